@@ -1,0 +1,48 @@
+"""A dispatcher for Thorn that delivers in intervals."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+from thorn_core import Message, Thorn, hookimpl
+
+INTERVAL = 2.0  # seconds
+
+
+class IntervalDispatcher:
+    """Delivers what has come together, every INTERVAL seconds."""
+
+    publishes = True
+
+    def __init__(self, app: Thorn) -> None:
+        self._app = app
+        self._lock = threading.Lock()
+        self._timer: threading.Timer | None = None
+
+    def dispatch(self, messages: Sequence[Message]) -> None:
+        """The messages are in the store: have them delivered when the interval is over."""
+        with self._lock:
+            if self._timer is None:
+                self._timer = threading.Timer(INTERVAL, self._deliver)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def _deliver(self) -> None:
+        with self._lock:
+            self._timer = None
+        self._app.submit(self._app.engine.adrain()).result()
+
+    def close(self) -> None:
+        """Deliver what still waits."""
+        with self._lock:
+            timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+            self._app.submit(self._app.engine.adrain()).result()
+
+
+@hookimpl
+def thorn_dispatchers() -> Mapping[str, Callable[[Thorn], IntervalDispatcher]]:
+    """Adds the dispatcher `interval`."""
+    return {"interval": IntervalDispatcher}

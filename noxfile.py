@@ -1,0 +1,126 @@
+"""Everything one does with this project: `nox -s demo`, `tests`, `lint`, `types`, `docs`, `bench`."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.sessions = ["tests", "minimal", "lint", "types", "docs"]
+
+ROOT = Path(__file__).resolve().parent
+PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+SUPPORTED = ("3.11", "3.12", "3.13")
+EXTRAS = ".[cli,fast,ed25519,schema]"
+
+
+def group(name: str) -> list[str]:
+    """The requirements of a dependency group."""
+    return list(nox.project.dependency_groups(PROJECT, name))
+
+
+def is_version(path: str, version: str) -> bool:
+    """Whether this is that Python: a pyenv shim of a version that isn't active only says so."""
+    program = "import sys; print('%d.%d' % sys.version_info[:2])"
+    try:
+        done = subprocess.run(
+            [path, "-c", program], capture_output=True, text=True, timeout=30, check=False
+        )
+    except OSError:
+        return False
+    return done.stdout.strip() == version
+
+
+def interpreter(version: str) -> str | None:
+    """Where an interpreter is: the running one, on the PATH, or in a pyenv; None if nowhere."""
+    if sys.version_info[:2] == tuple(map(int, version.split("."))):
+        return sys.executable
+    found = shutil.which(f"python{version}")
+    if found and is_version(found, version):
+        return found
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    for path in sorted(pyenv.glob(f"versions/{version}.*/bin/python{version}"), reverse=True):
+        if is_version(str(path), version):
+            return str(path)
+    return None
+
+
+FOUND = {version: path for version in SUPPORTED if (path := interpreter(version))}
+if not FOUND:
+    FOUND = {"%d.%d" % sys.version_info[:2]: sys.executable}
+
+
+@nox.session(python=list(FOUND.values()))
+def tests(session: nox.Session) -> None:
+    """Every test, on each Python that is found; on the first with coverage."""
+    session.install(EXTRAS, *group("test"))
+    if session.posargs:
+        session.run("pytest", *session.posargs)
+        return
+    if session.python != next(iter(FOUND.values())):
+        session.run("pytest", "-n", "2", "-q")
+        return
+    session.run("coverage", "erase")
+    session.run(
+        "coverage", "run", "-m", "pytest", "-n", "2", "-q",
+        env={"COVERAGE_PROCESS_START": str(ROOT / "pyproject.toml")},
+    )  # fmt: skip
+    session.run("coverage", "combine", "-q")
+    session.run("coverage", "report")
+
+
+@nox.session(python=next(iter(FOUND.values())))
+def minimal(session: nox.Session) -> None:
+    """The core without any extra."""
+    session.install(".", "pytest>=8.2")
+    session.run("pytest", "-q", "tests/minimal")
+
+
+@nox.session(python=next(iter(FOUND.values())))
+def lint(session: nox.Session) -> None:
+    """Format and lint."""
+    session.install(*group("lint"))
+    session.run("ruff", "format", "--check", ".")
+    session.run("ruff", "check", ".")
+
+
+@nox.session(python=next(iter(FOUND.values())))
+def types(session: nox.Session) -> None:
+    """Types: the source, and the snippets of the README and the guides."""
+    session.install(EXTRAS, *group("types"))
+    session.run("mypy")
+    directory = session.create_tmp()
+    for old in Path(directory).glob("*"):
+        old.unlink()
+    session.run("python", "docs/snippets.py", directory)
+    snippets = sorted(str(path) for path in Path(directory).glob("*.py"))
+    for snippet in snippets:
+        session.run("mypy", "--strict", snippet, silent=True)
+
+
+@nox.session(python=next(iter(FOUND.values())))
+def docs(session: nox.Session) -> None:
+    """Run the docstrings' examples and the guides' snippets, and check the links."""
+    session.install(EXTRAS, *group("test"))
+    session.run("pytest", "-q", "--doctest-modules", "src/thorn_core", "tests/docs")
+
+
+@nox.session(python=next(iter(FOUND.values())))
+def demo(session: nox.Session) -> None:
+    """See it at work."""
+    session.install(".[cli,fast]")
+    session.run("thorn", "demo", *session.posargs)
+
+
+@nox.session(python=next(iter(FOUND.values())))
+def bench(session: nox.Session) -> None:
+    """Measure, as ratios against a named peer in the same run."""
+    session.install(EXTRAS)
+    session.run("python", "benchmarks/run.py", *session.posargs)

@@ -1,0 +1,98 @@
+"""Thorn: durable, safe, fast and visible webhooks for Python programs."""
+
+from thorn_core import receiver, recipients, signals, signatures, testing
+from thorn_core.app import Thorn
+from thorn_core.buffering import Buffer, buffer_events
+from thorn_core.dispatchers.base import Dispatcher
+from thorn_core.errors import (
+    BufferNotEmpty,
+    ConfigurationError,
+    InvalidNameError,
+    NotFoundError,
+    PayloadError,
+    ReplayError,
+    SecurityError,
+    SignatureError,
+    StoreError,
+    ThornError,
+    TransportError,
+    TransportTimeout,
+)
+from thorn_core.events import Event, Receipt, get_app
+from thorn_core.filters import Q
+from thorn_core.hookspecs import hookimpl
+from thorn_core.models import ModelAdapter, ModelEvent, model_reverser, webhook_model
+from thorn_core.retries import RetryPolicy
+from thorn_core.settings import Settings
+from thorn_core.stores import DeliveryQuery, MemoryStore, Store
+from thorn_core.transports.base import Transport
+from thorn_core.unit_of_work import ImmediateUnitOfWork, UnitOfWork
+from thorn_core.values import (
+    Attempt,
+    Claim,
+    Delivery,
+    DeliveryState,
+    Message,
+    Outcome,
+    Request,
+    Response,
+    Settlement,
+    Stats,
+    Subscription,
+)
+from thorn_core.worker import Worker
+
+__version__ = "2.0.0"
+
+__all__ = [
+    "Attempt",
+    "Buffer",
+    "BufferNotEmpty",
+    "Claim",
+    "ConfigurationError",
+    "Delivery",
+    "DeliveryQuery",
+    "DeliveryState",
+    "Dispatcher",
+    "Event",
+    "ImmediateUnitOfWork",
+    "InvalidNameError",
+    "MemoryStore",
+    "Message",
+    "ModelAdapter",
+    "ModelEvent",
+    "NotFoundError",
+    "Outcome",
+    "PayloadError",
+    "Q",
+    "Receipt",
+    "ReplayError",
+    "Request",
+    "Response",
+    "RetryPolicy",
+    "SecurityError",
+    "Settings",
+    "Settlement",
+    "SignatureError",
+    "Stats",
+    "Store",
+    "StoreError",
+    "Subscription",
+    "Thorn",
+    "ThornError",
+    "Transport",
+    "TransportError",
+    "TransportTimeout",
+    "UnitOfWork",
+    "Worker",
+    "buffer_events",
+    "get_app",
+    "hookimpl",
+    "model_reverser",
+    "receiver",
+    "recipients",
+    "signals",
+    "signatures",
+    "testing",
+    "webhook_model",
+]

@@ -1,0 +1,264 @@
+"""Codecs: a payload becomes JSON when it is sent, and a body, by content type, when it is requested."""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+import json
+import math
+from collections import UserString
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import fields as dataclass_fields
+from dataclasses import is_dataclass
+from decimal import Decimal
+from json import JSONEncoder, loads
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote_plus
+from uuid import UUID
+
+import attrs
+
+from thorn_core.errors import PayloadError
+
+if TYPE_CHECKING:
+    from thorn_core.values import Message
+
+# Text that is made when it is needed: Django's, Babel's and speaklater's lazy strings.
+_LAZY_CLASSES = frozenset({"Promise", "LazyString", "_LazyString", "LazyProxy"})
+JSON_KEYS = (str, int, float, bool, type(None))
+
+
+def format_datetime(value: dt.datetime) -> str:
+    """A datetime as ISO 8601, UTC as `Z`, microseconds kept.
+
+    Example:
+        >>> format_datetime(dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC))
+        '2026-03-01T12:00:00Z'
+    """
+    text = value.isoformat()
+    return text[:-6] + "Z" if text.endswith("+00:00") else text
+
+
+def _format_timedelta(value: dt.timedelta) -> str:
+    sign = "-" if value < dt.timedelta() else ""
+    value = abs(value)
+    seconds = f"{value.seconds + value.microseconds / 1_000_000:f}".rstrip("0").rstrip(".")
+    return f"{sign}P{value.days}DT{seconds}S"
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold, of what it can't; TypeError if there is nothing."""
+    if isinstance(value, dt.datetime):
+        return format_datetime(value)
+    if isinstance(value, dt.date | dt.time):
+        return value.isoformat()
+    if isinstance(value, dt.timedelta):
+        return _format_timedelta(value)
+    if isinstance(value, Decimal | UUID | UserString):
+        return str(value)
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Set):
+        return sorted(value, key=repr)
+    if attrs.has(type(value)):
+        return attrs.asdict(value, recurse=False)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclass_fields(value)}
+    if not _LAZY_CLASSES.isdisjoint(cls.__name__ for cls in type(value).__mro__):
+        return str(value)
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
+        return list(value)
+    raise TypeError
+
+
+_encode = JSONEncoder(
+    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain
+).encode
+
+
+def dump_json(value: Any) -> bytes:
+    """Encode a payload as compact JSON (RFC 8259) in UTF-8.
+
+    Datetimes become ISO 8601 (UTC as `Z`), dates, times, durations, Decimal and UUID text, enums
+    their values, sets and sequences lists; attrs values, dataclasses and mappings objects; lazy
+    strings text.
+
+    Args:
+        value: The payload.
+
+    Raises:
+        PayloadError: Something in it can't be encoded, NaN and infinity included; the message names
+            the place.
+
+    Example:
+        >>> dump_json({"at": dt.datetime(2026, 3, 1, tzinfo=dt.UTC), "price": Decimal("1.50")})
+        b'{"at":"2026-03-01T00:00:00Z","price":"1.50"}'
+    """
+    try:
+        return _encode(value).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        fault = next(_faults(value, "data", ()), None) or str(error)
+        raise PayloadError(f"the payload can't be encoded as JSON: {fault}") from error
+
+
+def _faults(value: Any, path: str, above: tuple[int, ...]) -> Iterator[str]:
+    """Say where and why a payload can't be encoded; run only when it can't."""
+    if value is None or isinstance(value, bool | int):
+        return
+    if isinstance(value, str):
+        if any("\ud800" <= char <= "\udfff" for char in value):
+            yield f"{path} holds a lone surrogate, which UTF-8 can't encode; replace it"
+        return
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            yield f"{path} is {value!r}, which JSON doesn't have; send None or a text"
+        return
+    if id(value) in above:
+        yield f"{path} is part of itself; send a copy without the circle"
+        return
+    above = (*above, id(value))
+    if len(above) > 500:
+        yield f"{path[:100]}… is nested too deeply; send something flatter"
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, JSON_KEYS):
+                yield f"{path} has the key {key!r} of type {type(key).__name__}; use a text"
+            else:
+                yield from _faults(key, f"{path}'s key", above)
+                yield from _faults(item, f"{path}.{key}", above)
+    elif isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            yield from _faults(item, f"{path}[{number}]", above)
+    else:
+        try:
+            plain = _plain(value)
+        except TypeError:
+            yield (
+                f"{path} is a {type(value).__name__}, which JSON can't hold; send text, numbers,"
+                " lists, mappings, dates"
+            )
+        else:
+            yield from _faults(plain, path, above)
+
+
+@attrs.frozen(kw_only=True)
+class Envelope:
+    """A payload and what is put around it.
+
+    Attributes:
+        fields: Everything but the payload.
+        data: The payload as JSON text.
+        key: Where the payload goes.
+    """
+
+    fields: Mapping[str, Any]
+    data: bytes
+    key: str = "data"
+
+    def document(self) -> dict[str, Any]:
+        """Everything in one mapping, the payload decoded."""
+        return {**self.fields, self.key: loads(self.data)}
+
+
+Codec = Callable[[Envelope], bytes]
+
+
+def _thorn(message: Message, source: str) -> Envelope:
+    return Envelope(
+        fields={
+            "event": message.event,
+            "ref": message.ref,
+            "sender": message.sender_name or message.sender,
+        },
+        data=message.data,
+    )
+
+
+def _standard(message: Message, source: str) -> Envelope:
+    return Envelope(
+        fields={"type": message.event, "timestamp": format_datetime(message.at)}, data=message.data
+    )
+
+
+def _cloudevents(message: Message, source: str) -> Envelope:
+    fields = {
+        "specversion": "1.0",
+        "id": message.id,
+        "source": source,
+        "type": message.event,
+        "time": format_datetime(message.at),
+        "datacontenttype": "application/json",
+    }
+    if message.ref:
+        fields["subject"] = message.ref
+    return Envelope(fields=fields, data=message.data)
+
+
+ENVELOPES: Mapping[str, Callable[[Message, str], Envelope]] = {
+    "thorn": _thorn,
+    "standard": _standard,
+    "cloudevents": _cloudevents,
+}
+
+
+def envelope_of(message: Message, kind: str, *, source: str = "thorn") -> Envelope:
+    """Wrap a message's payload.
+
+    Args:
+        message: The message.
+        kind: `thorn` (event, ref, sender, data), `standard` (type, timestamp, data: Standard
+            Webhooks 1.0) or `cloudevents` (CloudEvents 1.0, structured JSON).
+        source: The `source` of CloudEvents.
+    """
+    return ENVELOPES[kind](message, source)
+
+
+def encode_json(envelope: Envelope) -> bytes:
+    """Encode as JSON; the payload is that already, and goes in as it is.
+
+    Example:
+        >>> encode_json(Envelope(fields={"event": "a.b"}, data=b'{"n":1}'))
+        b'{"event":"a.b","data":{"n":1}}'
+    """
+    head = _encode(envelope.fields)[:-1].encode()
+    comma = b"," if envelope.fields else b""
+    return b"%b%b%b:%b}" % (head, comma, _encode(envelope.key).encode(), envelope.data)
+
+
+def encode_form(envelope: Envelope) -> bytes:
+    """Encode as application/x-www-form-urlencoded; nested values go by `data[tags][0]`.
+
+    Example:
+        >>> encode_form(Envelope(fields={"event": "a.b"}, data=b'{"ok":true,"tags":["x"]}'))
+        b'event=a.b&data%5Bok%5D=true&data%5Btags%5D%5B0%5D=x'
+    """
+    pairs = (
+        f"{quote_plus(name)}={quote_plus(text)}"
+        for key, value in envelope.document().items()
+        for name, text in _flat(key, value)
+    )
+    return "&".join(pairs).encode()
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _flat(f"{name}[{key}]", item)
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _flat(f"{name}[{number}]", item)
+    elif value is None:
+        yield name, ""
+    elif isinstance(value, str):
+        yield name, value
+    else:
+        yield name, json.dumps(value)
+
+
+CODECS: Mapping[str, Codec] = {
+    "application/json": encode_json,
+    "application/cloudevents+json": encode_json,
+    "application/x-www-form-urlencoded": encode_form,
+}

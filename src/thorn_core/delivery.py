@@ -1,0 +1,394 @@
+"""What a delivery needs decided, purely: its request, its outcome, its next attempt."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import attrs
+
+from thorn_core.codecs import Codec, dump_json, envelope_of
+from thorn_core.errors import ConfigurationError, PayloadError
+from thorn_core.recipients import recipient_of
+from thorn_core.retries import RetryPolicy
+from thorn_core.settings import Settings
+from thorn_core.signatures import Signable, SignatureScheme, sign_all
+from thorn_core.values import (
+    Attempt,
+    Delivery,
+    DeliveryState,
+    Message,
+    Outcome,
+    Request,
+    Response,
+    Subscription,
+    delivery_id,
+    new_id,
+)
+
+# Thorn sets these itself; RFC 9110 section 7.6.1 names the hop-by-hop ones.
+PROTECTED_HEADERS = frozenset(
+    {
+        "connection",
+        "content-length",
+        "content-type",
+        "expect",
+        "hook-delivery",
+        "hook-event",
+        "hook-hmac",
+        "hook-subscription",
+        "host",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "user-agent",
+        "webhook-id",
+        "webhook-signature",
+        "webhook-timestamp",
+    }
+)
+HEADER_COUNT = 50
+HEADER_LENGTH = 4096  # servers commonly refuse a line of more than 8 KiB
+RETRY_AFTER_STATUSES = frozenset({429, 502, 503, 504})
+# As a message's sender: reaches subscriptions without an owner, and nobody else's.
+OPERATOR = "thorn:operator"
+REDIRECT_STATUSES = frozenset({301, 302, 307, 308})
+REDIRECT_LIMIT = 5
+
+# RFC 9110 section 5.6.2 (token) and 5.5 (field value, in ASCII).
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
+
+
+def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Check the extra headers of an event or a subscription.
+
+    Args:
+        headers: Names to values.
+
+    Raises:
+        ConfigurationError: A header is one that Thorn sets or HTTP forbids, isn't a header by
+            RFC 9110 section 5 (as with CR, LF or NUL in it), or there are too many.
+
+    Example:
+        >>> check_headers({"Authorization": "Bearer abc"})
+        {'Authorization': 'Bearer abc'}
+        >>> check_headers({"Host": "intranet"})
+        Traceback (most recent call last):
+        ...
+        thorn_core.errors.ConfigurationError: header 'Host' is set by Thorn or by HTTP; leave it out
+    """
+    if len(headers) > HEADER_COUNT:
+        raise ConfigurationError(f"{len(headers)} headers; at most {HEADER_COUNT} are allowed")
+    checked: dict[str, str] = {}
+    seen: set[str] = set()
+    for name, value in headers.items():
+        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+            raise ConfigurationError(
+                f"header name {name!r} isn't one; use letters, digits and hyphens"
+            )
+        if name.lower() in PROTECTED_HEADERS:
+            raise ConfigurationError(f"header {name!r} is set by Thorn or by HTTP; leave it out")
+        if name.lower() in seen:
+            raise ConfigurationError(f"header {name!r} is there twice; give it once")
+        if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
+            # The value may be a credential, so it isn't shown.
+            raise ConfigurationError(
+                f"the value of header {name!r} holds something other than printable ASCII"
+                " (a line break?); remove or encode it"
+            )
+        if len(value) > HEADER_LENGTH:
+            raise ConfigurationError(
+                f"the value of header {name!r} has {len(value)} characters;"
+                f" at most {HEADER_LENGTH} are allowed"
+            )
+        seen.add(name.lower())
+        checked[name] = value.strip(" \t")
+    return checked
+
+
+def merge_headers(*layers: Mapping[str, str]) -> dict[str, str]:
+    """Lay headers over one another, the later winning, whatever the case of their names."""
+    filled = [layer for layer in layers if layer]
+    if len(filled) < 2:
+        return dict(filled[0]) if filled else {}
+    merged: dict[str, tuple[str, str]] = {}
+    for layer in filled:
+        merged.update({name.lower(): (name, value) for name, value in layer.items()})
+    return dict(merged.values())
+
+
+def make_delivery(message: Message, subscription: Subscription, at: datetime) -> Delivery:
+    """Make the delivery of a message to a stored subscription, due since the message was sent.
+
+    Args:
+        message: The message.
+        subscription: Whom it goes to.
+        at: The time of routing.
+    """
+    return Delivery(
+        id=delivery_id(message.id, subscription.id),
+        message_id=message.id,
+        subscription_id=subscription.id,
+        event=message.event,
+        recipient=recipient_of(subscription.url),
+        due_at=min(message.at, at),
+        created_at=at,
+    )
+
+
+def make_unstored_delivery(message: Message, subscription: Subscription, at: datetime) -> Delivery:
+    """Make the delivery to a subscription that isn't in the store; it carries it along."""
+    return attrs.evolve(make_delivery(message, subscription, at), target=subscription)
+
+
+def encode_body(
+    message: Message, content_type: str, settings: Settings, codecs: Mapping[str, Codec]
+) -> bytes:
+    """Wrap a message's payload in the envelope and encode it.
+
+    Raises:
+        PayloadError: There is no codec for the content type, or it can't encode this.
+    """
+    codec = codecs.get(content_type)
+    if codec is None:
+        raise PayloadError(
+            f"no codec for content type {content_type!r}; known are {', '.join(sorted(codecs))}"
+        )
+    return codec(envelope_of(message, settings.envelope, source=settings.event_source))
+
+
+def build_request(
+    message: Message,
+    delivery: Delivery,
+    subscription: Subscription,
+    *,
+    body: bytes,
+    settings: Settings,
+    validators: Sequence[Any],
+    keepalive: bool = True,
+) -> Request:
+    """Build the request of an attempt, complete but for the time and the signatures.
+
+    Args:
+        message: The message.
+        delivery: The delivery.
+        subscription: Whom it goes to.
+        body: The encoded body.
+        settings: The app's.
+        validators: Recipient validators that the connection must pass.
+        keepalive: False closes the connection afterwards.
+    """
+    headers = merge_headers(message.headers, subscription.headers)
+    headers["Content-Type"] = subscription.content_type
+    headers["User-Agent"] = settings.user_agent
+    headers["Hook-Event"] = message.event
+    headers["Hook-Delivery"] = delivery.id
+    headers["Hook-Subscription"] = subscription.id
+    return Request(
+        url=subscription.url,
+        headers=headers,
+        body=body,
+        connect_timeout=settings.connect_timeout,
+        validators=tuple(validators),
+        keepalive=keepalive,
+        response_limit=settings.response_limit,
+    )
+
+
+def sign_request(
+    request: Request,
+    message: Message,
+    subscription: Subscription,
+    schemes: Sequence[SignatureScheme],
+    at: datetime,
+) -> Request:
+    """Add id, time and signatures (Standard Webhooks 1.0) to a request that is otherwise ready.
+
+    Args:
+        request: The request, after plugins had their say.
+        message: Its id becomes `webhook-id`.
+        subscription: Whose secrets sign.
+        schemes: How to sign.
+        at: The time of the attempt.
+    """
+    timestamp = int(at.timestamp())
+    headers = dict(request.headers)
+    headers["webhook-id"] = message.id
+    headers["webhook-timestamp"] = str(timestamp)
+    secrets = subscription.signing_secrets(at)
+    if secrets:
+        signable = Signable(
+            id=message.id, timestamp=timestamp, body=request.body, digest=subscription.hmac_digest
+        )
+        headers.update(sign_all(schemes, signable, secrets))
+    return Request(
+        url=request.url,
+        headers=headers,
+        body=request.body,
+        method=request.method,
+        connect_timeout=request.connect_timeout,
+        validators=request.validators,
+        keepalive=request.keepalive,
+        response_limit=request.response_limit,
+    )
+
+
+def follow_redirect(request: Request, response: Response) -> Request | None:
+    """The request that a redirect asks for, the method and body kept; None if it asks for none.
+
+    RFC 9110 section 15.4: 303 wants a GET, which would lose the payload, so it isn't followed.
+    Credentials for one origin (Authorization, Cookie) don't go to another.
+    """
+    location = response.headers.get("location")
+    if response.status not in REDIRECT_STATUSES or not location:
+        return None
+    url = urljoin(request.url, location)
+    headers = request.headers
+    if urlsplit(url)[:2] != urlsplit(request.url)[:2]:
+        headers = {k: v for k, v in headers.items() if k.lower() not in {"authorization", "cookie"}}
+    return attrs.evolve(request, url=url, headers=headers)
+
+
+def judge(
+    attempt: Attempt,
+    delivery: Delivery,
+    subscription: Subscription,
+    *,
+    policy: RetryPolicy,
+    settings: Settings,
+    at: datetime,
+    random: float,
+) -> Outcome:
+    """Decide what becomes of a delivery after an attempt.
+
+    Args:
+        attempt: What was done and what came back.
+        delivery: As it was before the attempt.
+        subscription: Whom it went to.
+        policy: When to try again.
+        settings: The app's.
+        at: When the attempt ended.
+        random: 0 to 1, for the jitter.
+
+    Example:
+        >>> now = datetime(2026, 1, 1, tzinfo=UTC)
+        >>> attempt = Attempt(
+        ...     id="att_1", delivery_id="dlv_1", number=1, at=now, duration=0.1, status=503,
+        ...     headers={"retry-after": "60"})
+        >>> delivery = Delivery(
+        ...     id="dlv_1", message_id="msg_1", subscription_id="sub_1", event="a", due_at=now,
+        ...     recipient="e.com:443", created_at=now)
+        >>> subscription = Subscription(
+        ...     id="sub_1", events=("a",), url="https://e.com/", created_at=now, updated_at=now)
+        >>> outcome = judge(attempt, delivery, subscription, policy=RetryPolicy((5,)),
+        ...     settings=Settings(), at=now, random=0.5)
+        >>> str(outcome.state), (outcome.due_at - now).total_seconds()
+        ('pending', 60.0)
+    """
+    if attempt.ok:
+        return DELIVERED
+    reason = attempt.error or f"status {attempt.status}"
+    if attempt.status == 410:
+        return Outcome(
+            state=DeliveryState.DISCARDED,
+            reason="status 410: the recipient is gone",
+            disable="the recipient answered 410 Gone",
+        )
+    disable = _why_disable(subscription, settings, at)
+    pause_until = _pause(attempt, settings, at)
+    delay = policy.delay(delivery.attempt_count + 1 - delivery.attempts_before, random=random)
+    if delay is None:
+        return Outcome(
+            state=DeliveryState.EXHAUSTED, reason=reason, pause_until=pause_until, disable=disable
+        )
+    if disable is not None:
+        return Outcome(state=DeliveryState.DISCARDED, reason=disable, disable=disable)
+    due_at = at + delay
+    return Outcome(
+        state=DeliveryState.PENDING,
+        due_at=max(due_at, pause_until) if pause_until else due_at,
+        reason=reason,
+        pause_until=pause_until,
+    )
+
+
+DELIVERED = Outcome(state=DeliveryState.DELIVERED)
+
+
+def _why_disable(subscription: Subscription, settings: Settings, at: datetime) -> str | None:
+    since = subscription.failing_since
+    if since is None or settings.disable_after is None:
+        return None
+    if at - since < timedelta(seconds=settings.disable_after):
+        return None
+    return f"nothing but failures since {since.isoformat()}"
+
+
+def _pause(attempt: Attempt, settings: Settings, at: datetime) -> datetime | None:
+    if attempt.status not in RETRY_AFTER_STATUSES:
+        return None
+    wait = retry_after(attempt.headers.get("retry-after"), at)
+    if not wait:
+        return None
+    return at + min(wait, timedelta(seconds=settings.retry_after_max))
+
+
+def disabled_message(subscription: Subscription, at: datetime) -> Message:
+    """The operational event that tells a subscription's owner that it was disabled.
+
+    It goes to the owner's other subscriptions that match `thorn.subscription.disabled`; that of an
+    operator's subscription to operators' only.
+    """
+    data = {
+        "id": subscription.id,
+        "url": subscription.url,
+        "events": subscription.events,
+        "reason": subscription.disabled_reason,
+    }
+    return Message(
+        id=new_id("msg", at),
+        event="thorn.subscription.disabled",
+        data=dump_json(data),
+        at=at,
+        sender=OPERATOR if subscription.owner is None else subscription.owner,
+    )
+
+
+def retry_after(value: str | None, at: datetime) -> timedelta | None:
+    """Read a `Retry-After` header: seconds or a date (RFC 9110 section 10.2.3).
+
+    Args:
+        value: The header; None if there was none.
+        at: The time that a date is counted from.
+
+    Returns:
+        How long to wait, never negative; None for what isn't one.
+
+    Example:
+        >>> retry_after("120", datetime(2026, 1, 1, tzinfo=UTC))
+        datetime.timedelta(seconds=120)
+        >>> retry_after("Thu, 01 Jan 2026 00:01:00 GMT", datetime(2026, 1, 1, tzinfo=UTC))
+        datetime.timedelta(seconds=60)
+    """
+    if value is None:
+        return None
+    value = value.strip()
+    if value.isascii() and value.isdigit():
+        return timedelta(seconds=int(value[:9]))
+    try:
+        date = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if date.tzinfo is None:
+        date = date.replace(tzinfo=UTC)
+    return max(date - at, timedelta())

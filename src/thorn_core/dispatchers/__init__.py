@@ -1,0 +1,41 @@
+"""Who runs the engine after a send, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from thorn_core.dispatchers.background import BackgroundDispatcher
+from thorn_core.dispatchers.base import Dispatcher
+from thorn_core.dispatchers.disabled import DisabledDispatcher
+from thorn_core.dispatchers.inline import InlineDispatcher
+from thorn_core.dispatchers.outbox import OutboxDispatcher
+from thorn_core.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from thorn_core.app import Thorn
+
+
+class BuiltinDispatchers:
+    """Thorn's own dispatchers, as the plugin that they are."""
+
+    @hookimpl
+    def thorn_dispatchers(self) -> Mapping[str, Callable[[Thorn], Dispatcher]]:
+        """Inline (Thorn 1.x: default), background, outbox, disabled."""
+        return {
+            "inline": InlineDispatcher,
+            "default": InlineDispatcher,
+            "background": BackgroundDispatcher,
+            "outbox": OutboxDispatcher,
+            "disabled": DisabledDispatcher,
+        }
+
+
+__all__ = [
+    "BackgroundDispatcher",
+    "BuiltinDispatchers",
+    "DisabledDispatcher",
+    "Dispatcher",
+    "InlineDispatcher",
+    "OutboxDispatcher",
+]

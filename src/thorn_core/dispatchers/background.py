@@ -1,0 +1,54 @@
+"""Background: a worker in this process, on the app's own thread."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Sequence
+from concurrent.futures import CancelledError, Future
+from typing import TYPE_CHECKING
+
+from thorn_core.values import Message
+
+if TYPE_CHECKING:
+    from thorn_core.app import Thorn
+
+
+class BackgroundDispatcher:
+    """Keeps a worker running from the first message on; the store wakes it.
+
+    Args:
+        app: Whose engine it runs.
+    """
+
+    publishes = True
+
+    def __init__(self, app: Thorn) -> None:
+        self._app = app
+        self._lock = threading.Lock()
+        self._running: Future[None] | None = None
+
+    def dispatch(self, messages: Sequence[Message]) -> None:
+        """Start the worker if it isn't running."""
+        if self._running is None or self._running.done():
+            with self._lock:
+                if self._running is None or self._running.done():
+                    self._running = self._app.submit(self._app.engine.arun())
+
+    def close(self) -> None:
+        """Deliver what is due if this process is all there is, within the grace period; stop."""
+        with self._lock:
+            running, self._running = self._running, None
+        if running is None:
+            return
+        if not self._app.store.shared:
+            with contextlib.suppress(TimeoutError):
+                self._app.submit(self._drain()).result()
+        self._app.engine.stop()
+        with contextlib.suppress(CancelledError):
+            running.result()
+
+    async def _drain(self) -> None:
+        async with asyncio.timeout(self._app.settings.grace_period):
+            await self._app.engine.adrain()

@@ -1,0 +1,30 @@
+"""Outbox: worker processes, here or elsewhere, find the messages in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from thorn_core.values import Message
+
+if TYPE_CHECKING:
+    from thorn_core.app import Thorn
+
+
+class OutboxDispatcher:
+    """Leaves everything to workers.
+
+    Args:
+        app: Not needed; every dispatcher's factory gets it.
+    """
+
+    publishes = True
+
+    def __init__(self, app: Thorn) -> None:
+        self._app = app
+
+    def dispatch(self, messages: Sequence[Message]) -> None:
+        """Nothing is left to do: the store has the messages and wakes whom it can."""
+
+    def close(self) -> None:
+        """Nothing was started."""

@@ -1,0 +1,67 @@
+"""Every exception that Thorn raises, in one tree.
+
+::
+
+    ThornError
+    ├── ConfigurationError (ValueError)      a setting, plugin or declaration is wrong
+    ├── InvalidNameError (ValueError)        an event name or pattern
+    ├── PayloadError (ValueError)            what was sent can't be encoded, or breaks its schema
+    ├── SecurityError (ValueError)           a recipient's URL or address is refused
+    ├── SignatureError (ValueError)          an incoming webhook isn't what it claims to be
+    │   └── ReplayError                      it is genuine, and has been here before
+    ├── NotFoundError (LookupError)          no subscription, message or delivery of that id
+    ├── BufferNotEmpty                       a buffer was closed by hand with messages in it
+    ├── StoreError                           a store can't do its work now
+    └── TransportError                       a request got no usable response
+        └── TransportTimeout                 … in time
+"""
+
+from __future__ import annotations
+
+
+class ThornError(Exception):
+    """The root of everything that Thorn raises on purpose."""
+
+
+class ConfigurationError(ThornError, ValueError):
+    """A setting, a plugin or a declaration is wrong; the message says which and what is allowed."""
+
+
+class InvalidNameError(ThornError, ValueError):
+    """An event name or pattern holds what it can't hold."""
+
+
+class PayloadError(ThornError, ValueError):
+    """A payload can't be encoded, is too large, or breaks its event's schema."""
+
+
+class SecurityError(ThornError, ValueError):
+    """A recipient's URL or address is refused by a recipient validator."""
+
+
+class SignatureError(ThornError, ValueError):
+    """An incoming webhook has no good signature, or a timestamp outside the tolerance."""
+
+
+class ReplayError(SignatureError):
+    """An incoming webhook is genuine but its id has been seen before."""
+
+
+class NotFoundError(ThornError, LookupError):
+    """There is no subscription, message or delivery with that id."""
+
+
+class BufferNotEmpty(ThornError):  # noqa: N818 - Thorn 1.x's name
+    """A buffer was closed by hand while it still held messages; flush or discard them first."""
+
+
+class StoreError(ThornError):
+    """A store can't do its work now: not initialised, unreachable, full."""
+
+
+class TransportError(ThornError):
+    """A request got no usable response: no connection, TLS failure, reset, or not HTTP."""
+
+
+class TransportTimeout(TransportError):  # noqa: N818 - reads as the condition it is
+    """A request got no response in time."""

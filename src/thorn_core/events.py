@@ -1,0 +1,499 @@
+"""Events: what a program declares, and sends."""
+
+from __future__ import annotations
+
+import copy
+import json
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from thorn_core.codecs import dump_json
+from thorn_core.delivery import check_headers
+from thorn_core.errors import ConfigurationError, PayloadError
+from thorn_core.patterns import check_name, has_fields
+from thorn_core.retries import RetryPolicy
+from thorn_core.settings import check_validators, choose_policy
+from thorn_core.subscriptions import identify
+from thorn_core.values import (
+    EMPTY,
+    Attempt,
+    Delivery,
+    DeliveryState,
+    Message,
+    derived_id,
+    new_id,
+)
+from thorn_core.worker import EventOptions
+
+if TYPE_CHECKING:
+    from thorn_core.app import Thorn
+
+Callback = Callable[[Attempt], object]
+
+
+@attrs.frozen(kw_only=True)
+class Callbacks:
+    """Whom to call back after an attempt of a message.
+
+    Attributes:
+        on_success: The recipient answered 2xx.
+        on_error: It didn't, and there may or may not be another attempt.
+        on_timeout: The time was up; without it `on_error` is called.
+    """
+
+    on_success: Callback | None = None
+    on_error: Callback | None = None
+    on_timeout: Callback | None = None
+
+    def call(self, attempt: Attempt) -> None:
+        """Call the one that fits the attempt."""
+        if attempt.ok:
+            chosen = self.on_success
+        elif attempt.timed_out and self.on_timeout is not None:
+            chosen = self.on_timeout
+        else:
+            chosen = self.on_error
+        if chosen is not None:
+            chosen(attempt)
+
+
+class Receipt:
+    """What a send gives back: the message, and how its deliveries stand.
+
+    Truthy when the message has been routed and every delivery was delivered.
+
+    Attributes:
+        message: The message.
+    """
+
+    __slots__ = ("_app", "message")
+
+    def __init__(self, app: Thorn, message: Message) -> None:
+        self._app = app
+        self.message = message
+
+    def __repr__(self) -> str:
+        return f"<Receipt {self.message.id} of {self.message.event}>"
+
+    def __bool__(self) -> bool:
+        return self._app.store.routed(self.message.id) and all(
+            delivery.state is DeliveryState.DELIVERED for delivery in self._pages()
+        )
+
+    @property
+    def deliveries(self) -> tuple[Delivery, ...]:
+        """The message's deliveries as they stand now; none before it has been routed."""
+        return tuple(self._pages())
+
+    @property
+    def settled(self) -> bool:
+        """True when the message has been routed and every delivery is in a final state."""
+        return self._app.store.routed(self.message.id) and all(
+            delivery.state.settled for delivery in self._pages()
+        )
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until every delivery is settled, by whatever worker.
+
+        Args:
+            timeout: Seconds; None waits as long as it takes.
+
+        Returns:
+            Whether every delivery was delivered: False also when the time was up.
+        """
+        self._app.wait_until(lambda: self.settled, timeout)
+        return bool(self)
+
+    def _pages(self) -> Iterator[Delivery]:
+        return self._app.deliveries(message_id=self.message.id)
+
+
+class Event:
+    """A named kind of thing that happens; declare it once, at import time, and send it.
+
+    Args:
+        name: Words joined by dots, `article.published`.
+        timeout: Seconds for a whole request, in place of the setting.
+        retry: False makes one attempt only.
+        retry_max: How many retries; goes with `retry_delay`.
+        retry_delay: Seconds between them.
+        retry_policy: When to try again, in place of the setting.
+        dispatcher: Name of the dispatcher, in place of the app's.
+        recipient_validators: In place of the setting's.
+        subscribers: Static ones of this event: a URL, list, mapping, or callable that gets the
+            message.
+        request_data: Merged into every payload, which must then be a mapping; the payload wins.
+        allow_keepalive: False closes connections after each response.
+        headers: Extra headers for every request.
+        schema: JSON Schema that payloads must follow (extra `schema`).
+        description: For people.
+        example: An example payload, for people.
+        app: The app; None is the default app at the time of sending.
+
+    Raises:
+        InvalidNameError: The name isn't one.
+        ConfigurationError: An option isn't allowed.
+
+    Example:
+        >>> from thorn_core import Event, Thorn
+        >>> app = Thorn()
+        >>> paid = Event("invoice.paid", app=app)
+        >>> paid.send({"number": 7}).message.payload
+        {'number': 7}
+        >>> app.close()
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        timeout: float | None = None,
+        retry: bool | None = None,
+        retry_max: int | None = None,
+        retry_delay: float | None = None,
+        retry_policy: RetryPolicy | None = None,
+        dispatcher: str | None = None,
+        recipient_validators: Sequence[Any] | None = None,
+        subscribers: Any = None,
+        request_data: Mapping[str, Any] | None = None,
+        allow_keepalive: bool = True,
+        headers: Mapping[str, str] | None = None,
+        schema: Mapping[str, Any] | None = None,
+        description: str = "",
+        example: Any = None,
+        app: Thorn | None = None,
+    ) -> None:
+        self.name = self._checked_name(name)
+        self.timeout = _checked_timeout(timeout)
+        self.retry_policy = _checked_policy(retry, retry_max, retry_delay, retry_policy)
+        self.dispatcher = dispatcher
+        self.recipient_validators = (
+            None
+            if recipient_validators is None
+            else check_validators("recipient_validators", recipient_validators)
+        )
+        self.static_subscribers = subscribers
+        self.request_data = dict(request_data or {})
+        self.allow_keepalive = allow_keepalive
+        self.headers: Mapping[str, str] = check_headers(headers) if headers else EMPTY
+        self.schema = schema
+        self.description = description
+        self.example = example
+        self.options = EventOptions(validators=self.recipient_validators, keepalive=allow_keepalive)
+        self._app = app
+        self._ad_hoc = False
+        self._invalid = _schema_check(schema)
+        _declare(self)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
+    @staticmethod
+    def _checked_name(name: str) -> str:
+        if has_fields(name):
+            raise ConfigurationError(
+                f"event name {name!r} holds fields, which only a ModelEvent can fill"
+            )
+        return check_name(name)
+
+    @property
+    def app(self) -> Thorn:
+        """The app that it is sent by: its own, or the default app of the moment.
+
+        Raises:
+            ConfigurationError: There is none.
+        """
+        return self._app if self._app is not None else get_app()
+
+    @property
+    def subscribers(self) -> tuple[Any, ...]:
+        """The subscriptions that a message of this event without a sender would reach now."""
+        return tuple(self.app.subscribers(self.name))
+
+    def send(
+        self,
+        data: Any = None,
+        *,
+        sender: Any = None,
+        headers: Mapping[str, str] | None = None,
+        context: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        idempotency_key: str | None = None,
+        within: Any = None,
+        on_success: Callback | None = None,
+        on_error: Callback | None = None,
+        on_timeout: Callback | None = None,
+    ) -> Receipt:
+        """Send a message of this event.
+
+        Args:
+            data: The payload: what JSON can hold, and datetimes, Decimals, UUIDs …
+            sender: The user or tenant it is about, or its id: owners other than that don't get it.
+            headers: Extra headers for its requests.
+            context: Values that travel with it but not to recipients.
+            timeout: Seconds for a whole request.
+            idempotency_key: The same key for this event sends once.
+            within: The transaction handle of an adapter; its commit sends the message.
+            on_success: Called with the attempt when the recipient answered 2xx. The three
+                callbacks run where the attempt is made, if that is in this process.
+            on_error: Called with the attempt when it didn't.
+            on_timeout: Called with the attempt when the time was up.
+
+        Returns:
+            The message, and how its deliveries stand.
+
+        Raises:
+            PayloadError: The payload can't be encoded, is too large, or breaks the schema.
+            ConfigurationError: There is no app, or an argument isn't allowed.
+            StoreError: The store can't take it.
+        """
+        app = self.app
+        message, callbacks = self._compose(
+            app,
+            self.name,
+            data,
+            sender=sender,
+            headers=headers,
+            context=context,
+            timeout=timeout,
+            idempotency_key=idempotency_key,
+            on_success=on_success,
+            on_error=on_error,
+            on_timeout=on_timeout,
+        )
+        app.send_message(message, within=within, dispatcher=self.dispatcher, callbacks=callbacks)
+        return Receipt(app, message)
+
+    async def asend(
+        self,
+        data: Any = None,
+        *,
+        sender: Any = None,
+        headers: Mapping[str, str] | None = None,
+        context: Mapping[str, Any] | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - of the requests, not of this call
+        idempotency_key: str | None = None,
+        within: Any = None,
+        on_success: Callback | None = None,
+        on_error: Callback | None = None,
+        on_timeout: Callback | None = None,
+    ) -> Receipt:
+        """Send a message of this event without blocking the caller's loop; else as `send`."""
+        app = self.app
+        message, callbacks = self._compose(
+            app,
+            self.name,
+            data,
+            sender=sender,
+            headers=headers,
+            context=context,
+            timeout=timeout,
+            idempotency_key=idempotency_key,
+            on_success=on_success,
+            on_error=on_error,
+            on_timeout=on_timeout,
+        )
+        await app.asend_message(
+            message, within=within, dispatcher=self.dispatcher, callbacks=callbacks
+        )
+        return Receipt(app, message)
+
+    def _compose(
+        self,
+        app: Thorn,
+        name: str,
+        data: Any,
+        *,
+        sender: Any = None,
+        headers: Mapping[str, str] | None = None,
+        context: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        idempotency_key: str | None = None,
+        ref: str | None = None,
+        on_success: Callback | None = None,
+        on_error: Callback | None = None,
+        on_timeout: Callback | None = None,
+    ) -> tuple[Message, Callbacks | None]:
+        at = app.clock()
+        if self.request_data:
+            data = self._merged(data)
+        encoded = dump_json(data)
+        if len(encoded) > app.settings.payload_limit:
+            raise PayloadError(
+                f"the payload of {name} has {len(encoded)} bytes; the setting payload_limit allows"
+                f" {app.settings.payload_limit}: send less, or a reference to it"
+            )
+        if self._invalid is not None:
+            self._invalid(name, encoded)
+        sender_id, sender_name = (None, None) if sender is None else identify(sender)
+        callbacks = None
+        if on_success or on_error or on_timeout:
+            callbacks = Callbacks(on_success=on_success, on_error=on_error, on_timeout=on_timeout)
+        message = Message(
+            id=(
+                new_id("msg", at)
+                if idempotency_key is None
+                else derived_id("msg", name, idempotency_key)
+            ),
+            event=name,
+            data=encoded,
+            at=at,
+            sender=sender_id,
+            sender_name=sender_name,
+            ref=ref,
+            headers={**self.headers, **check_headers(headers)} if headers else self.headers,
+            context=json.loads(dump_json(context)) if context else EMPTY,
+            timeout=self.timeout if timeout is None else _checked_timeout(timeout),
+            retry_policy=self.retry_policy,
+            declared=None if name == self.name else self.name,
+        )
+        return message, callbacks
+
+    def _merged(self, data: Any) -> dict[str, Any]:
+        if data is None:
+            return self.request_data
+        if not isinstance(data, Mapping):
+            raise PayloadError(
+                f"{self.name} has request_data, so its payload must be a mapping, not"
+                f" {type(data).__name__}"
+            )
+        return {**self.request_data, **data}
+
+
+def _checked_timeout(timeout: float | None) -> float | None:
+    if timeout is not None and not 0 < timeout <= 3600:
+        raise ConfigurationError(f"timeout is {timeout!r}; allowed is a number from 0 to 3600 s")
+    return timeout
+
+
+def _checked_policy(
+    retry: bool | None,  # noqa: FBT001 - an event's option, not a switch of this function
+    retry_max: int | None,
+    retry_delay: float | None,
+    policy: RetryPolicy | None,
+) -> RetryPolicy | None:
+    if (retry_max is None) != (retry_delay is None):
+        raise ConfigurationError(
+            f"retry_max ({retry_max}) and retry_delay ({retry_delay}) go together;"
+            " give both, or a retry_policy"
+        )
+    if retry is not False and retry_max is None and policy is None:
+        return None
+    return choose_policy(retry, retry_max, retry_delay, policy)
+
+
+def _schema_check(schema: Mapping[str, Any] | None) -> Callable[[str, bytes], None] | None:
+    """A function that raises PayloadError for a payload that breaks the schema."""
+    if schema is None:
+        return None
+    try:
+        from jsonschema import SchemaError
+        from jsonschema.validators import validator_for
+    except ImportError as error:
+        raise ConfigurationError(
+            "an event's schema needs jsonschema; run: pip install 'thorn-core[schema]'"
+        ) from error
+    maker = validator_for(schema)
+    try:
+        maker.check_schema(schema)
+    except SchemaError as error:
+        raise ConfigurationError(f"the schema isn't one: {error.message}") from error
+    validator = maker(schema)
+
+    def check(name: str, encoded: bytes) -> None:
+        faults = sorted(validator.iter_errors(json.loads(encoded)), key=lambda f: f.json_path)
+        if faults:
+            listed = "; ".join(f"{fault.json_path}: {fault.message}" for fault in faults[:5])
+            raise PayloadError(f"the payload of {name} breaks its schema: {listed}")
+
+    return check
+
+
+# -- what has been declared in this process, and the default app
+
+_lock = threading.Lock()
+_serial = count()
+_declared: dict[str, weakref.WeakValueDictionary[int, Event]] = {}
+_default_app: Thorn | None = None
+
+
+def _declare(event: Event) -> None:
+    with _lock:
+        _declared.setdefault(event.name, weakref.WeakValueDictionary())[next(_serial)] = event
+
+
+def find_event(name: str, app: Thorn) -> Event | None:
+    """The event declared by that name, for this app or for any: the latest, if there are several.
+
+    Args:
+        name: As declared, fields included.
+        app: The app that asks.
+    """
+    found = None
+    for _, event in sorted((_declared.get(name) or {}).items()):
+        if event._app is None or event._app is app:
+            found = event
+    return found
+
+
+def declared_events(app: Thorn) -> list[Event]:
+    """Every event declared for this app or for any, by name."""
+    with _lock:
+        names = sorted(_declared)
+    found = (find_event(name, app) for name in names)
+    return [event for event in found if event is not None and not event._ad_hoc]
+
+
+def event_for(name: str, app: Thorn) -> Event:
+    """The event to send under a name by this app: the declared one, or one made for the purpose.
+
+    Raises:
+        InvalidNameError: The name isn't one.
+    """
+    declared = find_event(name, app)
+    if declared is None:
+        event = Event(name, app=app)
+        event._ad_hoc = True
+        return event
+    if declared._app is app or (declared._app is None and _default_app is app):
+        return declared
+    event = copy.copy(declared)
+    event._app = app
+    return event
+
+
+def get_app() -> Thorn:
+    """The default app: the first one made, or the one that `make_default()` was called on.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    if _default_app is None:
+        raise ConfigurationError("there is no app yet; make one first: app = Thorn()")
+    return _default_app
+
+
+def set_default_app(app: Thorn | None, *, only_if_none: bool = False) -> None:
+    """Make an app the default, or none.
+
+    Args:
+        app: The app.
+        only_if_none: Leave a default that is there.
+    """
+    global _default_app
+    with _lock:
+        if not (only_if_none and _default_app is not None):
+            _default_app = app
+
+
+def forget_default_app(app: Thorn) -> None:
+    """Leave no default if it is this app, as when it is closed."""
+    global _default_app
+    with _lock:
+        if _default_app is app:
+            _default_app = None

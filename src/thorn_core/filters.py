@@ -1,0 +1,286 @@
+"""Filters: conditions on an instance's fields, now and before a change."""
+
+from __future__ import annotations
+
+import difflib
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+Previous = Mapping[str, Any] | None
+Test = Callable[[Any, Previous], bool]
+
+_MISSING: Final = object()
+
+
+def _eq(value: Any, expected: Any) -> bool:
+    if expected is True or expected is False:
+        return bool(value) is expected
+    return bool(value == expected)
+
+
+def _ordered(compare: Callable[[Any, Any], Any]) -> Callable[[Any, Any], bool]:
+    def test(value: Any, expected: Any) -> bool:
+        return value is not None and expected is not None and bool(compare(value, expected))
+
+    return test
+
+
+def _text(method: str) -> Callable[[Any, Any], bool]:
+    def test(value: Any, expected: Any) -> bool:
+        return value is not None and bool(getattr(value, method)(expected))
+
+    return test
+
+
+OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
+    "eq": _eq,
+    "ne": lambda value, expected: not _eq(value, expected),
+    "gt": _ordered(operator.gt),
+    "gte": _ordered(operator.ge),
+    "lt": _ordered(operator.lt),
+    "lte": _ordered(operator.le),
+    "is": operator.is_,
+    "is_not": operator.is_not,
+    "in": lambda value, expected: value in expected,
+    "not_in": lambda value, expected: value not in expected,
+    "contains": lambda value, expected: value is not None and expected in value,
+    "startswith": _text("startswith"),
+    "endswith": _text("endswith"),
+    "true": lambda value, expected: bool(value) is bool(expected),
+    "not": lambda value, expected: (not value) is bool(expected),
+}
+NOW = "now_"
+
+
+class Q:
+    """A condition on an instance, composed by `&`, `|` and `~`; compiled once.
+
+    Args:
+        *children: Other conditions that must hold too.
+        **conditions: `field__operator=value`; nested fields by `__`, operators as in `OPERATORS`,
+            each with a `now_` twin that is true only if it holds now and did not before.
+
+    Raises:
+        ValueError: An operator is missing or unknown.
+        TypeError: A child isn't a Q.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> published = Q(state__now_eq="PUBLISHED") & ~Q(title__startswith="Draft")
+        >>> published(SimpleNamespace(state="PUBLISHED", title="Hello"), {"state": "DRAFT"})
+        True
+    """
+
+    __slots__ = ("_parts", "_test", "joined_by", "negated")
+
+    def __init__(self, *children: Q, **conditions: Any) -> None:
+        for child in children:
+            if not isinstance(child, Q):
+                raise TypeError(f"{child!r} is no Q; conditions are Q values or field__op=value")
+        parts = (*children, *(_Condition(name, value) for name, value in conditions.items()))
+        self._parts: tuple[Q | _Condition, ...] = parts
+        self.joined_by = "and"
+        self.negated = False
+        self._test: Test | None = None
+
+    @classmethod
+    def _made(cls, parts: tuple[Q | _Condition, ...], joined_by: str, *, negated: bool) -> Q:
+        made = cls()
+        made._parts, made.joined_by, made.negated = parts, joined_by, negated
+        return made
+
+    def __and__(self, other: Q) -> Q:
+        return self._joined(other, "and")
+
+    def __or__(self, other: Q) -> Q:
+        return self._joined(other, "or")
+
+    def _joined(self, other: Q, by: str) -> Q:
+        if not isinstance(other, Q):
+            return NotImplemented
+        return self._made((self, other), by, negated=False)
+
+    def __invert__(self) -> Q:
+        return self._made((self,), "and", negated=True)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Q) and self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash((self.joined_by, self.negated, len(self._parts)))
+
+    def _identity(self) -> tuple[Any, ...]:
+        return self.joined_by, self.negated, self._parts
+
+    def __repr__(self) -> str:
+        if self.negated:
+            return f"~{self._parts[0]!r}"
+        if self.joined_by == "or" or (self._parts and all(isinstance(p, Q) for p in self._parts)):
+            sign = " | " if self.joined_by == "or" else " & "
+            return f"({sign.join(map(repr, self._parts))})"
+        return f"Q({', '.join(map(repr, self._parts))})"
+
+    def __call__(self, instance: Any, previous: Previous = None) -> bool:
+        """Whether it holds.
+
+        Args:
+            instance: As it is now.
+            previous: Former values of the fields that changed; None if there was nothing before.
+
+        Raises:
+            AttributeError: The instance has no such field.
+            TypeError: A value can't be compared with what is asked for.
+        """
+        return self.compile()(instance, previous)
+
+    def compile(self) -> Test:
+        """The function that decides it, made once."""
+        if self._test is None:
+            self._test = self._compiled()
+        return self._test
+
+    def _compiled(self) -> Test:
+        tests = tuple(part.compile() for part in self._parts)
+        if self.negated:
+            (only,) = tests
+            return lambda instance, previous: not only(instance, previous)
+        if len(tests) == 1:
+            return tests[0]
+        if self.joined_by == "or":
+            return lambda instance, previous: any(test(instance, previous) for test in tests)
+        return lambda instance, previous: all(test(instance, previous) for test in tests)
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """The fields of the instance that it looks at."""
+        return frozenset().union(*(part.fields for part in self._parts))
+
+    @property
+    def now_fields(self) -> frozenset[str]:
+        """Those of them whose former values it asks for."""
+        return frozenset().union(*(part.now_fields for part in self._parts))
+
+
+class _Condition:
+    """One `field__operator=value`."""
+
+    __slots__ = ("expected", "name", "now", "operator", "path")
+
+    def __init__(self, name: str, expected: Any) -> None:
+        *path, last = name.split("__")
+        self.now = last.startswith(NOW) and last.removeprefix(NOW) in OPERATORS
+        self.operator = last.removeprefix(NOW) if self.now else last
+        if not path or not all(path) or self.operator not in OPERATORS:
+            raise ValueError(_advice(name, path, last))
+        self.name, self.path, self.expected = name, tuple(path), expected
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, _Condition)
+            and self.name == other.name
+            and type(self.expected) is type(other.expected)
+            and bool(self.expected == other.expected)
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # what is expected may be a list
+
+    def __repr__(self) -> str:
+        return f"{self.name}={self.expected!r}"
+
+    @property
+    def fields(self) -> frozenset[str]:
+        return frozenset(self.path[:1])
+
+    @property
+    def now_fields(self) -> frozenset[str]:
+        return self.fields if self.now else frozenset()
+
+    def compile(self) -> Test:
+        get, holds, expected = _getter(self.path), OPERATORS[self.operator], self.expected
+        name = self.name
+
+        def holds_now(instance: Any, previous: Previous) -> bool:
+            value = get(instance)
+            try:
+                return holds(value, expected)
+            except (TypeError, AttributeError) as error:
+                raise TypeError(f"{name}={expected!r} can't be asked of {value!r}") from error
+
+        if not self.now:
+            return holds_now
+        former = _former_getter(self.path)
+
+        def holds_since(instance: Any, previous: Previous) -> bool:
+            if not holds_now(instance, previous):
+                return False
+            if previous is None:
+                return True
+            value = former(previous)
+            if value is _MISSING:  # unchanged: it held before as it does now
+                return False
+            try:
+                return not holds(value, expected)
+            except (TypeError, AttributeError):
+                return True
+
+        return holds_since
+
+
+def _advice(name: str, path: list[str], last: str) -> str:
+    bare = last.removeprefix(NOW)
+    near = difflib.get_close_matches(bare, OPERATORS, 1) if path else []
+    if near:
+        prefix = NOW if last.startswith(NOW) else ""
+        meant = "__".join((*path, prefix + near[0]))
+    else:
+        meant = f"{name}__eq"
+    return (
+        f"condition {name!r} ends in no operator; did you mean {meant!r}?"
+        f" Operators are {', '.join(OPERATORS)}, and each with {NOW} before it"
+    )
+
+
+def _getter(path: tuple[str, ...]) -> Callable[[Any], Any]:
+    if len(path) == 1:
+        (name,) = path
+
+        def get_one(instance: Any) -> Any:
+            return _step(instance, name, path)
+
+        return get_one
+
+    def get(instance: Any) -> Any:
+        for name in path:
+            if instance is None:
+                return None
+            instance = _step(instance, name, path)
+        return instance
+
+    return get
+
+
+def _step(value: Any, name: str, path: tuple[str, ...]) -> Any:
+    if isinstance(value, Mapping):
+        if name in value:
+            return value[name]
+    else:
+        found = getattr(value, name, _MISSING)
+        if found is not _MISSING:
+            return found
+    raise AttributeError(f"{type(value).__name__} has no {name!r} (in filter {'__'.join(path)!r})")
+
+
+def _former_getter(path: tuple[str, ...]) -> Callable[[Mapping[str, Any]], Any]:
+    whole, first = "__".join(path), path[0]
+    rest = _getter(path[1:]) if len(path) > 1 else None
+
+    def get(previous: Mapping[str, Any]) -> Any:
+        if whole in previous:
+            return previous[whole]
+        if first not in previous:
+            return _MISSING
+        value = previous[first]
+        return value if rest is None else rest(value)
+
+    return get

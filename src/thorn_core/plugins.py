@@ -1,0 +1,214 @@
+"""The plugin manager: gathers what plugins add, and asks them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import pluggy
+
+from thorn_core import codecs, hookspecs, signatures
+from thorn_core.codecs import Codec
+from thorn_core.errors import ConfigurationError, SecurityError
+from thorn_core.settings import Settings
+from thorn_core.signatures import SignatureScheme
+from thorn_core.stores.base import Store
+from thorn_core.stores.memory import MemoryStore
+from thorn_core.transports import best_transport
+from thorn_core.transports.base import Transport
+from thorn_core.unit_of_work import IMMEDIATE, UnitOfWork
+from thorn_core.values import Attempt, Delivery, Message, Request, Subscription
+
+if TYPE_CHECKING:
+    from thorn_core.app import Thorn
+    from thorn_core.dispatchers.base import Dispatcher
+
+logger = logging.getLogger(__name__)
+
+
+class BuiltinPorts:
+    """Thorn's own stores, transports, codecs and schemes, as the plugin that they are."""
+
+    @hookspecs.hookimpl
+    def thorn_stores(self) -> Mapping[str, Callable[[str, Settings], Store]]:
+        """The memory store."""
+        return {"memory": lambda url, settings: MemoryStore(history=settings.history)}
+
+    @hookspecs.hookimpl(trylast=True)
+    def thorn_transport(self, settings: Settings) -> Transport:
+        """The aiohttp transport where it is installed, else the httpx one."""
+        return best_transport(max_connections=settings.concurrency)
+
+    @hookspecs.hookimpl
+    def thorn_codecs(self) -> Mapping[str, Codec]:
+        """JSON and form."""
+        return codecs.CODECS
+
+    @hookspecs.hookimpl
+    def thorn_signature_schemes(self) -> Mapping[str, SignatureScheme]:
+        """Standard Webhooks, Hook-HMAC, GitHub and Stripe."""
+        return signatures.SCHEMES
+
+
+class Plugins:
+    """All plugins of one app: the built-in, the installed and the given.
+
+    Args:
+        given: Objects or modules with hook implementations.
+        builtin: Thorn's own.
+        discover: Load the entry points of the group `thorn`.
+
+    Raises:
+        ConfigurationError: An entry point can't be loaded, or a plugin has a hook that doesn't
+            exist.
+    """
+
+    def __init__(
+        self, given: Iterable[Any] = (), *, builtin: Iterable[Any] = (), discover: bool = True
+    ) -> None:
+        self.manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self.manager.add_hookspecs(hookspecs)
+        for plugin in (BuiltinPorts(), *builtin):
+            self.manager.register(plugin)
+        if discover:
+            try:
+                self.manager.load_setuptools_entrypoints(hookspecs.PROJECT)
+            except Exception as error:
+                raise ConfigurationError(
+                    f"an installed plugin (entry point group 'thorn') can't be loaded: {error};"
+                    " mend or uninstall it"
+                ) from error
+        for plugin in given:
+            if self.manager.is_registered(plugin):
+                raise ConfigurationError(f"plugin {plugin!r} is given twice; once is enough")
+            self.manager.register(plugin)
+        try:
+            self.manager.check_pending()
+        except pluggy.PluginValidationError as error:
+            raise ConfigurationError(f"{error}; the hooks are in thorn_core.hookspecs") from error
+        self.hook = self.manager.hook
+        # Most apps have none of these: asking nobody thousands of times a second isn't free.
+        self.asks_accepts = bool(self.hook.thorn_accepts.get_hookimpls())
+        self.asks_validate = bool(self.hook.thorn_validate_recipient.get_hookimpls())
+        self.asks_subscriptions = bool(self.hook.thorn_subscriptions.get_hookimpls())
+        self.asks_attempted = bool(self.hook.thorn_attempted.get_hookimpls())
+        # pluggy calls the latest registered first; a chain runs in that order too.
+        self._preparers = tuple(reversed(self.hook.thorn_prepare_request.get_hookimpls()))
+
+    def gather(self, hook: str) -> dict[str, Any]:
+        """All that the plugins name in a hook that gives a mapping; the latest registered wins."""
+        merged: dict[str, Any] = {}
+        for mapping in reversed(getattr(self.hook, hook)()):
+            merged.update(mapping)
+        return merged
+
+    def store(self, url: str, settings: Settings) -> Store:
+        """Make the store of a URL.
+
+        Raises:
+            ConfigurationError: No plugin knows the URL's scheme.
+        """
+        factories = self.gather("thorn_stores")
+        scheme = url.partition(":")[0]
+        factory = factories.get(scheme) or factories.get(scheme.partition("+")[0])
+        if factory is None:
+            raise ConfigurationError(
+                f"no store for {scheme!r}; known are {', '.join(sorted(factories))}"
+                " (databases come with the package thorn-sqlalchemy)"
+            )
+        return cast("Store", factory(url, settings))
+
+    def dispatcher(self, name: str, app: Thorn) -> Dispatcher:
+        """Make the dispatcher of a name.
+
+        Raises:
+            ConfigurationError: No plugin knows the name.
+        """
+        factories = self.gather("thorn_dispatchers")
+        if name not in factories:
+            raise ConfigurationError(
+                f"no dispatcher {name!r}; known are {', '.join(sorted(factories))}"
+            )
+        return cast("Dispatcher", factories[name](app))
+
+    def transport(self, settings: Settings) -> Transport:
+        """Make the transport, on the event loop that is to use it."""
+        return cast("Transport", self.hook.thorn_transport(settings=settings))
+
+    def unit_of_work(self, handle: Any) -> UnitOfWork:
+        """The unit of work of a transaction handle; the immediate one for None.
+
+        Raises:
+            ConfigurationError: No plugin knows the handle.
+        """
+        if handle is None:
+            return IMMEDIATE
+        if isinstance(handle, UnitOfWork):
+            return handle
+        unit = self.hook.thorn_unit_of_work(handle=handle)
+        if unit is None:
+            raise ConfigurationError(
+                f"within={handle!r} is no transaction handle of an installed adapter;"
+                " thorn-sqlalchemy takes a Session or Connection, thorn-django a database alias"
+            )
+        return cast("UnitOfWork", unit)
+
+    def subscriptions(self, message: Message) -> list[Subscription]:
+        """The recipients that plugins add to a message."""
+        if not self.asks_subscriptions:
+            return []
+        return [s for some in self.hook.thorn_subscriptions(message=message) for s in some or ()]
+
+    def accepts(self, message: Message, subscription: Subscription) -> bool:
+        """False if a plugin leaves the recipient out."""
+        if not self.asks_accepts:
+            return True
+        answers = self.hook.thorn_accepts(message=message, subscription=subscription)
+        return False not in answers
+
+    def validate_recipient(self, url: str) -> None:
+        """Ask plugins whether a recipient may be called.
+
+        Raises:
+            SecurityError: One refuses, or fails: what can't be checked isn't safe.
+        """
+        if not self.asks_validate:
+            return
+        try:
+            self.hook.thorn_validate_recipient(url=url)
+        except SecurityError:
+            raise
+        except Exception as error:
+            raise SecurityError(f"a plugin failed to validate {url}: {error!r}") from error
+
+    def prepare_request(self, request: Request, delivery: Delivery) -> Request:
+        """Let each plugin change the request in turn."""
+        for preparer in self._preparers:
+            offered = {"request": request, "delivery": delivery}
+            arguments = [offered[name] for name in preparer.argnames]
+            request = preparer.function(*arguments) or request
+        return request
+
+    def attempted(self, attempt: Attempt, delivery: Delivery) -> None:
+        """Tell the plugins of an attempt; what they raise is logged."""
+        if not self.asks_attempted:
+            return
+        try:
+            self.hook.thorn_attempted(attempt=attempt, delivery=delivery)
+        except Exception:
+            logger.exception("a plugin failed in thorn_attempted")
+
+    def reverse(self, view: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+        """The URL of a view.
+
+        Raises:
+            ConfigurationError: No plugin knows it.
+        """
+        url = self.hook.thorn_reverse(view=view, args=args, kwargs=kwargs)
+        if url is None:
+            raise ConfigurationError(
+                f"no URL for view {view!r}; install a web adapter (thorn-django, thorn-flask)"
+                " or a plugin with thorn_reverse"
+            )
+        return cast("str", url)

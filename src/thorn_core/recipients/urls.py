@@ -1,0 +1,198 @@
+"""A recipient's URL, taken apart."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import lru_cache
+from typing import NoReturn
+
+import attrs
+
+from thorn_core.errors import SecurityError
+from thorn_core.recipients.addresses import Address, address_text, ip_literal
+
+# What every browser, proxy and server of the last twenty years takes; longer is an attack on logs.
+LONGEST_URL = 2048
+
+_DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443, "ftp": 21}
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^?#]*)(\?[^#]*)?(?:#.*)?")
+_AUTHORITY = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]*))?")
+_HOST = re.compile(r"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}")
+_NOT_IN_PATH = re.compile(r"%(?![0-9A-Fa-f]{2})|[^A-Za-z0-9._~!$&'()*+,;=:@/\[\]|%-]")
+_NOT_IN_QUERY = re.compile(r"%(?![0-9A-Fa-f]{2})|[^A-Za-z0-9._~!$&'()*+,;=:@/\[\]|?%-]")
+# Letters, marks and digits: what IDNA 2008 (RFC 5892) lets a label hold, near enough.
+_LABEL_CATEGORIES = frozenset({"Ll", "Lu", "Lo", "Lm", "Mn", "Mc", "Nd"})
+
+
+@attrs.frozen(kw_only=True)
+class RecipientURL:
+    """A recipient's URL, taken apart and normalised (RFC 3986 6.2, and IPv4 as in WHATWG's URL).
+
+    Attributes:
+        text: The whole of it in ASCII: scheme and host in lower case, no default port, no
+            fragment, no dot segments.
+        scheme: In lower case.
+        host: In ASCII, without brackets and without a trailing dot; an IP address in its usual
+            spelling, however it was spelled.
+        port: As given, or the scheme's default.
+        path: Path and query, as they stand in the request line.
+        address: The host, where it is an IP address and no name.
+        recipient: `host:port`, what concurrency and pauses are counted by.
+    """
+
+    text: str
+    scheme: str
+    host: str
+    port: int
+    path: str
+    address: Address | None
+    recipient: str
+
+
+@lru_cache(maxsize=4096)
+def parse_url(url: str) -> RecipientURL:
+    r"""Take a recipient's URL apart, and refuse whatever two parsers might read differently.
+
+    Args:
+        url: An absolute URL, at most 2048 characters.
+
+    Raises:
+        SecurityError: It isn't absolute, has no host or a port that can't be, holds a user name,
+            white space, control characters or backslashes, a zone id, a host that is no
+            host name, or is too long.
+
+    Example:
+        >>> parse_url("HTTPS://Example.COM:443/hook/../in?x=1#top").text
+        'https://example.com/in?x=1'
+        >>> parse_url("http://0x7f.1/").host
+        '127.0.0.1'
+    """
+    if len(url) > LONGEST_URL:
+        _refuse(url, f"is longer than {LONGEST_URL} characters", "shorten it")
+    if " " in url or "\\" in url or not url.isprintable():
+        _refuse(
+            url,
+            "holds white space, a backslash or a character that can't be printed",
+            "percent-encode it",
+        )
+    match = _URL.fullmatch(url)
+    if match is None:
+        _refuse(url, "isn't absolute", "write it as https://host/path")
+    scheme, authority, path, query = match.groups(default="")
+    scheme = scheme.lower()
+    if "@" in authority:
+        _refuse(url, "holds a user name", "put credentials into the subscription's headers")
+    parts = _AUTHORITY.fullmatch(authority)
+    if parts is None:
+        _refuse(url, "has no host and port that make sense", "write it as https://host:port/path")
+    given_host, given_port = parts.groups(default="")
+    if not given_host:
+        _refuse(url, "has no host", "write it as https://host/path")
+    host, address = _host(url, given_host)
+    default_port = _DEFAULT_PORTS.get(scheme)
+    port = default_port if not given_port else int(given_port)
+    if port is None:
+        _refuse(url, f"has no port, and {scheme!r} no default one", "use https")
+    if not 0 < port < 65536:
+        _refuse(url, f"has the port {given_port}", "use a port from 1 to 65535")
+    path = _NOT_IN_PATH.sub(_percent, _without_dots(path)) + _NOT_IN_QUERY.sub(_percent, query)
+    shown_host = f"[{host}]" if ":" in host else host
+    text = f"{scheme}://{shown_host}{'' if port == default_port else f':{port}'}{path}"
+    if len(text) > LONGEST_URL:
+        _refuse(url, f"is longer than {LONGEST_URL} characters when encoded", "shorten it")
+    return RecipientURL(
+        text=text,
+        scheme=scheme,
+        host=host,
+        port=port,
+        path=path,
+        address=address,
+        recipient=f"{shown_host}:{port}",
+    )
+
+
+def recipient_of(url: str) -> str:
+    """Name the recipient behind a URL: what concurrency and pauses are counted by.
+
+    Args:
+        url: The URL.
+
+    Returns:
+        `host:port` in lower case, IPv6 in brackets.
+
+    Raises:
+        SecurityError: `parse_url` refuses it.
+
+    Example:
+        >>> recipient_of("https://Example.com/hook")
+        'example.com:443'
+    """
+    return parse_url(url).recipient
+
+
+def _host(url: str, given: str) -> tuple[str, Address | None]:
+    try:
+        address = ip_literal(given)
+    except SecurityError as error:
+        raise SecurityError(f"The recipient URL {shown(url)} is refused: {error}") from None
+    if address is not None:
+        return address_text(address), address
+    host = (given if given.isascii() else _to_ascii(url, given)).lower().removesuffix(".")
+    if len(host) > 253 or not _HOST.fullmatch(host):
+        _refuse(url, "has a host that is no host name (RFC 1123)", "check its spelling")
+    return host, None
+
+
+def _to_ascii(url: str, host: str) -> str:
+    # Characters that stand for others (full-width, circled, ligatures) are refused, not mapped:
+    # that is where parsers differ. What is left needs no mapping but lower case, so this is
+    # IDNA 2008's answer (RFC 5891) without its tables; ß and final sigma stay what they are.
+    if unicodedata.normalize("NFKC", host) != host or any(
+        not char.isascii() and unicodedata.category(char) not in _LABEL_CATEGORIES for char in host
+    ):
+        _refuse(
+            url,
+            "has a host with characters that stand for others",
+            "write the host in ASCII (xn--…)",
+        )
+    lower = "".join(char.lower() for char in host)
+    return ".".join(
+        label if label.isascii() else "xn--" + label.encode("punycode").decode("ascii")
+        for label in lower.split(".")
+    )
+
+
+def _without_dots(path: str) -> str:
+    if "/." not in path and "/%2" not in path:
+        return path or "/"
+    kept: list[str] = []
+    plain = ""
+    for segment in path[1:].split("/"):
+        plain = segment.replace("%2e", ".").replace("%2E", ".")
+        if plain == "..":
+            del kept[-1:]
+        elif plain != ".":
+            kept.append(segment)
+    if plain in {".", ".."}:
+        kept.append("")
+    return "/" + "/".join(kept)
+
+
+def _percent(match: re.Match[str]) -> str:
+    return "".join(f"%{byte:02X}" for byte in match[0].encode())
+
+
+def _refuse(url: str, problem: str, remedy: str) -> NoReturn:
+    raise SecurityError(f"The recipient URL {shown(url)} {problem}; {remedy}.")
+
+
+def shown(url: str) -> str:
+    """Quote a URL for a message: without user name and query, which hold secrets, and not too long.
+
+    Example:
+        >>> shown("https://me:secret@example.com/hook?token=secret")
+        "'https://***@example.com/hook'"
+    """
+    text = re.sub(r"//[^/?#]*@", "//***@", re.split("[?#]", url, maxsplit=1)[0])
+    return ascii(text if len(text) <= 120 else f"{text[:120]}…")

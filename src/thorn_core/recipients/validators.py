@@ -1,0 +1,303 @@
+"""Recipient validators: values that say no by raising `SecurityError`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Any, Protocol
+
+import attrs
+
+from thorn_core.errors import ConfigurationError, SecurityError
+from thorn_core.recipients.addresses import (
+    MAPPED,
+    Address,
+    Network,
+    address_text,
+    internal_network,
+    readings,
+    unmapped,
+)
+from thorn_core.recipients.urls import RecipientURL, shown
+
+# Transports speak these two.
+PROTOCOLS = ("http", "https")
+
+_METHODS = ("check_url", "check_address", "allows")
+
+
+class RecipientValidator(Protocol):
+    """Says which recipients may be sent to. Pure: it looks nothing up."""
+
+    def check_url(self, url: RecipientURL) -> None:
+        """Raise `SecurityError` if requests to this URL are refused."""
+        ...
+
+    def check_address(self, address: Address) -> None:
+        """Raise `SecurityError` if connections to this address are refused."""
+        ...
+
+    def allows(self, address: Address) -> bool:
+        """Return True to permit this address whatever the other validators say of it."""
+        ...
+
+
+class _Indifferent:
+    """A validator that minds nothing; each of ours overrides what it is for."""
+
+    __slots__ = ()
+
+    def check_url(self, url: RecipientURL) -> None:
+        """Refuse nothing."""
+
+    def check_address(self, address: Address) -> None:
+        """Refuse nothing."""
+
+    def allows(self, address: Address) -> bool:
+        """Permit nothing."""
+        return False
+
+
+@attrs.frozen
+class BlockInternalIPs(_Indifferent):
+    """Refuses every address that isn't globally routable unicast."""
+
+    def check_address(self, address: Address) -> None:
+        """Refuse what the table holds, plain or embedded in an IPv6 address."""
+        found = internal_network(address)
+        if found is not None:
+            network, what = found
+            raise SecurityError(
+                f"The recipient address {address_text(address)} is in {network} ({what}); use a "
+                f"public address, or permit it by allow_cidr_network({address_text(address)!r})."
+            )
+
+
+@attrs.frozen
+class EnsureProtocol(_Indifferent):
+    """Refuses URLs of other schemes than `protocols`."""
+
+    protocols: tuple[str, ...]
+
+    def check_url(self, url: RecipientURL) -> None:
+        """Refuse other schemes."""
+        if url.scheme not in self.protocols:
+            raise SecurityError(
+                f"The recipient URL {shown(url.text)} uses {url.scheme!r}; "
+                f"use one of: {', '.join(self.protocols)}."
+            )
+
+
+@attrs.frozen
+class EnsurePort(_Indifferent):
+    """Refuses URLs with other ports than `ports`."""
+
+    ports: tuple[int, ...]
+
+    def check_url(self, url: RecipientURL) -> None:
+        """Refuse other ports."""
+        if url.port not in self.ports:
+            raise SecurityError(
+                f"The recipient URL {shown(url.text)} uses port {url.port}; "
+                f"use one of: {', '.join(map(str, self.ports))}."
+            )
+
+
+@attrs.frozen
+class BlockNetworks(_Indifferent):
+    """Refuses addresses in `networks`, plain or embedded in an IPv6 address."""
+
+    networks: tuple[Network, ...]
+
+    def check_address(self, address: Address) -> None:
+        """Refuse an address if any reading of it is in one of the networks."""
+        for reading in readings(address):
+            for network in self.networks:
+                if reading in network:
+                    raise SecurityError(
+                        f"The recipient address {address_text(address)} is in {network}, "
+                        "which block_cidr_network() blocks; use another recipient."
+                    )
+
+
+@attrs.frozen
+class AllowNetworks(_Indifferent):
+    """Permits addresses in `networks`, whatever other validators say."""
+
+    networks: tuple[Network, ...]
+
+    def allows(self, address: Address) -> bool:
+        """Permit an address in one of the networks, an IPv4-mapped one by the IPv4 address."""
+        plain = unmapped(address)
+        return any(address in network or plain in network for network in self.networks)
+
+
+@attrs.frozen
+class CalledWithURL(_Indifferent):
+    """Asks a plain function of the URL's text, which raises `SecurityError` to refuse it."""
+
+    function: Callable[[str], Any]
+
+    def check_url(self, url: RecipientURL) -> None:
+        """Ask the function."""
+        self.function(url.text)
+
+
+def block_internal_ips() -> BlockInternalIPs:
+    """Refuse every recipient that isn't at a globally routable unicast address.
+
+    Loopback, private, link-local (cloud metadata), carrier-grade NAT, documentation, multicast,
+    reserved and all the rest of IANA's special-purpose registries (RFC 6890), also where such an
+    IPv4 address is embedded in an IPv6 one: IPv4-mapped, NAT64, 6to4, Teredo, ISATAP.
+
+    Example:
+        >>> from thorn_core.recipients import check_address
+        >>> check_address("8.8.8.8", [block_internal_ips()])
+        IPv4Address('8.8.8.8')
+        >>> try:
+        ...     check_address("10.0.0.1", [block_internal_ips()])
+        ... except SecurityError as error:
+        ...     print(str(error).partition(";")[0])
+        The recipient address 10.0.0.1 is in 10.0.0.0/8 (private, RFC 1918)
+    """
+    return BlockInternalIPs()
+
+
+def ensure_protocol(*protocols: str) -> EnsureProtocol:
+    """Refuse every recipient URL with another scheme.
+
+    Args:
+        *protocols: `http`, `https` or both; `https://` is understood too.
+
+    Raises:
+        ConfigurationError: None is given, or one that no transport speaks.
+
+    Example:
+        >>> ensure_protocol("https")
+        EnsureProtocol(protocols=('https',))
+    """
+    names = []
+    for protocol in protocols:
+        name = str(protocol).lower().removesuffix("://")
+        if name not in PROTOCOLS:
+            raise ConfigurationError(
+                f"ensure_protocol() doesn't know {protocol!r}; allowed: {', '.join(PROTOCOLS)}."
+            )
+        names.append(name)
+    return EnsureProtocol(_at_least_one("ensure_protocol", names, '"https"'))
+
+
+def ensure_port(*ports: int) -> EnsurePort:
+    """Refuse every recipient URL with another port; one without a port has its scheme's default.
+
+    Args:
+        *ports: 1 to 65535.
+
+    Raises:
+        ConfigurationError: None is given, or one that is no port.
+
+    Example:
+        >>> ensure_port(80, 443)
+        EnsurePort(ports=(80, 443))
+    """
+    given = _at_least_one("ensure_port", ports, "443")
+    for port in given:
+        if not isinstance(port, int) or isinstance(port, bool) or not 0 < port < 65536:
+            raise ConfigurationError(
+                f"ensure_port() can't take {port!r}; allowed: whole numbers from 1 to 65535."
+            )
+    return EnsurePort(given)
+
+
+def block_cidr_network(*networks: str | Network) -> BlockNetworks:
+    """Refuse every recipient at an address in these networks, embedded or not.
+
+    Args:
+        *networks: In CIDR notation (RFC 4632), such as `10.0.0.0/8`; a single address is a network
+            of one.
+
+    Raises:
+        ConfigurationError: None is given, or one that is no network.
+
+    Example:
+        >>> block_cidr_network("8.8.8.0/24")
+        BlockNetworks(networks=(IPv4Network('8.8.8.0/24'),))
+    """
+    return BlockNetworks(_networks("block_cidr_network", networks))
+
+
+def allow_cidr_network(*networks: str | Network) -> AllowNetworks:
+    """Permit recipients at addresses in these networks, whatever blocks them.
+
+    Args:
+        *networks: In CIDR notation (RFC 4632), such as `10.1.0.0/16`; a single address is a network
+            of one.
+
+    Raises:
+        ConfigurationError: None is given, or one that is no network.
+
+    Example:
+        >>> from thorn_core.recipients import check_address
+        >>> check_address("10.1.2.3", [block_internal_ips(), allow_cidr_network("10.1.0.0/16")])
+        IPv4Address('10.1.2.3')
+    """
+    return AllowNetworks(_networks("allow_cidr_network", networks))
+
+
+def _networks(function: str, values: Iterable[Any]) -> tuple[Network, ...]:
+    networks: list[Network] = []
+    for value in values:
+        try:
+            if not isinstance(value, str | IPv4Network | IPv6Network):
+                raise TypeError("it is no text")
+            network = ip_network(value)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(
+                f"{function}() can't take {value!r} ({error}); allowed: networks in CIDR notation "
+                'without host bits, such as "10.0.0.0/8" or "fd00::/8".'
+            ) from None
+        if isinstance(network, IPv6Network) and network.subnet_of(MAPPED):
+            first = int(network.network_address) & 0xFFFFFFFF
+            network = IPv4Network((first, network.prefixlen - 96))
+        networks.append(network)
+    return _at_least_one(function, networks, '"10.0.0.0/8"')
+
+
+def _at_least_one(function: str, values: Iterable[Any], example: str) -> tuple[Any, ...]:
+    values = tuple(values)
+    if not values:
+        raise ConfigurationError(
+            f"{function}() needs at least one argument, such as {function}({example})."
+        )
+    return values
+
+
+DEFAULT_VALIDATORS: tuple[RecipientValidator, ...] = (
+    block_internal_ips(),
+    ensure_protocol("http", "https"),
+    ensure_port(80, 443),
+)
+
+
+def as_validator(value: Any) -> RecipientValidator:
+    """Make a validator of whatever a setting may hold.
+
+    Args:
+        value: A validator; a function that takes the URL's text and raises `SecurityError`, as
+            in Thorn 1.x.
+
+    Raises:
+        ConfigurationError: It is none of these.
+
+    Example:
+        >>> as_validator(ensure_port(443))
+        EnsurePort(ports=(443,))
+    """
+    if all(callable(getattr(value, name, None)) for name in _METHODS):
+        return value  # type: ignore[no-any-return]
+    if callable(value) and not isinstance(value, type):
+        return CalledWithURL(value)
+    raise ConfigurationError(
+        f"{value!r} is no recipient validator; allowed: block_internal_ips(), ensure_protocol(…), "
+        "ensure_port(…), block_cidr_network(…), allow_cidr_network(…), a function of the URL."
+    )

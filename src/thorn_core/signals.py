@@ -1,0 +1,72 @@
+"""The blinker signals: what ORM adapters tell Thorn, and what Thorn tells whoever listens.
+
+In, sent by ORM adapters (or by hand) with the model class as sender::
+
+    model_created.send(Article, instance=article)
+    model_changed.send(Article, instance=article, previous={"state": "DRAFT"})
+    model_deleted.send(Article, instance=article)
+    model_m2m_added.send(Article, instance=article, field="tags", related=[tag])
+    model_m2m_removed.send(Article, instance=article, field="tags", related=[tag])
+    model_m2m_cleared.send(Article, instance=article, field="tags")
+
+All take `within=`, the transaction handle that the change belongs to, where there is one.
+`previous` holds the former values of the fields that changed.
+
+Out, with the app as sender. Receivers run where the thing happens, the engine's thread for all but
+`message_sent`, so they must be quick; what they raise is logged and changes nothing::
+
+    message_sent            message=
+    attempt_made            attempt=, delivery=
+    delivery_delivered      delivery=, attempt=
+    delivery_exhausted      delivery=, attempt=
+    delivery_discarded      delivery=, attempt= (None if no request was made)
+    subscription_disabled   subscription=
+
+Example:
+    >>> from thorn_core import signals
+    >>> def on_exhausted(app, *, delivery, attempt):
+    ...     print("gave up on", delivery.id)
+    >>> receiver = signals.delivery_exhausted.connect(on_exhausted)
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from blinker import Namespace, Signal
+
+logger = logging.getLogger(__name__)
+
+_namespace = Namespace()
+
+model_created = _namespace.signal("model-created")
+model_changed = _namespace.signal("model-changed")
+model_deleted = _namespace.signal("model-deleted")
+model_m2m_added = _namespace.signal("model-m2m-added")
+model_m2m_removed = _namespace.signal("model-m2m-removed")
+model_m2m_cleared = _namespace.signal("model-m2m-cleared")
+
+message_sent = _namespace.signal("message-sent")
+attempt_made = _namespace.signal("attempt-made")
+delivery_delivered = _namespace.signal("delivery-delivered")
+delivery_exhausted = _namespace.signal("delivery-exhausted")
+delivery_discarded = _namespace.signal("delivery-discarded")
+subscription_disabled = _namespace.signal("subscription-disabled")
+
+
+def tell(signal: Signal, sender: Any, **values: Any) -> None:
+    """Send an outgoing signal; what a receiver raises is logged and goes no further.
+
+    Args:
+        signal: One of the outgoing ones.
+        sender: The app.
+        **values: What the receivers get.
+    """
+    if not signal.receivers:
+        return
+    for receiver in signal.receivers_for(sender):
+        try:
+            receiver(sender, **values)
+        except Exception:
+            logger.exception("a receiver of the signal %s failed", signal)

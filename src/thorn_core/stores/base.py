@@ -1,0 +1,268 @@
+"""The store port: where subscriptions, messages, deliveries and attempts live."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Protocol, runtime_checkable
+
+import attrs
+
+from thorn_core.errors import ConfigurationError
+from thorn_core.patterns import check_pattern
+from thorn_core.unit_of_work import UnitOfWork
+from thorn_core.values import (
+    Attempt,
+    Claim,
+    Delivery,
+    DeliveryState,
+    Message,
+    Settlement,
+    Stats,
+    Subscription,
+)
+
+
+@attrs.frozen(kw_only=True)
+class DeliveryQuery:
+    """Which deliveries: every criterion given must hold.
+
+    Attributes:
+        ids: Only these deliveries.
+        message_id: Only of this message.
+        subscription_id: Only to this subscription.
+        event: Only of events that match this pattern.
+        states: Only in one of these states.
+        since: Only created at or after this time.
+        until: Only created before this time.
+    """
+
+    ids: tuple[str, ...] | None = None
+    message_id: str | None = None
+    subscription_id: str | None = None
+    event: str | None = None
+    states: tuple[DeliveryState, ...] | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+def delivery_query(
+    message_id: str | None,
+    subscription_id: str | None,
+    event: str | None,
+    state: str | Iterable[str] | None,
+    since: datetime | None,
+    until: datetime | None,
+) -> DeliveryQuery:
+    """Make a query of what a user gives.
+
+    Raises:
+        ConfigurationError: A state isn't one, or a time has no time zone.
+        InvalidNameError: The event isn't a pattern.
+    """
+    if event is not None:
+        check_pattern(event)
+    for name, value in (("since", since), ("until", until)):
+        if value is not None and value.tzinfo is None:
+            raise ConfigurationError(f"{name}={value!r} has no time zone; use an aware datetime")
+    states = None
+    if state is not None:
+        named = (state,) if isinstance(state, str) else tuple(state)
+        try:
+            states = tuple(DeliveryState(name) for name in named)
+        except ValueError as error:
+            raise ConfigurationError(
+                f"state={state!r}; states are {', '.join(DeliveryState)}"
+            ) from error
+    return DeliveryQuery(
+        message_id=message_id,
+        subscription_id=subscription_id,
+        event=event,
+        states=states,
+        since=since,
+        until=until,
+    )
+
+
+@runtime_checkable
+class Store(Protocol):
+    """Where subscriptions, messages, deliveries and attempts live.
+
+    Methods are synchronous, may be called from any thread, and take the time as an argument. Lists
+    come ordered by id and are paged by key: `after` is the last id of the page before. The contract
+    in full is `thorn_core.testing.StoreContract`, which every implementation passes.
+
+    Attributes:
+        blocking: True if methods wait for I/O; the engine then calls them in a thread.
+        shared: True if other processes may work on the same data.
+    """
+
+    blocking: bool
+    shared: bool
+
+    # -- subscriptions
+
+    def add_subscription(self, subscription: Subscription) -> None:
+        """Keep a new subscription; ConfigurationError if the id is taken."""
+        ...
+
+    def save_subscription(self, subscription: Subscription) -> None:
+        """Replace the subscription of that id; NotFoundError if there is none."""
+        ...
+
+    def remove_subscription(self, subscription_id: str) -> bool:
+        """Remove it; its deliveries stay as history. False if there is none."""
+        ...
+
+    def subscription(self, subscription_id: str) -> Subscription | None:
+        """The subscription of that id."""
+        ...
+
+    def subscriptions(
+        self, *, owner: str | None = None, after: str | None = None, limit: int = 100
+    ) -> Sequence[Subscription]:
+        """A page of all subscriptions, or of one owner's."""
+        ...
+
+    def matching(
+        self, event: str, *, sender: str | None, after: str | None, limit: int
+    ) -> Sequence[Subscription]:
+        """A page of the enabled subscriptions that an event reaches, each once.
+
+        With a sender: those it owns and those without an owner. Without: every owner's. Found by
+        the name's candidate patterns, at a cost that doesn't grow with what doesn't match.
+        """
+        ...
+
+    # -- the way of a message
+
+    def publish(self, messages: Sequence[Message], *, within: UnitOfWork) -> None:
+        """Keep messages to be routed, in the caller's transaction or when that commits.
+
+        A message whose id is already there is left as it is.
+        """
+        ...
+
+    def claim_messages(
+        self, *, now: datetime, lease: timedelta, limit: int, ids: Collection[str] | None = None
+    ) -> Sequence[Message]:
+        """Lease messages that aren't routed yet to the caller, the oldest first.
+
+        While the lease lasts nobody else gets them; after that, anybody. `ids` narrows the choice.
+        """
+        ...
+
+    def route(self, message: Message, deliveries: Sequence[Delivery], *, complete: bool) -> None:
+        """Keep a chunk of a message's deliveries; those already there are left as they are.
+
+        `complete` says that there are no more: the message is routed.
+        """
+        ...
+
+    def claim(
+        self,
+        *,
+        now: datetime,
+        lease: timedelta,
+        limit: int,
+        token: str,
+        per_recipient: int,
+        busy: Mapping[str, int],
+        message_ids: Collection[str] | None = None,
+    ) -> Sequence[Claim]:
+        """Lease deliveries that are due, fairly between recipients.
+
+        A delivery is due if it is pending and `due_at` has come, or in flight with its lease over;
+        and its recipient isn't paused. Recipients take turns; each gets at most
+        `per_recipient - busy.get(recipient, 0)`. The same delivery is never leased to two at once.
+        """
+        ...
+
+    def renew(self, claims: Sequence[Claim], *, until: datetime) -> None:
+        """Make the leases last until then, where they are still held."""
+        ...
+
+    def release(self, claims: Sequence[Claim]) -> None:
+        """Give leases back unused: pending again as before, where they are still held."""
+        ...
+
+    def settle(self, settlements: Sequence[Settlement]) -> Sequence[Subscription]:
+        """Write how claims ended, all in one go.
+
+        Every attempt is recorded. Where the lease is still held, the delivery takes the outcome's
+        state, `due_at` and reason. The recipient is paused until `pause_until` (the latest wins).
+        A stored subscription's `failing_since` becomes the attempt's time at the first failure and
+        None at a delivery; `disable` disables it.
+
+        Returns:
+            The subscriptions that this call disabled, as they are now.
+        """
+        ...
+
+    def next_due(self, now: datetime) -> datetime | None:
+        """When something that can't be claimed now may be claimable; None if nothing is foreseen."""
+        ...
+
+    def on_work(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call `wake` from any thread whenever there may be something new to claim.
+
+        Returns:
+            A function that ends it.
+        """
+        ...
+
+    # -- history
+
+    def message(self, message_id: str) -> Message | None:
+        """The message of that id."""
+        ...
+
+    def routed(self, message_id: str) -> bool:
+        """True if the message has been routed completely, or is no longer here."""
+        ...
+
+    def delivery(self, delivery_id: str) -> Delivery | None:
+        """The delivery of that id."""
+        ...
+
+    def deliveries(
+        self, query: DeliveryQuery, *, after: str | None = None, limit: int = 100
+    ) -> Sequence[Delivery]:
+        """A page of deliveries."""
+        ...
+
+    def attempts(
+        self, delivery_ids: Sequence[str], *, after: str | None = None, limit: int = 100
+    ) -> Sequence[Attempt]:
+        """A page of the attempts of these deliveries."""
+        ...
+
+    def replay(self, query: DeliveryQuery, *, now: datetime, limit: int) -> Sequence[Delivery]:
+        """Make settled deliveries pending again, due now, with a fresh retry schedule.
+
+        Returns:
+            Those that it changed, at most `limit`; call again until there are none.
+        """
+        ...
+
+    def purge(self, query: DeliveryQuery, *, limit: int) -> int:
+        """Remove settled deliveries with their attempts, and routed messages left without any.
+
+        Returns:
+            How many deliveries went, at most `limit`; call again until there are none.
+        """
+        ...
+
+    def stats(self, *, now: datetime, window: timedelta) -> Stats:
+        """What there is, and how attempts went in the time before now."""
+        ...
+
+    # -- life
+
+    def after_fork(self) -> None:
+        """In a forked child: drop what belongs to the parent, such as its connections and work."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what is held open; calling it twice is fine."""
+        ...

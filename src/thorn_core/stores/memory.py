@@ -1,0 +1,669 @@
+"""The memory store: everything in this process, bounded, indexed."""
+
+from __future__ import annotations
+
+import heapq
+import math
+import threading
+from bisect import bisect_right
+from collections import OrderedDict, deque
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from itertools import count, islice
+
+import attrs
+
+from thorn_core.errors import ConfigurationError, NotFoundError, StoreError
+from thorn_core.patterns import matches
+from thorn_core.stores.base import DeliveryQuery
+from thorn_core.stores.queue import TimeQueue
+from thorn_core.stores.subscription_index import SubscriptionIndex
+from thorn_core.unit_of_work import UnitOfWork
+from thorn_core.values import (
+    Attempt,
+    Claim,
+    Delivery,
+    DeliveryState,
+    Message,
+    Settlement,
+    Stats,
+    Subscription,
+)
+
+PENDING, IN_FLIGHT = DeliveryState.PENDING, DeliveryState.IN_FLIGHT
+PERCENTILES = (50, 95, 99)
+BUSIEST = 20
+
+
+@attrs.define(eq=False, slots=True)
+class _Message:
+    """A message, and how far it has come."""
+
+    message: Message
+    serial: int
+    routed: bool = False
+    leased_until: datetime | None = None
+    deliveries: list[str] = attrs.field(factory=list)
+
+
+@attrs.define(eq=False, slots=True)
+class _Delivery:
+    """A delivery as it changes; the frozen value is made when it is asked for."""
+
+    made: Delivery
+    serial: int
+    state: DeliveryState
+    due_at: datetime
+    attempt_count: int = 0
+    attempts_before: int = 0
+    settled_at: datetime | None = None
+    reason: str | None = None
+    token: str | None = None
+    leased_until: datetime | None = None
+    attempts: list[Attempt] = attrs.field(factory=list)
+
+    def value(self) -> Delivery:
+        made = self.made
+        return Delivery(
+            id=made.id,
+            message_id=made.message_id,
+            subscription_id=made.subscription_id,
+            event=made.event,
+            recipient=made.recipient,
+            state=self.state,
+            attempt_count=self.attempt_count,
+            attempts_before=self.attempts_before,
+            due_at=self.due_at,
+            created_at=made.created_at,
+            settled_at=self.settled_at,
+            reason=self.reason,
+            target=made.target,
+        )
+
+
+def _is_pending(delivery: _Delivery, due_at: datetime) -> bool:
+    return delivery.state is PENDING and delivery.due_at == due_at
+
+
+def _is_leased(delivery: _Delivery, until: datetime) -> bool:
+    return delivery.state is IN_FLIGHT and delivery.leased_until == until
+
+
+def _is_unrouted(kept: _Message, at: datetime) -> bool:
+    return not kept.routed and kept.leased_until is None
+
+
+def _is_being_routed(kept: _Message, until: datetime) -> bool:
+    return not kept.routed and kept.leased_until == until
+
+
+@attrs.define(eq=False, slots=True)
+class _Line:
+    """What waits for one recipient."""
+
+    waiting: TimeQueue[_Delivery] = attrs.field(factory=lambda: TimeQueue(_is_pending))
+    paused_until: datetime | None = None
+    in_turn: bool = False
+
+
+class MemoryStore:
+    """Keeps everything in this process: for one process, tests and trying things out.
+
+    What is pending is lost with the process. A forked child starts without the messages, which
+    remain its parent's, and with the subscriptions.
+
+    Args:
+        history: Settled deliveries to keep; beyond that the oldest go, with their messages.
+        backlog: Messages and deliveries that may wait; beyond that `publish` raises StoreError.
+    """
+
+    blocking = False
+    shared = False
+
+    def __init__(self, *, history: int = 10_000, backlog: int = 1_000_000) -> None:
+        self._history = history
+        self._backlog = backlog
+        self._subscriptions: dict[str, Subscription] = {}
+        self._index = SubscriptionIndex()
+        self._wakers: list[Callable[[], None]] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._serial = count()
+        self._messages: dict[str, _Message] = {}
+        self._unrouted = TimeQueue(_is_unrouted)
+        self._message_leases = TimeQueue(_is_being_routed)
+        self._deliveries: dict[str, _Delivery] = {}
+        self._by_subscription: dict[str, dict[str, None]] = {}
+        self._lines: dict[str, _Line] = {}
+        self._turns: deque[str] = deque()
+        self._later: list[tuple[datetime, str]] = []
+        self._leases = TimeQueue(_is_leased)
+        self._settled: OrderedDict[str, None] = OrderedDict()
+        self._unreached: OrderedDict[str, None] = OrderedDict()
+        self._attempted: deque[tuple[datetime, str, float | None]] = deque(maxlen=self._history)
+        self._waiting = 0
+
+    # -- subscriptions
+
+    def add_subscription(self, subscription: Subscription) -> None:
+        """Keep a new subscription."""
+        with self._lock:
+            if subscription.id in self._subscriptions:
+                raise ConfigurationError(f"there is a subscription {subscription.id!r} already")
+            self._subscriptions[subscription.id] = subscription
+            self._index.add(subscription)
+
+    def save_subscription(self, subscription: Subscription) -> None:
+        """Replace the subscription of that id."""
+        with self._lock:
+            self._save(subscription)
+
+    def _save(self, subscription: Subscription) -> None:
+        former = self._subscriptions.get(subscription.id)
+        if former is None:
+            raise NotFoundError(f"there is no subscription {subscription.id!r}")
+        if (former.events, former.owner, former.enabled) != (
+            subscription.events,
+            subscription.owner,
+            subscription.enabled,
+        ):
+            self._index.remove(former)
+            self._index.add(subscription)
+        self._subscriptions[subscription.id] = subscription
+
+    def remove_subscription(self, subscription_id: str) -> bool:
+        """Remove it."""
+        with self._lock:
+            subscription = self._subscriptions.pop(subscription_id, None)
+            if subscription is not None:
+                self._index.remove(subscription)
+            return subscription is not None
+
+    def subscription(self, subscription_id: str) -> Subscription | None:
+        """The subscription of that id."""
+        return self._subscriptions.get(subscription_id)
+
+    def subscriptions(
+        self, *, owner: str | None = None, after: str | None = None, limit: int = 100
+    ) -> Sequence[Subscription]:
+        """A page of all subscriptions, or of one owner's."""
+        with self._lock:
+            ids = islice(self._index.owned(owner, after), limit)
+            return [self._subscriptions[key] for key in ids]
+
+    def matching(
+        self, event: str, *, sender: str | None, after: str | None, limit: int
+    ) -> Sequence[Subscription]:
+        """A page of the enabled subscriptions that an event reaches."""
+        with self._lock:
+            ids = islice(self._index.matching(event, sender, after), limit)
+            return [self._subscriptions[key] for key in ids]
+
+    # -- the way of a message
+
+    def publish(self, messages: Sequence[Message], *, within: UnitOfWork) -> None:
+        """Keep messages to be routed, when the transaction commits.
+
+        Raises:
+            StoreError: As many messages and deliveries wait as may.
+        """
+        if self._waiting + len(messages) > self._backlog:
+            raise StoreError(
+                f"{self._waiting} messages and deliveries wait in memory, and at most"
+                f" {self._backlog} may; run a worker, or use a database store"
+            )
+        within.on_commit(lambda: self._keep(messages))
+
+    def _keep(self, messages: Sequence[Message]) -> None:
+        with self._lock:
+            for message in messages:
+                if message.id not in self._messages:
+                    kept = _Message(message, next(self._serial))
+                    self._messages[message.id] = kept
+                    self._unrouted.push(message.at, kept.serial, kept)
+                    self._waiting += 1
+        self._wake()
+
+    def _wake(self) -> None:
+        for wake in self._wakers:
+            wake()
+
+    def claim_messages(
+        self, *, now: datetime, lease: timedelta, limit: int, ids: Collection[str] | None = None
+    ) -> Sequence[Message]:
+        """Lease messages that aren't routed yet."""
+        with self._lock:
+            while (first := self._message_leases.first()) and first[0] <= now:
+                kept = first[1]
+                self._message_leases.pop()
+                kept.leased_until = None
+                self._unrouted.push(kept.message.at, kept.serial, kept)
+            claimed: list[Message] = []
+            if ids is not None:
+                for key in islice(ids, limit):
+                    named = self._messages.get(key)
+                    if named is not None and _is_unrouted(named, now):
+                        claimed.append(self._lease_message(named, now + lease))
+                return claimed
+            while len(claimed) < limit and (first := self._unrouted.first()):
+                self._unrouted.pop()
+                claimed.append(self._lease_message(first[1], now + lease))
+            return claimed
+
+    def _lease_message(self, kept: _Message, until: datetime) -> Message:
+        kept.leased_until = until
+        self._message_leases.push(until, kept.serial, kept)
+        return kept.message
+
+    def route(self, message: Message, deliveries: Sequence[Delivery], *, complete: bool) -> None:
+        """Keep a chunk of a message's deliveries."""
+        with self._lock:
+            kept = self._messages.get(message.id)
+            if kept is None:
+                return
+            for made in deliveries:
+                if made.id not in self._deliveries:
+                    delivery = _Delivery(made, next(self._serial), made.state, made.due_at)
+                    self._deliveries[made.id] = delivery
+                    kept.deliveries.append(made.id)
+                    self._by_subscription.setdefault(made.subscription_id, {})[made.id] = None
+                    self._waiting += 1
+                    self._queue(delivery)
+            if complete and not kept.routed:
+                kept.routed = True
+                self._waiting -= 1
+                if not kept.deliveries:
+                    self._unreached[message.id] = None
+                    self._trim()
+
+    def _queue(self, delivery: _Delivery) -> None:
+        recipient = delivery.made.recipient
+        line = self._lines.get(recipient)
+        if line is None:
+            line = self._lines[recipient] = _Line()
+        line.waiting.push(delivery.due_at, delivery.serial, delivery)
+        first = line.waiting.first()
+        if not line.in_turn and first is not None and first[1] is delivery:
+            heapq.heappush(self._later, (delivery.due_at, recipient))
+
+    def claim(
+        self,
+        *,
+        now: datetime,
+        lease: timedelta,
+        limit: int,
+        token: str,
+        per_recipient: int,
+        busy: Mapping[str, int],
+        message_ids: Collection[str] | None = None,
+    ) -> Sequence[Claim]:
+        """Lease deliveries that are due, recipients taking turns."""
+        until = now + lease
+        taken: dict[str, int] = {}
+        claims: list[Claim] = []
+        with self._lock:
+            self._take_back(now)
+            self._call_up(now)
+            if message_ids is not None:
+                for delivery in self._of_messages(message_ids):
+                    recipient = delivery.made.recipient
+                    if len(claims) >= limit:
+                        break
+                    if delivery.state is not PENDING or delivery.due_at > now:
+                        continue
+                    paused = self._lines[recipient].paused_until
+                    if paused is not None and paused > now:
+                        continue
+                    if taken.get(recipient, 0) + busy.get(recipient, 0) < per_recipient:
+                        taken[recipient] = taken.get(recipient, 0) + 1
+                        claims.append(self._lease(delivery, token, until))
+                return claims
+            full: list[str] = []
+            while self._turns and len(claims) < limit:
+                recipient = self._turns.popleft()
+                line = self._lines[recipient]
+                first = line.waiting.first()
+                ready = self._ready_at(line, first, now)
+                if first is None or ready > now:
+                    line.in_turn = False
+                    if ready > now:
+                        heapq.heappush(self._later, (ready, recipient))
+                    else:
+                        del self._lines[recipient]
+                elif taken.get(recipient, 0) + busy.get(recipient, 0) >= per_recipient:
+                    full.append(recipient)
+                else:
+                    line.waiting.pop()
+                    taken[recipient] = taken.get(recipient, 0) + 1
+                    claims.append(self._lease(first[1], token, until))
+                    self._turns.append(recipient)
+            self._turns.extend(full)
+            return claims
+
+    def _call_up(self, now: datetime) -> None:
+        """Let the recipients whose time has come take turns."""
+        while self._later and self._later[0][0] <= now:
+            recipient = heapq.heappop(self._later)[1]
+            line = self._lines.get(recipient)
+            if line is not None and not line.in_turn:
+                line.in_turn = True
+                self._turns.append(recipient)
+
+    @staticmethod
+    def _ready_at(line: _Line, first: tuple[datetime, _Delivery] | None, now: datetime) -> datetime:
+        """When a line is to be looked at again: now, or when its first is due and no pause is on."""
+        due_at = now if first is None else first[0]
+        return due_at if line.paused_until is None else max(due_at, line.paused_until)
+
+    def _take_back(self, now: datetime) -> None:
+        """Make what is leased beyond its time pending again."""
+        while (first := self._leases.first()) and first[0] <= now:
+            delivery = first[1]
+            self._leases.pop()
+            self._unlease(delivery, PENDING)
+            self._queue(delivery)
+
+    def _of_messages(self, message_ids: Iterable[str]) -> Iterable[_Delivery]:
+        for message_id in message_ids:
+            kept = self._messages.get(message_id)
+            if kept is not None:
+                for key in kept.deliveries:
+                    yield self._deliveries[key]
+
+    def _lease(self, delivery: _Delivery, token: str, until: datetime) -> Claim:
+        delivery.state = IN_FLIGHT
+        delivery.token = token
+        delivery.leased_until = until
+        self._leases.push(until, delivery.serial, delivery)
+        made = delivery.made
+        return Claim(
+            delivery=delivery.value(),
+            message=self._messages[made.message_id].message,
+            subscription=made.target or self._subscriptions.get(made.subscription_id),
+            token=token,
+        )
+
+    @staticmethod
+    def _unlease(delivery: _Delivery, state: DeliveryState) -> None:
+        delivery.state = state
+        delivery.token = delivery.leased_until = None
+
+    def _held(self, claim: Claim) -> _Delivery | None:
+        delivery = self._deliveries.get(claim.delivery.id)
+        if delivery is None or delivery.state is not IN_FLIGHT or delivery.token != claim.token:
+            return None
+        return delivery
+
+    def renew(self, claims: Sequence[Claim], *, until: datetime) -> None:
+        """Make the leases last until then."""
+        with self._lock:
+            for claim in claims:
+                delivery = self._held(claim)
+                if delivery is not None:
+                    delivery.leased_until = until
+                    self._leases.push(until, delivery.serial, delivery)
+
+    def release(self, claims: Sequence[Claim]) -> None:
+        """Give leases back unused."""
+        with self._lock:
+            for claim in claims:
+                delivery = self._held(claim)
+                if delivery is not None:
+                    self._unlease(delivery, PENDING)
+                    self._queue(delivery)
+        self._wake()
+
+    def settle(self, settlements: Sequence[Settlement]) -> Sequence[Subscription]:
+        """Write how claims ended."""
+        disabled: list[Subscription] = []
+        with self._lock:
+            for settlement in settlements:
+                delivery = self._deliveries.get(settlement.claim.delivery.id)
+                if delivery is None:
+                    continue
+                held = self._held(settlement.claim) is not None
+                self._record(delivery, settlement.attempt)
+                if held:
+                    self._apply(delivery, settlement)
+                    disabled += self._judge_subscription(settlement)
+            self._trim()
+        return disabled
+
+    def _record(self, delivery: _Delivery, attempt: Attempt | None) -> None:
+        if attempt is not None:
+            delivery.attempts.append(attempt)
+            delivery.attempt_count += 1
+            latency = None if attempt.status is None else attempt.duration
+            self._attempted.append((attempt.at, delivery.made.recipient, latency))
+
+    def _apply(self, delivery: _Delivery, settlement: Settlement) -> None:
+        outcome = settlement.outcome
+        self._unlease(delivery, outcome.state)
+        delivery.reason = outcome.reason
+        if outcome.pause_until is not None:
+            recipient = delivery.made.recipient
+            line = self._lines.setdefault(recipient, _Line())
+            line.paused_until = max(line.paused_until or outcome.pause_until, outcome.pause_until)
+            if not line.in_turn:
+                # So that the line is looked at, and forgotten, when the pause is over.
+                heapq.heappush(self._later, (line.paused_until, recipient))
+        if outcome.state is PENDING:
+            delivery.due_at = outcome.due_at or settlement.at
+            self._queue(delivery)
+        else:
+            delivery.settled_at = settlement.at
+            self._waiting -= 1
+            self._settled[delivery.made.id] = None
+
+    def _judge_subscription(self, settlement: Settlement) -> list[Subscription]:
+        attempt, outcome = settlement.attempt, settlement.outcome
+        subscription = self._subscriptions.get(settlement.claim.delivery.subscription_id)
+        if subscription is None or attempt is None:
+            return []
+        failing_since = None if attempt.ok else subscription.failing_since or attempt.at
+        if outcome.disable is not None and subscription.enabled:
+            changed = attrs.evolve(
+                subscription,
+                enabled=False,
+                disabled_reason=outcome.disable,
+                failing_since=failing_since,
+                updated_at=settlement.at,
+            )
+            self._save(changed)
+            return [changed]
+        if failing_since != subscription.failing_since:
+            self._save(attrs.evolve(subscription, failing_since=failing_since))
+        return []
+
+    def _trim(self) -> None:
+        """Keep the history within its bound."""
+        while len(self._settled) > self._history:
+            self._drop(next(iter(self._settled)))
+        while len(self._unreached) > self._history:
+            del self._messages[self._unreached.popitem(last=False)[0]]
+
+    def _drop(self, delivery_id: str) -> None:
+        del self._settled[delivery_id]
+        made = self._deliveries.pop(delivery_id).made
+        siblings = self._by_subscription[made.subscription_id]
+        del siblings[delivery_id]
+        if not siblings:
+            del self._by_subscription[made.subscription_id]
+        kept = self._messages[made.message_id]
+        kept.deliveries.remove(delivery_id)
+        if not kept.deliveries and kept.routed:
+            del self._messages[made.message_id]
+
+    def next_due(self, now: datetime) -> datetime | None:
+        """When there may next be something to claim that can't be claimed now."""
+        with self._lock:
+            firsts = (self._leases.first(), self._message_leases.first())
+            times = [first[0] for first in firsts if first is not None]
+            if self._later:
+                times.append(self._later[0][0])
+            return min(times, default=None)
+
+    def on_work(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call `wake` whenever there may be something new to claim."""
+        self._wakers = [*self._wakers, wake]
+
+        def forget() -> None:
+            self._wakers = [other for other in self._wakers if other is not wake]
+
+        return forget
+
+    # -- history
+
+    def message(self, message_id: str) -> Message | None:
+        """The message of that id."""
+        kept = self._messages.get(message_id)
+        return None if kept is None else kept.message
+
+    def routed(self, message_id: str) -> bool:
+        """True if the message has been routed completely, or is no longer here."""
+        kept = self._messages.get(message_id)
+        return kept is None or kept.routed
+
+    def delivery(self, delivery_id: str) -> Delivery | None:
+        """The delivery of that id."""
+        delivery = self._deliveries.get(delivery_id)
+        return None if delivery is None else delivery.value()
+
+    def deliveries(
+        self, query: DeliveryQuery, *, after: str | None = None, limit: int = 100
+    ) -> Sequence[Delivery]:
+        """A page of deliveries."""
+        with self._lock:
+            return [delivery.value() for delivery in self._found(query, after, limit)]
+
+    def _found(self, query: DeliveryQuery, after: str | None, limit: int) -> Sequence[_Delivery]:
+        ids: Iterable[str]
+        if query.ids is not None:
+            ids = [key for key in dict.fromkeys(query.ids) if key in self._deliveries]
+        elif query.message_id is not None:
+            kept = self._messages.get(query.message_id)
+            ids = [] if kept is None else kept.deliveries
+        elif query.subscription_id is not None:
+            ids = self._by_subscription.get(query.subscription_id, {})
+        else:
+            ids = self._deliveries
+        page = heapq.nsmallest(
+            limit,
+            (
+                key
+                for key in ids
+                if (after is None or key > after) and _meets(self._deliveries[key], query)
+            ),
+        )
+        return [self._deliveries[key] for key in page]
+
+    def attempts(
+        self, delivery_ids: Sequence[str], *, after: str | None = None, limit: int = 100
+    ) -> Sequence[Attempt]:
+        """A page of the attempts of these deliveries."""
+        with self._lock:
+            found = [
+                attempt
+                for key in dict.fromkeys(delivery_ids)
+                if key in self._deliveries
+                for attempt in self._deliveries[key].attempts
+            ]
+        found.sort(key=lambda attempt: attempt.id)
+        start = 0 if after is None else bisect_right(found, after, key=lambda a: a.id)
+        return found[start : start + limit]
+
+    def replay(self, query: DeliveryQuery, *, now: datetime, limit: int) -> Sequence[Delivery]:
+        """Make settled deliveries pending again."""
+        with self._lock:
+            settled = _only_settled(query)
+            replayed = []
+            for delivery in self._found(settled, None, limit):
+                self._unlease(delivery, PENDING)
+                delivery.attempts_before = delivery.attempt_count
+                delivery.due_at = now
+                delivery.settled_at = delivery.reason = None
+                del self._settled[delivery.made.id]
+                self._waiting += 1
+                self._queue(delivery)
+                replayed.append(delivery.value())
+        self._wake()
+        return replayed
+
+    def purge(self, query: DeliveryQuery, *, limit: int) -> int:
+        """Remove settled deliveries with their attempts, and messages left without any."""
+        with self._lock:
+            found = self._found(_only_settled(query), None, limit)
+            for delivery in found:
+                self._drop(delivery.made.id)
+            if len(found) < limit and query == DeliveryQuery(until=query.until):
+                for key in list(self._unreached):
+                    if query.until is None or self._messages[key].message.at < query.until:
+                        del self._unreached[key], self._messages[key]
+            return len(found)
+
+    def stats(self, *, now: datetime, window: timedelta) -> Stats:
+        """What there is, and how attempts went in the time before now."""
+        with self._lock:
+            states = dict.fromkeys(DeliveryState, 0)
+            for delivery in self._deliveries.values():
+                states[delivery.state] += 1
+            recent = [entry for entry in self._attempted if now - window <= entry[0] <= now]
+            unrouted = sum(not kept.routed for kept in self._messages.values())
+            messages, subscriptions = len(self._messages), len(self._subscriptions)
+        by_recipient: dict[str, list[float]] = {}
+        for _, recipient, latency in recent:
+            if latency is not None:
+                by_recipient.setdefault(recipient, []).append(latency)
+        busiest = sorted(by_recipient.items(), key=lambda item: -len(item[1]))[:BUSIEST]
+        return Stats(
+            subscriptions=subscriptions,
+            messages=messages,
+            unrouted=unrouted,
+            deliveries=states,
+            attempts=len(recent),
+            window=window,
+            latency=percentiles([x for some in by_recipient.values() for x in some]),
+            recipients={recipient: percentiles(some) for recipient, some in busiest},
+        )
+
+    # -- life
+
+    def after_fork(self) -> None:
+        """Forget what remains the parent's to deliver."""
+        self._wakers = []
+        self._begin()
+
+    def close(self) -> None:
+        """There is nothing to let go of: history can still be read."""
+
+
+def _meets(delivery: _Delivery, query: DeliveryQuery) -> bool:
+    made = delivery.made
+    return (
+        (query.states is None or delivery.state in query.states)
+        and (query.message_id is None or made.message_id == query.message_id)
+        and (query.subscription_id is None or made.subscription_id == query.subscription_id)
+        and (query.event is None or matches(query.event, made.event))
+        and (query.since is None or made.created_at >= query.since)
+        and (query.until is None or made.created_at < query.until)
+    )
+
+
+def _only_settled(query: DeliveryQuery) -> DeliveryQuery:
+    states = tuple(s for s in query.states or tuple(DeliveryState) if s.settled)
+    return attrs.evolve(query, states=states)
+
+
+def percentiles(values: Sequence[float]) -> dict[int, float]:
+    """The 50th, 95th and 99th percentile of some values, by nearest rank; none of none.
+
+    Example:
+        >>> percentiles([3.0, 1.0, 2.0])
+        {50: 2.0, 95: 3.0, 99: 3.0}
+    """
+    ordered = sorted(values)
+    if not ordered:
+        return {}
+    return {p: ordered[max(math.ceil(p / 100 * len(ordered)), 1) - 1] for p in PERCENTILES}

@@ -1,0 +1,367 @@
+"""The values that travel through Thorn: frozen, without behaviour that acts."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import os
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from functools import cached_property
+from json import loads
+from typing import Any
+
+import attrs
+
+from thorn_core.retries import RetryPolicy
+
+EMPTY: Mapping[str, Any] = {}
+
+
+class DeliveryState(enum.StrEnum):
+    """Where a delivery stands.
+
+    `pending` waits until it is due, `in_flight` is leased to a worker; the other three are final.
+    """
+
+    PENDING = "pending"
+    IN_FLIGHT = "in_flight"
+    DELIVERED = "delivered"
+    EXHAUSTED = "exhausted"
+    DISCARDED = "discarded"
+
+    @property
+    def settled(self) -> bool:
+        """True for the states that a delivery leaves only by a replay."""
+        return self in _SETTLED
+
+
+_SETTLED = frozenset({DeliveryState.DELIVERED, DeliveryState.EXHAUSTED, DeliveryState.DISCARDED})
+
+
+@attrs.frozen(kw_only=True)
+class Message:
+    """One occurrence of an event; its id is the `webhook-id` of every request made for it.
+
+    Attributes:
+        id: `msg_` and 32 hexadecimal digits, ordered by time unless an idempotency key made it.
+        event: The event's full name, `article.published`.
+        data: The payload as JSON text in UTF-8, as it was when the event was sent.
+        at: When it was sent (aware, UTC).
+        sender: Id of the user or tenant it is about; None reaches subscriptions of every owner.
+        sender_name: The sender's name, for the envelope.
+        ref: URL of the thing that it is about.
+        headers: Extra headers for every request of this message.
+        context: Values that travel with the message but not to recipients.
+        timeout: Seconds for a whole request, in place of the setting.
+        retry_policy: In place of the setting.
+        declared: The name as declared, where it holds fields (`user.{.username}`).
+        only: Id of the one subscription that it is for; None reaches all that match.
+    """
+
+    id: str
+    event: str
+    data: bytes
+    at: datetime
+    sender: str | None = None
+    sender_name: str | None = None
+    ref: str | None = None
+    headers: Mapping[str, str] = EMPTY
+    context: Mapping[str, Any] = EMPTY
+    timeout: float | None = None
+    retry_policy: RetryPolicy | None = None
+    declared: str | None = None
+    only: str | None = None
+
+    @cached_property
+    def payload(self) -> Any:
+        """The payload, decoded from `data`; treat it as read-only."""
+        return loads(self.data)
+
+
+@attrs.frozen(kw_only=True)
+class Subscription:
+    """A recipient's wish: event patterns and a URL.
+
+    Attributes:
+        id: `sub_` and 32 hexadecimal digits.
+        events: Patterns of event names, such as `article.*`.
+        url: Where requests go.
+        owner: Id of the user or tenant it belongs to; None is an operator's.
+        secrets: Signing secrets, the newest first; each signs while it is valid.
+        secret_expiry: When a rotated secret stops signing, by secret; absent: never.
+        content_type: How bodies are encoded.
+        hmac_digest: Digest of the `Hook-HMAC` header: `sha256`, `sha512` or `sha1`.
+        headers: Extra headers for its requests.
+        description: For people.
+        rate_limit: Requests a second at most; None is unlimited.
+        enabled: False stops deliveries.
+        disabled_reason: Why it was disabled, when Thorn or an operator did it.
+        failing_since: Time of its first failure since anything was last delivered to it.
+        created_at: When it was made.
+        updated_at: When it last changed.
+    """
+
+    id: str
+    events: tuple[str, ...]
+    url: str
+    owner: str | None = None
+    secrets: tuple[str, ...] = attrs.field(default=(), repr=False)
+    secret_expiry: Mapping[str, datetime] = attrs.field(default=EMPTY, repr=False)
+    content_type: str = "application/json"
+    hmac_digest: str = "sha256"
+    headers: Mapping[str, str] = attrs.field(default=EMPTY, repr=False)
+    description: str = ""
+    rate_limit: float | None = None
+    enabled: bool = True
+    disabled_reason: str | None = None
+    failing_since: datetime | None = None
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def secret(self) -> str | None:
+        """The newest secret, or None if it has none and its requests go unsigned."""
+        return self.secrets[0] if self.secrets else None
+
+    def signing_secrets(self, at: datetime) -> tuple[str, ...]:
+        """The secrets that sign at a time, the newest first."""
+        if not self.secret_expiry:
+            return self.secrets
+        expiry = self.secret_expiry
+        return tuple(s for s in self.secrets if s not in expiry or at < expiry[s])
+
+
+@attrs.frozen(kw_only=True)
+class Delivery:
+    """One message for one subscription.
+
+    Attributes:
+        id: Made of the message's and the subscription's ids, so the same pair is one delivery.
+        message_id: The message.
+        subscription_id: The subscription.
+        event: The message's event name.
+        recipient: Host and port behind the URL; concurrency and pauses are counted by it.
+        state: Where it stands.
+        attempt_count: Attempts recorded since it was made.
+        attempts_before: Of those, how many belong to before its latest replay.
+        due_at: When the next attempt may be made.
+        created_at: When it was routed.
+        settled_at: When it reached a final state.
+        reason: Why it stands where it stands: a status, an error, a refusal.
+        target: The subscription itself, where it isn't in the store (static, an event's, a
+            plugin's).
+    """
+
+    id: str
+    message_id: str
+    subscription_id: str
+    event: str
+    recipient: str
+    state: DeliveryState = DeliveryState.PENDING
+    attempt_count: int = 0
+    attempts_before: int = 0
+    due_at: datetime
+    created_at: datetime
+    settled_at: datetime | None = None
+    reason: str | None = None
+    target: Subscription | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Attempt:
+    """One HTTP request made for a delivery, with what came back.
+
+    Attributes:
+        id: `att_` and 32 hexadecimal digits.
+        delivery_id: The delivery.
+        number: 1 for the first attempt of the delivery.
+        at: When the request began.
+        duration: Seconds until the response was read or the request failed.
+        status: The response's status; None if there was none.
+        headers: The response's headers, names in lower case.
+        body: The first 8 KiB of the response's body.
+        error: What went wrong where there was no response; None otherwise.
+        timed_out: True if `error` is that the time was up.
+    """
+
+    id: str
+    delivery_id: str
+    number: int
+    at: datetime
+    duration: float
+    status: int | None = None
+    headers: Mapping[str, str] = EMPTY
+    body: bytes = b""
+    error: str | None = None
+    timed_out: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """True if the recipient answered 2xx."""
+        return self.status is not None and 200 <= self.status < 300
+
+
+@attrs.frozen(kw_only=True)
+class Outcome:
+    """What is to become of a delivery after an attempt, or instead of one: a decision.
+
+    Attributes:
+        state: The delivery's next state; `pending` means it is tried again at `due_at`.
+        due_at: When to try again.
+        reason: Why, in a few words.
+        pause_until: Make no request to this recipient before then.
+        disable: Disable the subscription, for this reason.
+    """
+
+    state: DeliveryState
+    due_at: datetime | None = None
+    reason: str | None = None
+    pause_until: datetime | None = None
+    disable: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Claim:
+    """A delivery leased to a worker, with all that it needs to make the request.
+
+    Attributes:
+        delivery: The delivery, `in_flight`.
+        message: Its message.
+        subscription: Its subscription, or None if that has been removed.
+        token: Identifies the lease.
+    """
+
+    delivery: Delivery
+    message: Message
+    subscription: Subscription | None
+    token: str
+
+
+@attrs.frozen(kw_only=True)
+class Settlement:
+    """How a claim ended: what a store writes in one go.
+
+    Attributes:
+        claim: The claim.
+        outcome: What becomes of the delivery.
+        attempt: The attempt that was made, or None if none was.
+        at: When it ended.
+    """
+
+    claim: Claim
+    outcome: Outcome
+    attempt: Attempt | None
+    at: datetime
+
+
+@attrs.frozen(kw_only=True)
+class Request:
+    """One HTTP request, ready for a transport.
+
+    Attributes:
+        url: Where it goes.
+        headers: By name, in the order they are sent.
+        body: What is sent.
+        method: Always `POST`, unless a plugin changed it.
+        connect_timeout: Seconds to open the connection, TLS included.
+        validators: Recipient validators that every address connected to must pass.
+        keepalive: False closes the connection after the response.
+        response_limit: Bytes of the response's body to keep; the rest isn't read.
+    """
+
+    url: str
+    headers: Mapping[str, str]
+    body: bytes
+    method: str = "POST"
+    connect_timeout: float = 5.0
+    validators: tuple[Any, ...] = ()
+    keepalive: bool = True
+    response_limit: int = 8192
+
+
+@attrs.frozen(kw_only=True)
+class Response:
+    """What came back of a request.
+
+    Attributes:
+        status: The status code.
+        headers: By name in lower case; repeated ones joined by `, `.
+        body: The body's first bytes.
+    """
+
+    status: int
+    headers: Mapping[str, str] = EMPTY
+    body: bytes = b""
+
+
+@attrs.frozen(kw_only=True)
+class Stats:
+    """What a store holds and has done.
+
+    Attributes:
+        subscriptions: How many there are.
+        messages: How many there are.
+        unrouted: Of those, how many wait to be routed.
+        deliveries: How many, by state.
+        attempts: Attempts counted in `window`.
+        window: What the figures of attempts speak of.
+        latency: Seconds by percentile (50, 95, 99) of those attempts that got a response.
+        recipients: The same latency by recipient, the busiest first, at most 20.
+    """
+
+    subscriptions: int
+    messages: int
+    unrouted: int
+    deliveries: Mapping[DeliveryState, int]
+    attempts: int
+    window: timedelta
+    latency: Mapping[int, float]
+    recipients: Mapping[str, Mapping[int, float]]
+
+
+def new_id(prefix: str, at: datetime) -> str:
+    """Mint an id that sorts by time.
+
+    Args:
+        prefix: `msg`, `sub` or `att`.
+        at: The time it is to sort by.
+
+    Returns:
+        The prefix, `_`, 12 hexadecimal digits of milliseconds and 20 of randomness.
+
+    Example:
+        >>> from datetime import UTC
+        >>> a = new_id("msg", datetime(2026, 1, 1, tzinfo=UTC))
+        >>> b = new_id("msg", datetime(2026, 1, 2, tzinfo=UTC))
+        >>> a < b, len(a)
+        (True, 36)
+    """
+    return f"{prefix}_{int(at.timestamp() * 1000):012x}{os.urandom(10).hex()}"
+
+
+def derived_id(prefix: str, *parts: str) -> str:
+    """Make the id that the same parts always make.
+
+    Args:
+        prefix: `msg` or `sub`.
+        *parts: What it stands for.
+
+    Example:
+        >>> derived_id("msg", "order.paid", "42") == derived_id("msg", "order.paid", "42")
+        True
+    """
+    return f"{prefix}_{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:32]}"
+
+
+def delivery_id(message_id: str, subscription_id: str) -> str:
+    """Make the id of the delivery of a message to a subscription: always the same for the pair.
+
+    It begins with the message's id, so that deliveries sort by time; 80 bits of the
+    subscription's tell them apart.
+
+    Example:
+        >>> delivery_id("msg_" + "0" * 32, "sub_" + "1" * 32)
+        'dlv_0000000000000000000000000000000011111111111111111111'
+    """
+    return f"dlv_{message_id.removeprefix('msg_')}{subscription_id[-20:]}"

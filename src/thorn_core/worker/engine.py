@@ -1,0 +1,427 @@
+"""The worker: routes messages, claims deliveries, has them attempted, settles outcomes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, Self, TypeVar
+
+import attrs
+
+from thorn_core import signals
+from thorn_core.delivery import disabled_message, make_delivery, make_unstored_delivery
+from thorn_core.errors import ConfigurationError
+from thorn_core.stores.base import DeliveryQuery
+from thorn_core.transports.base import Transport
+from thorn_core.unit_of_work import IMMEDIATE
+from thorn_core.values import Claim, DeliveryState, Message, Settlement, Subscription
+from thorn_core.worker.attempts import Attempts
+from thorn_core.worker.load import SLOW_SECONDS, Load
+from thorn_core.worker.thread import LoopThread, stopping_on_signals
+from thorn_core.worker.wiring import Wiring
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+STORE_THREADS = 4
+
+
+class Worker:
+    """The engine at work on a store; made by `Thorn.worker()`.
+
+    It belongs to the event loop that it first works on: `run` and `drain` use the app's own,
+    `arun` and `adrain` the caller's.
+
+    Args:
+        wiring: From the app.
+        thread: The app's loop thread.
+    """
+
+    def __init__(self, wiring: Wiring, thread: LoopThread) -> None:
+        self._wiring = wiring
+        self._thread = thread
+        self._settings = wiring.settings
+        self._store = wiring.store
+        self._lease = timedelta(seconds=wiring.settings.lease)
+        self._name = f"{os.getpid():x}.{os.urandom(4).hex()}"
+        self._tokens = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._transport: Transport | None = None
+        self._executor: ThreadPoolExecutor | None = None
+        self._stopping = False
+        self._load = Load(wiring.settings)
+        self._ready: deque[Claim] = deque()
+        self._held: dict[str, Claim] = {}
+        self._unsettled: list[Settlement] = []
+        self._lanes: set[asyncio.Task[None]] = set()
+        self._settler: asyncio.Task[None] | None = None
+        self._keeper: asyncio.Task[None] | None = None
+
+    # -- running it
+
+    def run(self) -> None:
+        """Work until `stop`, SIGTERM or Ctrl-C; then end requests under way, and return.
+
+        A second Ctrl-C doesn't wait for them.
+        """
+        future = self._thread.submit(self.arun())
+        with stopping_on_signals(self.stop):
+            future.result()
+
+    def drain(self) -> int:
+        """Route and deliver all that is due now, each delivery once, and let go.
+
+        Returns:
+            How many were tried.
+        """
+        return self._thread.run(self._drain_and_close())
+
+    async def _drain_and_close(self) -> int:
+        try:
+            return await self.adrain()
+        finally:
+            await self.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.aclose()
+
+    def stop(self) -> None:
+        """Make `run` return soon; from any thread or signal handler."""
+        self._stopping = True
+        loop = self._loop
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._wake.set)
+
+    async def arun(self) -> None:
+        """Work on the caller's loop until `stop` or cancellation."""
+        self._bind()
+        forget = self._store.on_work(self._woken)
+        try:
+            while not self._stopping:
+                self._wake.clear()
+                try:
+                    worked = await self._pump(self._wiring.clock())
+                except Exception:
+                    logger.exception("the store failed; trying again")
+                    worked = 0
+                    await self._pause(self._settings.poll_interval)
+                if worked:
+                    await asyncio.sleep(0)
+                else:
+                    await self._pause(self._patience())
+        finally:
+            forget()
+            await self.aclose()
+
+    async def adrain(self, message_ids: Collection[str] | None = None) -> int:
+        """Route and deliver what is due now, of all messages or of these, each delivery once.
+
+        Connections stay open for the next time; `aclose` or `async with` closes them.
+
+        Args:
+            message_ids: Only these.
+
+        Returns:
+            How many were tried.
+        """
+        self._bind()
+        cutoff = self._wiring.clock()
+        mine: set[str] = set()
+        while not self._stopping:
+            if await self._pump(cutoff, message_ids, mine):
+                continue
+            progress = self._progress
+            if mine.isdisjoint(self._held) and not await self._crowded(cutoff, message_ids):
+                break
+            await progress.wait()
+        return len(mine)
+
+    async def aclose(self) -> None:
+        """End requests under way within the grace period, return the rest to pending, let go."""
+        if self._loop is None:
+            self._stopping = False
+            return
+        self._stopping = True
+        for claim in self._ready:
+            self._load.returned(claim.delivery.recipient)
+        self._ready.clear()
+        if self._lanes:
+            await asyncio.wait(self._lanes, timeout=self._settings.grace_period)
+        for lane in self._lanes:
+            lane.cancel()
+        if self._lanes:
+            await asyncio.wait(self._lanes)
+        if self._settler is not None:
+            await self._settler
+        if self._keeper is not None:
+            self._keeper.cancel()
+        unused = list(self._held.values())
+        if unused:
+            try:
+                await self._io(self._store.release, unused)
+            except Exception:
+                logger.exception(
+                    "the store failed; %d deliveries wait for their leases to end", len(unused)
+                )
+        self._held.clear()
+        if self._transport is not None:
+            await self._transport.close()
+        if self._executor is not None:
+            self._executor.shutdown(wait=False)
+        self._transport = self._executor = self._loop = self._keeper = None
+        self._stopping = False
+
+    def _bind(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._loop is loop:
+            return
+        if self._loop is not None:
+            raise ConfigurationError(
+                "this worker works on another event loop; make one for this loop with app.worker()"
+            )
+        self._loop = loop
+        self._wake = asyncio.Event()
+        self._progress = asyncio.Event()
+        self._transport = self._wiring.make_transport()
+        self._attempts = Attempts(self._wiring, self._transport, self._load)
+        if self._store.blocking:
+            self._executor = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="thorn-store")
+
+    async def _io(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        if self._executor is None or self._loop is None:
+            return function(*args, **kwargs)
+        return await self._loop.run_in_executor(self._executor, partial(function, *args, **kwargs))
+
+    def _woken(self) -> None:
+        loop = self._loop
+        if loop is not None and not self._wake.is_set():
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._wake.set)
+
+    async def _pause(self, seconds: float) -> None:
+        assert self._loop is not None
+        timer = self._loop.call_later(seconds, self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            timer.cancel()
+
+    def _patience(self) -> float:
+        longest = self._settings.poll_interval
+        if self._load.full:
+            longest = min(longest, SLOW_SECONDS)
+        if self._store.shared:
+            return longest
+        now = self._wiring.clock()
+        due = self._store.next_due(now)
+        if due is None:
+            return longest
+        return min(longest, max((due - now).total_seconds(), 0.001))
+
+    # -- route and claim
+
+    async def _pump(
+        self,
+        now: datetime,
+        message_ids: Collection[str] | None = None,
+        started: set[str] | None = None,
+    ) -> int:
+        """Route and claim once; returns how much there was of both."""
+        settings = self._settings
+        messages = await self._io(
+            self._store.claim_messages,
+            now=now,
+            lease=self._lease,
+            limit=settings.chunksize,
+            ids=message_ids,
+        )
+        for message in messages:
+            await self._route(message, now)
+        free = self._load.free(len(self._unsettled))
+        if free <= 0 or self._stopping:
+            return len(messages)
+        self._tokens += 1
+        claims = await self._io(
+            self._store.claim,
+            now=now,
+            lease=self._lease,
+            limit=free,
+            token=f"{self._name}.{self._tokens}",
+            per_recipient=settings.recipient_concurrency,
+            busy=self._busy(),
+            message_ids=message_ids,
+        )
+        self._start(claims)
+        if started is not None:
+            started.update(claim.delivery.id for claim in claims)
+        return len(messages) + len(claims)
+
+    async def _route(self, message: Message, now: datetime) -> None:
+        if message.only is not None:
+            found = await self._io(self._store.subscription, message.only)
+            chosen = [make_delivery(message, found, now)] if found else []
+            await self._io(self._store.route, message, chosen, complete=True)
+            return
+        limit = max(self._settings.chunksize, 1000)
+        after: str | None = None
+        while True:
+            page = await self._io(
+                self._store.matching, message.event, sender=message.sender, after=after, limit=limit
+            )
+            chosen = [
+                make_delivery(message, subscription, now)
+                for subscription in page
+                if self._wiring.plugins.accepts(message, subscription)
+            ]
+            if len(page) < limit:
+                break
+            await self._io(self._store.route, message, chosen, complete=False)
+            after = page[-1].id
+            await asyncio.sleep(0)
+        try:
+            chosen += [
+                make_unstored_delivery(message, subscription, now)
+                for subscription in self._wiring.unstored(message)
+                if self._wiring.plugins.accepts(message, subscription)
+            ]
+        except Exception:
+            # The stored recipients don't wait for it; the message is routed again after its lease.
+            logger.exception("the recipients of %s can't be had; trying again", message.id)
+            await self._io(self._store.route, message, chosen, complete=False)
+        else:
+            await self._io(self._store.route, message, chosen, complete=True)
+
+    def _busy(self) -> Mapping[str, int]:
+        busy = self._load.by_recipient()
+        return busy if self._executor is None else dict(busy)
+
+    async def _crowded(self, cutoff: datetime, message_ids: Collection[str] | None) -> bool:
+        """True if some of these deliveries only wait for others' requests to end."""
+        if not self._held:
+            return False
+        if message_ids is None:
+            return True
+        if self._load.free(len(self._unsettled)) <= 0:
+            return True
+        load, most = self._busy(), self._settings.recipient_concurrency
+        for message_id in message_ids:
+            query = DeliveryQuery(message_id=message_id, states=(DeliveryState.PENDING,))
+            for delivery in await self._io(self._store.deliveries, query):
+                if delivery.due_at <= cutoff and load.get(delivery.recipient, 0) >= most:
+                    return True
+        return False
+
+    def _start(self, claims: Sequence[Claim]) -> None:
+        assert self._loop is not None
+        for claim in claims:
+            self._load.claimed(claim.delivery.recipient)
+            self._held[claim.delivery.id] = claim
+        self._ready.extend(claims)
+        for _ in range(len(self._ready)):
+            lane = self._loop.create_task(self._work())
+            self._lanes.add(lane)
+            lane.add_done_callback(self._lanes.discard)
+        if self._keeper is None and claims:
+            self._keeper = self._loop.create_task(self._keep_leases())
+
+    async def _keep_leases(self) -> None:
+        while self._held:
+            await asyncio.sleep(self._settings.lease / 3)
+            held = list(self._held.values())
+            try:
+                await self._io(self._store.renew, held, until=self._wiring.clock() + self._lease)
+            except Exception:
+                logger.exception("the store failed to renew %d leases", len(held))
+        self._keeper = None
+
+    # -- deliver
+
+    async def _work(self) -> None:
+        """A lane: attempts what is ready, one after the other, until nothing is."""
+        ready, load = self._ready, self._load
+        while ready:
+            claim = ready.popleft()
+            delivery = claim.delivery
+            load.began(delivery.id)
+            try:
+                settlement = await self._attempts.deliver(claim)
+            finally:
+                load.ended(delivery.id, delivery.recipient)
+                self._wake.set()
+            self._unsettled.append(settlement)
+            if self._settler is None:
+                assert self._loop is not None
+                self._settler = self._loop.create_task(self._settle())
+
+    # -- settle
+
+    async def _settle(self) -> None:
+        """Write what has ended, in batches, until there is no more."""
+        delay = 0.1
+        while self._unsettled:
+            batch = self._unsettled[: self._settings.chunksize]
+            try:
+                disabled = await self._io(self._store.settle, batch)
+            except Exception:
+                logger.exception("the store failed to settle; trying again in %.1f s", delay)
+                if self._stopping and delay > self._settings.grace_period:
+                    break
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, 30.0)
+                continue
+            delay = 0.1
+            del self._unsettled[: len(batch)]
+            for settlement in batch:
+                self._held.pop(settlement.claim.delivery.id, None)
+                self._tell(settlement)
+            if disabled:
+                await self._announce(disabled, batch[-1].at)
+            self._wiring.progressed()
+            progress, self._progress = self._progress, asyncio.Event()
+            progress.set()
+        self._settler = None
+
+    async def _announce(self, disabled: Sequence[Subscription], at: datetime) -> None:
+        for subscription in disabled:
+            signals.tell(signals.subscription_disabled, self._wiring.app, subscription=subscription)
+        messages = [disabled_message(subscription, at) for subscription in disabled]
+        try:
+            await self._io(self._store.publish, messages, within=IMMEDIATE)
+        except Exception:
+            logger.exception("the owners of %d subscriptions can't be told", len(disabled))
+
+    def _tell(self, settlement: Settlement) -> None:
+        wiring = self._wiring
+        delivery, attempt = settlement.claim.delivery, settlement.attempt
+        if attempt is not None:
+            wiring.attempted(attempt, delivery)
+            wiring.plugins.attempted(attempt, delivery)
+            signals.tell(signals.attempt_made, wiring.app, attempt=attempt, delivery=delivery)
+        told = _TOLD.get(settlement.outcome.state)
+        if told is not None and told.receivers:
+            ended = attrs.evolve(
+                delivery,
+                state=settlement.outcome.state,
+                reason=settlement.outcome.reason,
+                settled_at=settlement.at,
+                attempt_count=delivery.attempt_count + (attempt is not None),
+            )
+            signals.tell(told, wiring.app, delivery=ended, attempt=attempt)
+
+
+_TOLD = {
+    DeliveryState.DELIVERED: signals.delivery_delivered,
+    DeliveryState.EXHAUSTED: signals.delivery_exhausted,
+    DeliveryState.DISCARDED: signals.delivery_discarded,
+}

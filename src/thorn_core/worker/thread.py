@@ -1,0 +1,140 @@
+"""The engine's own thread: an event loop that sync callers reach."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from thorn_core.errors import ThornError
+
+T = TypeVar("T")
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """A uvloop loop where uvloop is installed (extra `fast`), else asyncio's own."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+class LoopThread:
+    """A thread with an event loop, started at first use.
+
+    It is a daemon: whoever owns it stops it, at interpreter exit at the latest. A forked child has
+    no such thread and makes a new LoopThread.
+
+    Args:
+        name: Of the thread.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._stopped = False
+
+    @property
+    def running(self) -> bool:
+        """True between the first use and the stop."""
+        return self._thread is not None and not self._stopped
+
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """Run a coroutine on the loop.
+
+        Raises:
+            ThornError: The thread has been stopped.
+        """
+        try:
+            loop = self._start()
+        except ThornError:
+            coroutine.close()
+            raise
+        return asyncio.run_coroutine_threadsafe(coroutine, loop)
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the loop and wait for its result.
+
+        Raises:
+            ThornError: Called on the loop itself, which would wait for ever; or it was stopped.
+        """
+        if threading.current_thread() is self._thread:
+            coroutine.close()
+            raise ThornError(
+                "a blocking call was made on the engine's own thread (in a callback, a signal"
+                " receiver or a hook?), where it would wait for itself; use the async one"
+            )
+        return self.submit(coroutine).result()
+
+    def call_soon(self, function: Callable[[], object]) -> None:
+        """Call a function on the loop, soon; not at all if it has been stopped meanwhile."""
+        with contextlib.suppress(RuntimeError, ThornError):
+            self._start().call_soon_threadsafe(function)
+
+    def stop(self) -> None:
+        """Stop the loop, cancelling what still runs on it, and wait for the thread to end."""
+        with self._lock:
+            stopped, self._stopped = self._stopped, True
+            loop, thread = self._loop, self._thread
+        if stopped or loop is None or thread is None:
+            return
+        loop.call_soon_threadsafe(loop.stop)
+        if thread is not threading.current_thread():
+            thread.join()
+
+    def _start(self) -> asyncio.AbstractEventLoop:
+        loop = self._loop
+        if loop is not None and not self._stopped:
+            return loop
+        with self._lock:
+            if self._stopped:
+                raise ThornError("this app is closed; make a new one")
+            if self._loop is None:
+                loop = new_event_loop()
+                thread = threading.Thread(
+                    target=self._serve, args=(loop,), name=self._name, daemon=True
+                )
+                thread.start()
+                self._loop, self._thread = loop, thread
+            return self._loop
+
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            loop.run_forever()
+        finally:
+            loop.run_until_complete(_cancel_all())
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
+
+
+async def _cancel_all() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@contextlib.contextmanager
+def stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Turn SIGTERM and the first Ctrl-C into a stop, where this thread may (the main one)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: object) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        stop()
+
+    previous = {n: signal.signal(n, handle) for n in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,66 @@
+"""What an app hands its workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import attrs
+
+from thorn_core.codecs import Codec
+from thorn_core.plugins import Plugins
+from thorn_core.retries import RetryPolicy
+from thorn_core.settings import Settings
+from thorn_core.signatures import SignatureScheme
+from thorn_core.stores.base import Store
+from thorn_core.transports.base import Transport
+from thorn_core.values import Attempt, Delivery, Message, Subscription
+
+
+@attrs.frozen(kw_only=True)
+class EventOptions:
+    """What an event's declaration says of its requests.
+
+    Attributes:
+        validators: In place of the setting's.
+        keepalive: False closes connections after each response.
+    """
+
+    validators: tuple[Any, ...] | None = None
+    keepalive: bool = True
+
+
+@attrs.frozen(kw_only=True)
+class Wiring:
+    """What an app hands its workers.
+
+    Attributes:
+        app: The sender of signals.
+        store: Where everything lives.
+        plugins: Whom to ask.
+        settings: The app's.
+        codecs: By content type.
+        schemes: Those that sign.
+        policy: When to try again, where the message doesn't say.
+        clock: The time, aware UTC.
+        make_transport: Called on the worker's loop.
+        options: An event's, by message.
+        unstored: Recipients of a message that aren't in the store.
+        attempted: Called after every attempt.
+        progressed: Called after every settlement.
+    """
+
+    app: Any
+    store: Store
+    plugins: Plugins
+    settings: Settings
+    codecs: Mapping[str, Codec]
+    schemes: tuple[SignatureScheme, ...]
+    policy: RetryPolicy
+    clock: Callable[[], datetime]
+    make_transport: Callable[[], Transport]
+    options: Callable[[Message], EventOptions]
+    unstored: Callable[[Message], Sequence[Subscription]]
+    attempted: Callable[[Attempt, Delivery], None]
+    progressed: Callable[[], None]

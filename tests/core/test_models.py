@@ -1,0 +1,381 @@
+"""Models that send events."""
+
+from __future__ import annotations
+
+import gc
+from types import SimpleNamespace
+
+import attrs
+import pytest
+
+from thorn_core import (
+    ConfigurationError,
+    ModelEvent,
+    Q,
+    Settings,
+    Thorn,
+    hookimpl,
+    model_reverser,
+    signals,
+    webhook_model,
+)
+from thorn_core.testing import capture
+
+
+@pytest.fixture
+def app():
+    with Thorn(dispatcher="outbox") as app:
+        yield app.make_default()
+
+
+@pytest.fixture
+def sent(app):
+    with capture(app) as messages:
+        yield messages
+
+
+@webhook_model
+class Article:
+    class webhooks:
+        sender_field = "author"
+        on_create = ModelEvent("article.created")
+        on_change = ModelEvent("article.changed")
+        on_delete = ModelEvent("article.removed")
+        on_publish = ModelEvent("article.published", state__now_eq="PUBLISHED")
+        on_publish.dispatches_on_change()
+        on_tag = ModelEvent("article.tagged").dispatches_on_m2m_add("tags")
+        on_untag = ModelEvent("article.untagged").dispatches_on_m2m_remove("tags")
+        on_clear = ModelEvent("article.cleared").dispatches_on_m2m_clear("tags")
+
+        def payload(self, article):
+            return {"title": article.title}
+
+        def headers(self, article):
+            return {"X-Title": article.title}
+
+    def __init__(self, title="Hello", author="42"):
+        self.title, self.author, self.state = title, author, "DRAFT"
+
+    def get_absolute_url(self):
+        return f"https://example.com/{self.title}"
+
+
+def names(sent):
+    return [message.event for message in sent]
+
+
+def test_a_model_sends_what_it_declares(app, sent):
+    article = Article()
+    signals.model_created.send(Article, instance=article)
+    article.state = "PUBLISHED"
+    signals.model_changed.send(Article, instance=article, previous={"state": "DRAFT"})
+    signals.model_deleted.send(Article, instance=article)
+    assert names(sent) == [
+        "article.created",
+        "article.changed",
+        "article.published",
+        "article.removed",
+    ]
+    (first, *_) = sent
+    assert first.payload == {"title": "Hello"}
+    assert first.headers == {"X-Title": "Hello"}
+    assert first.sender == "42"
+    assert first.ref == "https://example.com/Hello"
+
+
+def test_a_now_filter_asks_what_was_before(app, sent):
+    article = Article()
+    article.state = "PUBLISHED"
+    signals.model_changed.send(Article, instance=article, previous={"title": "Old"})
+    signals.model_changed.send(Article, instance=article)
+    assert names(sent) == ["article.changed", "article.changed"]
+
+
+def test_many_to_many_changes_say_of_which_field_and_what(app, sent):
+    article, tag = Article(), SimpleNamespace(pk=7)
+    signals.model_m2m_added.send(Article, instance=article, field="tags", related=[tag, "x"])
+    signals.model_m2m_removed.send(Article, instance=article, field="tags", related=[tag])
+    signals.model_m2m_cleared.send(Article, instance=article, field="tags")
+    signals.model_m2m_added.send(Article, instance=article, field="readers", related=[tag])
+    assert names(sent) == ["article.tagged", "article.untagged", "article.cleared"]
+    assert sent[0].context == {"field": "tags", "related": ["7", "x"]}
+
+
+def test_subclasses_send_the_events_of_their_parents(app, sent):
+    class Essay(Article):
+        pass
+
+    signals.model_created.send(Essay, instance=Essay())
+    assert names(sent) == ["article.created"]
+
+
+def test_a_decorated_subclass_sends_both(app, sent):
+    @webhook_model(on_create=ModelEvent("essay.created"))
+    class Essay(Article):
+        pass
+
+    signals.model_created.send(Essay, instance=Essay())
+    assert names(sent) == ["essay.created", "article.created"]
+
+
+def test_options_can_be_given_to_the_decorator(app, sent):
+    @webhook_model(
+        on_create=ModelEvent("user.created"),
+        sender_field="account.owner",
+        reverse=lambda user: f"https://example.com/users/{user.name}",
+    )
+    class User:
+        name = "ada"
+        account = SimpleNamespace(owner=SimpleNamespace(pk=3, __str__=lambda self: "x"))
+
+        def webhook_payload(self):
+            return {"name": self.name}
+
+        def webhook_headers(self):
+            return {"X-Name": self.name}
+
+    signals.model_created.send(User, instance=User())
+    (message,) = sent
+    assert message.payload == {"name": "ada"}
+    assert message.headers == {"X-Name": "ada"}
+    assert (message.sender, message.ref) == ("3", "https://example.com/users/ada")
+
+
+def test_without_a_payload_method_all_values_are_sent(app, sent):
+    @webhook_model(on_create=ModelEvent("plain.created"))
+    class Plain:
+        def __init__(self):
+            self.name, self._secret = "x", "y"
+
+    @webhook_model(on_create=ModelEvent("value.created"))
+    @attrs.frozen
+    class Value:
+        name: str = "z"
+
+    signals.model_created.send(Plain, instance=Plain())
+    signals.model_created.send(Value, instance=Value())
+    assert [m.payload for m in sent] == [{"name": "x"}, {"name": "z"}]
+    assert sent[0].ref is None
+    assert sent[0].sender is None
+
+
+def test_an_events_own_sender_and_reverser_win(app, sent):
+    @webhook_model
+    class Thing:
+        class webhooks:
+            sender_field = "a"
+            on_create = ModelEvent(
+                "thing.created", sender_field="b__c", reverse=lambda thing: "https://e.com/"
+            )
+
+            def payload(self, thing):
+                return None
+
+        a, b = "1", SimpleNamespace(c="2")
+
+    signals.model_created.send(Thing, instance=Thing())
+    assert (sent[0].sender, sent[0].ref) == ("2", "https://e.com/")
+
+
+def test_a_name_may_hold_fields_of_the_instance(app, sent):
+    @webhook_model
+    class User:
+        class webhooks:
+            on_create = ModelEvent("user.{.name}.created", subscribers=())
+
+            def payload(self, user):
+                return {}
+
+        name = "ada.lovelace@example.com"
+
+    signals.model_created.send(User, instance=User())
+    assert names(sent) == ["user.ada_lovelace_example_com.created"]
+    assert sent[0].declared == "user.{.name}.created"
+
+
+def test_an_event_can_be_sent_by_hand(app, sent):
+    article = Article()
+    event = Article.webhooks.events["on_publish"]
+    event.send_from_instance(article)
+    event.send(instance=article, data={"x": 1}, sender="7", headers={"X-B": "2"})
+    event.send({"y": 2})
+    assert [m.payload for m in sent] == [{"title": "Hello"}, {"x": 1}, {"y": 2}]
+    assert sent[1].sender == "7"
+    assert sent[1].headers == {"X-Title": "Hello", "X-B": "2"}
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"payload": lambda self, x: 1 / 0},
+        {"payload": lambda self, x: {"n": float("inf")}},
+        {"headers": lambda self, x: {"Host": "x"}},
+        {"sender_field": "missing"},
+    ],
+)
+def test_what_fails_is_logged_and_breaks_no_save(app, sent, caplog, fault):
+    for propagate in (False, True):
+        event = ModelEvent("thing.created", propagate_errors=propagate)
+        declaration = type("webhooks", (), {"on_create": event, **fault})
+        thing = webhook_model(type("Thing", (), {"webhooks": declaration}))
+        if propagate:
+            with pytest.raises((ArithmeticError, ValueError, AttributeError)):
+                signals.model_created.send(thing, instance=thing())
+        else:
+            signals.model_created.send(thing, instance=thing())
+            assert "could not be sent for a Thing" in caplog.text
+    assert sent == []
+
+
+def test_a_failing_filter_breaks_no_save(app, sent, caplog):
+    @webhook_model(on_create=ModelEvent("thing.created", missing__eq=1))
+    class Thing:
+        pass
+
+    signals.model_created.send(Thing, instance=Thing())
+    assert "missing" in caplog.text
+
+
+def test_without_an_app_saving_goes_on(caplog):
+    signals.model_created.send(Article, instance=Article())
+    assert "there is no app yet" in caplog.text
+
+
+def test_a_trigger_must_be_clear():
+    with pytest.raises(ConfigurationError, match="doesn't say when it is sent"):
+
+        @webhook_model
+        class Thing:
+            class webhooks:
+                on_publish = ModelEvent("thing.published")
+
+
+@pytest.mark.parametrize("options", [{"on_create": "thing.created"}, {"colour": "blue"}])
+def test_what_is_no_event_is_refused(options):
+    with pytest.raises(ConfigurationError, match="not a ModelEvent"):
+        webhook_model(**options)(type("Thing", (), {}))
+
+
+def test_an_event_belongs_to_one_model():
+    event = ModelEvent("thing.created")
+    with pytest.raises(ConfigurationError, match="belongs to no model"):
+        event.webhooks  # noqa: B018
+    thing = webhook_model(on_create=event)(type("Thing", (), {}))
+    with pytest.raises(ConfigurationError, match="belongs to Thing already"):
+        webhook_model(on_create=event)(type("Other", (), {}))
+    assert repr(thing.webhooks) == "<webhooks of Thing: on_create>"
+    assert event.webhooks.model is thing
+
+
+def test_a_condition_without_an_operator_is_refused():
+    with pytest.raises(ValueError, match="did you mean 'state__eq'"):
+        ModelEvent("article.published", state="PUBLISHED")
+
+
+def test_conditions_may_be_qs():
+    event = ModelEvent("a.b", Q(x__eq=1) | Q(x__eq=2), y__eq=3)
+    assert event.filter(SimpleNamespace(x=2, y=3))
+    assert not event.filter(SimpleNamespace(x=2, y=4))
+    assert not event.filter(SimpleNamespace(x=3, y=3))
+
+
+class Reversing:
+    @hookimpl
+    def thorn_reverse(self, view, args, kwargs):
+        if view != "article:detail":
+            return None
+        return f"https://example.com/{'/'.join(map(str, args))}?{kwargs}"
+
+
+def test_a_model_reverser_asks_the_web_adapter():
+    reverse = model_reverser("article:detail", "category.name", uuid="uuid")
+    instance = SimpleNamespace(category=SimpleNamespace(name="news"), uuid=5)
+    with Thorn(plugins=[Reversing()]):
+        assert reverse(instance) == "https://example.com/news?{'uuid': 5}"
+        with pytest.raises(ConfigurationError, match="no URL for view 'other'"):
+            model_reverser("other")(instance)
+
+
+def test_a_model_reverser_uses_the_events_app():
+    @webhook_model
+    class Thing:
+        class webhooks:
+            reverse = model_reverser("article:detail", "name")
+
+            def payload(self, thing):
+                return {}
+
+        name = "x"
+
+    with Thorn(), Thorn(plugins=[Reversing()]) as app, capture(app) as sent:
+        event = ModelEvent("thing.made", app=app).dispatches_on_create()
+        event.bind(Thing.webhooks)
+        event.send_from_instance(Thing())
+        assert sent[0].ref == "https://example.com/x?{}"
+
+
+class Unit:
+    """A unit of work of the test's."""
+
+    def __init__(self):
+        self.handle, self.callbacks = self, []
+
+    def on_commit(self, callback):
+        self.callbacks.append(callback)
+
+    async def run(self, function):
+        return function()
+
+    def commit(self):
+        for callback in self.callbacks:
+            callback()
+
+
+def test_a_signals_transaction_is_honoured(app, sent):
+    unit = Unit()
+    signals.model_created.send(Article, instance=Article(), within=unit)
+    assert sent == []
+    unit.commit()
+    assert names(sent) == ["article.created"]
+
+
+@pytest.mark.parametrize("by_setting", [True, False])
+def test_a_signals_transaction_can_be_ignored(by_setting):
+    event = ModelEvent("thing.created", signal_honors_transaction=None if by_setting else False)
+    thing = webhook_model(on_create=event)(type("Thing", (), {}))
+    settings = Settings(signal_honors_transaction=not by_setting)
+    with Thorn(settings=settings), capture() as sent:
+        signals.model_created.send(thing, instance=thing(), within=Unit())
+        assert names(sent) == ["thing.created"]
+
+
+class Watching:
+    def __init__(self):
+        self.watched = []
+
+    @hookimpl
+    def thorn_model_adapter(self, model):
+        return self if model.__name__ == "Watched" else None
+
+    def watch(self, model, fields):
+        self.watched.append((model.__name__, sorted(fields)))
+
+    def values(self, instance):
+        return {"column": 1}
+
+
+def test_an_orm_adapter_watches_models_declared_before_and_after_the_app():
+    def declare():
+        event = ModelEvent("watched.changed", state__now_eq=1, other__eq=2)
+        return webhook_model(on_change=event)(type("Watched", (), {}))
+
+    gc.collect()
+    before, adapter = declare(), Watching()
+    with Thorn(plugins=[adapter]), capture() as sent:
+        after = declare()
+        assert adapter.watched == [("Watched", ["state"]), ("Watched", ["state"])]
+        instance = after()
+        instance.state, instance.other = 1, 2
+        signals.model_changed.send(after, instance=instance, previous={"state": 0})
+        assert [m.payload for m in sent] == [{"column": 1}]
+    assert before is not after

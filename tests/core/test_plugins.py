@@ -1,0 +1,276 @@
+"""Plugins: found, asked, refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import attrs
+import pytest
+
+from thorn_core import ConfigurationError, MemoryStore, SecurityError, Settings, Thorn, hookimpl
+from thorn_core.plugins import Plugins
+from thorn_core.recipients import allow_cidr_network
+from thorn_core.testing import LocalRecipient
+from thorn_core.unit_of_work import IMMEDIATE
+
+LOCAL = Settings(recipient_validators=[allow_cidr_network("127.0.0.0/8")])
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+def run(plugin, *, settings=LOCAL, event="a.b", **send):
+    """Send one message with a plugin, and give back what arrived and what became of it."""
+    with LocalRecipient() as recipient, Thorn(plugins=[plugin], settings=settings) as app:
+        app.subscribe("*", recipient.url, secret="whsec_" + "A" * 32)
+        receipt = app.send(event, {"n": 1}, **send)
+        return recipient.received, receipt.deliveries
+
+
+def test_a_plugin_can_leave_a_recipient_out():
+    class Plugin:
+        @hookimpl
+        def thorn_accepts(self, message, subscription):
+            return False if message.context.get("internal") else None
+
+    assert len(run(Plugin())[0]) == 1
+    assert run(Plugin(), context={"internal": True}) == ((), ())
+
+
+def test_a_plugin_can_add_recipients():
+    with LocalRecipient() as extra:
+
+        class Plugin:
+            @hookimpl
+            def thorn_subscriptions(self, message):
+                return [attrs.evolve(self.subscription, url=extra.url, id="sub_" + "e" * 32)]
+
+        plugin = Plugin()
+        with Thorn(plugins=[plugin], settings=LOCAL) as app:
+            plugin.subscription = app.subscribe("never", extra.url)
+            assert app.send("a.b")
+            assert extra.received[0].headers["hook-subscription"] == "sub_" + "e" * 32
+
+
+def test_a_plugin_can_refuse_a_recipient_even_later():
+    class Plugin:
+        refuse = False
+
+        @hookimpl
+        def thorn_validate_recipient(self, url):
+            if self.refuse:
+                raise SecurityError(f"{url} is on the list")
+
+    plugin = Plugin()
+    with LocalRecipient() as recipient, Thorn(plugins=[plugin], settings=LOCAL) as app:
+        app.subscribe("*", recipient.url)
+        plugin.refuse = True
+        with pytest.raises(SecurityError, match="on the list"):
+            app.subscribe("*", recipient.url)
+        (delivery,) = app.send("a.b").deliveries
+        assert (delivery.state, delivery.attempt_count) == ("discarded", 0)
+        assert "on the list" in delivery.reason
+        assert recipient.received == ()
+
+
+def test_a_recipient_that_can_not_be_checked_is_refused():
+    class Plugin:
+        @hookimpl
+        def thorn_validate_recipient(self, url):
+            raise RuntimeError("no list")
+
+    with (
+        Thorn(plugins=[Plugin()]) as app,
+        pytest.raises(SecurityError, match="a plugin failed to validate https://e.com/"),
+    ):
+        app.subscribe("*", "https://e.com/")
+
+
+def test_plugins_change_requests_in_turn_before_they_are_signed():
+    class First:
+        @hookimpl(tryfirst=True)
+        def thorn_prepare_request(self, request, delivery):
+            return attrs.evolve(request, body=request.body.replace(b'"n":1', b'"n":2'))
+
+    class Second:
+        @hookimpl
+        def thorn_prepare_request(self, request):
+            assert b'"n":2' in request.body
+            return attrs.evolve(request, headers={**request.headers, "X-Second": "1"})
+
+    class Third:
+        @hookimpl(trylast=True)
+        def thorn_prepare_request(self, delivery):
+            return None
+
+    with (
+        LocalRecipient(secret="whsec_" + "A" * 32) as recipient,
+        Thorn(plugins=[First(), Second(), Third()], settings=LOCAL) as app,
+    ):
+        app.subscribe("*", recipient.url, secret="whsec_" + "A" * 32)
+        assert app.send("a.b", {"n": 1})
+        (request,) = recipient.received
+        assert request.json["data"] == {"n": 2}
+        assert request.headers["x-second"] == "1"
+        assert request.verified
+
+
+def test_a_plugin_that_fails_on_a_request_is_a_failed_attempt():
+    class Plugin:
+        @hookimpl
+        def thorn_prepare_request(self, request, delivery):
+            raise RuntimeError("transformation")
+
+    received, (delivery,) = run(Plugin())
+    assert received == ()
+    assert (delivery.state, delivery.attempt_count) == ("pending", 1)
+    assert delivery.reason == "RuntimeError: transformation"
+
+
+def test_plugins_observe_attempts_and_their_failure_changes_nothing(caplog):
+    seen = []
+
+    class Plugin:
+        @hookimpl
+        def thorn_attempted(self, attempt, delivery):
+            seen.append((attempt.status, delivery.event))
+            raise RuntimeError
+
+    _, (delivery,) = run(Plugin())
+    assert seen == [(200, "a.b")]
+    assert delivery.state == "delivered"
+    assert "failed in thorn_attempted" in caplog.text
+
+
+def test_a_plugin_can_bring_codecs_schemes_and_stores():
+    class Scheme:
+        name = "mine"
+
+        def sign(self, signable, secrets):
+            return {"X-Mine": f"{signable.id}:{len(secrets)}"}
+
+        def verify(self, headers, body, secrets, *, now, tolerance):
+            raise AssertionError
+
+    class Plugin:
+        @hookimpl
+        def thorn_codecs(self):
+            return {"text/plain": lambda envelope: repr(envelope.document()).encode()}
+
+        @hookimpl
+        def thorn_signature_schemes(self):
+            return {"mine": Scheme()}
+
+        @hookimpl
+        def thorn_stores(self):
+            return {"elephant": lambda url, settings: MemoryStore()}
+
+    settings = attrs.evolve(LOCAL, signatures=("mine",))
+    with (
+        LocalRecipient() as recipient,
+        Thorn(store="elephant+pink://", plugins=[Plugin()], settings=settings) as app,
+    ):
+        app.subscribe("*", recipient.url, content_type="text/plain")
+        receipt = app.send("a.b", {"n": 1})
+        (request,) = recipient.received
+        assert request.body.startswith(b"{'event': 'a.b'")
+        assert request.headers["x-mine"] == f"{receipt.message.id}:1"
+        assert "webhook-signature" not in request.headers
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"store": "mongodb://"}, "no store for 'mongodb'; known are .*memory"),
+        ({"dispatcher": "magic"}, "no dispatcher 'magic'; known are .*inline"),
+        ({"settings": Settings(signatures=["rot13"])}, "names 'rot13'; known are .*github"),
+        ({"plugins": [type("P", (), {"thorn_x": hookimpl(lambda self: 1)})()]}, "unknown hook"),
+    ],
+)
+def test_what_no_plugin_knows_is_refused_with_what_is_known(options, message):
+    with pytest.raises(ConfigurationError, match=message):
+        Thorn(**options)
+
+
+def test_a_plugin_given_twice_is_refused():
+    plugin = object()
+    with pytest.raises(ConfigurationError, match="given twice"):
+        Plugins([plugin, plugin])
+
+
+def test_an_unknown_transaction_handle_is_refused():
+    plugins = Plugins()
+    assert plugins.unit_of_work(None) is IMMEDIATE
+    assert plugins.unit_of_work(IMMEDIATE) is IMMEDIATE
+    with pytest.raises(ConfigurationError, match="within=7 is no transaction handle"):
+        plugins.unit_of_work(7)
+
+
+def test_a_plugin_can_make_a_unit_of_work_of_a_handle():
+    class Plugin:
+        @hookimpl
+        def thorn_unit_of_work(self, handle):
+            return IMMEDIATE if handle == "session" else None
+
+    assert Plugins([Plugin()]).unit_of_work("session") is IMMEDIATE
+
+
+PROGRAM = """
+from thorn_core import Settings, Thorn
+from thorn_core.recipients import allow_cidr_network
+from thorn_core.testing import LocalRecipient
+import thorn_dispatcher_interval
+
+thorn_dispatcher_interval.INTERVAL = 0.05
+settings = Settings(recipient_validators=[allow_cidr_network("127.0.0.0/8")])
+with LocalRecipient() as recipient:
+    with Thorn(dispatcher="interval", settings=settings) as app:
+        app.subscribe("*", recipient.url)
+        assert app.send("a.b", {"n": 1}).wait(10)
+        thorn_dispatcher_interval.INTERVAL = 3600
+        app.send("a.b", {"n": 2})
+    assert [r.json["data"]["n"] for r in recipient.received] == [1, 2]
+print("delivered")
+"""
+
+
+def test_a_packaged_dispatcher_is_found_by_its_entry_point(tmp_path):
+    target = tmp_path / "installed"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
+    done = subprocess.run(
+        [*install, str(target), "--no-build-isolation", str(EXAMPLES / "thorn-dispatcher-interval")],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env={"PYTHONPATH": str(target)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == "delivered\n", done.stderr
+
+
+def test_the_guides_plugin_is_the_examples():
+    guide = (EXAMPLES.parent / "docs" / "plugins.md").read_text("utf-8")
+    module = EXAMPLES / "thorn-dispatcher-interval" / "thorn_dispatcher_interval.py"
+    assert module.read_text("utf-8").partition("\n\n")[2] in guide
+
+
+def test_a_broken_installed_plugin_is_named(tmp_path):
+    broken = tmp_path / "broken-1.0.dist-info"
+    broken.mkdir()
+    (broken / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (broken / "entry_points.txt").write_text("[thorn]\nbroken = no_such_module\n")
+    done = subprocess.run(
+        [sys.executable, "-c", "from thorn_core import Thorn; Thorn()"],
+        env={"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "an installed plugin (entry point group 'thorn') can't be loaded" in done.stderr
+    assert "no_such_module" in done.stderr
