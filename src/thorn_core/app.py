@@ -431,8 +431,14 @@ class Thorn:
         return NO_OPTIONS if event is None else event.options
 
     def _unstored(self, message: Message) -> Sequence[Subscription]:
-        found = list(self._static.reached(message.event, message))
         event = find_event(message.declared or message.event, self)
+        if (
+            not self.settings.subscribers
+            and (event is None or event.static_subscribers is None)
+            and not self.plugins.asks_subscriptions
+        ):
+            return ()
+        found = list(self._static.reached(message.event, message))
         if event is not None and event.static_subscribers is not None:
             targets = event.static_subscribers
             found += static_subscriptions(self.rules, event.name, targets, message)

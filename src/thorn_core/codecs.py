@@ -222,9 +222,9 @@ def encode_json(envelope: Envelope) -> bytes:
         >>> encode_json(Envelope(fields={"event": "a.b"}, data=b'{"n":1}'))
         b'{"event":"a.b","data":{"n":1}}'
     """
-    head = _encode(envelope.fields)[:-1].encode()
-    comma = b"," if envelope.fields else b""
-    return b"%b%b%b:%b}" % (head, comma, _encode(envelope.key).encode(), envelope.data)
+    head = _encode(envelope.fields)[:-1]
+    comma = "," if envelope.fields else ""
+    return f'{head}{comma}"{envelope.key}":'.encode() + envelope.data + b"}"
 
 
 def encode_form(envelope: Envelope) -> bytes:

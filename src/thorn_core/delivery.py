@@ -231,6 +231,7 @@ def sign_request(
             id=message.id, timestamp=timestamp, body=request.body, digest=subscription.hmac_digest
         )
         headers.update(sign_all(schemes, signable, secrets))
+    # Spelled out, for attrs.evolve costs more than the rest of this function.
     return Request(
         url=request.url,
         headers=headers,

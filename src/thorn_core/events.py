@@ -7,7 +7,6 @@ import json
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -417,14 +416,15 @@ def _schema_check(schema: Mapping[str, Any] | None) -> Callable[[str, bytes], No
 # -- what has been declared in this process, and the default app
 
 _lock = threading.Lock()
-_serial = count()
-_declared: dict[str, weakref.WeakValueDictionary[int, Event]] = {}
+# Weakly, the latest last: an event that nobody refers to any more isn't declared any more.
+_declared: dict[str, tuple[weakref.ref[Event], ...]] = {}
 _default_app: Thorn | None = None
 
 
 def _declare(event: Event) -> None:
     with _lock:
-        _declared.setdefault(event.name, weakref.WeakValueDictionary())[next(_serial)] = event
+        alive = tuple(ref for ref in _declared.get(event.name, ()) if ref() is not None)
+        _declared[event.name] = (*alive, weakref.ref(event))
 
 
 def find_event(name: str, app: Thorn) -> Event | None:
@@ -434,11 +434,11 @@ def find_event(name: str, app: Thorn) -> Event | None:
         name: As declared, fields included.
         app: The app that asks.
     """
-    found = None
-    for _, event in sorted((_declared.get(name) or {}).items()):
-        if event._app is None or event._app is app:
-            found = event
-    return found
+    for ref in reversed(_declared.get(name, ())):
+        event = ref()
+        if event is not None and (event._app is None or event._app is app):
+            return event
+    return None
 
 
 def declared_events(app: Thorn) -> list[Event]:

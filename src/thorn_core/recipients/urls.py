@@ -96,7 +96,9 @@ def parse_url(url: str) -> RecipientURL:
         _refuse(url, f"has no port, and {scheme!r} no default one", "use https")
     if not 0 < port < 65536:
         _refuse(url, f"has the port {given_port}", "use a port from 1 to 65535")
-    path = _NOT_IN_PATH.sub(_percent, _without_dots(path)) + _NOT_IN_QUERY.sub(_percent, query)
+    path = _NOT_IN_PATH.sub(_percent, _without_dots(path))
+    if query != "?":  # an empty query: HTTP libraries differ in whether they send it
+        path += _NOT_IN_QUERY.sub(_percent, query)
     shown_host = f"[{host}]" if ":" in host else host
     text = f"{scheme}://{shown_host}{'' if port == default_port else f':{port}'}{path}"
     if len(text) > LONGEST_URL:

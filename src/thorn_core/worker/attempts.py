@@ -7,6 +7,7 @@ import logging
 import random
 from datetime import datetime, timedelta
 from time import perf_counter
+from typing import Any
 
 from thorn_core.delivery import (
     REDIRECT_LIMIT,
@@ -18,6 +19,13 @@ from thorn_core.delivery import (
 )
 from thorn_core.errors import SecurityError, TransportError, TransportTimeout
 from thorn_core.recipients import check_url
+from thorn_core.recipients.validators import (
+    AllowNetworks,
+    BlockInternalIPs,
+    BlockNetworks,
+    EnsurePort,
+    EnsureProtocol,
+)
 from thorn_core.transports.base import Transport
 from thorn_core.values import (
     Attempt,
@@ -39,6 +47,10 @@ logger = logging.getLogger(__name__)
 
 # Bodies kept encoded for the other recipients of the same message.
 BODY_CACHE = 128
+# URLs known to be allowed.
+ALLOWED_CACHE = 10_000
+# Validators whose verdict on a URL never changes; others are asked every time.
+CONSTANT = (AllowNetworks, BlockInternalIPs, BlockNetworks, EnsurePort, EnsureProtocol)
 # Subscriptions whose rate limit is remembered.
 SLOT_CACHE = 10_000
 
@@ -59,6 +71,8 @@ class Attempts:
         self._load = load
         self._bodies: dict[tuple[str, str], bytes] = {}
         self._next_slot: dict[str, datetime] = {}
+        # The validators are kept, so that their identity stays theirs.
+        self._allowed: dict[tuple[str, int], tuple[Any, ...]] = {}
 
     async def deliver(self, claim: Claim) -> Settlement:
         """Attempt a claimed delivery, and decide what becomes of it.
@@ -137,9 +151,20 @@ class Attempts:
             keepalive=options.keepalive,
         )
         request = wiring.plugins.prepare_request(request, delivery)
-        check_url(request.url, request.validators)
+        self._check(request)
         wiring.plugins.validate_recipient(request.url)
         return sign_request(request, message, subscription, wiring.schemes, at)
+
+    def _check(self, request: Request) -> None:
+        """Ask the validators about the URL; not again what they can't answer differently."""
+        key = (request.url, id(request.validators))
+        if key in self._allowed:
+            return
+        check_url(request.url, request.validators)
+        if all(isinstance(validator, CONSTANT) for validator in request.validators):
+            if len(self._allowed) >= ALLOWED_CACHE:
+                del self._allowed[next(iter(self._allowed))]
+            self._allowed[key] = request.validators
 
     def _body(self, message: Message, content_type: str) -> bytes:
         key = (message.id, content_type)
@@ -159,7 +184,7 @@ class Attempts:
             hop = follow_redirect(request, response)
             if hop is None:
                 break
-            check_url(hop.url, hop.validators)
+            self._check(hop)
             self._wiring.plugins.validate_recipient(hop.url)
             request, response = hop, await self._transport.send(hop)
         return response
