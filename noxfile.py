@@ -1,9 +1,8 @@
-"""Everything one does with this project: `nox -s demo`, `tests`, `lint`, `types`, `docs`, `bench`."""
+"""What one does with this project: `nox -s demo`, `tests`, `lint`, `types`, `docs`, `bench`."""
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -54,7 +53,7 @@ def interpreter(version: str) -> str | None:
 
 FOUND = {version: path for version in SUPPORTED if (path := interpreter(version))}
 if not FOUND:
-    FOUND = {"%d.%d" % sys.version_info[:2]: sys.executable}
+    FOUND = {f"{sys.version_info[0]}.{sys.version_info[1]}": sys.executable}
 
 
 @nox.session(python=list(FOUND.values()))

@@ -1,4 +1,4 @@
-"""Codecs: a payload becomes JSON when it is sent, and a body, by content type, when it is requested."""
+"""Codecs: a payload becomes JSON when it is sent, and a body when it is requested."""
 
 from __future__ import annotations
 

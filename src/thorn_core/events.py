@@ -399,7 +399,7 @@ def _schema_check(schema: Mapping[str, Any] | None) -> Callable[[str, bytes], No
         ) from error
     maker = validator_for(schema)
     try:
-        maker.check_schema(schema)
+        maker.check_schema(dict(schema))
     except SchemaError as error:
         raise ConfigurationError(f"the schema isn't one: {error.message}") from error
     validator = maker(schema)

@@ -78,8 +78,8 @@ class Q:
         for child in children:
             if not isinstance(child, Q):
                 raise TypeError(f"{child!r} is no Q; conditions are Q values or field__op=value")
-        parts = (*children, *(_Condition(name, value) for name, value in conditions.items()))
-        self._parts: tuple[Q | _Condition, ...] = parts
+        named = (_Condition(name, value) for name, value in conditions.items())
+        self._parts: tuple[Q | _Condition, ...] = (*children, *named)
         self.joined_by = "and"
         self.negated = False
         self._test: Test | None = None

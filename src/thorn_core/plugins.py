@@ -185,9 +185,9 @@ class Plugins:
     def prepare_request(self, request: Request, delivery: Delivery) -> Request:
         """Let each plugin change the request in turn."""
         for preparer in self._preparers:
-            offered = {"request": request, "delivery": delivery}
+            offered: dict[str, Any] = {"request": request, "delivery": delivery}
             arguments = [offered[name] for name in preparer.argnames]
-            request = preparer.function(*arguments) or request
+            request = cast("Request | None", preparer.function(*arguments)) or request
         return request
 
     def attempted(self, attempt: Attempt, delivery: Delivery) -> None:

@@ -159,7 +159,7 @@ def _policy(name: str, value: Any) -> RetryPolicy:
 def _setting(default: Any, convert: Converter) -> Any:
     return attrs.field(
         default=default,
-        converter=attrs.Converter(  # type: ignore[misc]  # attrs' stubs type the callable by arity
+        converter=attrs.Converter(
             lambda value, field: convert(field.name, value), takes_field=True
         ),
     )
@@ -266,7 +266,7 @@ class Settings:
     def __init__(self, **values: Any) -> None:
         for name in values:
             _check_name(name)
-        self.__attrs_init__(**values)  # type: ignore[attr-defined]  # made by attrs
+        self.__attrs_init__(**values)
         if self.lease <= self.event_timeout:
             raise ConfigurationError(
                 f"setting lease is {self.lease:g} s, and event_timeout {self.event_timeout:g} s;"
@@ -282,6 +282,21 @@ class Settings:
     def effective_retry_policy(self) -> RetryPolicy:
         """The policy that `retry`, `retry_max`, `retry_delay` and `retry_policy` come to."""
         return choose_policy(self.retry, self.retry_max, self.retry_delay, self.retry_policy)
+
+    def evolve(self, **changes: Any) -> Self:
+        """These settings with some of them changed, checked again.
+
+        Args:
+            **changes: By name.
+
+        Raises:
+            ConfigurationError: A name is unknown or a value isn't allowed.
+
+        Example:
+            >>> Settings(retry=False).evolve(event_timeout=3).retry
+            False
+        """
+        return type(self)(**{**attrs.asdict(self, recurse=False), **changes})
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any], *, prefix: str = "THORN_") -> Self:

@@ -68,7 +68,7 @@ class SignatureScheme(Protocol):
         ...
 
     def sign(self, signable: Signable, secrets: Sequence[str]) -> Mapping[str, str]:
-        """The headers that sign it, by every secret that is this scheme's; none if there is none."""
+        """The headers that sign it, by every secret of this scheme's; none if there is none."""
         ...
 
     def verify(
@@ -133,7 +133,7 @@ def check_secret(secret: str) -> str:
     """
     if not isinstance(secret, str) or not secret.isprintable() or len(secret) < SHORTEST_TEXT:
         raise ConfigurationError(
-            f"a secret must be a text of {SHORTEST_TEXT} characters or more; leave it out to get one"
+            f"a secret must be a text of {SHORTEST_TEXT} characters or more; leave it out for one"
         )
     if secret.startswith(SECRET_PREFIX):
         raw = _decoded(secret.removeprefix(SECRET_PREFIX))

@@ -348,7 +348,7 @@ def new_id(prefix: str, at: datetime) -> str:
 
 def _tokenise() -> str:
     """Draw the random digits of this process; again in a forked child."""
-    global _process  # noqa: PLW0603 - what tells this process from others
+    global _process
     token = os.urandom(6).hex()
     _process = (os.getpid(), token)
     return token

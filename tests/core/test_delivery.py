@@ -69,9 +69,7 @@ def attempt(status=None, *, error=None, headers=None):
 
 
 def judged(made, *, delivery=DELIVERY, subscription=SUBSCRIPTION, settings=SETTINGS, policy=POLICY):
-    return judge(
-        made, delivery, subscription, policy=policy, settings=settings, at=NOW, random=0.5
-    )
+    return judge(made, delivery, subscription, policy=policy, settings=settings, at=NOW, random=0.5)
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])

@@ -81,7 +81,7 @@ def test_a_recipient_that_can_not_be_checked_is_refused():
 
     with (
         Thorn(plugins=[Plugin()]) as app,
-        pytest.raises(SecurityError, match="a plugin failed to validate https://e.com/"),
+        pytest.raises(SecurityError, match="a plugin failed to validate"),
     ):
         app.subscribe("*", "https://e.com/")
 
@@ -238,7 +238,12 @@ def test_a_packaged_dispatcher_is_found_by_its_entry_point(tmp_path):
     target = tmp_path / "installed"
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
     done = subprocess.run(
-        [*install, str(target), "--no-build-isolation", str(EXAMPLES / "thorn-dispatcher-interval")],
+        [
+            *install,
+            str(target),
+            "--no-build-isolation",
+            str(EXAMPLES / "thorn-dispatcher-interval"),
+        ],
         capture_output=True,
         text=True,
         timeout=300,

@@ -71,7 +71,7 @@ def test_plugins_have_their_say():
     def refuse(url):
         raise SecurityError(f"not {url}")
 
-    with pytest.raises(SecurityError, match="not https://example.com/hook"):
+    with pytest.raises(SecurityError, match=r"not https://example\.com/hook"):
         make_subscription(rules(validate=refuse), "*", URL, at=NOW)
 
 

@@ -582,9 +582,7 @@ class Flaky(MemoryStore):
 
 def test_a_store_that_fails_is_tried_again(recipient, caplog):
     store = Flaky()
-    with Thorn(
-        store=store, dispatcher="background", settings=settings(poll_interval=0.01)
-    ) as app:
+    with Thorn(store=store, dispatcher="background", settings=settings(poll_interval=0.01)) as app:
         app.subscribe("*", recipient.url)
         store.failures.update(claim_messages=2, settle=1)
         receipt = app.send("a.b")
@@ -656,9 +654,7 @@ def test_a_large_fan_out_is_routed_in_chunks(recipient):
             app.subscribe("a.*", "https://127.0.0.1:1/")
         receipt = app.send("a.b")
         store = app.store
-        (message,) = store.claim_messages(
-            now=app.clock(), lease=timedelta(), limit=10
-        )
+        (message,) = store.claim_messages(now=app.clock(), lease=timedelta(), limit=10)
         asyncio.run(route_only(app, message))
         assert len(receipt.deliveries) == 2101
 
@@ -754,7 +750,7 @@ def test_deliveries_can_be_asked_for(app, recipient):
     with pytest.raises(ConfigurationError, match="states are pending, in_flight"):
         app.deliveries(state="lost")
     with pytest.raises(ConfigurationError, match="no time zone"):
-        app.deliveries(since=datetime(2026, 1, 1))  # noqa: DTZ001
+        app.deliveries(since=datetime(2026, 1, 1))
 
 
 def test_secrets_rotate(app, clock):

@@ -200,7 +200,7 @@ class Store(Protocol):
         ...
 
     def next_due(self, now: datetime) -> datetime | None:
-        """When something that can't be claimed now may be claimable; None if nothing is foreseen."""
+        """When what can't be claimed now may be claimable; None if nothing is foreseen."""
         ...
 
     def on_work(self, wake: Callable[[], None]) -> Callable[[], None]:

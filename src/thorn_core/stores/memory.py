@@ -353,7 +353,7 @@ class MemoryStore:
 
     @staticmethod
     def _ready_at(line: _Line, first: tuple[datetime, _Delivery] | None, now: datetime) -> datetime:
-        """When a line is to be looked at again: now, or when its first is due and no pause is on."""
+        """When to look at a line again: now, or when its first is due and no pause is on."""
         due_at = now if first is None else first[0]
         return due_at if line.paused_until is None else max(due_at, line.paused_until)
 

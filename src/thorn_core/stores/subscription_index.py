@@ -1,4 +1,4 @@
-"""An index of subscriptions by pattern and owner: matching costs what matches, not what is there."""
+"""An index of subscriptions by pattern and owner: what doesn't match costs nothing."""
 
 from __future__ import annotations
 

@@ -200,7 +200,7 @@ class _Connection(BaseProtocol):
         self._waiter: asyncio.Future[tuple[RawResponseMessage, StreamReader]] | None = None
         self._payload: StreamReader | None = None
         self._head_size = 0
-        self._parser = HttpResponseParser(
+        self._parser: HttpResponseParser = HttpResponseParser(
             self,
             loop,
             BUFFER,
@@ -212,6 +212,7 @@ class _Connection(BaseProtocol):
         """Send a request, and wait for the head of its response."""
         if self.lost or self.transport is None:
             raise self._gone()
+        waiter: asyncio.Future[tuple[RawResponseMessage, StreamReader]]
         self._waiter = waiter = self._loop.create_future()
         self._head_size = 0
         self.transport.write(data)
@@ -246,7 +247,7 @@ class _Connection(BaseProtocol):
             self._waiter.set_result((message, payload))
             self._waiter = None
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
         self.lost = True
         with contextlib.suppress(Exception):

@@ -105,7 +105,9 @@ class HttpxTransport:
 
     def _lane(self, origin: Origin, address: str) -> _Lane:
         one = httpx.Limits(max_connections=1, max_keepalive_connections=1)
-        transport = httpx.AsyncHTTPTransport(verify=self._ssl_context or default_ssl_context(), limits=one, trust_env=False)
+        transport = httpx.AsyncHTTPTransport(
+            verify=self._ssl_context or default_ssl_context(), limits=one, trust_env=False
+        )
         host = f"[{address}]" if ":" in address else address
         return _Lane(origin, transport, f"{origin[0]}://{host}:{origin[2]}")
 

@@ -1,0 +1,86 @@
+"""The command's group: its options, errors and exit codes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from thorn_core.cli.demo import demo
+from thorn_core.cli.history import deliveries, replay, stats, subscriptions
+from thorn_core.cli.listen import listen
+from thorn_core.cli.send import send
+from thorn_core.errors import ThornError
+from thorn_core.plugins import Plugins
+
+EXIT_CODES = "Exit codes: 0 fine, 1 something was not delivered or not found, 2 a mistake in usage."
+
+
+class Group(click.Group):
+    """Turns what Thorn raises into one line and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except ThornError as error:
+            raise Failure(error) from error
+
+
+class Failure(click.ClickException):
+    """A ThornError, as the command shows it."""
+
+    def __init__(self, error: ThornError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+    @property
+    def exit_code(self) -> int:  # type: ignore[override]  # here it depends on the error
+        """2 for a mistake in what was given, else 1."""
+        return 2 if isinstance(self.error, ValueError) else 1
+
+
+@click.group(cls=Group, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--app",
+    "app_path",
+    envvar="THORN_APP",
+    metavar="MODULE:ATTRIBUTE",
+    help="The Thorn app, or a function that makes it (also THORN_APP).",
+)
+@click.version_option(package_name="thorn-core", prog_name="thorn")
+@click.pass_context
+def group(context: click.Context, app_path: str | None) -> None:
+    """Durable, safe, fast and visible webhooks."""
+    context.obj = app_path
+
+
+for command in (demo, listen, send, subscriptions, deliveries, replay, stats):
+    group.add_command(command)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command.
+
+    Args:
+        arguments: Without the program's name.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        Plugins().hook.thorn_cli(group=group)
+        result = group.main(list(arguments), prog_name="thorn", standalone_mode=False)
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        click.echo("stopped", err=True)
+        return 130
+    except ThornError as error:
+        click.echo(f"Error: {error}", err=True)
+        return 2
+    return result if isinstance(result, int) else 0

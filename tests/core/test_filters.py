@@ -1,0 +1,242 @@
+"""Filters: now, and before a change."""
+
+from __future__ import annotations
+
+import operator
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from thorn_core import Q
+from thorn_core.filters import OPERATORS
+
+
+def thing(**values):
+    return SimpleNamespace(**values)
+
+
+@pytest.mark.parametrize(
+    ("condition", "value", "expected"),
+    [
+        ({"x__eq": 1}, 1, True),
+        ({"x__eq": 1}, 2, False),
+        ({"x__eq": True}, "truthy", True),
+        ({"x__eq": False}, "", True),
+        ({"x__eq": True}, 0, False),
+        ({"x__ne": True}, 0, True),
+        ({"x__ne": 1}, 2, True),
+        ({"x__gt": 1}, 2, True),
+        ({"x__gt": 1}, 1, False),
+        ({"x__gte": 1}, 1, True),
+        ({"x__lt": 1}, 0, True),
+        ({"x__lt": 1}, 1, False),
+        ({"x__lte": 1}, 1, True),
+        ({"x__gt": 1}, None, False),
+        ({"x__lt": None}, 1, False),
+        ({"x__is": None}, None, True),
+        ({"x__is_not": None}, 0, True),
+        ({"x__in": (1, 2)}, 2, True),
+        ({"x__not_in": (1, 2)}, 2, False),
+        ({"x__contains": "b"}, "abc", True),
+        ({"x__contains": "b"}, None, False),
+        ({"x__startswith": "a"}, "abc", True),
+        ({"x__endswith": "c"}, "abc", True),
+        ({"x__endswith": "c"}, None, False),
+        ({"x__true": True}, [1], True),
+        ({"x__true": False}, [], True),
+        ({"x__not": True}, [], True),
+        ({"x__not": False}, [], False),
+    ],
+)
+def test_every_operator(condition, value, expected):
+    assert Q(**condition)(thing(x=value)) is expected
+    # Its twin: nothing held before the creation, and an unchanged value held as it does now.
+    ((name, wanted),) = condition.items()
+    twin = Q(**{name.replace("__", "__now_"): wanted})
+    assert twin(thing(x=value), None) is expected
+    assert twin(thing(x=value), {"other": 1}) is False
+    assert twin(thing(x=value), {"x": value}) is False
+
+
+def test_a_value_that_stood_at_the_limit_has_passed_it_now():
+    assert Q(x__now_gt=5)(thing(x=6), {"x": 5})
+    assert not Q(x__now_gt=5)(thing(x=7), {"x": 6})
+    assert not Q(x__now_gt=5)(thing(x=5), {"x": 4})
+
+
+def test_a_former_value_that_can_not_be_compared_did_not_hold():
+    assert Q(x__now_gt=5)(thing(x=6), {"x": "five"})
+    assert Q(x__now_startswith="a")(thing(x="ab"), {"x": 7})
+
+
+def test_fields_nest_over_attributes_and_mappings():
+    instance = thing(author=thing(profile={"name": "Ada"}), editor=None)
+    assert Q(author__profile__name__eq="Ada")(instance)
+    assert Q(editor__profile__name__is=None)(instance)
+    assert Q(author__profile__name__now_eq="Ada")(instance, {"author": thing(profile={"name": "B"})})
+    assert Q(author__profile__name__now_eq="Ada")(instance, {"author__profile__name": "B"})
+    assert not Q(author__profile__name__now_eq="Ada")(instance, {"editor": None})
+
+
+def test_a_field_may_be_named_like_an_operator():
+    assert Q(true__eq=1)(thing(true=1))
+    assert Q(now_eq__eq=1)(thing(now_eq=1))
+
+
+def test_conditions_compose():
+    a, b = Q(x__eq=1), Q(y__eq=2)
+    cases = [(1, 2), (1, 0), (0, 2), (0, 0)]
+
+    def truths(q):
+        return [q(thing(x=x, y=y)) for x, y in cases]
+
+    assert truths(a & b) == truths(Q(x__eq=1, y__eq=2)) == truths(Q(a, b)) == [1, 0, 0, 0]
+    assert truths(a | b) == [1, 1, 1, 0]
+    assert truths(~a) == [0, 0, 1, 1]
+    assert truths(~(a & b)) == [0, 1, 1, 1]
+    assert truths(~~a) == truths(a)
+    assert truths(Q()) == [1, 1, 1, 1]
+    assert truths(a & Q()) == truths(a)
+
+
+def test_equal_conditions_are_equal():
+    assert Q(x__eq=1) & ~Q(y__in=[2]) == Q(x__eq=1) & ~Q(y__in=[2])
+    assert hash(Q(x__eq=1)) == hash(Q(x__eq=1))
+    assert Q(x__eq=1) != Q(x__eq=True)
+    assert Q(x__eq=1) != Q(x__ne=1)
+    assert Q(x__eq=1) | Q(y__eq=1) != Q(x__eq=1) & Q(y__eq=1)
+    assert Q(x__eq=1) != 1
+
+
+def test_a_condition_shows_itself():
+    q = (Q(x__eq=1) | ~Q(y__in=[2])) & Q(z__true=True, a__eq="b")
+    assert repr(q) == "((Q(x__eq=1) | ~Q(y__in=[2])) & Q(z__true=True, a__eq='b'))"
+
+
+def test_the_fields_asked_for_are_known():
+    q = Q(state__now_eq=1) | ~Q(author__name__eq=2) & Q(x__y__now_gt=3)
+    assert q.fields == {"state", "author", "x"}
+    assert q.now_fields == {"state", "x"}
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("state", "state__eq"),
+        ("author__name", "author__name__eq"),
+        ("state__equ", "state__eq"),
+        ("state__now_startwith", "state__now_startswith"),
+        ("__eq", "__eq__eq"),
+        ("eq", "eq__eq"),
+    ],
+)
+def test_a_missing_or_unknown_operator_is_refused_with_what_was_meant(name, meant):
+    with pytest.raises(ValueError, match="operator") as refusal:
+        Q(**{name: 1})
+    assert f"did you mean '{meant}'?" in str(refusal.value)
+
+
+@pytest.mark.parametrize("child", [1, "x", lambda instance: True])
+def test_only_conditions_are_children(child):
+    with pytest.raises(TypeError, match="no Q"):
+        Q(child)
+    with pytest.raises(TypeError):
+        Q(x__eq=1) & child
+    with pytest.raises(TypeError):
+        Q(x__eq=1) | child
+
+
+def test_a_missing_field_is_named():
+    with pytest.raises(AttributeError, match="SimpleNamespace has no 'y' .in filter 'y__z'"):
+        Q(y__z__eq=1)(thing(x=1))
+    with pytest.raises(AttributeError, match="dict has no 'z'"):
+        Q(y__z__eq=1)(thing(y={}))
+
+
+def test_what_can_not_be_compared_is_named():
+    with pytest.raises(TypeError, match="x__gt=5 can't be asked of 'a'"):
+        Q(x__gt=5)(thing(x="a"))
+    with pytest.raises(TypeError, match="x__startswith='a' can't be asked of 7"):
+        Q(x__startswith="a")(thing(x=7))
+
+
+def test_a_condition_is_compiled_once():
+    q = Q(x__eq=1) & Q(y__eq=2)
+    assert q.compile() is q.compile()
+
+
+# -- compared with a straightforward evaluation of the same tree
+
+FIELDS = ("x", "y", "z")
+values = st.one_of(st.none(), st.booleans(), st.integers(-2, 2))
+conditions = st.tuples(
+    st.sampled_from(FIELDS),
+    st.booleans(),
+    st.sampled_from(["eq", "ne", "gt", "gte", "lt", "lte", "is", "is_not", "true", "not"]),
+    values,
+)
+trees = st.recursive(
+    conditions,
+    lambda inner: st.one_of(
+        st.tuples(st.just("not"), inner),
+        st.tuples(st.sampled_from(["and", "or"]), inner, inner),
+    ),
+    max_leaves=8,
+)
+
+
+def as_q(tree):
+    if tree[0] == "not":
+        return ~as_q(tree[1])
+    if tree[0] == "and":
+        return as_q(tree[1]) & as_q(tree[2])
+    if tree[0] == "or":
+        return as_q(tree[1]) | as_q(tree[2])
+    field, now, name, expected = tree
+    return Q(**{f"{field}__{'now_' if now else ''}{name}": expected})
+
+
+PLAIN = {"gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le}
+
+
+def holds(name, value, expected):
+    if name in ("eq", "ne"):
+        equal = bool(value) == expected if isinstance(expected, bool) else value == expected
+        return equal if name == "eq" else not equal
+    if name in PLAIN:
+        return None not in (value, expected) and PLAIN[name](value, expected)
+    if name in ("is", "is_not"):
+        return (value is expected) == (name == "is")
+    return bool(value) == bool(expected) if name == "true" else (not value) == bool(expected)
+
+
+def evaluate(tree, now, previous):
+    if tree[0] == "not":
+        return not evaluate(tree[1], now, previous)
+    if tree[0] == "and":
+        return evaluate(tree[1], now, previous) and evaluate(tree[2], now, previous)
+    if tree[0] == "or":
+        return evaluate(tree[1], now, previous) or evaluate(tree[2], now, previous)
+    field, twin, name, expected = tree
+    result = holds(name, now[field], expected)
+    if twin and previous is not None:
+        result = result and not holds(name, previous.get(field, now[field]), expected)
+    return result
+
+
+@given(
+    trees,
+    st.fixed_dictionaries(dict.fromkeys(FIELDS, values)),
+    st.none() | st.dictionaries(st.sampled_from(FIELDS), values),
+)
+def test_a_compiled_condition_agrees_with_a_straightforward_evaluation(tree, now, previous):
+    assert as_q(tree)(thing(**now), previous) == evaluate(tree, now, previous)
+
+
+def test_every_operator_is_tried_here():
+    assert set(OPERATORS) == {
+        *("eq", "ne", "gt", "gte", "lt", "lte", "is", "is_not", "in", "not_in"),
+        *("contains", "startswith", "endswith", "true", "not"),
+    }
