@@ -229,7 +229,8 @@ class _Condition:
 
 def _advice(name: str, path: list[str], last: str) -> str:
     bare = last.removeprefix(NOW)
-    near = difflib.get_close_matches(bare, OPERATORS, 1) if path else []
+    # A strict likeness: `author__name` misses its operator, it doesn't misspell `ne`.
+    near = difflib.get_close_matches(bare, OPERATORS, 1, cutoff=0.75) if path and all(path) else []
     if near:
         prefix = NOW if last.startswith(NOW) else ""
         meant = "__".join((*path, prefix + near[0]))

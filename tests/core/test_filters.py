@@ -75,7 +75,9 @@ def test_fields_nest_over_attributes_and_mappings():
     instance = thing(author=thing(profile={"name": "Ada"}), editor=None)
     assert Q(author__profile__name__eq="Ada")(instance)
     assert Q(editor__profile__name__is=None)(instance)
-    assert Q(author__profile__name__now_eq="Ada")(instance, {"author": thing(profile={"name": "B"})})
+    assert Q(author__profile__name__now_eq="Ada")(
+        instance, {"author": thing(profile={"name": "B"})}
+    )
     assert Q(author__profile__name__now_eq="Ada")(instance, {"author__profile__name": "B"})
     assert not Q(author__profile__name__now_eq="Ada")(instance, {"editor": None})
 

@@ -19,7 +19,7 @@ from aiohttp.streams import StreamReader
 
 from thorn_core.errors import TransportError, TransportTimeout
 from thorn_core.recipients import RecipientURL, parse_url
-from thorn_core.transports.limits import HEADERS_LIMIT, default_ssl_context
+from thorn_core.transports.limits import HEADERS_LIMIT, check_header_size, default_ssl_context
 from thorn_core.transports.resolution import Resolver, resolve, system_resolver
 from thorn_core.values import Request, Response
 
@@ -227,11 +227,7 @@ class _Connection(BaseProtocol):
     # -- what the loop calls
 
     def data_received(self, data: bytes) -> None:
-        waiter = self._waiter
         self._head_size += len(data)
-        if waiter is not None and self._head_size > HEADERS_LIMIT:
-            self._fail(f"answered with more than {HEADERS_LIMIT} bytes of headers")
-            return
         try:
             messages, _, _ = self._parser.feed_data(data)
         except Exception as error:
@@ -246,6 +242,8 @@ class _Connection(BaseProtocol):
             self._payload = payload
             self._waiter.set_result((message, payload))
             self._waiter = None
+        if self._waiter is not None and self._head_size > HEADERS_LIMIT:
+            self._fail(f"answered with more than {HEADERS_LIMIT} bytes of headers")
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
@@ -296,6 +294,7 @@ def _head(request: Request, url: RecipientURL) -> bytes:
 
 
 def _headers(message: RawResponseMessage) -> dict[str, str]:
+    check_header_size(message.raw_headers)
     headers: dict[str, str] = {}
     for raw_name, raw_value in message.raw_headers:
         name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")

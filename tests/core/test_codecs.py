@@ -1,0 +1,186 @@
+"""Codecs: payloads become JSON, and bodies."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import enum
+import json
+from collections import UserDict, UserList, UserString
+from decimal import Decimal
+from types import MappingProxyType
+from urllib.parse import parse_qsl
+from uuid import UUID
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from thorn_core import Message, PayloadError
+from thorn_core.codecs import Envelope, dump_json, encode_form, encode_json, envelope_of
+
+NOW = dt.datetime(2026, 3, 1, 12, 30, 0, 5, tzinfo=dt.UTC)
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+@attrs.frozen
+class Point:
+    x: int = 1
+
+
+@dataclasses.dataclass
+class Size:
+    width: int = 2
+
+
+class Promise:
+    """As of Django's lazy strings."""
+
+    def __str__(self):
+        return "lazy"
+
+
+class Proxy(Promise):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (NOW, "2026-03-01T12:30:00.000005Z"),
+        (NOW.replace(microsecond=0, tzinfo=None), "2026-03-01T12:30:00"),
+        (
+            dt.datetime(2026, 3, 1, tzinfo=dt.timezone(dt.timedelta(hours=2))),
+            "2026-03-01T00:00:00+02:00",
+        ),
+        (dt.date(2026, 3, 1), "2026-03-01"),
+        (dt.time(12, 30), "12:30:00"),
+        (dt.timedelta(days=1, seconds=2, milliseconds=500), "P1DT2.5S"),
+        (dt.timedelta(seconds=-90), "-P0DT90S"),
+        (Decimal("1.50"), "1.50"),
+        (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        (Colour.RED, "red"),
+        ({3, 1}, [1, 3]),
+        ((1, 2), [1, 2]),
+        (Point(), {"x": 1}),
+        (Size(), {"width": 2}),
+        (UserString("text"), "text"),
+        (Proxy(), "lazy"),
+        (UserDict(a=1), {"a": 1}),
+        (MappingProxyType({"a": 1}), {"a": 1}),
+        (UserList([1]), [1]),
+        (range(2), [0, 1]),
+        ("Hé 🎉", "Hé 🎉"),
+        (None, None),
+    ],
+)
+def test_what_json_does_not_have_becomes_what_it_has(value, expected):
+    assert json.loads(dump_json({"value": value})) == {"value": expected}
+
+
+def test_json_is_compact_utf_8():
+    assert dump_json({"a": ["é", 1]}) == '{"a":["é",1]}'.encode()
+
+
+loop: list = []
+loop.append(loop)
+deep: list = []
+for _ in range(100_000):
+    deep = [deep]
+
+
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [
+        (float("nan"), "data is nan"),
+        ({"a": [1, float("inf")]}, r"data\.a\[1\] is inf"),
+        ({"a": {"b": b"bytes"}}, r"data\.a\.b is a bytes"),
+        ({"a": object()}, r"data\.a is a object"),
+        ({(1, 2): 3}, r"data has the key \(1, 2\) of type tuple"),
+        ({"a": "\ud800"}, r"data\.a holds a lone surrogate"),
+        ({"\ud800": 1}, r"key holds a lone surrogate"),
+        ({"a": loop}, r"data\.a\[0\] is part of itself"),
+        ({"a": Point(float("nan"))}, r"data\.a\.x is nan"),
+        ((1, {2: {float("nan")}}), r"data\[1\]\.2\[0\] is nan"),
+        (deep, "nested too deeply"),
+        (Point, "data is a type"),
+    ],
+)
+def test_what_can_not_be_encoded_is_named_with_its_place(value, place):
+    with pytest.raises(PayloadError, match=place):
+        dump_json(value)
+
+
+plain = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: (
+        st.lists(inner) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner)
+    ),
+    max_leaves=10,
+)
+
+
+@given(plain)
+def test_plain_values_come_back_as_they_were(value):
+    assert json.loads(dump_json(value)) == value
+
+
+def message(**changes):
+    values = {"id": "msg_1", "event": "a.b", "data": b'{"n":1}', "at": NOW, **changes}
+    return Message(**values)
+
+
+def test_the_three_envelopes():
+    full = message(sender="42", sender_name="ada", ref="https://e.com/1")
+    assert envelope_of(full, "thorn").document() == {
+        "event": "a.b",
+        "ref": "https://e.com/1",
+        "sender": "ada",
+        "data": {"n": 1},
+    }
+    assert envelope_of(message(sender="42"), "thorn").document()["sender"] == "42"
+    assert envelope_of(full, "standard").document() == {
+        "type": "a.b",
+        "timestamp": "2026-03-01T12:30:00.000005Z",
+        "data": {"n": 1},
+    }
+    assert envelope_of(full, "cloudevents", source="/shop").document() == {
+        "specversion": "1.0",
+        "id": "msg_1",
+        "source": "/shop",
+        "type": "a.b",
+        "time": "2026-03-01T12:30:00.000005Z",
+        "datacontenttype": "application/json",
+        "subject": "https://e.com/1",
+        "data": {"n": 1},
+    }
+    assert "subject" not in envelope_of(message(), "cloudevents").document()
+
+
+@given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), plain), plain)
+def test_an_envelope_in_json_is_its_document(fields, data):
+    fields.pop("data", None)
+    envelope = Envelope(fields=fields, data=dump_json(data))
+    assert json.loads(encode_json(envelope)) == {**fields, "data": data} == envelope.document()
+
+
+def test_a_form_flattens_what_nests():
+    data = {"title": "H é&=", "tags": ["x", {"y": None}], "ok": True, "n": 1.5, "none": []}
+    body = encode_form(Envelope(fields={"event": "a.b", "ref": None}, data=dump_json(data)))
+    assert parse_qsl(body.decode(), keep_blank_values=True) == [
+        ("event", "a.b"),
+        ("ref", ""),
+        ("data[title]", "H é&="),
+        ("data[tags][0]", "x"),
+        ("data[tags][1][y]", ""),
+        ("data[ok]", "true"),
+        ("data[n]", "1.5"),
+    ]
