@@ -151,7 +151,7 @@ def test_only_conditions_are_children(child):
 
 
 def test_a_missing_field_is_named():
-    with pytest.raises(AttributeError, match="SimpleNamespace has no 'y' .in filter 'y__z'"):
+    with pytest.raises(AttributeError, match=r"SimpleNamespace has no 'y' .in filter 'y__z'"):
         Q(y__z__eq=1)(thing(x=1))
     with pytest.raises(AttributeError, match="dict has no 'z'"):
         Q(y__z__eq=1)(thing(y={}))

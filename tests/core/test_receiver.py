@@ -154,7 +154,7 @@ def test_no_secret_and_no_scheme_are_mistakes():
         verify(b"", {}, [])
     with pytest.raises(ConfigurationError, match="no secret"):
         verify(b"", {}, "")
-    with pytest.raises(ConfigurationError, match="known are .*stripe"):
+    with pytest.raises(ConfigurationError, match=r"known are .*stripe"):
         verify(b"", {}, SECRET, scheme="rot13")
 
 

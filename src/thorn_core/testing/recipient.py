@@ -116,22 +116,28 @@ class LocalRecipient:
 
     def start(self) -> None:
         """Begin to listen."""
-        self._loop = asyncio.new_event_loop()
-        self._server = self._loop.run_until_complete(
-            asyncio.start_server(
-                self._serve,
-                self._host,
-                self._port,
-                ssl=self._ssl_context,
-                limit=LINE_LIMIT,
-                backlog=1024,
-            )
-        )
+        loop = asyncio.new_event_loop()
+        try:
+            self._server = loop.run_until_complete(self._listen())
+        except OSError:
+            loop.close()
+            raise
+        self._loop = loop
         self._port = self._server.sockets[0].getsockname()[1]
         self._thread = threading.Thread(
-            target=self._loop.run_forever, name="thorn-recipient", daemon=True
+            target=loop.run_forever, name="thorn-recipient", daemon=True
         )
         self._thread.start()
+
+    async def _listen(self) -> asyncio.Server:
+        return await asyncio.start_server(
+            self._serve,
+            self._host,
+            self._port,
+            ssl=self._ssl_context,
+            limit=LINE_LIMIT,
+            backlog=1024,
+        )
 
     def stop(self) -> None:
         """Close every connection, and stop listening; calling it twice is fine."""

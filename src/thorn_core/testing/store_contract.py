@@ -542,7 +542,7 @@ class StoreContract:
         mine, other = make_subscription(1), make_subscription(2)
         self.deliver(store, make_message(1), mine)
         (claim,) = self.claim(store)
-        pause = {"due_at": later(5), "pause_until": later(30)}
+        pause: dict[str, Any] = {"due_at": later(5), "pause_until": later(30)}
         store.settle([self.settlement(claim, PENDING, status=429, **pause)])
         self.deliver(store, make_message(2), mine, other)
         assert [c.delivery.recipient for c in self.claim(store, now=later(10))] == [

@@ -241,7 +241,7 @@ class TransportContract:
     def test_a_refused_connection_is_an_error(self) -> None:
         with LocalRecipient() as gone:
             url = gone.url
-        with pytest.raises(TransportError, match="no connection to 127.0.0.1:"):
+        with pytest.raises(TransportError, match=r"no connection to 127\.0\.0\.1:"):
             self.send(self.request(url))
 
     def test_a_name_that_is_unknown_is_an_error(self) -> None:

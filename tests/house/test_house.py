@@ -1,0 +1,117 @@
+"""The house itself: which room imports which, and what belongs together."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+import thorn_core
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = ROOT / "src" / "thorn_core"
+# From the top down: a room imports from those below it only. `errors` is at the very bottom.
+ROOMS = [
+    *("cli", "api", "portal"),
+    *("testing", "receiver"),
+    *("app", "process", "sending", "models", "events", "buffering", "dispatchers"),
+    *("worker", "subscriptions", "delivery"),
+    *("plugins", "hookspecs", "stores", "transports", "unit_of_work", "signals"),
+    *("settings", "values", "codecs", "signatures", "recipients"),
+    *("filters", "patterns", "retries", "errors"),
+]
+EXTRAS = {
+    "aiohttp": {"transports"},
+    "yarl": set(),
+    "uvloop": {"worker"},
+    "click": {"cli"},
+    "rich": {"cli"},
+    "cryptography": {"signatures"},
+    "jsonschema": {"events"},
+    "pytest": {"testing"},
+    "trustme": set(),
+}
+# Imported at module level, because the whole file is for it.
+WHOLE_FILES = {"transports/aiohttp.py", *(f"cli/{p.name}" for p in (SOURCE / "cli").glob("*.py"))}
+
+
+def room_of(path):
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imports(tree):
+    """Imported module and whether at module level, those for type checkers left out."""
+
+    def walk(node, top):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+                continue
+            if isinstance(child, ast.Import):
+                yield from ((alias.name, top) for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                if child.module == "thorn_core":
+                    yield from ((f"thorn_core.{alias.name}", top) for alias in child.names)
+                else:
+                    yield child.module, top
+            else:
+                inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
+                yield from walk(child, top and not inside)
+
+    return list(walk(tree, True))
+
+
+FILES = sorted(path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_a_room_imports_from_those_below_it_only(path):
+    room = room_of(path)
+    assert room in ROOMS
+    for module, _ in imports(ast.parse(path.read_text("utf-8"))):
+        parts = module.split(".")
+        if parts[0] == "thorn_core" and len(parts) > 1 and parts[1] != room:
+            assert ROOMS.index(parts[1]) > ROOMS.index(room), module
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_extras_are_imported_where_they_are_needed_and_when(path):
+    for module, top in imports(ast.parse(path.read_text("utf-8"))):
+        name = module.split(".")[0]
+        if name in EXTRAS:
+            assert room_of(path) in EXTRAS[name]
+            whole = str(path.relative_to(SOURCE)) in WHOLE_FILES or name == "pytest"
+            assert whole or not top, f"{module} is imported with the module"
+
+
+def test_the_version_is_the_same_everywhere():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert project["version"] == thorn_core.__version__ == version("thorn-core")
+    assert thorn_core.__version__ in (ROOT / "CHANGELOG.md").read_text("utf-8")
+
+
+def test_every_public_name_is_there_and_has_a_docstring():
+    assert sorted(thorn_core.__all__) == sorted(set(thorn_core.__all__))
+    for name in thorn_core.__all__:
+        assert getattr(thorn_core, name).__doc__, name
+
+
+def test_the_package_is_marked_as_typed():
+    assert (SOURCE / "py.typed").exists()
+
+
+def test_rooms_stay_small():
+    # The contracts are lists of tests; they grow with what is promised.
+    for path in FILES:
+        if not path.name.endswith("_contract.py"):
+            assert len(path.read_text("utf-8").splitlines()) <= 700, path
+
+
+def test_the_readme_begins_with_the_two_commands():
+    readme = (ROOT / "README.md").read_text("utf-8")
+    first, second = re.findall(r"```console\n(.*?)\n(.*?)\n```", readme)[0]
+    assert first.endswith(".venv/bin/nox -s demo")
+    assert second == ".venv/bin/nox -s tests"
