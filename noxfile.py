@@ -108,7 +108,8 @@ def types(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Run the docstrings' examples and the guides' snippets, and check the links."""
     session.install(EXTRAS, *group("test"))
-    session.run("pytest", "-q", "--doctest-modules", "src/thorn_core", "tests/docs")
+    session.run("pytest", "-q", "--doctest-modules", "--pyargs", "thorn_core")
+    session.run("pytest", "-q", "tests/docs")
 
 
 @nox.session(python=next(iter(FOUND.values())))

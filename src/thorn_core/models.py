@@ -405,8 +405,7 @@ def webhook_model(model: M | None = None, /, **options: Any) -> M | Callable[[M]
 
     Example:
         >>> from thorn_core import Thorn, signals
-        >>> app = Thorn(dispatcher="outbox")
-        >>> app.make_default()
+        >>> app = Thorn(dispatcher="outbox").make_default()
         >>> @webhook_model
         ... class Article:
         ...     class webhooks:

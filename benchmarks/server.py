@@ -1,0 +1,33 @@
+"""The server that the benchmarks send to: server.c, compiled and running."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("server.c")
+
+
+@contextlib.contextmanager
+def running(addresses: int = 1) -> Iterator[int]:
+    """Compile the server, start it on 127.0.0.1 … 127.0.0.`addresses`, and give its port."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        sys.exit("the benchmarks need a C compiler (cc), for the server that they send to")
+    with tempfile.TemporaryDirectory() as directory:
+        program = Path(directory, "server")
+        subprocess.run([compiler, "-O2", "-o", str(program), str(SOURCE)], check=True)
+        process = subprocess.Popen(
+            [str(program), "0", str(addresses)], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        try:
+            yield int(process.stdout.readline())
+        finally:
+            process.kill()
+            process.wait()
