@@ -151,10 +151,16 @@ class LocalRecipient:
         loop.close()
 
     async def _finish(self) -> None:
+        # Accept no more; but what has been accepted must get going before it can be ended, and a
+        # server that closes meanwhile would leave it open.
+        for listening in self._server.sockets:
+            asyncio.get_running_loop().remove_reader(listening.fileno())
+        await _rounds()
         self._server.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await _rounds()
 
     @property
     def url(self) -> str:
@@ -318,6 +324,11 @@ class LocalRecipient:
         except ThornError as error:
             return attrs.evolve(request, verified=False, error=str(error))
         return attrs.evolve(request, verified=True, message=message)
+
+
+async def _rounds() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 @attrs.frozen

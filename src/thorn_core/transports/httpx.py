@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ssl
 from collections import OrderedDict
+from functools import lru_cache
 from time import monotonic
 from typing import Any
 
@@ -122,7 +123,7 @@ class HttpxTransport:
             extensions["sni_hostname"] = url.host
         made = httpx.Request(
             request.method,
-            lane.authority + url.path,
+            _url(lane.authority, url.path),
             headers=headers,
             content=request.body,
             extensions=extensions,
@@ -194,6 +195,11 @@ class HttpxTransport:
             self._sweeper = None
         while self._idle:
             await self._drop(next(iter(self._idle)))
+
+
+@lru_cache(maxsize=4096)
+def _url(authority: str, path: str) -> httpx.URL:
+    return httpx.URL(authority + path)
 
 
 class _Stale(Exception):  # noqa: N818 - never leaves this file

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 from datetime import datetime, timedelta
@@ -40,6 +39,7 @@ from thorn_core.values import (
     Subscription,
     new_id,
 )
+from thorn_core.worker.deadlines import Deadlines
 from thorn_core.worker.load import Load
 from thorn_core.worker.wiring import Wiring
 
@@ -69,6 +69,7 @@ class Attempts:
         self._settings = wiring.settings
         self._transport = transport
         self._load = load
+        self._deadlines = Deadlines()
         self._bodies: dict[tuple[str, str], bytes] = {}
         self._next_slot: dict[str, datetime] = {}
         # The validators are kept, so that their identity stays theirs.
@@ -97,8 +98,9 @@ class Attempts:
         response, error, timed_out = None, None, False
         try:
             request = self._request(message, delivery, subscription, at)
-            async with asyncio.timeout(message.timeout or settings.event_timeout):
-                response = await self._send(request)
+            response = await self._deadlines.within(
+                message.timeout or settings.event_timeout, self._send(request)
+            )
         except SecurityError as refusal:
             return _discarded(claim, str(refusal), at)
         except (TimeoutError, TransportTimeout) as expiry:

@@ -175,6 +175,7 @@ class Worker:
                     "the store failed; %d deliveries wait for their leases to end", len(unused)
                 )
         self._held.clear()
+        self._lanes.clear()
         if self._transport is not None:
             await self._transport.close()
         if self._executor is not None:
@@ -329,9 +330,7 @@ class Worker:
             self._held[claim.delivery.id] = claim
         self._ready.extend(claims)
         for _ in range(len(self._ready)):
-            lane = self._loop.create_task(self._work())
-            self._lanes.add(lane)
-            lane.add_done_callback(self._lanes.discard)
+            self._lanes.add(self._loop.create_task(self._work()))
         if self._keeper is None and claims:
             self._keeper = self._loop.create_task(self._keep_leases())
 
@@ -350,12 +349,25 @@ class Worker:
     async def _work(self) -> None:
         """A lane: attempts what is ready, one after the other, until nothing is."""
         ready, load = self._ready, self._load
+        lane = asyncio.current_task()
+        assert lane is not None
+        try:
+            await self._work_off(ready, load)
+        finally:
+            self._lanes.discard(lane)
+
+    async def _work_off(self, ready: deque[Claim], load: Load) -> None:
         while ready:
             claim = ready.popleft()
             delivery = claim.delivery
             load.began(delivery.id)
             try:
                 settlement = await self._attempts.deliver(claim)
+            except Exception:
+                # A defect; the delivery is tried again when its lease, renewed no more, is over.
+                logger.exception("delivery %s could not be attempted", delivery.id)
+                self._held.pop(delivery.id, None)
+                continue
             finally:
                 load.ended(delivery.id, delivery.recipient)
                 self._wake.set()
