@@ -9,6 +9,8 @@ import os
 import weakref
 from typing import Any, Protocol
 
+from thorn_core.values import begin_ids
+
 
 class Process(Protocol):
     """What has to be told of exit and fork: an app."""
@@ -54,6 +56,7 @@ def _after_fork() -> None:
     ever freed here, even at exit, they would take the parent's connections with them. So they get
     one reference that is never given back.
     """
+    begin_ids()
     for app in list(_kept):
         inherited = app.after_fork()
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))

@@ -339,22 +339,17 @@ def new_id(prefix: str, at: datetime) -> str:
         >>> a < b, len(a)
         (True, 36)
     """
-    process, token = _process
-    if process != os.getpid():
-        token = _tokenise()
     serial = next(_serials) & 0xFFFFFFFF
-    return f"{prefix}_{int(at.timestamp() * 1000):012x}{token}{serial:08x}"
+    return f"{prefix}_{int(at.timestamp() * 1000):012x}{_process}{serial:08x}"
 
 
-def _tokenise() -> str:
-    """Draw the random digits of this process; again in a forked child."""
-    global _process
-    token = os.urandom(6).hex()
-    _process = (os.getpid(), token)
-    return token
+def begin_ids() -> None:
+    """Draw the random digits of this process; a forked child must, for it counts on alike."""
+    global _process  # what tells the ids of this process from others'
+    _process = os.urandom(6).hex()
 
 
-_process = (0, "")
+_process = os.urandom(6).hex()
 _serials = itertools.count()
 
 

@@ -176,10 +176,9 @@ main_is_over = threading.main_thread().join
 
 def late():
     main_is_over()
-    print(len(asyncio.run(lookup())) > 0)
-
-async def lookup():
-    return await system_resolver("localhost", 80)
+    loop = asyncio.new_event_loop()
+    print(len(loop.run_until_complete(system_resolver("localhost", 80))) > 0)
+    loop.close()
 
 threading.Thread(target=late).start()
 """

@@ -27,7 +27,8 @@ class Deadlines:
         Raises:
             TimeoutError: It took longer, and was cancelled.
         """
-        task = asyncio.current_task()
+        # Given the loop, it needn't be looked for, which asks the system for the process id.
+        task = asyncio.current_task(self._loop)
         assert task is not None
         self._by_task[task] = self._loop.time() + seconds
         if self._timer is None:

@@ -349,7 +349,7 @@ class Worker:
     async def _work(self) -> None:
         """A lane: attempts what is ready, one after the other, until nothing is."""
         ready, load = self._ready, self._load
-        lane = asyncio.current_task()
+        lane = asyncio.current_task(self._loop)
         assert lane is not None
         try:
             await self._work_off(ready, load)
