@@ -102,7 +102,7 @@ class TestMemoryStore(StoreContract):
             self.deliver(store, make_message(number), make_subscription(number))
         store.settle([self.settlement(claim) for claim in self.claim(store)])
         assert not self.claim(store)
-        assert not store._lines
+        assert not store._turns._lines
 
     def test_deliveries_claimed_by_message_leave_no_trace_in_the_queues(self):
         store = MemoryStore(history=10)
@@ -114,9 +114,9 @@ class TestMemoryStore(StoreContract):
             claims = self.claim(store, message_ids=[message.id])
             store.settle([self.settlement(claim) for claim in claims])
         queues = [store._unrouted, store._message_leases, store._leases]
-        queues += [line.waiting for line in store._lines.values()]
+        queues += [line.waiting for line in store._turns._lines.values()]
         assert max(len(queue._entries) for queue in queues) <= 130
-        assert len(store._later) <= 2
+        assert len(store._turns._later) <= 2
 
 
 def test_a_queue_forgets_what_no_longer_holds():

@@ -789,3 +789,13 @@ def test_a_defect_costs_one_delivery_its_lease_and_no_more(recipient, clock, mon
         clock.forward(61)
         app.worker().drain()
         assert all(receipts)
+
+
+def test_the_owner_is_told_of_a_disabled_subscription_without_any_worker(recipient):
+    with LocalRecipient() as gone, Thorn(settings=settings()) as app:
+        gone.answer(status=410)
+        app.subscribe("article.*", gone.url, owner="42")
+        app.subscribe("thorn.*", recipient.url, owner="42")
+        app.send("article.created")
+        (told,) = recipient.wait_for(1, timeout=WAIT)
+        assert told.json["event"] == "thorn.subscription.disabled"

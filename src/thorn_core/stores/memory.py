@@ -7,7 +7,7 @@ import math
 import threading
 from bisect import bisect_right
 from collections import OrderedDict, deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import count, islice
 
@@ -17,7 +17,17 @@ from thorn_core.errors import ConfigurationError, NotFoundError, StoreError
 from thorn_core.patterns import matches
 from thorn_core.stores.base import DeliveryQuery
 from thorn_core.stores.queue import TimeQueue
+from thorn_core.stores.records import (
+    IN_FLIGHT,
+    PENDING,
+    DeliveryRecord,
+    MessageRecord,
+    is_being_routed,
+    is_leased,
+    is_unrouted,
+)
 from thorn_core.stores.subscription_index import SubscriptionIndex
+from thorn_core.stores.turns import Turns
 from thorn_core.unit_of_work import UnitOfWork
 from thorn_core.values import (
     Attempt,
@@ -30,80 +40,8 @@ from thorn_core.values import (
     Subscription,
 )
 
-PENDING, IN_FLIGHT = DeliveryState.PENDING, DeliveryState.IN_FLIGHT
 PERCENTILES = (50, 95, 99)
 BUSIEST = 20
-
-
-@attrs.define(eq=False, slots=True)
-class _Message:
-    """A message, and how far it has come."""
-
-    message: Message
-    serial: int
-    routed: bool = False
-    leased_until: datetime | None = None
-    deliveries: list[str] = attrs.field(factory=list)
-
-
-@attrs.define(eq=False, slots=True)
-class _Delivery:
-    """A delivery as it changes; the frozen value is made when it is asked for."""
-
-    made: Delivery
-    serial: int
-    state: DeliveryState
-    due_at: datetime
-    attempt_count: int = 0
-    attempts_before: int = 0
-    settled_at: datetime | None = None
-    reason: str | None = None
-    token: str | None = None
-    leased_until: datetime | None = None
-    attempts: list[Attempt] = attrs.field(factory=list)
-
-    def value(self) -> Delivery:
-        made = self.made
-        return Delivery(
-            id=made.id,
-            message_id=made.message_id,
-            subscription_id=made.subscription_id,
-            event=made.event,
-            recipient=made.recipient,
-            state=self.state,
-            attempt_count=self.attempt_count,
-            attempts_before=self.attempts_before,
-            due_at=self.due_at,
-            created_at=made.created_at,
-            settled_at=self.settled_at,
-            reason=self.reason,
-            target=made.target,
-        )
-
-
-def _is_pending(delivery: _Delivery, due_at: datetime) -> bool:
-    return delivery.state is PENDING and delivery.due_at == due_at
-
-
-def _is_leased(delivery: _Delivery, until: datetime) -> bool:
-    return delivery.state is IN_FLIGHT and delivery.leased_until == until
-
-
-def _is_unrouted(kept: _Message, at: datetime) -> bool:
-    return not kept.routed and kept.leased_until is None
-
-
-def _is_being_routed(kept: _Message, until: datetime) -> bool:
-    return not kept.routed and kept.leased_until == until
-
-
-@attrs.define(eq=False, slots=True)
-class _Line:
-    """What waits for one recipient."""
-
-    waiting: TimeQueue[_Delivery] = attrs.field(factory=lambda: TimeQueue(_is_pending))
-    paused_until: datetime | None = None
-    in_turn: bool = False
 
 
 class MemoryStore:
@@ -131,15 +69,13 @@ class MemoryStore:
     def _begin(self) -> None:
         self._lock = threading.Lock()
         self._serial = count()
-        self._messages: dict[str, _Message] = {}
-        self._unrouted = TimeQueue(_is_unrouted)
-        self._message_leases = TimeQueue(_is_being_routed)
-        self._deliveries: dict[str, _Delivery] = {}
+        self._messages: dict[str, MessageRecord] = {}
+        self._unrouted = TimeQueue(is_unrouted)
+        self._message_leases = TimeQueue(is_being_routed)
+        self._deliveries: dict[str, DeliveryRecord] = {}
         self._by_subscription: dict[str, dict[str, None]] = {}
-        self._lines: dict[str, _Line] = {}
-        self._turns: deque[str] = deque()
-        self._later: list[tuple[datetime, str]] = []
-        self._leases = TimeQueue(_is_leased)
+        self._turns = Turns()
+        self._leases = TimeQueue(is_leased)
         self._settled: OrderedDict[str, None] = OrderedDict()
         self._unreached: OrderedDict[str, None] = OrderedDict()
         self._attempted: deque[tuple[datetime, str, float | None]] = deque(maxlen=self._history)
@@ -220,7 +156,7 @@ class MemoryStore:
         with self._lock:
             for message in messages:
                 if message.id not in self._messages:
-                    kept = _Message(message, next(self._serial))
+                    kept = MessageRecord(message, next(self._serial))
                     self._messages[message.id] = kept
                     self._unrouted.push(message.at, kept.serial, kept)
                     self._waiting += 1
@@ -244,7 +180,7 @@ class MemoryStore:
             if ids is not None:
                 for key in islice(ids, limit):
                     named = self._messages.get(key)
-                    if named is not None and _is_unrouted(named, now):
+                    if named is not None and is_unrouted(named, now):
                         claimed.append(self._lease_message(named, now + lease))
                 return claimed
             while len(claimed) < limit and (first := self._unrouted.first()):
@@ -252,7 +188,7 @@ class MemoryStore:
                 claimed.append(self._lease_message(first[1], now + lease))
             return claimed
 
-    def _lease_message(self, kept: _Message, until: datetime) -> Message:
+    def _lease_message(self, kept: MessageRecord, until: datetime) -> Message:
         kept.leased_until = until
         self._message_leases.push(until, kept.serial, kept)
         return kept.message
@@ -265,28 +201,18 @@ class MemoryStore:
                 return
             for made in deliveries:
                 if made.id not in self._deliveries:
-                    delivery = _Delivery(made, next(self._serial), made.state, made.due_at)
+                    delivery = DeliveryRecord(made, next(self._serial), made.state, made.due_at)
                     self._deliveries[made.id] = delivery
                     kept.deliveries.append(made.id)
                     self._by_subscription.setdefault(made.subscription_id, {})[made.id] = None
                     self._waiting += 1
-                    self._queue(delivery)
+                    self._turns.add(delivery)
             if complete and not kept.routed:
                 kept.routed = True
                 self._waiting -= 1
                 if not kept.deliveries:
                     self._unreached[message.id] = None
                     self._trim()
-
-    def _queue(self, delivery: _Delivery) -> None:
-        recipient = delivery.made.recipient
-        line = self._lines.get(recipient)
-        if line is None:
-            line = self._lines[recipient] = _Line()
-        line.waiting.push(delivery.due_at, delivery.serial, delivery)
-        first = line.waiting.first()
-        if not line.in_turn and first is not None and first[1] is delivery:
-            heapq.heappush(self._later, (delivery.due_at, recipient))
 
     def claim(
         self,
@@ -301,61 +227,14 @@ class MemoryStore:
     ) -> Sequence[Claim]:
         """Lease deliveries that are due, recipients taking turns."""
         until = now + lease
-        taken: dict[str, int] = {}
-        claims: list[Claim] = []
         with self._lock:
             self._take_back(now)
-            self._call_up(now)
-            if message_ids is not None:
-                for delivery in self._of_messages(message_ids):
-                    recipient = delivery.made.recipient
-                    if len(claims) >= limit:
-                        break
-                    if delivery.state is not PENDING or delivery.due_at > now:
-                        continue
-                    paused = self._lines[recipient].paused_until
-                    if paused is not None and paused > now:
-                        continue
-                    if taken.get(recipient, 0) + busy.get(recipient, 0) < per_recipient:
-                        taken[recipient] = taken.get(recipient, 0) + 1
-                        claims.append(self._lease(delivery, token, until))
-                return claims
-            full: list[str] = []
-            while self._turns and len(claims) < limit:
-                recipient = self._turns.popleft()
-                line = self._lines[recipient]
-                first = line.waiting.first()
-                ready = self._ready_at(line, first, now)
-                if first is None or ready > now:
-                    line.in_turn = False
-                    if ready > now:
-                        heapq.heappush(self._later, (ready, recipient))
-                    else:
-                        del self._lines[recipient]
-                elif taken.get(recipient, 0) + busy.get(recipient, 0) >= per_recipient:
-                    full.append(recipient)
-                else:
-                    line.waiting.pop()
-                    taken[recipient] = taken.get(recipient, 0) + 1
-                    claims.append(self._lease(first[1], token, until))
-                    self._turns.append(recipient)
-            self._turns.extend(full)
-            return claims
-
-    def _call_up(self, now: datetime) -> None:
-        """Let the recipients whose time has come take turns."""
-        while self._later and self._later[0][0] <= now:
-            recipient = heapq.heappop(self._later)[1]
-            line = self._lines.get(recipient)
-            if line is not None and not line.in_turn:
-                line.in_turn = True
-                self._turns.append(recipient)
-
-    @staticmethod
-    def _ready_at(line: _Line, first: tuple[datetime, _Delivery] | None, now: datetime) -> datetime:
-        """When to look at a line again: now, or when its first is due and no pause is on."""
-        due_at = now if first is None else first[0]
-        return due_at if line.paused_until is None else max(due_at, line.paused_until)
+            self._turns.call_up(now)
+            if message_ids is None:
+                due = self._turns.take(now, limit=limit, per_recipient=per_recipient, busy=busy)
+            else:
+                due = islice(self._due(message_ids, now, per_recipient, busy), limit)
+            return [self._lease(delivery, token, until) for delivery in due]
 
     def _take_back(self, now: datetime) -> None:
         """Make what is leased beyond its time pending again."""
@@ -363,16 +242,32 @@ class MemoryStore:
             delivery = first[1]
             self._leases.pop()
             self._unlease(delivery, PENDING)
-            self._queue(delivery)
+            self._turns.add(delivery)
 
-    def _of_messages(self, message_ids: Iterable[str]) -> Iterable[_Delivery]:
+    def _due(
+        self,
+        message_ids: Iterable[str],
+        now: datetime,
+        per_recipient: int,
+        busy: Mapping[str, int],
+    ) -> Iterator[DeliveryRecord]:
+        """The deliveries of these messages that are due."""
+        taken: dict[str, int] = {}
         for message_id in message_ids:
             kept = self._messages.get(message_id)
-            if kept is not None:
-                for key in kept.deliveries:
-                    yield self._deliveries[key]
+            for key in kept.deliveries if kept is not None else ():
+                delivery = self._deliveries[key]
+                recipient = delivery.made.recipient
+                if (
+                    delivery.state is PENDING
+                    and delivery.due_at <= now
+                    and not self._turns.paused(recipient, now)
+                    and taken.get(recipient, 0) + busy.get(recipient, 0) < per_recipient
+                ):
+                    taken[recipient] = taken.get(recipient, 0) + 1
+                    yield delivery
 
-    def _lease(self, delivery: _Delivery, token: str, until: datetime) -> Claim:
+    def _lease(self, delivery: DeliveryRecord, token: str, until: datetime) -> Claim:
         delivery.state = IN_FLIGHT
         delivery.token = token
         delivery.leased_until = until
@@ -386,11 +281,11 @@ class MemoryStore:
         )
 
     @staticmethod
-    def _unlease(delivery: _Delivery, state: DeliveryState) -> None:
+    def _unlease(delivery: DeliveryRecord, state: DeliveryState) -> None:
         delivery.state = state
         delivery.token = delivery.leased_until = None
 
-    def _held(self, claim: Claim) -> _Delivery | None:
+    def _held(self, claim: Claim) -> DeliveryRecord | None:
         delivery = self._deliveries.get(claim.delivery.id)
         if delivery is None or delivery.state is not IN_FLIGHT or delivery.token != claim.token:
             return None
@@ -412,7 +307,7 @@ class MemoryStore:
                 delivery = self._held(claim)
                 if delivery is not None:
                     self._unlease(delivery, PENDING)
-                    self._queue(delivery)
+                    self._turns.add(delivery)
         self._wake()
 
     def settle(self, settlements: Sequence[Settlement]) -> Sequence[Subscription]:
@@ -431,27 +326,22 @@ class MemoryStore:
             self._trim()
         return disabled
 
-    def _record(self, delivery: _Delivery, attempt: Attempt | None) -> None:
+    def _record(self, delivery: DeliveryRecord, attempt: Attempt | None) -> None:
         if attempt is not None:
             delivery.attempts.append(attempt)
             delivery.attempt_count += 1
             latency = None if attempt.status is None else attempt.duration
             self._attempted.append((attempt.at, delivery.made.recipient, latency))
 
-    def _apply(self, delivery: _Delivery, settlement: Settlement) -> None:
+    def _apply(self, delivery: DeliveryRecord, settlement: Settlement) -> None:
         outcome = settlement.outcome
         self._unlease(delivery, outcome.state)
         delivery.reason = outcome.reason
         if outcome.pause_until is not None:
-            recipient = delivery.made.recipient
-            line = self._lines.setdefault(recipient, _Line())
-            line.paused_until = max(line.paused_until or outcome.pause_until, outcome.pause_until)
-            if not line.in_turn:
-                # So that the line is looked at, and forgotten, when the pause is over.
-                heapq.heappush(self._later, (line.paused_until, recipient))
+            self._turns.pause(delivery.made.recipient, outcome.pause_until)
         if outcome.state is PENDING:
             delivery.due_at = outcome.due_at or settlement.at
-            self._queue(delivery)
+            self._turns.add(delivery)
         else:
             delivery.settled_at = settlement.at
             self._waiting -= 1
@@ -501,9 +391,8 @@ class MemoryStore:
         with self._lock:
             firsts = (self._leases.first(), self._message_leases.first())
             times = [first[0] for first in firsts if first is not None]
-            if self._later:
-                times.append(self._later[0][0])
-            return min(times, default=None)
+            later = self._turns.next_time()
+            return min([*times, *([later] if later is not None else [])], default=None)
 
     def on_work(self, wake: Callable[[], None]) -> Callable[[], None]:
         """Call `wake` whenever there may be something new to claim."""
@@ -538,7 +427,9 @@ class MemoryStore:
         with self._lock:
             return [delivery.value() for delivery in self._found(query, after, limit)]
 
-    def _found(self, query: DeliveryQuery, after: str | None, limit: int) -> Sequence[_Delivery]:
+    def _found(
+        self, query: DeliveryQuery, after: str | None, limit: int
+    ) -> Sequence[DeliveryRecord]:
         ids: Iterable[str]
         if query.ids is not None:
             ids = [key for key in dict.fromkeys(query.ids) if key in self._deliveries]
@@ -586,7 +477,7 @@ class MemoryStore:
                 delivery.settled_at = delivery.reason = None
                 del self._settled[delivery.made.id]
                 self._waiting += 1
-                self._queue(delivery)
+                self._turns.add(delivery)
                 replayed.append(delivery.value())
         self._wake()
         return replayed
@@ -639,7 +530,7 @@ class MemoryStore:
         """There is nothing to let go of: history can still be read."""
 
 
-def _meets(delivery: _Delivery, query: DeliveryQuery) -> bool:
+def _meets(delivery: DeliveryRecord, query: DeliveryQuery) -> bool:
     made = delivery.made
     return (
         (query.states is None or delivery.state in query.states)

@@ -63,6 +63,7 @@ class Worker:
         self._lanes: set[asyncio.Task[None]] = set()
         self._settler: asyncio.Task[None] | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._notices: set[asyncio.Task[int]] = set()
 
     # -- running it
 
@@ -164,8 +165,9 @@ class Worker:
             await asyncio.wait(self._lanes)
         if self._settler is not None:
             await self._settler
-        if self._keeper is not None:
-            self._keeper.cancel()
+        for task in (self._keeper, *self._notices):
+            if task is not None:
+                task.cancel()
         unused = list(self._held.values())
         if unused:
             try:
@@ -176,6 +178,9 @@ class Worker:
                 )
         self._held.clear()
         self._lanes.clear()
+        self._unsettled.clear()
+        # Whoever waits in `adrain` sees that it's over.
+        self._progress.set()
         if self._transport is not None:
             await self._transport.close()
         if self._executor is not None:
@@ -387,7 +392,7 @@ class Worker:
                 disabled = await self._io(self._store.settle, batch)
             except Exception:
                 logger.exception("the store failed to settle; trying again in %.1f s", delay)
-                if self._stopping and delay > self._settings.grace_period:
+                if self._stopping:
                     break
                 await asyncio.sleep(delay)
                 delay = min(2 * delay, 30.0)
@@ -412,6 +417,12 @@ class Worker:
             await self._io(self._store.publish, messages, within=IMMEDIATE)
         except Exception:
             logger.exception("the owners of %d subscriptions can't be told", len(disabled))
+            return
+        # Nobody else may be there to deliver them: with `inline`, each send sees to its own.
+        assert self._loop is not None
+        notice = self._loop.create_task(self.adrain([message.id for message in messages]))
+        self._notices.add(notice)
+        notice.add_done_callback(self._notices.discard)
 
     def _tell(self, settlement: Settlement) -> None:
         wiring = self._wiring
