@@ -54,16 +54,21 @@ def interpreter(version: str) -> str | None:
 FOUND = {version: path for version in SUPPORTED if (path := interpreter(version))}
 if not FOUND:
     FOUND = {f"{sys.version_info[0]}.{sys.version_info[1]}": sys.executable}
+PYTHONS = list(FOUND)
+# By name, nox and uv then find just these.
+os.environ["PATH"] = os.pathsep.join(
+    [*(str(Path(path).parent) for path in FOUND.values()), os.environ["PATH"]]
+)
 
 
-@nox.session(python=list(FOUND.values()))
+@nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """Every test, on each Python that is found; on the first with coverage."""
     session.install(EXTRAS, *group("test"))
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
-    if session.python != next(iter(FOUND.values())):
+    if session.python != PYTHONS[0]:
         session.run("pytest", "-n", "2", "-q")
         return
     session.run("coverage", "erase")
@@ -75,14 +80,14 @@ def tests(session: nox.Session) -> None:
     session.run("coverage", "report")
 
 
-@nox.session(python=next(iter(FOUND.values())))
+@nox.session(python=PYTHONS[0])
 def minimal(session: nox.Session) -> None:
     """The core without any extra."""
     session.install(".", "pytest>=8.2")
     session.run("pytest", "-q", "tests/minimal")
 
 
-@nox.session(python=next(iter(FOUND.values())))
+@nox.session(python=PYTHONS[0])
 def lint(session: nox.Session) -> None:
     """Format and lint."""
     session.install(*group("lint"))
@@ -90,7 +95,7 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
 
 
-@nox.session(python=next(iter(FOUND.values())))
+@nox.session(python=PYTHONS[0])
 def types(session: nox.Session) -> None:
     """Types: the source, and the snippets of the README and the guides."""
     session.install(EXTRAS, *group("types"))
@@ -104,7 +109,7 @@ def types(session: nox.Session) -> None:
         session.run("mypy", "--strict", snippet, silent=True)
 
 
-@nox.session(python=next(iter(FOUND.values())))
+@nox.session(python=PYTHONS[0])
 def docs(session: nox.Session) -> None:
     """Run the docstrings' examples and the guides' snippets, and check the links."""
     session.install(EXTRAS, *group("test"))
@@ -112,14 +117,14 @@ def docs(session: nox.Session) -> None:
     session.run("pytest", "-q", "tests/docs")
 
 
-@nox.session(python=next(iter(FOUND.values())))
+@nox.session(python=PYTHONS[0])
 def demo(session: nox.Session) -> None:
     """See it at work."""
     session.install(".[cli,fast]")
     session.run("thorn", "demo", *session.posargs)
 
 
-@nox.session(python=next(iter(FOUND.values())))
+@nox.session(python=PYTHONS[0])
 def bench(session: nox.Session) -> None:
     """Measure, as ratios against a named peer in the same run."""
     session.install(EXTRAS)
