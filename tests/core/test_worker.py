@@ -22,7 +22,7 @@ from thorn_core import (
     TransportError,
     signals,
 )
-from thorn_core.recipients import allow_cidr_network, ensure_port
+from thorn_core.recipients import allow_cidr_network, block_internal_ips, ensure_port
 from thorn_core.testing import LocalRecipient
 
 LOCAL = {"recipient_validators": [allow_cidr_network("127.0.0.0/8")]}
@@ -799,3 +799,66 @@ def test_the_owner_is_told_of_a_disabled_subscription_without_any_worker(recipie
         app.send("article.created")
         (told,) = recipient.wait_for(1, timeout=WAIT)
         assert told.json["event"] == "thorn.subscription.disabled"
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://10.0.0.1/",
+        "http://169.254.169.254/latest/meta-data/",
+        "http://[::1]/",
+        "http://localhost:1/",
+        "//192.168.0.1/",
+    ],
+)
+def test_a_redirect_into_the_internal_network_is_refused(clock, recipient, location):
+    guarded = Settings(
+        recipient_validators=[allow_cidr_network("127.0.0.1/32"), block_internal_ips()],
+        allow_redirects=True,
+        signatures=("standard-webhooks",),
+    )
+    if "localhost" in location:
+        guarded = guarded.evolve(
+            recipient_validators=[*guarded.recipient_validators, ensure_port(port_of(recipient))]
+        )
+    with Thorn(dispatcher="outbox", settings=guarded, clock=clock) as app:
+        recipient.answer(status=307, headers={"Location": location})
+        app.subscribe("*", recipient.url)
+        receipt = app.send("a.b")
+        app.worker().drain()
+        (delivery,) = receipt.deliveries
+        assert delivery.state is DeliveryState.DISCARDED
+        assert delivery.reason.startswith("The recipient")
+        assert len(recipient.received) == 1
+
+
+def port_of(recipient):
+    return int(recipient.url.rstrip("/").rpartition(":")[2])
+
+
+@pytest.mark.parametrize(
+    "fault", ["hang", "trickle", "endless_headers", "huge", "reset", "garbage"]
+)
+def test_a_recipient_that_misbehaves_costs_its_timeout_and_8_kib_and_nobody_else(fault):
+    with (
+        LocalRecipient() as bad,
+        LocalRecipient() as good,
+        Thorn(dispatcher="background", settings=settings(event_timeout=0.5)) as app,
+    ):
+        getattr(bad, fault)()
+        app.subscribe("*", bad.url)
+        app.subscribe("*", good.url)
+        receipts = [app.send("a.b", {"n": n}) for n in range(5)]
+        good.wait_for(5, timeout=WAIT)
+
+        def tried():
+            return all(d.attempt_count for r in receipts for d in r.deliveries) and all(
+                len(r.deliveries) == 2 for r in receipts
+            )
+
+        assert app.wait_until(tried, WAIT)
+        for receipt in receipts:
+            for delivery in receipt.deliveries:
+                (attempt,) = app.attempts(delivery.id)
+                assert attempt.duration < 2
+                assert len(attempt.body) <= 8192
