@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 
 import pytest
 
-from thorn_core import DeliveryState, Settings, Thorn
-from thorn_core.cli import demo as demo_module
-from thorn_core.cli.demo import run_demo, three_recipients
+from thorn_core import DeliveryState, SecurityError, Settings, Thorn
+from thorn_core.cli.common import plain
 from thorn_core.cli.group import run
-from thorn_core.recipients import allow_cidr_network
-from thorn_core.signatures import new_secret
+from thorn_core.cli.send import _app_for
+from thorn_core.recipients import allow_cidr_network, check_address
+from thorn_core.signatures import SCHEMES, new_secret
 from thorn_core.testing import LocalRecipient
 
 COMMAND = [sys.executable, "-m", "thorn_core.cli"]
@@ -56,51 +57,6 @@ def lines(text):
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_the_demo_goes_as_it_must(capfd):
-    assert run(["demo"]) == 0
-    out = capfd.readouterr().out
-    assert "allow_cidr_network('127.0.0.0/8')" in out
-    assert "503, 503, 200" in out
-    assert "✗" not in out
-    assert "All went as it must." in out
-
-
-def test_the_demo_in_json(capfd):
-    assert run(["demo", "--json"]) == 0
-    *rows, checks = lines(capfd.readouterr().out)
-    assert len(rows) == 7
-    assert all(checks["checks"].values())
-
-
-def test_the_demo_says_what_did_not_go_as_it_must(capfd, monkeypatch):
-    with three_recipients() as recipients:
-        recipients.healthy.answer(status=500, times=1)
-        report = run_demo(recipients)
-    failed = [check for check, held in report.checks.items() if not held]
-    assert "the healthy one got all five, each at the first attempt" in failed
-    assert not report.good
-    monkeypatch.setattr(demo_module, "run_demo", lambda recipients: report)
-    assert run(["demo"]) == 1
-    assert "✗ the healthy one" in capfd.readouterr().out
-
-
-def test_the_demo_sees_a_signature_that_is_wrong(monkeypatch):
-    monkeypatch.setattr("thorn_core.signatures._base64_hmac", lambda key, signed, digest: "x" * 44)
-    monkeypatch.setattr(
-        demo_module.receiver, "verify", _raising(demo_module.ThornError("no signature"))
-    )
-    with three_recipients() as recipients:
-        report = run_demo(recipients)
-    assert report.checks["every signature verifies (0 requests)"] is False
-
-
-def _raising(error):
-    def function(*args, **kwargs):
-        raise error
-
-    return function
-
-
 def test_send_delivers_to_one_url(capfd, recipient):
     secret = new_secret()
     recipient.secret = secret
@@ -124,8 +80,66 @@ def test_send_fails_where_the_recipient_does(capfd, recipient):
 
 def test_send_refuses_this_machine_unless_it_is_allowed(capfd, recipient):
     assert run(["send", "a.b", "--url", recipient.url]) == 2
-    assert "Error:" in capfd.readouterr().err
+    err = capfd.readouterr().err
+    assert "Error: The recipient URL" in err
+    assert "--allow-local" in err
     assert recipient.connections == 0
+
+
+def test_allowing_what_is_local_allows_nothing_else():
+    with _app_for("http://127.0.0.1:8000/", None, allow_local=True) as app:
+        validators = app.settings.recipient_validators
+    for allowed in ("127.0.0.1", "::1", "10.1.2.3", "192.168.1.1", "fd00::1", "8.8.8.8"):
+        check_address(allowed, validators)
+    for refused in ("169.254.169.254", "fe80::1", "100.64.0.1", "0.0.0.0", "224.0.0.1"):
+        with pytest.raises(SecurityError):
+            check_address(refused, validators)
+
+
+def test_allowing_what_is_local_keeps_the_rules_of_the_environment(monkeypatch, capfd):
+    rules = '["block_internal_ips", ["ensure_protocol", "https"], ["ensure_port", 443]]'
+    monkeypatch.setenv("THORN_RECIPIENT_VALIDATORS", rules)
+    assert run(["send", "a.b", "--url", "http://127.0.0.1:8000/", "--allow-local"]) == 2
+    err = capfd.readouterr().err
+    assert "https" in err
+    assert "--allow-local lets" not in err
+
+
+def test_a_refusal_at_the_connection_tells_the_way_out(capfd, monkeypatch):
+    """A name says only when it is resolved where it leads."""
+    from thorn_core.plugins import Plugins
+    from thorn_core.transports.httpx import HttpxTransport
+
+    async def resolver(host, port):
+        return ["127.0.0.1"]
+
+    monkeypatch.setattr(
+        Plugins, "transport", lambda self, settings: HttpxTransport(resolver=resolver)
+    )
+    assert run(["send", "a.b", "--url", "http://name.example/"]) == 1
+    told = capfd.readouterr()
+    assert "discarded" in told.out
+    assert "--allow-local" in told.err
+
+
+def test_an_answer_can_not_steer_the_terminal(capfd, recipient):
+    recipient.answer(body=b"[/x] [bold]hi[/] \x1b[31mred\x1b]0;title\x07 \xc2\x9b2J")
+    assert run(["send", "a.b", "--url", recipient.url, "--allow-local"]) == 0
+    out = capfd.readouterr().out
+    assert "[/x] [bold]hi[/]" in out.replace("\n", " ")
+    assert not {"\x1b", "\x07", "\x9b"} & set(out)
+
+
+@pytest.mark.parametrize(
+    "steering", ["\x1b[2J", "\x9b2J", "\r", "\u202e", "\ud800", "\x08", "\x00"]
+)
+def test_what_steers_a_terminal_is_replaced(steering):
+    assert plain(f"a{steering}b").plain == f"a\N{REPLACEMENT CHARACTER}{steering[1:]}b"
+
+
+def test_text_stays_as_it_is():
+    assert plain("naïve 文 [bold]\nline").plain == "naïve 文 [bold]\nline"
+    assert plain(None).plain == ""
 
 
 def test_data_comes_from_a_file_or_standard_input(tmp_path, recipient, monkeypatch, capfd):
@@ -146,12 +160,28 @@ def test_data_comes_from_a_file_or_standard_input(tmp_path, recipient, monkeypat
         (["send", "a.b", "@nowhere.json", "--url", "https://e.com/"], "can't be read"),
         (["send", "a..b", "--url", "https://e.com/"], "empty word"),
         (["send", "a.b"], "needs to know your app"),
+        (["send", "a.b"], "--url https://"),
+        (["send", "a.b", "--allow-local"], "go with --url"),
+        (["send", "a.b", "--secret", "whsec_"], "go with --url"),
+        (["send", "a.b", "[" * 200_000, "--url", "https://e.com/"], "DATA is no JSON"),
+        (["send", "a.b", "--wait", "nan", "--url", "https://e.com/"], "not a number"),
+        (["send", "a.b", "--wait", "-1", "--url", "https://e.com/"], "not in the range"),
+        (["send", "a.b", "--secret", "short", "--url", "https://e.com/"], "8 characters"),
+        (["listen", "--port", "99999"], "not in the range"),
+        (["listen", "--status", "99"], "not in the range"),
+        (["listen", "--secret", "short"], "8 characters"),
+        (["stats", "--hours", "nan"], "not a number"),
+        (["stats", "--hours", "0"], "not in the range"),
         (["subscriptions"], "thorn --app module:attribute"),
         (["--app", "shop", "stats"], "write module:attribute"),
         (["--app", "no_such_module:app", "stats"], "No module named 'no_such_module'"),
         (["--app", "json:app", "stats"], "has no 'app'"),
         (["--app", "json:dumps.__name__", "stats"], "no Thorn app"),
+        (["--app", "json:dumps", "stats"], "can't be called without arguments"),
         (["replay", "--since", "yesterday"], "no time"),
+        (["replay", "--since", "99999999999d"], "no time"),
+        (["replay", "--since", "²h"], "no time"),
+        (["replay", "--since", ""], "no time"),
         (["nonsense"], "No such command"),
     ],
 )
@@ -160,6 +190,12 @@ def test_a_mistake_is_told_in_one_line(arguments, message, capfd):
     err = capfd.readouterr().err
     assert message in err.replace("\n", " ")
     assert "Traceback" not in err
+
+
+def test_a_file_that_is_no_text_is_told(tmp_path, capfd):
+    (tmp_path / "data.json").write_bytes(b"\xff\xfe\xfa{}")
+    assert run(["send", "a.b", f"@{tmp_path / 'data.json'}", "--url", "https://e.com/"]) == 2
+    assert "DATA is no JSON" in capfd.readouterr().err
 
 
 def test_the_users_app_is_asked(shop, capfd, recipient):
@@ -199,13 +235,49 @@ def test_replaying(capfd, recipient, monkeypatch):
     recipient.answer(status=200)
     monkeypatch.setattr("thorn_core.cli.history.find_app", lambda path: _Open(app))
     assert run(["replay", ids[0]]) == 0
-    assert "1 deliveries are pending again." in capfd.readouterr().out
+    assert capfd.readouterr() == ("Replayed 1 delivery.\n", "")
     assert run(["replay", "--state", "exhausted", "--json"]) == 0
     assert lines(capfd.readouterr().out) == [{"replayed": 1}]
     assert run(["replay", "--since", "1d"]) == 1
     assert run(["replay"]) == 2
+    assert "give ids of deliveries" in capfd.readouterr().err.replace("\n", " ")
     assert all(d.state is DeliveryState.DELIVERED for d in app.deliveries())
     app.close()
+
+
+def test_replaying_by_criteria_takes_what_failed_in_steps(capfd, recipient, monkeypatch):
+    monkeypatch.setattr("thorn_core.cli.history.STEP", 2)
+    settings = Settings(recipient_validators=[allow_cidr_network("127.0.0.0/8")], retry=False)
+    with Thorn(settings=settings) as app:
+        app.subscribe("*", recipient.url)
+        app.send("a.b")
+        recipient.answer(status=500)
+        for _ in range(5):
+            app.send("a.b")
+        app.send("c.d")
+        recipient.answer(status=200)
+        recipient.clear()
+        monkeypatch.setattr("thorn_core.cli.history.find_app", lambda path: _Open(app))
+        assert run(["replay", "--event", "a.*"]) == 0
+        assert capfd.readouterr().out == "Replayed 5 deliveries.\n"
+        # What was delivered stays so, and the other event waits.
+        assert len(recipient.received) == 5
+        assert [d.event for d in app.deliveries(state="exhausted")] == ["c.d"]
+        assert run(["replay", "--event", "a.*", "--state", "delivered"]) == 0
+        assert capfd.readouterr().out == "Replayed 6 deliveries.\n"
+
+
+def test_a_disabled_subscription_says_so(capfd, recipient, monkeypatch):
+    settings = Settings(recipient_validators=[allow_cidr_network("127.0.0.0/8")])
+    with Thorn(settings=settings) as app:
+        one, other = (app.subscribe(e, recipient.url) for e in ("a.b", "c.d"))
+        app.update_subscription(one.id, enabled=False)
+        app.update_subscription(other.id, enabled=False, disabled_reason="[red]asked for")
+        monkeypatch.setattr("thorn_core.cli.history.find_app", lambda path: _Open(app))
+        assert run(["subscriptions"]) == 0
+    first, second = capfd.readouterr().out.splitlines()[1:3]
+    assert first.split()[-1] == "no"
+    assert "no: [red]asked" in second
 
 
 class _Open:
@@ -245,6 +317,48 @@ def test_listen_shows_what_send_sends():
     assert "a.b ✓ verified" in out
     assert "a.c ✗ no signature of this body matches" in out
     assert '"n": 1' in out
+
+
+def post(url, body, headers):
+    import httpx
+
+    return httpx.post(url, content=body, headers=headers, trust_env=False)
+
+
+def test_listen_shows_whatever_arrives_and_goes_on():
+    process, url = start_listening("--secret", new_secret(), "--count", "3", "--status", "204")
+    evil = {"hook-event": "[/x]", "webhook-id": "[bold]"}
+    assert post(url, b'{"n": "[/x]"}', evil).status_code == 204
+    assert post(url, b"\x1b[2J not JSON", {}).status_code == 204
+    assert post(url, b"[" * 100_000, {}).status_code == 204
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (1, "")
+    assert "[/x]" in out
+    assert "(no Hook-Event)" in out
+    assert "\x1b" not in out
+
+
+def test_listen_outlasts_what_its_recipient_remembers():
+    process, url = start_listening("--secret", new_secret(), "--count", "5")
+    for number in range(5):
+        post(url, b'{"n": %d}' % number, {})
+    out, _ = process.communicate(timeout=30)
+    assert [f'"n": {n}' in out for n in range(5)] == [True] * 5
+
+
+@pytest.mark.parametrize("scheme", sorted(SCHEMES))
+def test_what_listen_says_to_try_works(scheme):
+    process, _ = start_listening("--scheme", scheme, "--count", "1")
+    process.stdout.readline()
+    line = process.stdout.readline().removeprefix("Try: ")
+    thorn = shlex.join([*COMMAND, "send"])
+    tried = subprocess.run(
+        line.replace("thorn send", thorn), shell=True, capture_output=True, text=True
+    )
+    assert tried.returncode == 0, tried.stderr
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 0, out + err
+    assert "article.created ✓ verified" in out
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
+import math
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.text import Text
 
 from thorn_core.app import Thorn
 from thorn_core.errors import ConfigurationError
@@ -46,10 +49,61 @@ def find_app(path: str | None) -> Thorn:
             raise ConfigurationError(f"--app is {path!r}, but {found!r} has no {name!r}")
         found = getattr(found, name)
     if not isinstance(found, Thorn) and callable(found):
-        found = found()
+        found = _made_by(found, path)
     if not isinstance(found, Thorn):
         raise ConfigurationError(f"--app is {path!r}, which is {found!r} and no Thorn app")
     return found
+
+
+def _made_by(factory: Any, path: str) -> Any:
+    try:
+        inspect.signature(factory).bind()
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"--app is {path!r}, which can't be called without arguments; name an app, or a"
+            " function that makes one by itself"
+        ) from error
+    return factory()
+
+
+class Amount(click.FloatRange):
+    """A number within limits; `nan` is within none, though it compares as if it were."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read it."""
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
+
+
+def plain(value: object) -> Text:
+    """Text that may come from elsewhere, fit for a terminal.
+
+    It is no markup, and what could steer the terminal (escape sequences, changes of direction) is
+    replaced.
+
+    Args:
+        value: Its text; None is none.
+
+    Example:
+        >>> plain("[bold]" + chr(27) + "[2J").plain == "[bold]" + chr(0xFFFD) + "[2J"
+        True
+    """
+    text = "" if value is None else str(value).replace("\t", "    ")
+    return Text(
+        "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    )
+
+
+def counted(number: int, one: str, many: str) -> str:
+    """A number of things, in words.
+
+    Example:
+        >>> counted(1, "delivery", "deliveries"), counted(0, "delivery", "deliveries")
+        ('1 delivery', '0 deliveries')
+    """
+    return f"{number} {one if number == 1 else many}"
 
 
 def write_json(values: Iterable[Any]) -> None:

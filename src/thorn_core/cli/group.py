@@ -14,7 +14,10 @@ from thorn_core.cli.send import send
 from thorn_core.errors import ThornError
 from thorn_core.plugins import Plugins
 
-EXIT_CODES = "Exit codes: 0 fine, 1 something was not delivered or not found, 2 a mistake in usage."
+EXIT_CODES = (
+    "Exit codes: 0 fine, 1 something was not delivered or not found, 2 a mistake in usage or"
+    " configuration, 130 stopped by Ctrl-C."
+)
 
 
 class Group(click.Group):

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, TypeVar
 
 import click
+from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from thorn_core.cli.common import console, find_app, write_json
-from thorn_core.values import DeliveryState
+from thorn_core.app import Thorn
+from thorn_core.cli.common import Amount, console, counted, find_app, plain, write_json
+from thorn_core.values import DeliveryState, Subscription
 
 F = TypeVar("F", bound=Callable[..., Any])
 json_option = click.option("--json", "as_json", is_flag=True, help="A line of JSON for each.")
 STATES = click.Choice([str(state) for state in DeliveryState])
+# What a replay is for, where no state is asked for.
+FAILED = (str(DeliveryState.EXHAUSTED), str(DeliveryState.DISCARDED))
+# Deliveries replayed at once: few enough for the bar to move, many enough not to be slower.
+STEP = 100
 
 
 class Ago(click.ParamType[datetime]):
@@ -29,15 +35,15 @@ class Ago(click.ParamType[datetime]):
         """Read it."""
         if isinstance(value, datetime):
             return value
-        if value[:-1].isdigit() and value[-1:] in self.units:
-            return datetime.now(UTC) - timedelta(**{self.units[value[-1]]: int(value[:-1])})
         try:
+            if value[:-1].isdecimal() and value[-1] in self.units:
+                return datetime.now(UTC) - timedelta(**{self.units[value[-1]]: int(value[:-1])})
             time = datetime.fromisoformat(value)
-        except ValueError:
+            return time if time.tzinfo else time.astimezone()
+        except (ValueError, OverflowError):
             self.fail(
                 f"{value!r} is no time; write 2026-03-01T12:00, 90s, 15m, 2h or 3d", param, ctx
             )
-        return time if time.tzinfo else time.astimezone()
 
 
 def criteria(command: F) -> F:
@@ -56,7 +62,7 @@ def criteria(command: F) -> F:
 def _table(columns: Iterable[str], rows: Iterable[Iterable[object]], empty: str) -> None:
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
+        table.add_row(*map(plain, row))
     if table.row_count:
         console().print(table)
     else:
@@ -86,10 +92,15 @@ def subscriptions(app_path: str | None, owner: str | None, *, as_json: bool) -> 
             )
             return
         rows = (
-            (s.id, ", ".join(s.events), s.url, s.owner, "yes" if s.enabled else s.disabled_reason)
+            (s.id, ", ".join(s.events), s.url, s.owner, "yes" if s.enabled else _why_not(s))
             for s in found
         )
         _table(("id", "events", "url", "owner", "enabled"), rows, "There are no subscriptions.")
+
+
+def _why_not(subscription: Subscription) -> str:
+    reason = subscription.disabled_reason
+    return f"no: {reason}" if reason else "no"
 
 
 @click.command()
@@ -143,23 +154,49 @@ def replay(
     Exits 1 if there was nothing to replay.
     """
     with find_app(app_path) as app:
-        state = states or None
-        if not delivery_ids:
-            count = app.replay(state=state, **chosen)
+        if delivery_ids:
+            count = _replay(app, delivery_ids, states or None, chosen)
+        elif states or any(criterion is not None for criterion in chosen.values()):
+            failed = states or FAILED
+            ids = tuple(delivery.id for delivery in app.deliveries(state=failed, **chosen))
+            count = _replay(app, ids, failed, chosen)
         else:
-            count = 0
-            with Progress(console=console(), disable=as_json) as progress:
-                for one in progress.track(delivery_ids, description="Replaying"):
-                    count += app.replay(one, state=state, **chosen)
+            raise click.UsageError(
+                "replay needs to know what: give ids of deliveries, or --subscription, --message,"
+                " --event, --state or --since"
+            )
     if as_json:
         write_json([{"replayed": count}])
     else:
-        click.echo(f"{count} deliveries are pending again.")
+        click.echo(f"Replayed {counted(count, 'delivery', 'deliveries')}.")
     return 0 if count else 1
 
 
+def _replay(
+    app: Thorn, ids: tuple[str, ...], state: tuple[str, ...] | None, chosen: Mapping[str, Any]
+) -> int:
+    """Replay in steps that a person at a terminal can follow."""
+    count = 0
+    progress_on = Console(stderr=True)
+    with Progress(
+        console=progress_on, transient=True, disable=not progress_on.is_terminal
+    ) as progress:
+        task = progress.add_task("Replaying", total=len(ids))
+        for start in range(0, len(ids), STEP):
+            step = ids[start : start + STEP]
+            count += app.replay(step, state=state, **chosen)
+            progress.advance(task, len(step))
+    return count
+
+
 @click.command()
-@click.option("--hours", default=1.0, show_default=True, help="What attempts are counted in.")
+@click.option(
+    "--hours",
+    default=1.0,
+    show_default=True,
+    type=Amount(0, 87_600, min_open=True),
+    help="What attempts are counted in.",
+)
 @json_option
 @click.pass_obj
 def stats(app_path: str | None, hours: float, *, as_json: bool) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
-import threading
+from functools import partial
+from http.client import responses
+from queue import SimpleQueue
 
 import click
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
-from thorn_core.cli.common import console, write_json
-from thorn_core.signatures import SCHEMES, check_secret, new_secret
+from thorn_core.cli.common import console, plain, write_json
+from thorn_core.settings import Settings
+from thorn_core.signatures import SCHEMES, check_secret, new_ed25519_keypair, new_secret
 from thorn_core.testing.recipient import LocalRecipient, Received
 
 SHOWN = ("webhook-id", "webhook-timestamp", "hook-delivery", "hook-subscription", "content-type")
@@ -19,7 +23,13 @@ SHOWN = ("webhook-id", "webhook-timestamp", "hook-delivery", "hook-subscription"
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=8000, show_default=True, help="0 takes a free one.")
+@click.option(
+    "--port",
+    default=8000,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="0 takes a free one.",
+)
 @click.option("--secret", help="Verify with this secret; without it, one is made and shown.")
 @click.option(
     "--scheme",
@@ -27,7 +37,13 @@ SHOWN = ("webhook-id", "webhook-timestamp", "hook-delivery", "hook-subscription"
     show_default=True,
     type=click.Choice(sorted(SCHEMES)),
 )
-@click.option("--status", default=200, show_default=True, help="Answer with this status.")
+@click.option(
+    "--status",
+    default=200,
+    show_default=True,
+    type=click.IntRange(200, 599),
+    help="Answer with this status.",
+)
 @click.option("--count", type=click.IntRange(1), help="Exit after so many requests.")
 @click.option("--json", "as_json", is_flag=True, help="A line of JSON for each request.")
 def listen(
@@ -44,59 +60,85 @@ def listen(
 
     Exits 1 if any request was not verified.
     """
-    made = secret is None
-    key = new_secret() if secret is None else check_secret(secret)
-    out = console()
-    stop = threading.Event()
+    verifier, signer = _keys(secret, scheme)
+    arrived: SimpleQueue[Received | None] = SimpleQueue()
+    # What has been shown is let go of; nothing else looks at it.
+    recipient = LocalRecipient(secret=verifier, scheme=scheme, host=host, port=port, limit=1)
     try:
-        recipient = LocalRecipient(secret=key, scheme=scheme, host=host, port=port)
         recipient.start()
     except OSError as error:
         raise click.ClickException(
             f"can't listen on {host}:{port}: {error.strerror or error}; choose another --port"
+            " or --host"
         ) from error
-    recipient.answer(status=status)
-    previous = signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    recipient.behave(partial(_take, arrived, status))
+    ends = {
+        number: signal.signal(number, lambda *_: arrived.put(None))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
+        out = console()
         if not as_json:
             out.print(f"Listening on [bold]{recipient.url}[/] ({scheme}). Ctrl-C ends it.")
-            if made:
-                out.print(f"Secret: {key}")
-                out.print(
-                    'Try: thorn send article.created \'{"title": "Hello"}\''
-                    f" --url {recipient.url} --secret {key} --allow-local",
-                    soft_wrap=True,
-                )
-        return _follow(recipient, stop, count, out, as_json=as_json)
-    except KeyboardInterrupt:
-        return 0 if all(request.verified for request in recipient.received) else 1
+            if secret is None:
+                out.print(f"Secret: {signer}", soft_wrap=True)
+                out.print(Text(f"Try: {_example(recipient.url, scheme, signer)}"), soft_wrap=True)
+        return _follow(arrived, count, out, as_json=as_json)
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in ends.items():
+            signal.signal(number, handler)
         recipient.stop()
 
 
+def _keys(secret: str | None, scheme: str) -> tuple[str, str]:
+    """What verifies, and what signs: the same but for schemes of two keys."""
+    if secret is not None:
+        return check_secret(secret), secret
+    if scheme == "standard-webhooks-ed25519":
+        private, public = new_ed25519_keypair()
+        return public, private
+    made = new_secret()
+    return made, made
+
+
+def _example(url: str, scheme: str, secret: str) -> str:
+    """A line that sends something here."""
+    schemes = "" if scheme in Settings().signatures else f"THORN_SIGNATURES='[\"{scheme}\"]' "
+    return (
+        f'{schemes}thorn send article.created \'{{"title": "Hello"}}\''
+        f" --url {url} --secret {secret} --allow-local"
+    )
+
+
+async def _take(
+    arrived: SimpleQueue[Received | None],
+    status: int,
+    request: Received,
+    writer: asyncio.StreamWriter,
+) -> bool:
+    """Answer, then pass on: whoever counts requests may stop us as soon as the last is passed."""
+    length = "" if status in (204, 304) else "Content-Length: 0\r\n"
+    try:
+        writer.write(
+            f"HTTP/1.1 {status} {responses.get(status, 'Answer')}\r\n{length}\r\n".encode()
+        )
+        await writer.drain()
+    finally:
+        arrived.put(request)
+    return True
+
+
 def _follow(
-    recipient: LocalRecipient,
-    stop: threading.Event,
-    count: int | None,
-    out: Console,
-    *,
-    as_json: bool,
+    arrived: SimpleQueue[Received | None], count: int | None, out: Console, *, as_json: bool
 ) -> int:
-    shown = 0
-    good = True
-    while not stop.is_set() and (count is None or shown < count):
-        try:
-            arrived = recipient.wait_for(shown + 1, timeout=0.2)
-        except TimeoutError:
-            continue
-        for request in arrived[shown:]:
-            good = good and bool(request.verified)
-            if as_json:
-                write_json([_plain(request)])
-            else:
-                _show(request, out)
-            shown += 1
+    shown, good = 0, True
+    while (count is None or shown < count) and (request := arrived.get()) is not None:
+        good = good and bool(request.verified)
+        if as_json:
+            write_json([_plain(request)])
+        else:
+            _show(request, out)
+        shown += 1
     return 0 if good else 1
 
 
@@ -114,16 +156,24 @@ def _plain(request: Received) -> dict[str, object]:
 
 
 def _show(request: Received, out: Console) -> None:
-    mark = "[green]✓ verified[/]" if request.verified else f"[red]✗ {escape(str(request.error))}[/]"
-    event = escape(request.headers.get("hook-event", "(no Hook-Event)"))
+    verdict = "✓ verified" if request.verified else f"✗ {request.error}"
+    out.print()
     out.print(
-        f"\n{request.at:%H:%M:%S} {request.method} {escape(request.path)} [bold]{event}[/] {mark}"
+        Text.assemble(
+            f"{request.at.astimezone():%H:%M:%S} ",
+            plain(f"{request.method} {request.path} "),
+            (plain(request.headers.get("hook-event", "(no Hook-Event)")).plain, "bold"),
+            " ",
+            (plain(verdict).plain, "green" if request.verified else "red"),
+        ),
+        soft_wrap=True,
     )
     for name in SHOWN:
         if name in request.headers:
-            out.print(f"  [dim]{name}:[/] {escape(request.headers[name])}")
+            line = Text.assemble((f"  {name}: ", "dim"), plain(request.headers[name]))
+            out.print(line, soft_wrap=True)
     try:
         text = json.dumps(request.json, indent=2, ensure_ascii=False)
-    except ValueError:
+    except (ValueError, RecursionError):
         text = request.body.decode("utf-8", "replace")
-    out.print(escape("\n".join("  " + line for line in text.splitlines())), soft_wrap=True)
+    out.print(plain("\n".join("  " + line for line in text.splitlines())), soft_wrap=True)

@@ -12,23 +12,34 @@ import click
 from rich.table import Table
 
 from thorn_core.app import Thorn
-from thorn_core.cli.common import console, find_app, write_json
+from thorn_core.cli.common import Amount, console, counted, find_app, plain, write_json
+from thorn_core.errors import SecurityError, ThornError
 from thorn_core.events import Receipt
 from thorn_core.recipients import allow_cidr_network
+from thorn_core.recipients.validators import EnsurePort
 from thorn_core.settings import Settings
 from thorn_core.signatures import check_secret
+from thorn_core.values import DeliveryState
 
+# Loopback and private networks; link-local, where clouds keep their metadata, stays refused.
 LOCAL = ("127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
+WAY_OUT = "--allow-local lets send reach this machine, its private network, and any port"
 
 
 @click.command()
 @click.argument("event")
 @click.argument("data", default="{}")
 @click.option("--url", help="Send to this URL, without an app.")
-@click.option("--secret", help="Sign with this secret.")
+@click.option("--secret", help="Sign requests to --url with this secret; else one is made.")
 @click.option("--sender", help="Id of the user or tenant it is about.")
 @click.option("--allow-local", is_flag=True, help="Let --url be on this machine or network.")
-@click.option("--wait", default=30.0, show_default=True, help="Seconds to wait for the delivery.")
+@click.option(
+    "--wait",
+    default=30.0,
+    show_default=True,
+    type=Amount(0, 86_400),
+    help="Seconds to wait for the app's deliveries.",
+)
 @click.option("--json", "as_json", is_flag=True, help="A line of JSON for each delivery.")
 @click.pass_obj
 def send(
@@ -47,7 +58,14 @@ def send(
 
     Exits 1 if a recipient did not take it.
     """
+    if url is None and (secret is not None or allow_local):
+        raise click.UsageError("--secret and --allow-local go with --url")
     payload = _payload(data)
+    if url is None and not app_path:
+        raise click.UsageError(
+            "send needs to know your app (thorn --app module:attribute …, or THORN_APP), or where"
+            " to send: --url https://…"
+        )
     if url is not None:
         app = _app_for(url, secret, allow_local=allow_local)
         dispatcher = "inline"
@@ -57,20 +75,26 @@ def send(
         receipt = app.send(event, payload, sender=sender)
         delivered = bool(receipt) if dispatcher == "inline" else receipt.wait(wait)
         _show(app, receipt, as_json=as_json)
+        refused = any(
+            d.state is DeliveryState.DISCARDED and not d.attempt_count for d in receipt.deliveries
+        )
+    if refused and url is not None and not allow_local:
+        click.echo(f"The recipient was refused; {WAY_OUT}.", err=True)
     return 0 if delivered else 1
 
 
 def _payload(data: str) -> Any:
+    given: str | bytes = data
     if data == "-":
-        data = sys.stdin.read()
+        given = sys.stdin.buffer.read()
     elif data.startswith("@"):
         try:
-            data = Path(data[1:]).read_text("utf-8")
+            given = Path(data[1:]).read_bytes()
         except OSError as error:
             raise click.UsageError(f"{data[1:]} can't be read: {error.strerror}") from error
     try:
-        return json.loads(data)
-    except ValueError as error:
+        return json.loads(given)
+    except (ValueError, RecursionError) as error:
         raise click.UsageError(f"DATA is no JSON: {error}") from error
 
 
@@ -79,13 +103,23 @@ def _app_for(url: str, secret: str | None, *, allow_local: bool) -> Thorn:
     settings = Settings.from_mapping(os.environ)
     validators = settings.recipient_validators
     if allow_local:
-        # Ports and protocols are the user's own, too.
-        validators = (allow_cidr_network(*LOCAL),)
+        # What is local is rarely on port 80; every other rule still holds.
+        kept = (v for v in validators if not isinstance(v, EnsurePort))
+        validators = (allow_cidr_network(*LOCAL), *kept)
     settings = settings.evolve(
         recipient_validators=validators, retry=False, dispatcher="inline", subscribers={}
     )
     app = Thorn(settings=settings)
-    app.subscribe("*", url, secret=None if secret is None else check_secret(secret))
+    try:
+        app.subscribe("*", url, secret=None if secret is None else check_secret(secret))
+    except SecurityError as error:
+        app.close()
+        if allow_local:
+            raise
+        raise SecurityError(f"{error} {WAY_OUT}.") from error
+    except ThornError:
+        app.close()
+        raise
     return app
 
 
@@ -113,16 +147,20 @@ def _show(app: Thorn, receipt: Receipt, *, as_json: bool) -> None:
         write_json({"message": receipt.message.id, **row} for row in rows)
         return
     out = console()
-    out.print(f"Message [bold]{receipt.message.id}[/], {len(rows)} deliveries")
-    table = Table("recipient", "state", "attempts", "answer", box=None, pad_edge=False)
+    out.print(
+        f"Message [bold]{receipt.message.id}[/]: {counted(len(rows), 'delivery', 'deliveries')}"
+    )
+    table = Table(
+        "recipient", "state", "attempts", "answer", box=None, pad_edge=False, header_style="bold"
+    )
     for row in rows:
         attempts: list[dict[str, Any]] = row["attempts"]  # type: ignore[assignment]
         answers = [str(a["status"] or a["error"]) for a in attempts]
         table.add_row(
-            str(row["recipient"]),
-            str(row["state"]),
-            ", ".join(answers),
-            attempts[-1]["body"][:200] if attempts else str(row["reason"]),
+            plain(row["recipient"]),
+            plain(row["state"]),
+            plain(", ".join(answers)),
+            plain(attempts[-1]["body"][:200] if attempts else row["reason"]),
         )
     if rows:
         out.print(table)
