@@ -215,6 +215,17 @@ _NO_MATCH = "no signature of this body matches a secret"
 # -- the schemes
 
 
+def _standard_parts(
+    headers: Mapping[str, str], body: bytes, now: datetime, tolerance: timedelta
+) -> tuple[str, datetime, bytes, list[str]]:
+    """Of a Standard Webhooks request: its id, its time, what is signed, and the signatures."""
+    identity = _header(headers, "webhook-id")
+    timestamp = _header(headers, "webhook-timestamp")
+    given = _header(headers, "webhook-signature").split(" ")
+    at = _checked_time(timestamp, now, tolerance)
+    return identity, at, b"%b.%b.%b" % (identity.encode(), timestamp.encode(), body), given
+
+
 @attrs.frozen
 class StandardWebhooks:
     """Standard Webhooks 1.0, `v1`: HMAC-SHA256 over `id.timestamp.body`."""
@@ -241,11 +252,7 @@ class StandardWebhooks:
         tolerance: timedelta,
     ) -> Verified:
         """Verify `webhook-id`, `webhook-timestamp` and `webhook-signature`."""
-        identity = _header(headers, "webhook-id")
-        timestamp = _header(headers, "webhook-timestamp")
-        given = _header(headers, "webhook-signature").split(" ")
-        at = _checked_time(timestamp, now, tolerance)
-        signed = b"%b.%b.%b" % (identity.encode(), timestamp.encode(), body)
+        identity, at, signed, given = _standard_parts(headers, body, now, tolerance)
         expected = [
             "v1," + _base64_hmac(_shared_key(secret), signed, "sha256")
             for secret in secrets
@@ -309,11 +316,7 @@ class StandardWebhooksEd25519:
         tolerance: timedelta,
     ) -> Verified:
         """Verify `webhook-id`, `webhook-timestamp` and `webhook-signature`."""
-        identity = _header(headers, "webhook-id")
-        timestamp = _header(headers, "webhook-timestamp")
-        given = _header(headers, "webhook-signature").split(" ")
-        at = _checked_time(timestamp, now, tolerance)
-        signed = b"%b.%b.%b" % (identity.encode(), timestamp.encode(), body)
+        identity, at, signed, given = _standard_parts(headers, body, now, tolerance)
         keys = [_public_key(s) for s in secrets if s.startswith((PUBLIC_PREFIX, PRIVATE_PREFIX))]
         for text in given[:MOST_SIGNATURES]:
             version, _, value = text.partition(",")

@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections import OrderedDict
-from time import monotonic
 from typing import Any
 
 from aiohttp.base_protocol import BaseProtocol
@@ -19,13 +17,10 @@ from aiohttp.streams import StreamReader
 
 from thorn_core.errors import TransportError, TransportTimeout
 from thorn_core.recipients import RecipientURL, parse_url
+from thorn_core.transports.idle import IdleConnections, Origin
 from thorn_core.transports.limits import HEADERS_LIMIT, check_header_size, default_ssl_context
 from thorn_core.transports.resolution import Resolver, resolve, system_resolver
 from thorn_core.values import Request, Response
-
-# What a connection is opened for: never used for another name, nor under other validators. These
-# count by identity, which hashes fast; the connection holds them, so that it stays theirs.
-Origin = tuple[str, str, int, int]
 
 WITHOUT_BODY = frozenset({204, 304})  # RFC 9112 section 6.3
 BUFFER = 16 * 1024
@@ -51,12 +46,12 @@ class AiohttpTransport:
     ) -> None:
         self._resolver = resolver
         self._ssl_context = ssl_context
-        self._max_connections = max_connections
-        self._idle_timeout = idle_timeout
-        self._by_origin: dict[Origin, list[_Connection]] = {}
-        self._idle: OrderedDict[_Connection, None] = OrderedDict()
-        self._sweeper: asyncio.TimerHandle | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._idle: IdleConnections[_Connection] = IdleConnections(
+            most=max_connections,
+            timeout=idle_timeout,
+            lost=lambda connection: connection.lost,
+            close=_Connection.abort,
+        )
 
     async def send(self, request: Request) -> Response:
         """Perform the request.
@@ -69,7 +64,7 @@ class AiohttpTransport:
         url = parse_url(request.url)
         head = _head(request, url)
         origin = (url.scheme, url.host, url.port, id(request.validators))
-        connection = self._take(origin)
+        connection = self._idle.take(origin)
         if connection is not None:
             try:
                 return await self._perform(connection, head, request)
@@ -122,61 +117,14 @@ class AiohttpTransport:
             keep = complete and request.keepalive and not message.should_close
         finally:
             if keep:
-                self._put(connection)
+                self._idle.put(connection)
             else:
                 connection.abort()
         return Response(status=message.code, headers=_headers(message), body=body)
 
-    def _take(self, origin: Origin) -> _Connection | None:
-        connections = self._by_origin.get(origin)
-        while connections:
-            connection = connections.pop()
-            del self._idle[connection]
-            if not connections:
-                del self._by_origin[origin]
-            if not connection.lost:
-                return connection
-        return None
-
-    def _put(self, connection: _Connection) -> None:
-        if connection.lost:
-            return
-        if len(self._idle) >= self._max_connections:
-            self._drop(next(iter(self._idle)))
-        connection.used, connection.idle_since = True, monotonic()
-        self._idle[connection] = None
-        self._by_origin.setdefault(connection.origin, []).append(connection)
-        if self._sweeper is None:
-            loop = asyncio.get_running_loop()
-            self._sweeper = loop.call_later(self._idle_timeout, self._sweep)
-
-    def _drop(self, connection: _Connection) -> None:
-        del self._idle[connection]
-        connections = self._by_origin[connection.origin]
-        connections.remove(connection)
-        if not connections:
-            del self._by_origin[connection.origin]
-        connection.abort()
-
-    def _sweep(self) -> None:
-        """Close what has been idle for too long, and look again when the next will have been."""
-        self._sweeper = None
-        horizon = monotonic() - self._idle_timeout
-        while self._idle:
-            oldest = next(iter(self._idle))
-            if oldest.idle_since > horizon:
-                wait = oldest.idle_since - horizon
-                self._sweeper = asyncio.get_running_loop().call_later(wait, self._sweep)
-                break
-            self._drop(oldest)
-
     async def close(self) -> None:
         """Close every connection."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            self._sweeper = None
-        while self._idle:
-            self._drop(next(iter(self._idle)))
+        self._idle.close()
         # The loop closes sockets in its next round; whoever stops it now would leave them open.
         await asyncio.sleep(0)
 

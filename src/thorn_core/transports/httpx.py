@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections import OrderedDict
 from functools import lru_cache
 from time import monotonic
 from typing import Any
@@ -15,12 +14,10 @@ import httpx
 
 from thorn_core.errors import TransportError, TransportTimeout
 from thorn_core.recipients import RecipientURL, parse_url
+from thorn_core.transports.idle import IdleConnections, Origin
 from thorn_core.transports.limits import check_header_size, default_ssl_context
 from thorn_core.transports.resolution import Resolver, resolve, system_resolver
 from thorn_core.values import Request, Response
-
-# What one connection is opened for: never used for another name, nor under other validators.
-Origin = tuple[str, str, int, tuple[Any, ...]]
 
 
 @attrs.define(eq=False, slots=True)
@@ -28,6 +25,7 @@ class _Lane:
     """One connection to one checked address."""
 
     origin: Origin
+    validators: tuple[Any, ...]
     transport: httpx.AsyncHTTPTransport
     authority: str
     used: bool = False
@@ -57,11 +55,13 @@ class HttpxTransport:
     ) -> None:
         self._resolver = resolver
         self._ssl_context = ssl_context
-        self._max_connections = max_connections
-        self._idle_timeout = idle_timeout
-        self._idle: OrderedDict[_Lane, None] = OrderedDict()
-        self._by_origin: dict[Origin, list[_Lane]] = {}
-        self._sweeper: asyncio.Task[None] | None = None
+        self._idle: IdleConnections[_Lane] = IdleConnections(
+            most=max_connections,
+            timeout=idle_timeout,
+            lost=lambda lane: False,  # httpx doesn't tell before the next request
+            close=self._drop,
+        )
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def send(self, request: Request) -> Response:
         """Perform the request.
@@ -72,8 +72,8 @@ class HttpxTransport:
             TransportError: No connection, TLS failure, reset, or what came back isn't HTTP.
         """
         url = parse_url(request.url)
-        origin = (url.scheme, url.host, url.port, request.validators)
-        lane = self._take(origin)
+        origin = (url.scheme, url.host, url.port, id(request.validators))
+        lane = self._idle.take(origin)
         if lane is not None:
             try:
                 return await self._perform(lane, request, url)
@@ -96,7 +96,9 @@ class HttpxTransport:
             if left <= 0:
                 break
             try:
-                return await self._perform(self._lane(origin, address), request, url, left)
+                return await self._perform(
+                    self._lane(origin, request.validators, address), request, url, left
+                )
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 failure = error
         where = f"{url.host}:{url.port}"
@@ -104,13 +106,13 @@ class HttpxTransport:
             raise TransportError(f"no connection to {where}: {failure}") from failure
         raise TransportTimeout(f"no connection to {where} in time") from failure
 
-    def _lane(self, origin: Origin, address: str) -> _Lane:
+    def _lane(self, origin: Origin, validators: tuple[Any, ...], address: str) -> _Lane:
         one = httpx.Limits(max_connections=1, max_keepalive_connections=1)
         transport = httpx.AsyncHTTPTransport(
             verify=self._ssl_context or default_ssl_context(), limits=one, trust_env=False
         )
         host = f"[{address}]" if ":" in address else address
-        return _Lane(origin, transport, f"{origin[0]}://{host}:{origin[2]}")
+        return _Lane(origin, validators, transport, f"{origin[0]}://{host}:{origin[2]}")
 
     async def _perform(
         self, lane: _Lane, request: Request, url: RecipientURL, connect: float | None = None
@@ -143,58 +145,27 @@ class HttpxTransport:
             raise TransportError(_explained(error, url)) from error
         finally:
             if keep:
-                self._put(lane)
+                self._idle.put(lane)
             else:
                 # The connection goes at once, whatever was cancelled.
-                with contextlib.suppress(Exception):
-                    await lane.transport.aclose()
+                await _close(lane)
         return response
 
-    def _take(self, origin: Origin) -> _Lane | None:
-        lanes = self._by_origin.get(origin)
-        if not lanes:
-            return None
-        lane = lanes.pop()
-        if not lanes:
-            del self._by_origin[origin]
-        del self._idle[lane]
-        return lane
-
-    def _put(self, lane: _Lane) -> None:
-        lane.used, lane.idle_since = True, monotonic()
-        self._idle[lane] = None
-        self._by_origin.setdefault(lane.origin, []).append(lane)
-        if self._sweeper is None:
-            self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
-
-    async def _sweep(self) -> None:
-        """Close what has been idle for too long, or is too much, while anything is idle."""
-        while self._idle:
-            await asyncio.sleep(min(self._idle_timeout, 1.0))
-            horizon = monotonic() - self._idle_timeout
-            while self._idle:
-                oldest = next(iter(self._idle))
-                if oldest.idle_since > horizon and len(self._idle) <= self._max_connections:
-                    break
-                await self._drop(oldest)
-        self._sweeper = None
-
-    async def _drop(self, lane: _Lane) -> None:
-        del self._idle[lane]
-        lanes = self._by_origin[lane.origin]
-        lanes.remove(lane)
-        if not lanes:
-            del self._by_origin[lane.origin]
-        with contextlib.suppress(Exception):
-            await lane.transport.aclose()
+    def _drop(self, lane: _Lane) -> None:
+        closing = asyncio.get_running_loop().create_task(_close(lane))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
     async def close(self) -> None:
         """Close every connection."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            self._sweeper = None
-        while self._idle:
-            await self._drop(next(iter(self._idle)))
+        self._idle.close()
+        while self._closing:
+            await asyncio.wait(self._closing)
+
+
+async def _close(lane: _Lane) -> None:
+    with contextlib.suppress(Exception):
+        await lane.transport.aclose()
 
 
 @lru_cache(maxsize=4096)
