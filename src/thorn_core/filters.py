@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import operator
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, NoReturn
 
 Previous = Mapping[str, Any] | None
 Test = Callable[[Any, Previous], bool]
@@ -74,21 +74,33 @@ class Q:
 
     __slots__ = ("_parts", "_test", "joined_by", "negated")
 
+    _parts: tuple[Q | _Condition, ...]
+    _test: Test | None
+    joined_by: str
+    negated: bool
+
     def __init__(self, *children: Q, **conditions: Any) -> None:
         for child in children:
             if not isinstance(child, Q):
                 raise TypeError(f"{child!r} is no Q; conditions are Q values or field__op=value")
         named = (_Condition(name, value) for name, value in conditions.items())
-        self._parts: tuple[Q | _Condition, ...] = (*children, *named)
-        self.joined_by = "and"
-        self.negated = False
-        self._test: Test | None = None
+        self._set((*children, *named), "and", negated=False)
 
-    @classmethod
-    def _made(cls, parts: tuple[Q | _Condition, ...], joined_by: str, *, negated: bool) -> Q:
-        made = cls()
-        made._parts, made.joined_by, made.negated = parts, joined_by, negated
-        return made
+    def _set(self, parts: tuple[Q | _Condition, ...], joined_by: str, *, negated: bool) -> None:
+        object.__setattr__(self, "_parts", parts)
+        object.__setattr__(self, "joined_by", joined_by)
+        object.__setattr__(self, "negated", negated)
+        object.__setattr__(self, "_test", None)
+
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        raise AttributeError(f"can't set {name!r}: a Q stays as it is; make another by &, | and ~")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"can't delete {name!r}: a Q stays as it is")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What is compiled can't be pickled or copied; it is made again.
+        return _made, (self._parts, self.joined_by, self.negated)
 
     def __and__(self, other: Q) -> Q:
         return self._joined(other, "and")
@@ -99,16 +111,16 @@ class Q:
     def _joined(self, other: Q, by: str) -> Q:
         if not isinstance(other, Q):
             return NotImplemented
-        return self._made((self, other), by, negated=False)
+        return _made((self, other), by, negated=False)
 
     def __invert__(self) -> Q:
-        return self._made((self,), "and", negated=True)
+        return _made((self,), "and", negated=True)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Q) and self._identity() == other._identity()
 
     def __hash__(self) -> int:
-        return hash((self.joined_by, self.negated, len(self._parts)))
+        return hash(self._identity())
 
     def _identity(self) -> tuple[Any, ...]:
         return self.joined_by, self.negated, self._parts
@@ -136,9 +148,11 @@ class Q:
 
     def compile(self) -> Test:
         """The function that decides it, made once."""
-        if self._test is None:
-            self._test = self._compiled()
-        return self._test
+        test = self._test
+        if test is None:
+            test = self._compiled()
+            object.__setattr__(self, "_test", test)
+        return test
 
     def _compiled(self) -> Test:
         tests = tuple(part.compile() for part in self._parts)
@@ -162,6 +176,12 @@ class Q:
         return frozenset().union(*(part.now_fields for part in self._parts))
 
 
+def _made(parts: tuple[Q | _Condition, ...], joined_by: str, negated: bool) -> Q:  # noqa: FBT001
+    made = Q()
+    made._set(parts, joined_by, negated=negated)
+    return made
+
+
 class _Condition:
     """One `field__operator=value`."""
 
@@ -183,7 +203,9 @@ class _Condition:
             and bool(self.expected == other.expected)
         )
 
-    __hash__ = None  # type: ignore[assignment]  # what is expected may be a list
+    def __hash__(self) -> int:
+        # What is expected may be a list, which has none.
+        return hash((self.name, type(self.expected)))
 
     def __repr__(self) -> str:
         return f"{self.name}={self.expected!r}"
@@ -243,45 +265,43 @@ def _advice(name: str, path: list[str], last: str) -> str:
 
 
 def _getter(path: tuple[str, ...]) -> Callable[[Any], Any]:
-    if len(path) == 1:
-        (name,) = path
+    first, *rest = path
+    if not rest:
+        return lambda instance: _step(instance, first, path)
+    return lambda instance: _walk(_step(instance, first, path), rest, path)
 
-        def get_one(instance: Any) -> Any:
-            return _step(instance, name, path)
 
-        return get_one
-
-    def get(instance: Any) -> Any:
-        for name in path:
-            if instance is None:
-                return None
-            instance = _step(instance, name, path)
-        return instance
-
-    return get
+def _walk(value: Any, names: Iterable[str], path: tuple[str, ...]) -> Any:
+    for name in names:
+        if value is None:
+            return None
+        value = _step(value, name, path)
+    return value
 
 
 def _step(value: Any, name: str, path: tuple[str, ...]) -> Any:
     if isinstance(value, Mapping):
         if name in value:
             return value[name]
-    else:
-        found = getattr(value, name, _MISSING)
-        if found is not _MISSING:
-            return found
-    raise AttributeError(f"{type(value).__name__} has no {name!r} (in filter {'__'.join(path)!r})")
+        raise AttributeError(_no_field(value, name, path))
+    try:
+        return getattr(value, name)
+    except AttributeError as error:  # kept as the cause: a property may have raised it
+        raise AttributeError(_no_field(value, name, path)) from error
+
+
+def _no_field(value: Any, name: str, path: tuple[str, ...]) -> str:
+    return f"{type(value).__name__} has no {name!r} (in filter {'__'.join(path)!r})"
 
 
 def _former_getter(path: tuple[str, ...]) -> Callable[[Mapping[str, Any]], Any]:
-    whole, first = "__".join(path), path[0]
-    rest = _getter(path[1:]) if len(path) > 1 else None
+    whole, first, rest = "__".join(path), path[0], path[1:]
 
     def get(previous: Mapping[str, Any]) -> Any:
         if whole in previous:
             return previous[whole]
         if first not in previous:
             return _MISSING
-        value = previous[first]
-        return value if rest is None else rest(value)
+        return _walk(previous[first], rest, path)
 
     return get

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 from datetime import timedelta
+from itertools import islice, repeat
 from typing import Self
 
 import attrs
@@ -22,18 +22,19 @@ MOST_DELAYS = 1000
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _schedule(values: Iterable[float]) -> tuple[float, ...]:
-    if isinstance(values, str) or not isinstance(values, Iterable):
+    # Text and mappings aren't meant, and sets have no order.
+    if isinstance(values, str | bytes | Mapping | Set) or not isinstance(values, Iterable):
         raise ConfigurationError(
             f"schedule is {values!r}; use the seconds between attempts: (5, 60)"
         )
-    schedule = tuple(values)
+    schedule = tuple(islice(values, MOST_DELAYS + 1))  # it may have no end
     if len(schedule) > MOST_DELAYS:
         raise ConfigurationError(
-            f"schedule has {len(schedule)} waits; at most {MOST_DELAYS} are allowed"
+            f"schedule has more than {MOST_DELAYS} waits; at most {MOST_DELAYS} are allowed"
         )
     for value in schedule:
         if not _is_number(value) or not 0 <= value <= LONGEST_DELAY:
@@ -61,8 +62,8 @@ class RetryPolicy:
             recipients that failed together aren't tried again together.
 
     Raises:
-        ConfigurationError: A wait is negative, not a number, or longer than 30 days; or the
-            jitter isn't between 0 and 1.
+        ConfigurationError: A wait is negative, not a number, or longer than 30 days; there are
+            more than 1000; or the jitter isn't between 0 and 1.
 
     Example:
         >>> policy = RetryPolicy(schedule=(5, 300), jitter=0.2)
@@ -89,7 +90,14 @@ class RetryPolicy:
 
         Returns:
             The wait; None if the attempts are used up.
+
+        Raises:
+            ValueError: One of them is outside its range.
         """
+        if failures < 1:
+            raise ValueError(f"failures={failures!r}; a wait follows 1 failed attempt or more")
+        if not 0 <= random <= 1:
+            raise ValueError(f"random={random!r}; use a number from 0 to 1")
         if failures > len(self.schedule):
             return None
         base = self.schedule[failures - 1]
@@ -99,11 +107,24 @@ class RetryPolicy:
     def constant(cls, delay: float, times: int, *, jitter: float = 0.0) -> Self:
         """The same wait, so many times: Thorn's `retry_delay` and `retry_max`.
 
+        Args:
+            delay: Seconds between attempts.
+            times: How many retries, 0 to 1000.
+            jitter: As of the policy.
+
+        Raises:
+            ConfigurationError: As of the policy; or `times` is no whole number of them.
+
         Example:
             >>> RetryPolicy.constant(60, 3)
             RetryPolicy(schedule=(60.0, 60.0, 60.0), jitter=0.0)
         """
-        return cls((delay,) * times, jitter)
+        if not isinstance(times, int) or isinstance(times, bool) or times < 0:
+            raise ConfigurationError(
+                f"times is {times!r}; use a whole number from 0 to {MOST_DELAYS}"
+            )
+        # At most one too many: that is refused, without making all of them.
+        return cls(repeat(delay, min(times, MOST_DELAYS + 1)), jitter)
 
     @classmethod
     def never(cls) -> Self:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import operator
+import pickle
 from types import SimpleNamespace
 
 import pytest
@@ -82,6 +84,53 @@ def test_fields_nest_over_attributes_and_mappings():
     assert not Q(author__profile__name__now_eq="Ada")(instance, {"editor": None})
 
 
+def test_a_former_nothing_in_the_middle_of_a_path_is_nothing():
+    ada = thing(profile=thing(name="Ada"))
+    instance = thing(author=ada)
+    assert Q(author__profile__now_is=ada.profile)(instance, {"author": None})
+    assert Q(author__profile__name__now_eq="Ada")(instance, {"author": None})
+    assert not Q(editor__name__now_is=None)(thing(editor=None), {"editor": None})
+
+
+def test_a_field_that_the_former_object_lacks_is_named_by_its_whole_path():
+    with pytest.raises(AttributeError, match=r"SimpleNamespace has no 'b' .in filter 'a__b'"):
+        Q(a__b__now_eq=1)(thing(a=thing(b=1)), {"a": thing()})
+
+
+def test_what_a_property_raised_is_kept_as_the_cause():
+    class Broken:
+        @property
+        def state(self):
+            raise AttributeError("the real trouble")
+
+    with pytest.raises(AttributeError, match="Broken has no 'state'") as refusal:
+        Q(state__eq=1)(Broken())
+    assert str(refusal.value.__cause__) == "the real trouble"
+
+
+def test_a_condition_stays_as_it_is():
+    q = Q(x__eq=1)
+    for change in (
+        lambda: setattr(q, "negated", True),
+        lambda: setattr(q, "other", 1),
+        lambda: delattr(q, "joined_by"),
+    ):
+        with pytest.raises(AttributeError, match="a Q stays as it is"):
+            change()
+    assert q == Q(x__eq=1)
+
+
+@pytest.mark.parametrize(
+    "duplicate", [copy.copy, copy.deepcopy, lambda q: pickle.loads(pickle.dumps(q))]
+)
+def test_a_compiled_condition_can_be_copied_and_pickled(duplicate):
+    q = Q(x__eq=1) & ~(Q(y__in=[2]) | Q(z__now_gt=3))
+    assert q(thing(x=1, y=0, z=0))
+    twin = duplicate(q)
+    assert twin == q
+    assert twin(thing(x=1, y=0, z=0))
+
+
 def test_a_field_may_be_named_like_an_operator():
     assert Q(true__eq=1)(thing(true=1))
     assert Q(now_eq__eq=1)(thing(now_eq=1))
@@ -105,7 +154,8 @@ def test_conditions_compose():
 
 def test_equal_conditions_are_equal():
     assert Q(x__eq=1) & ~Q(y__in=[2]) == Q(x__eq=1) & ~Q(y__in=[2])
-    assert hash(Q(x__eq=1)) == hash(Q(x__eq=1))
+    assert hash(Q(x__eq=1) & Q(y__in=[2])) == hash(Q(x__eq=1) & Q(y__in=[2]))
+    assert len({hash(Q(**{f"x{n}__eq": 1})) for n in range(20)}) > 1
     assert Q(x__eq=1) != Q(x__eq=True)
     assert Q(x__eq=1) != Q(x__ne=1)
     assert Q(x__eq=1) | Q(y__eq=1) != Q(x__eq=1) & Q(y__eq=1)
@@ -171,7 +221,7 @@ def test_a_condition_is_compiled_once():
 
 # -- compared with a straightforward evaluation of the same tree
 
-FIELDS = ("x", "y", "z")
+FIELDS = ("x", "y", "author__rank")
 values = st.one_of(st.none(), st.booleans(), st.integers(-2, 2))
 conditions = st.tuples(
     st.sampled_from(FIELDS),
@@ -222,17 +272,27 @@ def evaluate(tree, now, previous):
     if tree[0] == "or":
         return evaluate(tree[1], now, previous) or evaluate(tree[2], now, previous)
     field, twin, name, expected = tree
-    result = holds(name, now[field], expected)
+    result = holds(name, value_of(now, field), expected)
     if twin and previous is not None:
-        result = result and not holds(name, previous.get(field, now[field]), expected)
+        result = result and not holds(name, value_of(now | previous, field), expected)
     return result
 
 
-@given(
-    trees,
-    st.fixed_dictionaries(dict.fromkeys(FIELDS, values)),
-    st.none() | st.dictionaries(st.sampled_from(FIELDS), values),
+def value_of(fields, field):
+    if field in fields:
+        return fields[field]
+    author = fields["author"]
+    return author["rank"] if isinstance(author, dict) else getattr(author, "rank", None)
+
+
+authors = st.one_of(
+    st.none(), values.map(lambda rank: {"rank": rank}), values.map(lambda rank: thing(rank=rank))
 )
+known = {"x": values, "y": values, "author": authors}
+formers = st.fixed_dictionaries({}, optional={**known, "author__rank": values})
+
+
+@given(trees, st.fixed_dictionaries(known), st.none() | formers)
 def test_a_compiled_condition_agrees_with_a_straightforward_evaluation(tree, now, previous):
     assert as_q(tree)(thing(**now), previous) == evaluate(tree, now, previous)
 

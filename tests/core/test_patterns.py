@@ -45,6 +45,30 @@ def test_the_candidates_of_a_name_are_the_patterns_that_match_it(pattern, name):
     assert (pattern in candidates(name)) == matches(pattern, name)
 
 
+@st.composite
+def near(draw):
+    """A pattern made of a name by putting stars in, and the name, perhaps changed a little."""
+    pieces = draw(st.lists(words, min_size=1, max_size=6))
+    stars = draw(st.lists(st.booleans(), min_size=len(pieces), max_size=len(pieces)))
+    kept = draw(st.integers(1, len(pieces)))
+    pattern = ["*" if star else word for word, star in zip(pieces, stars, strict=True)][:kept]
+    place = draw(st.integers(0, len(pieces) - 1))
+    change = draw(st.sampled_from(["none", "replace", "drop", "add"]))
+    if change == "replace":
+        pieces[place] = draw(words)
+    elif change == "drop" and len(pieces) > 1:
+        del pieces[place]
+    elif change == "add":
+        pieces.insert(place, draw(words))
+    return ".".join(pattern), ".".join(pieces)
+
+
+@given(near())
+def test_near_misses_are_told_from_matches(pair):
+    pattern, name = pair
+    assert (pattern in candidates(name)) == matches(pattern, name) == naive(pattern, name)
+
+
 @given(names, st.data())
 def test_a_pattern_made_of_a_name_is_among_its_candidates(name, data):
     pieces = name.split(".")
@@ -108,7 +132,7 @@ def test_length_and_words_are_bounded():
         check_name("a" * (MAX_LENGTH + 1))
 
 
-@pytest.mark.parametrize("name", [7, None, b"a"])
+@pytest.mark.parametrize("name", [7, None, b"a", ["a"], {}])
 def test_what_is_no_text_is_refused(name):
     for check in (check_name, check_pattern, check_template):
         with pytest.raises(InvalidNameError, match="no text"):
@@ -135,6 +159,10 @@ def test_a_template_is_checked_around_its_fields():
     assert check_template("user.{.a.b}.c") == "user.{.a.b}.c"
     assert has_fields("user.{.a}")
     assert not has_fields("user.a")
+    with pytest.raises(
+        InvalidNameError, match=r"holds '\{'; a field .* is written \{\.attribute\}"
+    ):
+        check_template("user.{a}")
     for bad in ("user.{a}", "user.{.}", "user.{.a", "user..{.a}"):
         with pytest.raises(InvalidNameError):
             check_template(bad)

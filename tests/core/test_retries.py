@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import timedelta
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thorn_core import ConfigurationError, RetryPolicy
-from thorn_core.retries import LONGEST_DELAY
+from thorn_core.retries import LONGEST_DELAY, MOST_DELAYS
 
 delays = st.floats(0, LONGEST_DELAY, allow_nan=False)
 policies = st.builds(RetryPolicy, st.lists(delays, max_size=12), st.floats(0, 1))
@@ -60,11 +61,43 @@ def test_thorns_options_make_a_constant_policy():
 
 
 @pytest.mark.parametrize(
-    "schedule", [5, "55", None, (-1,), (float("nan"),), ("5",), (True,), (1e9,), [1] * 1001]
+    "schedule",
+    [
+        *(5, "55", b"55", None, {5: 1}, {5, 60}),
+        *((-1,), (float("nan"),), (float("inf"),), (10**400,), ("5",), (True,), (None,)),
+        *([1] * (MOST_DELAYS + 1), itertools.repeat(1)),
+    ],
 )
 def test_what_is_no_schedule_is_refused(schedule):
     with pytest.raises(ConfigurationError, match="schedule"):
         RetryPolicy(schedule)
+
+
+@given(st.floats(LONGEST_DELAY, exclude_min=True))
+def test_a_wait_is_capped(wait):
+    assert RetryPolicy((LONGEST_DELAY,)).schedule == (LONGEST_DELAY,)
+    with pytest.raises(ConfigurationError, match="30 days"):
+        RetryPolicy((5, wait))
+
+
+def test_the_number_of_waits_is_capped():
+    assert RetryPolicy([1] * MOST_DELAYS).max_attempts == MOST_DELAYS + 1
+    assert RetryPolicy.constant(1, MOST_DELAYS).max_attempts == MOST_DELAYS + 1
+    for times in (MOST_DELAYS + 1, 10**12):
+        with pytest.raises(ConfigurationError, match="at most 1000"):
+            RetryPolicy.constant(1, times)
+
+
+@pytest.mark.parametrize("times", [-1, 2.5, "3", None, True])
+def test_what_is_no_number_of_retries_is_refused(times):
+    with pytest.raises(ConfigurationError, match=r"times is .* whole number"):
+        RetryPolicy.constant(60, times)
+
+
+@pytest.mark.parametrize(("failures", "random"), [(0, 0.5), (-1, 0.5), (1, 1.1), (1, -0.1)])
+def test_a_wait_is_asked_for_within_its_ranges(failures, random):
+    with pytest.raises(ValueError, match=r"failures=|random="):
+        RetryPolicy((5, 60)).delay(failures, random=random)
 
 
 @pytest.mark.parametrize("jitter", [-0.1, 1.1, "0.2", None, float("nan")])
