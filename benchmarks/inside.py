@@ -8,7 +8,16 @@ from datetime import UTC, datetime, timedelta
 
 from common import PAYLOAD, Figure, alternate
 
-from thorn_core import Event, MemoryStore, Message, Outcome, Settlement, Subscription, Thorn
+from thorn_core import (
+    Event,
+    MemoryStore,
+    Message,
+    Outcome,
+    Routing,
+    Settlement,
+    Subscription,
+    Thorn,
+)
 from thorn_core.codecs import dump_json
 from thorn_core.delivery import make_delivery
 from thorn_core.unit_of_work import IMMEDIATE
@@ -82,7 +91,8 @@ def waiting(number: int) -> MemoryStore:
     for _ in range(number // 1000):
         message = Message(id=new_id("msg", NOW), event="a.b", data=b"{}", at=NOW)
         store.publish([message], within=IMMEDIATE)
-        store.route(message, [make_delivery(message, s, NOW) for s in subscriptions], complete=True)
+        deliveries = [make_delivery(message, s, NOW) for s in subscriptions]
+        store.route([Routing(message=message, deliveries=deliveries)])
     return store
 
 

@@ -21,7 +21,7 @@ from thorn_core.errors import (
 from thorn_core.events import Event, Receipt, get_app
 from thorn_core.filters import Q
 from thorn_core.hookspecs import hookimpl
-from thorn_core.models import ModelAdapter, ModelEvent, model_reverser, webhook_model
+from thorn_core.models import ModelAdapter, ModelEvent, ModelWebhooks, model_reverser, webhook_model
 from thorn_core.retries import RetryPolicy
 from thorn_core.settings import Settings
 from thorn_core.stores import DeliveryQuery, MemoryStore, Store
@@ -36,6 +36,7 @@ from thorn_core.values import (
     Outcome,
     Request,
     Response,
+    Routing,
     Settlement,
     Stats,
     Subscription,
@@ -61,6 +62,7 @@ __all__ = [
     "Message",
     "ModelAdapter",
     "ModelEvent",
+    "ModelWebhooks",
     "NotFoundError",
     "Outcome",
     "PayloadError",
@@ -70,6 +72,7 @@ __all__ = [
     "Request",
     "Response",
     "RetryPolicy",
+    "Routing",
     "SecurityError",
     "Settings",
     "Settlement",

@@ -59,7 +59,7 @@ class Thorn:
     """An app: what declares, keeps and delivers events. The first one made is the default.
 
     Args:
-        store: A store, or the URL of one: `memory://`.
+        store: A store, the URL of one (`memory://`), or an object that has such a URL (an Engine).
         dispatcher: Name of the dispatcher, in place of the setting.
         settings: Every other choice.
         plugins: Objects or modules with hook implementations, beside the installed ones.
@@ -84,7 +84,7 @@ class Thorn:
     def __init__(
         self,
         *,
-        store: str | Store = "memory://",
+        store: Any = "memory://",
         dispatcher: str | None = None,
         settings: Settings | None = None,
         plugins: Iterable[Any] = (),
@@ -105,7 +105,7 @@ class Thorn:
         self._make_transport = transport or partial(self.plugins.transport, self.settings)
         self._dispatcher_name = dispatcher or self.settings.dispatcher
         self.store: Store = (
-            self.plugins.store(store, self.settings) if isinstance(store, str) else store
+            store if isinstance(store, Store) else self.plugins.store(store, self.settings)
         )
         self._closed = False
         self._begin()

@@ -50,12 +50,13 @@ def thorn_dispatchers() -> Mapping[str, Callable[[Thorn], Dispatcher]]:  # type:
 
 
 @hookspec
-def thorn_stores() -> Mapping[str, Callable[[str, Settings], Store]]:  # type: ignore[empty-body]
+def thorn_stores() -> Mapping[str, Callable[[Any, Settings], Store]]:  # type: ignore[empty-body]
     """More stores, by the scheme of the URL given as `Thorn(store=...)`.
 
     Returns:
         Scheme (`postgresql+psycopg`, or `postgresql` for all its drivers) to factory; the factory
-        gets the URL and the settings and returns a `Store`.
+        gets what was given, the URL or an object whose `url` it is, and the settings, and returns
+        a `Store`.
     """
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, overload, runtime_checkable
 
@@ -28,19 +28,18 @@ Reverser = Callable[[Any], str | None]
 
 TRIGGERS = ("create", "change", "delete", "m2m_add", "m2m_remove", "m2m_clear")
 # What `class webhooks` may hold beside events and methods.
-OPTIONS = ("sender_field", "reverse")
+OPTIONS = ("sender_field", "reverse", "bulk")
 
 
 @runtime_checkable
 class ModelAdapter(Protocol):
     """What an ORM adapter does for a model class."""
 
-    def watch(self, model: type, fields: Collection[str]) -> None:
-        """Send the six model signals for changes of this model; calling it twice is fine.
+    def watch(self, webhooks: ModelWebhooks) -> None:
+        """Send the six model signals for changes of a model; calling it twice is fine.
 
         Args:
-            model: The decorated class.
-            fields: Those whose former values the filters ask for.
+            webhooks: Of the decorated class: `.model`, and what its events ask for.
         """
         ...
 
@@ -57,7 +56,7 @@ class PlainModelAdapter:
         """Takes what no ORM adapter takes."""
         return self
 
-    def watch(self, model: type, fields: Collection[str]) -> None:
+    def watch(self, webhooks: ModelWebhooks) -> None:
         """There is nothing to watch."""
 
     def values(self, instance: Any) -> Mapping[str, Any]:
@@ -272,12 +271,13 @@ class ModelWebhooks:
         events: Its `ModelEvent`s, by the names they were declared under.
         sender_field: Attribute of an instance that is the sender.
         reverse: Gives the `ref` from an instance.
+        bulk: Statements that change many rows at once, past the ORM's instances, send events too.
     """
 
     def __init__(self, model: type, declaration: Any, options: Mapping[str, Any]) -> None:
         declared = {**_public(declaration), **options}
         events = {k: v for k, v in declared.items() if isinstance(v, ModelEvent)}
-        for name in declared.keys() - events.keys() - {*OPTIONS, "payload", "headers", "bulk"}:
+        for name in declared.keys() - events.keys() - {*OPTIONS, "payload", "headers"}:
             if name.startswith("on_") or name in options:
                 raise ConfigurationError(
                     f"{model.__name__}.webhooks.{name} is {declared[name]!r}, not a ModelEvent"
@@ -286,6 +286,7 @@ class ModelWebhooks:
         self.declaration = declaration
         self.sender_field: str | None = declared.get("sender_field")
         self.reverse: Reverser | None = declared.get("reverse")
+        self.bulk: bool = bool(declared.get("bulk", False))
         self.events = events
         self._payload = getattr(declaration, "payload", None)
         self._headers = getattr(declaration, "headers", None)
@@ -309,6 +310,11 @@ class ModelWebhooks:
     def previous_fields(self) -> frozenset[str]:
         """The fields whose former values the filters ask for."""
         return frozenset().union(*(event.filter.now_fields for event in self.events.values()))
+
+    @property
+    def m2m_fields(self) -> frozenset[str]:
+        """The many-to-many fields that events are sent for."""
+        return frozenset(field for _, field in self._by_trigger if field is not None)
 
     def triggered(self, trigger: str, field: str | None = None) -> Sequence[ModelEvent]:
         """The events sent on a trigger."""
@@ -453,7 +459,7 @@ def watch_models(app: Thorn) -> None:
 
 def watch_model(app: Thorn, model: type) -> None:
     """Let an app's ORM adapter watch a decorated class."""
-    app.model_adapter(model).watch(model, _models[model].previous_fields)
+    app.model_adapter(model).watch(_models[model])
 
 
 def _events(model: type, trigger: str, field: str | None = None) -> Iterator[ModelEvent]:

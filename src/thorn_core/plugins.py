@@ -103,21 +103,26 @@ class Plugins:
             merged.update(mapping)
         return merged
 
-    def store(self, url: str, settings: Settings) -> Store:
-        """Make the store of a URL.
+    def store(self, source: Any, settings: Settings) -> Store:
+        """Make the store of a URL, or of an object that has one, such as an SQLAlchemy Engine.
 
         Raises:
             ConfigurationError: No plugin knows the URL's scheme.
         """
         factories = self.gather("thorn_stores")
-        scheme = url.partition(":")[0]
+        url = source if isinstance(source, str) else getattr(source, "url", None)
+        if url is None:
+            raise ConfigurationError(
+                f"store={source!r} is neither a store nor the URL of one, such as 'memory://'"
+            )
+        scheme = str(url).partition(":")[0]
         factory = factories.get(scheme) or factories.get(scheme.partition("+")[0])
         if factory is None:
             raise ConfigurationError(
                 f"no store for {scheme!r}; known are {', '.join(sorted(factories))}"
                 " (databases come with the package thorn-sqlalchemy)"
             )
-        return cast("Store", factory(url, settings))
+        return cast("Store", factory(source, settings))
 
     def dispatcher(self, name: str, app: Thorn) -> Dispatcher:
         """Make the dispatcher of a name.

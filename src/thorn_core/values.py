@@ -6,7 +6,7 @@ import enum
 import hashlib
 import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cached_property
 from json import loads
@@ -220,6 +220,21 @@ class Outcome:
     reason: str | None = None
     pause_until: datetime | None = None
     disable: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Routing:
+    """A message with deliveries of it that are to be kept: all, or a chunk of them.
+
+    Attributes:
+        message: The message.
+        deliveries: Those to keep.
+        complete: True if there are no more: the message is routed.
+    """
+
+    message: Message
+    deliveries: Sequence[Delivery]
+    complete: bool = True
 
 
 @attrs.frozen(kw_only=True)

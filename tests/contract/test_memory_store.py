@@ -9,7 +9,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from thorn_core import DeliveryQuery, DeliveryState, MemoryStore, StoreError
+from thorn_core import DeliveryQuery, DeliveryState, MemoryStore, Routing, StoreError
 from thorn_core.delivery import make_delivery
 from thorn_core.stores.queue import TimeQueue
 from thorn_core.testing.store_contract import (
@@ -94,7 +94,7 @@ class TestMemoryStore(StoreContract):
         store.settle([settlement])
         assert store.delivery(claim.delivery.id) is None
         assert list(store.settle([settlement])) == []
-        store.route(make_message(77), [], complete=True)
+        store.route([Routing(message=make_message(77), deliveries=[])])
 
     def test_a_recipient_that_nothing_waits_for_is_forgotten(self):
         store = MemoryStore()
@@ -110,7 +110,8 @@ class TestMemoryStore(StoreContract):
             message = make_message(number)
             self.publish(store, message)
             store.claim_messages(now=NOW, lease=LEASE, limit=1, ids=[message.id])
-            store.route(message, [make_delivery(message, make_subscription(), NOW)], complete=True)
+            deliveries = [make_delivery(message, make_subscription(), NOW)]
+            store.route([Routing(message=message, deliveries=deliveries)])
             claims = self.claim(store, message_ids=[message.id])
             store.settle([self.settlement(claim) for claim in claims])
         queues = [store._unrouted, store._message_leases, store._leases]
@@ -152,7 +153,7 @@ class Model(RuleBasedStateMachine):
         message = make_message(self.number, at=self.now + timedelta(seconds=delay))
         self.store.publish([message], within=IMMEDIATE)
         deliveries = [make_delivery(message, make_subscription(s), message.at) for s in subscribers]
-        self.store.route(message, deliveries, complete=True)
+        self.store.route([Routing(message=message, deliveries=deliveries)])
         for made in deliveries:
             self.known[made.id] = ["pending", made.due_at, None, None, made.recipient]
 

@@ -357,8 +357,8 @@ class Watching:
     def thorn_model_adapter(self, model):
         return self if model.__name__ == "Watched" else None
 
-    def watch(self, model, fields):
-        self.watched.append((model.__name__, sorted(fields)))
+    def watch(self, webhooks):
+        self.watched.append((webhooks.model.__name__, sorted(webhooks.previous_fields)))
 
     def values(self, instance):
         return {"column": 1}

@@ -588,8 +588,9 @@ def test_a_store_that_fails_is_tried_again(recipient, caplog):
         receipt = app.send("a.b")
         assert receipt.wait(timeout=WAIT)
         assert len(recipient.received) == 1
-    assert "the store failed; trying again" in caplog.text
-    assert "the store failed to settle" in caplog.text
+    assert "the store can't work: claim_messages: the database is away" in caplog.text
+    assert "the store works again" in caplog.text
+    assert "the store can't settle" in caplog.text
 
 
 def test_a_store_that_fails_at_the_stop_leaves_it_to_the_leases(caplog):
@@ -661,7 +662,7 @@ def test_a_large_fan_out_is_routed_in_chunks(recipient):
 
 async def route_only(app, message):
     async with app.worker() as worker:
-        await worker._route(message, app.clock())
+        await worker._route([message], app.clock())
 
 
 def test_two_workers_share_the_work(recipient):

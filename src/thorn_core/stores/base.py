@@ -17,6 +17,7 @@ from thorn_core.values import (
     Delivery,
     DeliveryState,
     Message,
+    Routing,
     Settlement,
     Stats,
     Subscription,
@@ -134,6 +135,15 @@ class Store(Protocol):
         """
         ...
 
+    def matching_each(
+        self, messages: Sequence[Message], *, limit: int
+    ) -> Sequence[Sequence[Subscription]]:
+        """The first page of `matching` for each of the first of some messages.
+
+        Answers for one message at least, and for as many more as cost little more.
+        """
+        ...
+
     # -- the way of a message
 
     def publish(self, messages: Sequence[Message], *, within: UnitOfWork) -> None:
@@ -152,11 +162,8 @@ class Store(Protocol):
         """
         ...
 
-    def route(self, message: Message, deliveries: Sequence[Delivery], *, complete: bool) -> None:
-        """Keep a chunk of a message's deliveries; those already there are left as they are.
-
-        `complete` says that there are no more: the message is routed.
-        """
+    def route(self, routings: Sequence[Routing]) -> None:
+        """Keep deliveries of messages, all in one go; those already there are left as they are."""
         ...
 
     def claim(

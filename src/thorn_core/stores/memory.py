@@ -35,6 +35,7 @@ from thorn_core.values import (
     Delivery,
     DeliveryState,
     Message,
+    Routing,
     Settlement,
     Stats,
     Subscription,
@@ -137,6 +138,20 @@ class MemoryStore:
             ids = islice(self._index.matching(event, sender, after), limit)
             return [self._subscriptions[key] for key in ids]
 
+    def matching_each(
+        self, messages: Sequence[Message], *, limit: int
+    ) -> Sequence[Sequence[Subscription]]:
+        """The first page of `matching` for each of the first of some messages."""
+        pages: list[Sequence[Subscription]] = []
+        room = limit
+        for message in messages:
+            page = self.matching(message.event, sender=message.sender, after=None, limit=limit)
+            room -= len(page)
+            if pages and room < 0:
+                break
+            pages.append(page)
+        return pages
+
     # -- the way of a message
 
     def publish(self, messages: Sequence[Message], *, within: UnitOfWork) -> None:
@@ -193,26 +208,29 @@ class MemoryStore:
         self._message_leases.push(until, kept.serial, kept)
         return kept.message
 
-    def route(self, message: Message, deliveries: Sequence[Delivery], *, complete: bool) -> None:
-        """Keep a chunk of a message's deliveries."""
+    def route(self, routings: Sequence[Routing]) -> None:
+        """Keep deliveries of messages."""
         with self._lock:
-            kept = self._messages.get(message.id)
-            if kept is None:
-                return
-            for made in deliveries:
-                if made.id not in self._deliveries:
-                    delivery = DeliveryRecord(made, next(self._serial), made.state, made.due_at)
-                    self._deliveries[made.id] = delivery
-                    kept.deliveries.append(made.id)
-                    self._by_subscription.setdefault(made.subscription_id, {})[made.id] = None
-                    self._waiting += 1
-                    self._turns.add(delivery)
-            if complete and not kept.routed:
-                kept.routed = True
-                self._waiting -= 1
-                if not kept.deliveries:
-                    self._unreached[message.id] = None
-                    self._trim()
+            for routing in routings:
+                kept = self._messages.get(routing.message.id)
+                if kept is not None:
+                    self._route(kept, routing)
+
+    def _route(self, kept: MessageRecord, routing: Routing) -> None:
+        for made in routing.deliveries:
+            if made.id not in self._deliveries:
+                delivery = DeliveryRecord(made, next(self._serial), made.state, made.due_at)
+                self._deliveries[made.id] = delivery
+                kept.deliveries.append(made.id)
+                self._by_subscription.setdefault(made.subscription_id, {})[made.id] = None
+                self._waiting += 1
+                self._turns.add(delivery)
+        if routing.complete and not kept.routed:
+            kept.routed = True
+            self._waiting -= 1
+            if not kept.deliveries:
+                self._unreached[kept.message.id] = None
+                self._trim()
 
     def claim(
         self,

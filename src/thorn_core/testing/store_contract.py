@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,6 +23,7 @@ from thorn_core.values import (
     DeliveryState,
     Message,
     Outcome,
+    Routing,
     Settlement,
     Subscription,
     derived_id,
@@ -79,6 +80,11 @@ class StoreContract:
         """Another handle on the same data, as another process has it."""
         return store
 
+    def populate(self, store: Store, subscriptions: Iterable[Subscription]) -> None:
+        """Add very many subscriptions; where one by one takes too long, override it."""
+        for subscription in subscriptions:
+            store.add_subscription(subscription)
+
     @pytest.fixture
     def store(self) -> Iterator[Store]:
         """An empty store."""
@@ -93,13 +99,24 @@ class StoreContract:
         """Publish without a transaction."""
         store.publish(messages, within=IMMEDIATE)
 
+    def route(
+        self,
+        store: Store,
+        message: Message,
+        deliveries: Sequence[Delivery],
+        *,
+        complete: bool = True,
+    ) -> None:
+        """Route one message."""
+        store.route([Routing(message=message, deliveries=deliveries, complete=complete)])
+
     def deliver(
         self, store: Store, message: Message, *subscriptions: Subscription
     ) -> list[Delivery]:
         """Publish a message and route it to these subscriptions."""
         self.publish(store, message)
         deliveries = [make_delivery(message, s, message.at) for s in subscriptions]
-        store.route(message, deliveries, complete=True)
+        self.route(store, message, deliveries)
         return deliveries
 
     def claim(self, store: Store, **changes: Any) -> list[Claim]:
@@ -239,6 +256,36 @@ class StoreContract:
             found += [subscription.id for subscription in page]
         assert found == [make_subscription(number).id for number in range(1, 8)]
 
+    def test_several_messages_are_matched_at_once(self, store: Store) -> None:
+        for number, owner in enumerate(("ada", "bob", None), 1):
+            store.add_subscription(make_subscription(number, owner=owner))
+        store.add_subscription(make_subscription(4, events=("user.created", "*"), owner="ada"))
+        ids = [make_subscription(number).id for number in range(1, 5)]
+        messages = [
+            make_message(1),
+            make_message(2, sender="ada"),
+            make_message(3, sender="eve"),
+            make_message(4, event="user.created", sender="ada"),
+            make_message(5, event="user.created", sender="bob"),
+            make_message(6, event="user.created"),
+        ]
+        found: list[list[str]] = []
+        while len(found) < len(messages):
+            pages = store.matching_each(messages[len(found) :], limit=100)
+            assert pages
+            found += [[s.id for s in page] for page in pages]
+        assert found == [ids, [ids[0], ids[2], ids[3]], [ids[2]], [ids[3]], [], [ids[3]]]
+
+    def test_the_first_pages_of_several_messages_are_bounded(self, store: Store) -> None:
+        for number in range(1, 8):
+            store.add_subscription(make_subscription(number))
+        messages = [make_message(number) for number in range(1, 4)]
+        pages = store.matching_each(messages, limit=5)
+        assert [s.id for s in pages[0]] == [make_subscription(n).id for n in range(1, 6)]
+        assert sum(len(page) for page in pages) < 15
+        rest = store.matching_each(messages[len(pages) :], limit=5)
+        assert [s.id for s in rest[0]] == [s.id for s in pages[0]]
+
     # -- messages
 
     def test_a_message_comes_back_as_it_was(self, store: Store) -> None:
@@ -292,7 +339,7 @@ class StoreContract:
         self.publish(store, message)
         assert not store.routed(message.id)
         store.claim_messages(now=NOW, lease=LEASE, limit=1)
-        store.route(message, [], complete=True)
+        self.route(store, message, [])
         assert store.routed(message.id)
         assert store.routed("msg_none")
         assert not store.claim_messages(now=later(61), lease=LEASE, limit=1)
@@ -302,18 +349,17 @@ class StoreContract:
         store.add_subscription(subscription)
         self.publish(store, message)
         delivery = make_delivery(message, subscription, NOW)
-        store.route(message, [delivery], complete=False)
+        self.route(store, message, [delivery], complete=False)
         assert not store.routed(message.id)
         (claim,) = self.claim(store)
         store.settle([self.settlement(claim)])
-        store.route(message, [delivery], complete=True)
+        self.route(store, message, [delivery])
         (kept,) = store.deliveries(DeliveryQuery(message_id=message.id))
         assert (kept.state, kept.attempt_count) == (DELIVERED, 1)
         assert not self.claim(store)
 
     def test_a_huge_fan_out_is_routed_in_chunks(self, store: Store) -> None:
-        for number in range(self.fan_out):
-            store.add_subscription(make_subscription(number))
+        self.populate(store, (make_subscription(number) for number in range(self.fan_out)))
         message = make_message()
         self.publish(store, message)
         if self.fan_out_memory is not None:
@@ -324,10 +370,10 @@ class StoreContract:
             if self.fan_out_memory is not None:
                 tracemalloc.reset_peak()
             chunk = [make_delivery(message, subscription, NOW) for subscription in page]
-            store.route(message, chunk, complete=False)
+            self.route(store, message, chunk, complete=False)
             peak = max(peak, tracemalloc.get_traced_memory()[1] - before)
             after, routed = page[-1].id, routed + len(page)
-        store.route(message, [], complete=True)
+        self.route(store, message, [])
         tracemalloc.stop()
         assert routed == self.fan_out
         assert self.fan_out_memory is None or peak < self.fan_out_memory
@@ -353,7 +399,7 @@ class StoreContract:
             secrets=("whsec_x",), headers={"X-A": "1"}, owner="3", rate_limit=2.0
         )
         self.publish(store, message)
-        store.route(message, [make_unstored_delivery(message, target, NOW)], complete=True)
+        self.route(store, message, [make_unstored_delivery(message, target, NOW)])
         (claim,) = self.claim(store)
         assert claim.subscription == claim.delivery.target == target
 
@@ -599,9 +645,7 @@ class StoreContract:
     def test_an_unstored_subscription_is_not_disabled(self, store: Store) -> None:
         message = make_message()
         self.publish(store, message)
-        store.route(
-            message, [make_unstored_delivery(message, make_subscription(), NOW)], complete=True
-        )
+        self.route(store, message, [make_unstored_delivery(message, make_subscription(), NOW)])
         (claim,) = self.claim(store)
         settlement = self.settlement(claim, DeliveryState.DISCARDED, status=410, disable="gone")
         assert not store.settle([settlement])

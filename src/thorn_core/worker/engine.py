@@ -17,11 +17,19 @@ import attrs
 
 from thorn_core import signals
 from thorn_core.delivery import disabled_message, make_delivery, make_unstored_delivery
-from thorn_core.errors import ConfigurationError
+from thorn_core.errors import ConfigurationError, StoreError
 from thorn_core.stores.base import DeliveryQuery
 from thorn_core.transports.base import Transport
 from thorn_core.unit_of_work import IMMEDIATE
-from thorn_core.values import Claim, DeliveryState, Message, Settlement, Subscription
+from thorn_core.values import (
+    Claim,
+    Delivery,
+    DeliveryState,
+    Message,
+    Routing,
+    Settlement,
+    Subscription,
+)
 from thorn_core.worker.attempts import Attempts
 from thorn_core.worker.load import SLOW_SECONDS, Load
 from thorn_core.worker.thread import LoopThread, stopping_on_signals
@@ -31,6 +39,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 STORE_THREADS = 4
+# Seconds between attempts on a store that fails.
+LONGEST_DELAY = 30.0
 
 
 class Worker:
@@ -108,15 +118,20 @@ class Worker:
         """Work on the caller's loop until `stop` or cancellation."""
         self._bind()
         forget = self._store.on_work(self._woken)
+        delay = 0.0
         try:
             while not self._stopping:
                 self._wake.clear()
                 try:
                     worked = await self._pump(self._wiring.clock())
-                except Exception:
-                    logger.exception("the store failed; trying again")
-                    worked = 0
-                    await self._pause(self._settings.poll_interval)
+                except Exception as error:
+                    delay = min(max(2 * delay, self._settings.poll_interval), LONGEST_DELAY)
+                    _log_failure("can't work", error, delay)
+                    await self._sleep(delay)
+                    continue
+                if delay:
+                    logger.warning("the store works again")
+                    delay = 0.0
                 if worked:
                     await asyncio.sleep(0)
                 else:
@@ -223,6 +238,14 @@ class Worker:
         finally:
             timer.cancel()
 
+    async def _sleep(self, seconds: float) -> None:
+        """Wait, whatever there may be to do, unless it is to stop."""
+        assert self._loop is not None
+        until = self._loop.time() + seconds
+        while not self._stopping and (left := until - self._loop.time()) > 0:
+            self._wake.clear()
+            await self._pause(left)
+
     def _patience(self) -> float:
         longest = self._settings.poll_interval
         if self._load.full:
@@ -252,8 +275,7 @@ class Worker:
             limit=settings.chunksize,
             ids=message_ids,
         )
-        for message in messages:
-            await self._route(message, now)
+        await self._route(messages, now)
         free = self._load.free(len(self._unsettled))
         if free <= 0 or self._stopping:
             return len(messages)
@@ -273,40 +295,62 @@ class Worker:
             started.update(claim.delivery.id for claim in claims)
         return len(messages) + len(claims)
 
-    async def _route(self, message: Message, now: datetime) -> None:
-        if message.only is not None:
-            found = await self._io(self._store.subscription, message.only)
-            chosen = [make_delivery(message, found, now)] if found else []
-            await self._io(self._store.route, message, chosen, complete=True)
-            return
+    async def _route(self, messages: Sequence[Message], now: datetime) -> None:
+        """Write the deliveries of messages, in batches of about a chunk."""
+        directed = [message for message in messages if message.only is not None]
+        if directed:
+            await self._io(self._store.route, [await self._direct(m, now) for m in directed])
+        left = [message for message in messages if message.only is None]
         limit = max(self._settings.chunksize, 1000)
-        after: str | None = None
-        while True:
+        while left:
+            pages = await self._io(self._store.matching_each, left, limit=limit)
+            routings = [
+                self._routing(message, page, now, last=len(page) < limit)
+                for message, page in zip(left, pages, strict=False)
+            ]
+            await self._io(self._store.route, routings)
+            for message, page in zip(left, pages, strict=False):
+                if len(page) >= limit:
+                    await self._route_on(message, page[-1].id, limit, now)
+            left = left[len(pages) :]
+
+    async def _route_on(self, message: Message, after: str, limit: int, now: datetime) -> None:
+        """Write the deliveries of a message beyond its first page."""
+        last = False
+        while not last:
+            await asyncio.sleep(0)
             page = await self._io(
                 self._store.matching, message.event, sender=message.sender, after=after, limit=limit
             )
-            chosen = [
-                make_delivery(message, subscription, now)
-                for subscription in page
-                if self._wiring.plugins.accepts(message, subscription)
-            ]
-            if len(page) < limit:
-                break
-            await self._io(self._store.route, message, chosen, complete=False)
-            after = page[-1].id
-            await asyncio.sleep(0)
+            last = len(page) < limit
+            await self._io(self._store.route, [self._routing(message, page, now, last=last)])
+            after = page[-1].id if page else after
+
+    async def _direct(self, message: Message, now: datetime) -> Routing:
+        """The routing of a message to the one subscription that it is for."""
+        assert message.only is not None
+        found = await self._io(self._store.subscription, message.only)
+        chosen = [make_delivery(message, found, now)] if found else []
+        return Routing(message=message, deliveries=chosen)
+
+    def _routing(
+        self, message: Message, page: Sequence[Subscription], now: datetime, *, last: bool
+    ) -> Routing:
+        accepts = self._wiring.plugins.accepts
+        chosen: list[Delivery] = []
         try:
-            chosen += [
-                make_unstored_delivery(message, subscription, now)
-                for subscription in self._wiring.unstored(message)
-                if self._wiring.plugins.accepts(message, subscription)
-            ]
+            chosen += [make_delivery(message, s, now) for s in page if accepts(message, s)]
+            if last:
+                chosen += [
+                    make_unstored_delivery(message, subscription, now)
+                    for subscription in self._wiring.unstored(message)
+                    if accepts(message, subscription)
+                ]
         except Exception:
-            # The stored recipients don't wait for it; the message is routed again after its lease.
+            # Those had don't wait for the others; the message is routed again after its lease.
             logger.exception("the recipients of %s can't be had; trying again", message.id)
-            await self._io(self._store.route, message, chosen, complete=False)
-        else:
-            await self._io(self._store.route, message, chosen, complete=True)
+            last = False
+        return Routing(message=message, deliveries=chosen, complete=last)
 
     def _busy(self) -> Mapping[str, int]:
         busy = self._load.by_recipient()
@@ -390,12 +434,12 @@ class Worker:
             batch = self._unsettled[: self._settings.chunksize]
             try:
                 disabled = await self._io(self._store.settle, batch)
-            except Exception:
-                logger.exception("the store failed to settle; trying again in %.1f s", delay)
+            except Exception as error:
+                _log_failure("can't settle", error, delay)
                 if self._stopping:
                     break
                 await asyncio.sleep(delay)
-                delay = min(2 * delay, 30.0)
+                delay = min(2 * delay, LONGEST_DELAY)
                 continue
             delay = 0.1
             del self._unsettled[: len(batch)]
@@ -441,6 +485,17 @@ class Worker:
                 attempt_count=delivery.attempt_count + (attempt is not None),
             )
             signals.tell(told, wiring.app, delivery=ended, attempt=attempt)
+
+
+def _log_failure(what: str, error: Exception, delay: float) -> None:
+    """Log what a store failed in: briefly where it says why itself."""
+    logger.warning(
+        "the store %s: %s; trying again in %.1f s",
+        what,
+        error,
+        delay,
+        exc_info=None if isinstance(error, StoreError) else error,
+    )
 
 
 _TOLD = {
