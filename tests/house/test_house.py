@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
@@ -87,10 +88,34 @@ def test_extras_are_imported_where_they_are_needed_and_when(path):
             assert whole or not top, f"{module} is imported with the module"
 
 
+ADAPTERS = sorted((ROOT / "adapters").glob("*/src/*/"))
+# Of the core, beside the names of `thorn_core` itself.
+PUBLIC = ("patterns", "recipients", "receiver", "signals", "signatures", "testing")
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS, ids=lambda path: path.name)
+def test_an_adapter_uses_the_public_names_of_the_core_only(adapter):
+    for path in adapter.rglob("*.py"):
+        for module, _ in imports(ast.parse(path.read_text("utf-8"))):
+            package, _, name = module.partition(".")
+            if package == "thorn_core":
+                public = name in thorn_core.__all__ or name.split(".")[0] in PUBLIC
+                assert not name or public, f"{path}: {module}"
+
+
 def test_the_version_is_the_same_everywhere():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    assert project["version"] == thorn_core.__version__ == version("thorn-core")
+    for file in (ROOT / "pyproject.toml", *ROOT.glob("adapters/*/pyproject.toml")):
+        project = tomllib.loads(file.read_text("utf-8"))["project"]
+        assert project["version"] == thorn_core.__version__ == version(project["name"])
+        pins = [r for r in project["dependencies"] if r.startswith("thorn-core")]
+        assert pins in ([], [f"thorn-core=={thorn_core.__version__}"])
     assert thorn_core.__version__ in (ROOT / "CHANGELOG.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS, ids=lambda path: path.name)
+def test_an_adapter_says_its_version_and_is_typed(adapter):
+    assert import_module(adapter.name).__version__ == thorn_core.__version__
+    assert (adapter / "py.typed").exists()
 
 
 def test_every_public_name_is_there_and_has_a_docstring():
@@ -105,7 +130,7 @@ def test_the_package_is_marked_as_typed():
 
 def test_rooms_stay_small():
     # The contracts are lists of tests; they grow with what is promised.
-    for path in FILES:
+    for path in (*FILES, *(p for adapter in ADAPTERS for p in adapter.rglob("*.py"))):
         if not path.name.endswith("_contract.py"):
             assert len(path.read_text("utf-8").splitlines()) <= 700, path
 

@@ -1,0 +1,434 @@
+"""Claims: deliveries leased to workers, and how they end."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+from itertools import islice, zip_longest
+from typing import Any
+
+import attrs
+from sqlalchemy.dialects import postgresql
+
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Select,
+    bindparam,
+    func,
+    literal,
+    or_,
+    select,
+    true,
+    union_all,
+    update,
+)
+from thorn_core import Claim, DeliveryState, Settlement, Subscription
+from thorn_sqlalchemy.messages import Messages
+from thorn_sqlalchemy.recipients import Recipients
+from thorn_sqlalchemy.rows import attempt_row, clean, delivery_of, micros, moment
+from thorn_sqlalchemy.schema import Tables
+from thorn_sqlalchemy.statements import chunks, insert_new, one_of
+from thorn_sqlalchemy.subscriptions import Subscriptions
+
+PENDING, IN_FLIGHT = DeliveryState.PENDING.value, DeliveryState.IN_FLIGHT.value
+# Leases taken back by one claim.
+TAKEN_BACK = 1000
+
+
+class Claims:
+    """The table of deliveries, as workers see it.
+
+    Args:
+        tables: The tables.
+        dialect: Name of the database.
+        recipients: Whose turn it is.
+        messages: Of which they are.
+        subscriptions: To which they are.
+    """
+
+    def __init__(
+        self,
+        tables: Tables,
+        dialect: str,
+        recipients: Recipients,
+        messages: Messages,
+        subscriptions: Subscriptions,
+    ) -> None:
+        self._tables, self._dialect = tables, dialect
+        self._recipients = recipients
+        self._messages = messages
+        self._subscriptions = subscriptions
+        self._table = table = tables.deliveries
+        self._made: dict[int, Select[Any]] = {}
+        self._due = (table.c.state == PENDING, table.c.due_at <= bindparam("now"))
+        held = (table.c.state == IN_FLIGHT, table.c.token == bindparam("held"))
+        self._expired = (
+            select(table.c.id, table.c.recipient)
+            .where(table.c.state == IN_FLIGHT, table.c.leased_until <= bindparam("now"))
+            .limit(TAKEN_BACK)
+            .with_for_update(skip_locked=True)
+        )
+        self._lease = (
+            update(table)
+            .where(one_of(table.c.id, "keys"), table.c.state == PENDING)
+            .values(
+                state=IN_FLIGHT, token=bindparam("lease"), leased_until=bindparam("until")
+            )
+        )  # fmt: skip
+        self._leased = select(table).where(one_of(table.c.id, "keys"), *held)
+        self._renew = (
+            update(table)
+            .where(one_of(table.c.id, "keys"), *held)
+            .values(leased_until=bindparam("until"))
+        )
+        free = {"state": PENDING, "token": None, "leased_until": None}
+        self._take_back = (
+            update(table)
+            .where(one_of(table.c.id, "keys"), table.c.state == IN_FLIGHT)
+            .values(free)
+        )  # fmt: skip
+        self._release = update(table).where(one_of(table.c.id, "keys"), *held).values(free)
+        self._standing = (
+            select(table.c.id, table.c.state, table.c.token)
+            .where(one_of(table.c.id, "keys"))
+            .order_by(table.c.id)
+            .with_for_update()
+        )
+        self._count = (
+            update(table)
+            .where(table.c.id == bindparam("key"))
+            .values(attempt_count=table.c.attempt_count + bindparam("more"))
+        )
+        self._settle = self._count.values(
+            state=bindparam("becomes"),
+            due_at=func.coalesce(bindparam("due"), table.c.due_at),
+            settled_at=bindparam("settled"),
+            reason=bindparam("why"),
+            token=None,
+            leased_until=None,
+        )
+        attempts = tables.attempts
+        self._known_attempts = select(attempts.c.id).where(one_of(attempts.c.id, "keys"))
+        self._insert_attempts = insert_new(dialect, attempts)
+
+    # -- claim
+
+    def claim(
+        self,
+        connection: Connection,
+        *,
+        now: datetime,
+        lease: timedelta,
+        limit: int,
+        token: str,
+        per_recipient: int,
+        busy: Mapping[str, int],
+        message_ids: Collection[str] | None,
+    ) -> list[Claim]:
+        """Lease what is due, recipients taking turns."""
+        at = micros(now)
+        self._take_back_expired(connection, at)
+        full = [recipient for recipient, count in busy.items() if count >= per_recipient]
+        if limit <= 0:
+            return []
+        if message_ids is None:
+            turns = self._recipients.ready(connection, at, limit, full)
+            room = {name: min(per_recipient - busy.get(name, 0), limit) for name in turns}
+            queues = self._queues(connection, room, at, limit)
+        else:
+            turns = []
+            queues = self._queues_of(
+                connection, list(message_ids), at, limit, per_recipient, busy, full
+            )
+        chosen = list(islice(_in_turns(queues), limit))
+        claims = self._take(connection, chosen, token, micros(now + lease))
+        if turns:
+            self._recipients.served(connection, turns, at)
+        return claims
+
+    def _take_back_expired(self, connection: Connection, now: int) -> None:
+        rows = connection.execute(self._expired, {"now": now}).all()
+        for some in chunks(rows):
+            connection.execute(self._take_back, {"keys": sorted(row.id for row in some)})
+        self._recipients.due(connection, ((row.recipient, now) for row in rows))
+
+    def _queues(
+        self, connection: Connection, room: Mapping[str, int], now: int, limit: int
+    ) -> list[list[str]]:
+        """The first due deliveries of each recipient, the oldest first."""
+        if not room:
+            return []
+        # Enough to fill the claim even if most of them have nothing due.
+        share = max(4 * limit // len(room), 1)
+        sizes = {name: min(size, share) for name, size in room.items()}
+        found: dict[str, list[str]] = {name: [] for name in room}
+        if self._dialect == "postgresql":
+            statement = self._made.get(0)
+            if statement is None:
+                statement = self._made[0] = self._first_due_lateral()
+            values: dict[str, Any] = {
+                "now": now,
+                "names": list(sizes),
+                "sizes": list(sizes.values()),
+            }
+        else:
+            statement = self._made.get(len(sizes))
+            if statement is None:
+                statement = self._made[len(sizes)] = self._first_due(len(sizes))
+            values = {"now": now}
+            for number, (name, size) in enumerate(sizes.items()):
+                values[f"name{number}"] = name
+                values[f"size{number}"] = size
+        for key, recipient in connection.execute(statement, values):
+            found[recipient].append(key)
+        return list(found.values())
+
+    def _first_due(self, terms: int) -> Select[Any]:
+        table = self._table
+        parts = []
+        for number in range(terms):
+            part = (
+                select(table.c.id, table.c.recipient)
+                .where(table.c.recipient == bindparam(f"name{number}"), *self._due)
+                .order_by(table.c.due_at, table.c.id)
+                .limit(bindparam(f"size{number}"))
+                .subquery()
+            )
+            parts.append(select(part.c.id, part.c.recipient))
+        every = union_all(*parts).subquery()
+        return select(every.c.id, every.c.recipient)
+
+    def _first_due_lateral(self) -> Select[Any]:
+        """As `_first_due`, in one wording for any number: planning a long union takes longer."""
+        table = self._table
+        texts = postgresql.ARRAY(table.c.recipient.type)
+        given = (
+            func.unnest(
+                bindparam("names", type_=texts),
+                bindparam("sizes", type_=postgresql.ARRAY(BigInteger)),
+            )
+            .table_valued("name", "size")
+            .render_derived()
+        )
+        first = (
+            select(table.c.id, table.c.recipient)
+            .where(table.c.recipient == given.c.name, *self._due)
+            .order_by(table.c.due_at, table.c.id)
+            .limit(given.c.size)
+            .lateral()
+        )
+        return select(first.c.id, first.c.recipient).select_from(given.join(first, true()))
+
+    def _queues_of(
+        self,
+        connection: Connection,
+        message_ids: Sequence[str],
+        now: int,
+        limit: int,
+        per_recipient: int,
+        busy: Mapping[str, int],
+        full: Sequence[str],
+    ) -> list[list[str]]:
+        """The due deliveries of some messages, by recipient."""
+        table, recipients = self._table, self._tables.recipients
+        queues: dict[str, list[str]] = {}
+        for some in chunks(message_ids, 50):
+            statement = (
+                select(table.c.id, table.c.recipient)
+                .outerjoin(recipients, recipients.c.recipient == table.c.recipient)
+                .where(
+                    or_(*(of_message(table, key) for key in some)),
+                    *self._due,
+                    func.coalesce(recipients.c.paused_until, literal(0)) <= bindparam("now"),
+                    table.c.recipient.not_in(full),
+                )
+                .order_by(table.c.id)
+                .limit(4 * limit)
+            )
+            for key, recipient in connection.execute(statement, {"now": now}):
+                queue = queues.setdefault(recipient, [])
+                if len(queue) < per_recipient - busy.get(recipient, 0):
+                    queue.append(key)
+        return list(queues.values())
+
+    def _take(
+        self, connection: Connection, chosen: Sequence[str], token: str, until: int
+    ) -> list[Claim]:
+        """Lease these, as far as nobody else has meanwhile."""
+        rows: dict[str, Any] = {}
+        ordered = sorted(chosen)
+        for keys in chunks(ordered):
+            lease = {"keys": keys, "lease": token, "until": until}
+            connection.execute(self._lease, lease)
+            for row in connection.execute(self._leased, {"keys": keys, "held": token}):
+                rows[row.id] = row
+        deliveries = [delivery_of(rows[key]) for key in chosen if key in rows]
+        messages = self._messages.get_many(
+            connection, list({delivery.message_id for delivery in deliveries})
+        )
+        subscriptions = self._subscriptions.get_many(
+            connection, list({d.subscription_id for d in deliveries if d.target is None})
+        )
+        return [
+            Claim(
+                delivery=delivery,
+                message=messages[delivery.message_id],
+                subscription=delivery.target or subscriptions.get(delivery.subscription_id),
+                token=token,
+            )
+            for delivery in deliveries
+            if delivery.message_id in messages
+        ]
+
+    def next_due(self, connection: Connection, now: datetime) -> datetime | None:
+        """When there may next be something that can't be claimed now."""
+        table, at = self._table, micros(now)
+        recipients, messages = self._tables.recipients, self._tables.messages
+        times = (
+            select(func.min(table.c.leased_until)).where(table.c.state == IN_FLIGHT),
+            select(func.min(recipients.c.ready_at)),
+            select(func.min(messages.c.route_at)).where(messages.c.route_at > 0),
+        )
+        found = [connection.execute(statement).scalar() for statement in times]
+        return min((moment(max(time, at)) for time in found if time is not None), default=None)
+
+    # -- keep, give back
+
+    def renew(self, connection: Connection, claims: Sequence[Claim], until: datetime) -> None:
+        """Make leases last until then."""
+        for token, some in _by_token(claims).items():
+            for keys in chunks(sorted(claim.delivery.id for claim in some)):
+                values = {"keys": keys, "held": token, "until": micros(until)}
+                connection.execute(self._renew, values)
+
+    def release(self, connection: Connection, claims: Sequence[Claim]) -> None:
+        """Give leases back unused."""
+        for token, some in _by_token(claims).items():
+            for keys in chunks(sorted(claim.delivery.id for claim in some)):
+                connection.execute(self._release, {"keys": keys, "held": token})
+        self._recipients.due(
+            connection, ((c.delivery.recipient, micros(c.delivery.due_at)) for c in claims)
+        )
+
+    # -- settle
+
+    def settle(
+        self, connection: Connection, settlements: Sequence[Settlement]
+    ) -> list[Subscription]:
+        """Write how claims ended; gives back the subscriptions that this disabled."""
+        ordered = sorted(settlements, key=lambda settlement: settlement.claim.delivery.id)
+        standing: dict[str, Any] = {}
+        for some in chunks([settlement.claim.delivery.id for settlement in ordered]):
+            for row in connection.execute(self._standing, {"keys": some}):
+                standing[row.id] = row
+        ordered = [s for s in ordered if s.claim.delivery.id in standing]
+        new = self._record(connection, ordered)
+        held: list[Settlement] = []
+        late: list[Settlement] = []
+        for settlement in ordered:
+            row = standing[settlement.claim.delivery.id]
+            mine = row.state == IN_FLIGHT and row.token == settlement.claim.token
+            (held if mine else late).append(settlement)
+        if held:
+            connection.execute(self._settle, [_settled(s, new) for s in held])
+        counted = [_counted(s, new) for s in late if s.attempt and s.attempt.id in new]
+        if counted:
+            connection.execute(self._count, counted)
+        self._recipients.due(
+            connection,
+            (
+                (s.claim.delivery.recipient, micros(s.outcome.due_at or s.at))
+                for s in held
+                if s.outcome.state is DeliveryState.PENDING
+            ),
+        )
+        self._recipients.pause(
+            connection,
+            (
+                (s.claim.delivery.recipient, micros(s.outcome.pause_until))
+                for s in held
+                if s.outcome.pause_until is not None
+            ),
+        )
+        return self._judge_subscriptions(connection, held)
+
+    def _record(self, connection: Connection, settlements: Sequence[Settlement]) -> set[str]:
+        """Insert the attempts; gives back the ids of those that weren't there."""
+        made = {s.attempt.id: s for s in settlements if s.attempt is not None}
+        new = set(made)
+        # A settlement is written twice if it wasn't clear whether the first time was.
+        for some in chunks(list(made)):
+            new -= set(connection.execute(self._known_attempts, {"keys": some}).scalars())
+        rows = [
+            attempt_row(s.attempt, s.claim.delivery.recipient)
+            for key, s in sorted(made.items())
+            if key in new and s.attempt is not None
+        ]
+        if rows:
+            connection.execute(self._insert_attempts, rows)
+        return new
+
+    def _judge_subscriptions(
+        self, connection: Connection, settlements: Sequence[Settlement]
+    ) -> list[Subscription]:
+        """Note since when subscriptions fail, and disable those that are to be."""
+        tried = [s for s in settlements if s.attempt is not None]
+        tried.sort(key=lambda s: s.at)
+        ids = sorted({s.claim.delivery.subscription_id for s in tried})
+        before = self._subscriptions.get_many(connection, ids)
+        after = dict(before)
+        disabled = []
+        for settlement in tried:
+            key = settlement.claim.delivery.subscription_id
+            subscription, attempt = after.get(key), settlement.attempt
+            if subscription is None or attempt is None:
+                continue
+            failing_since = None if attempt.ok else subscription.failing_since or attempt.at
+            after[key] = attrs.evolve(subscription, failing_since=failing_since)
+            reason = settlement.outcome.disable
+            if reason is not None and subscription.enabled:
+                after[key] = attrs.evolve(
+                    after[key], enabled=False, disabled_reason=reason, updated_at=settlement.at
+                )
+                disabled.append(key)
+        return self._subscriptions.note(connection, before, after, disabled)
+
+
+def of_message(table: Any, message_id: str) -> Any:
+    """True for the deliveries of a message: their ids begin with its own."""
+    start = f"dlv_{message_id.removeprefix('msg_')}_"
+    end = start[:-1] + chr(ord("_") + 1)
+    return (table.c.id >= start) & (table.c.id < end) & (table.c.message_id == message_id)
+
+
+def _in_turns(queues: Sequence[Sequence[str]]) -> Any:
+    return (key for turn in zip_longest(*queues) for key in turn if key is not None)
+
+
+def _by_token(claims: Sequence[Claim]) -> dict[str, list[Claim]]:
+    grouped: dict[str, list[Claim]] = {}
+    for claim in claims:
+        grouped.setdefault(claim.token, []).append(claim)
+    return grouped
+
+
+def _counted(settlement: Settlement, new: set[str]) -> dict[str, Any]:
+    attempt = settlement.attempt
+    return {
+        "key": settlement.claim.delivery.id,
+        "more": int(attempt is not None and attempt.id in new),
+    }
+
+
+def _settled(settlement: Settlement, new: set[str]) -> dict[str, Any]:
+    outcome, at = settlement.outcome, micros(settlement.at)
+    pending = outcome.state is DeliveryState.PENDING
+    due = micros(outcome.due_at) if outcome.due_at is not None else at
+    return {
+        **_counted(settlement, new),
+        "becomes": outcome.state.value,
+        "due": due if pending else None,
+        "settled": None if pending else at,
+        "why": clean(outcome.reason),
+    }

@@ -1,0 +1,257 @@
+"""History: what has become of deliveries; replaying, purging, counting."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import attrs
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    String,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    func,
+    literal,
+    select,
+    update,
+)
+from thorn_core import Attempt, Delivery, DeliveryQuery, DeliveryState, Stats
+from thorn_core.patterns import matches
+from thorn_sqlalchemy.claims import of_message
+from thorn_sqlalchemy.recipients import Recipients
+from thorn_sqlalchemy.rows import attempt_of, delivery_of, micros
+from thorn_sqlalchemy.schema import Tables
+from thorn_sqlalchemy.statements import chunks, one_of
+
+SETTLED = tuple(state for state in DeliveryState if state.settled)
+PERCENTILES = (50, 95, 99)
+BUSIEST = 20
+# Latencies are counted to the tenth of a millisecond, so that the database can do it.
+STEPS = 10_000
+
+
+class History:
+    """The tables of deliveries and attempts, as people see them.
+
+    Args:
+        tables: The tables.
+        recipients: Are told what is due again.
+    """
+
+    def __init__(self, tables: Tables, recipients: Recipients) -> None:
+        self._tables, self._recipients = tables, recipients
+        table, attempts, messages = tables.deliveries, tables.attempts, tables.messages
+        self._get = select(table).where(table.c.id == bindparam("key"))
+        self._get_many = select(table).where(one_of(table.c.id, "keys"))
+        self._attempts = (
+            select(attempts)
+            .where(
+                one_of(attempts.c.delivery_id, "keys"), attempts.c.id > bindparam("after")
+            )
+            .order_by(attempts.c.id)
+            .limit(bindparam("most"))
+        )  # fmt: skip
+        settled = table.c.state.in_([state.value for state in SETTLED])
+        self._replay = (
+            update(table)
+            .where(one_of(table.c.id, "keys"), settled)
+            .values(
+                state=DeliveryState.PENDING.value,
+                attempts_before=table.c.attempt_count,
+                due_at=bindparam("now"),
+                settled_at=None,
+                reason=None,
+                token=None,
+                leased_until=None,
+            )
+        )
+        self._purge = delete(table).where(one_of(table.c.id, "keys"), settled)
+        self._purge_attempts = delete(attempts).where(one_of(attempts.c.delivery_id, "keys"))
+        # A delivery's id begins with its message's, so that the primary key finds them.
+        start = literal("dlv_") + func.substr(messages.c.id, 5, type_=String)
+        reached = exists(table.c.id).where(
+            table.c.message_id == messages.c.id,
+            table.c.id >= start + "_",
+            table.c.id < start + chr(ord("_") + 1),
+        )
+        done = and_(messages.c.route_at.is_(None), ~reached)
+        self._purge_messages = delete(messages).where(one_of(messages.c.id, "keys"), done)
+        self._unreached = (
+            select(messages.c.id)
+            .where(done)
+            .order_by(messages.c.at, messages.c.id)
+            .limit(bindparam("most"))
+        )
+
+    # -- look
+
+    def delivery(self, connection: Connection, delivery_id: str) -> Delivery | None:
+        """The delivery of that id."""
+        row = connection.execute(self._get, {"key": delivery_id}).first()
+        return None if row is None else delivery_of(row)
+
+    def deliveries(
+        self, connection: Connection, query: DeliveryQuery, after: str | None, limit: int
+    ) -> list[Delivery]:
+        """A page of deliveries."""
+        return [delivery_of(row) for row in self._found(connection, query, after, limit)]
+
+    def _found(
+        self, connection: Connection, query: DeliveryQuery, after: str | None, limit: int
+    ) -> list[Row[Any]]:
+        found: list[Row[Any]] = []
+        while len(found) < limit:
+            statement = self._selected(query, after).limit(limit)
+            page = connection.execute(statement).all()
+            found += [r for r in page if query.event is None or matches(query.event, r.event)]
+            if len(page) < limit:
+                break
+            after = page[-1].id
+        return found[:limit]
+
+    def _selected(self, query: DeliveryQuery, after: str | None) -> Select[Any]:
+        table = self._tables.deliveries
+        return select(table).where(*self._conditions(query, after)).order_by(table.c.id)
+
+    def _conditions(self, query: DeliveryQuery, after: str | None) -> Iterator[ColumnElement[bool]]:
+        c = self._tables.deliveries.c
+        if after is not None:
+            yield c.id > after
+        if query.ids is not None:
+            yield c.id.in_(query.ids)
+        if query.message_id is not None:
+            yield of_message(self._tables.deliveries, query.message_id)
+        if query.subscription_id is not None:
+            yield c.subscription_id == query.subscription_id
+        if query.event is not None:
+            yield c.event.startswith(query.event.partition("*")[0], autoescape=True)
+        if query.states is not None:
+            yield c.state.in_([state.value for state in query.states])
+        if query.since is not None:
+            yield c.created_at >= micros(query.since)
+        if query.until is not None:
+            yield c.created_at < micros(query.until)
+
+    def attempts(
+        self, connection: Connection, delivery_ids: Sequence[str], after: str | None, limit: int
+    ) -> list[Attempt]:
+        """A page of the attempts of these deliveries."""
+        found: list[Attempt] = []
+        for some in chunks(sorted(set(delivery_ids))):
+            values = {"keys": some, "after": after or "", "most": limit}
+            found += [attempt_of(row) for row in connection.execute(self._attempts, values)]
+        found.sort(key=lambda attempt: attempt.id)
+        return found[:limit]
+
+    # -- change
+
+    def replay(
+        self, connection: Connection, query: DeliveryQuery, now: datetime, limit: int
+    ) -> list[Delivery]:
+        """Make settled deliveries pending again."""
+        ids = [row.id for row in self._found(connection, _only_settled(query), None, limit)]
+        replayed: list[Delivery] = []
+        for some in chunks(ids):
+            connection.execute(self._replay, {"keys": some, "now": micros(now)})
+            rows = connection.execute(self._get_many, {"keys": some})
+            replayed += [delivery_of(r) for r in rows if r.state == DeliveryState.PENDING.value]
+        self._recipients.due(connection, ((d.recipient, micros(d.due_at)) for d in replayed))
+        return sorted(replayed, key=lambda delivery: delivery.id)
+
+    def purge(self, connection: Connection, query: DeliveryQuery, limit: int) -> int:
+        """Remove settled deliveries with their attempts, and messages left without any."""
+        rows = self._found(connection, _only_settled(query), None, limit)
+        for some in chunks(rows):
+            keys = [row.id for row in some]
+            connection.execute(self._purge_attempts, {"keys": keys})
+            connection.execute(self._purge, {"keys": keys})
+            messages = sorted({row.message_id for row in some})
+            connection.execute(self._purge_messages, {"keys": messages})
+        if len(rows) < limit and query == DeliveryQuery(until=query.until):
+            self._purge_unreached(connection, query.until, limit)
+        return len(rows)
+
+    def _purge_unreached(self, connection: Connection, until: datetime | None, limit: int) -> None:
+        """Remove routed messages that nobody was subscribed to."""
+        statement = self._unreached
+        if until is not None:
+            statement = statement.where(self._tables.messages.c.at < micros(until))
+        while ids := connection.execute(statement, {"most": limit}).scalars().all():
+            for some in chunks(ids):
+                connection.execute(self._purge_messages, {"keys": some})
+            if len(ids) < limit:
+                break
+
+    # -- count
+
+    def stats(self, connection: Connection, now: datetime, window: timedelta) -> Stats:
+        """What there is, and how attempts went in the time before now."""
+        tables = self._tables
+        messages, deliveries, attempts = tables.messages, tables.deliveries, tables.attempts
+        states = dict.fromkeys(DeliveryState, 0)
+        counted = select(deliveries.c.state, func.count()).group_by(deliveries.c.state)
+        for state, count in connection.execute(counted):
+            states[DeliveryState(state)] = count
+        lately = attempts.c.at.between(micros(now - window), micros(now))
+        answered = and_(lately, attempts.c.status.is_not(None))
+        step = func.round(attempts.c.duration * STEPS)
+        busiest = connection.execute(
+            select(attempts.c.recipient, func.count().label("many"))
+            .where(answered)
+            .group_by(attempts.c.recipient)
+            .order_by(func.count().desc(), attempts.c.recipient)
+            .limit(BUSIEST)
+        ).all()
+        by_recipient: dict[str, dict[float, int]] = {row.recipient: {} for row in busiest}
+        latencies = (
+            select(attempts.c.recipient, step, func.count())
+            .where(answered, attempts.c.recipient.in_(list(by_recipient)))
+            .group_by(attempts.c.recipient, step)
+        )
+        for recipient, steps, count in connection.execute(latencies):
+            by_recipient[recipient][float(steps)] = count
+        every = select(step, func.count()).where(answered).group_by(step)
+        overall = {float(steps): count for steps, count in connection.execute(every)}
+
+        def count_of(statement: Select[Any]) -> int:
+            return int(connection.execute(statement).scalar_one())
+
+        return Stats(
+            subscriptions=count_of(select(func.count()).select_from(tables.subscriptions)),
+            messages=count_of(select(func.count()).select_from(messages)),
+            unrouted=count_of(
+                select(func.count()).select_from(messages).where(messages.c.route_at >= 0)
+            ),
+            deliveries=states,
+            attempts=count_of(select(func.count()).select_from(attempts).where(lately)),
+            window=window,
+            latency=_percentiles(overall),
+            recipients={name: _percentiles(counts) for name, counts in by_recipient.items()},
+        )
+
+
+def _only_settled(query: DeliveryQuery) -> DeliveryQuery:
+    states = tuple(state for state in query.states or SETTLED if state.settled)
+    return attrs.evolve(query, states=states)
+
+
+def _percentiles(counts: dict[float, int]) -> dict[int, float]:
+    """The percentiles of values that were counted, by nearest rank; none of none."""
+    total = sum(counts.values())
+    found: dict[int, float] = {}
+    seen = 0
+    for steps, count in sorted(counts.items()):
+        seen += count
+        for p in PERCENTILES:
+            if p not in found and seen >= max(math.ceil(p / 100 * total), 1):
+                found[p] = steps / STEPS
+    return found
