@@ -64,13 +64,13 @@ os.environ["PATH"] = os.pathsep.join(
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Every test, on each Python that is found; on the first with coverage."""
+    """Every test on the first Python found, with coverage; those of one process on the others."""
     session.install(*EVERYTHING, *group("test"))
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
     if session.python != PYTHONS[0]:
-        session.run("pytest", "-n", "2", "-q")
+        session.run("pytest", "-n", "2", "-q", "--ignore=tests/integration")
         return
     session.run("coverage", "erase")
     session.run(

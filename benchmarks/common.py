@@ -43,7 +43,9 @@ class Figure:
     def met(self) -> bool:
         """Whether the target is."""
         number = float(self.target.lstrip("<>="))
-        return self.ratio >= number if self.target.startswith(">") else self.ratio < number
+        if self.target.startswith(">"):
+            return self.ratio >= number
+        return self.ratio <= number if "=" in self.target else self.ratio < number
 
 
 def alternate(

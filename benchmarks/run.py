@@ -13,7 +13,7 @@ import attrs
 from common import Figure
 from server import running
 
-TOPICS = ("inside", "throughput", "isolation")
+TOPICS = ("inside", "throughput", "isolation", "outbox", "backlog", "durable")
 
 
 def show(figure: Figure) -> None:

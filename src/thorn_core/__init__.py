@@ -2,7 +2,7 @@
 
 from thorn_core import receiver, recipients, signals, signatures, testing
 from thorn_core.app import Thorn
-from thorn_core.buffering import Buffer, buffer_events
+from thorn_core.buffering import Buffer, HeldEvents, buffer_events
 from thorn_core.dispatchers.base import Dispatcher
 from thorn_core.errors import (
     BufferNotEmpty,
@@ -14,11 +14,12 @@ from thorn_core.errors import (
     SecurityError,
     SignatureError,
     StoreError,
+    StoreSetupError,
     ThornError,
     TransportError,
     TransportTimeout,
 )
-from thorn_core.events import Event, Receipt, get_app
+from thorn_core.events import Event, Receipt, get_app, make_default_app_by
 from thorn_core.filters import Q
 from thorn_core.hookspecs import hookimpl
 from thorn_core.models import ModelAdapter, ModelEvent, ModelWebhooks, model_reverser, webhook_model
@@ -56,6 +57,7 @@ __all__ = [
     "DeliveryState",
     "Dispatcher",
     "Event",
+    "HeldEvents",
     "ImmediateUnitOfWork",
     "InvalidNameError",
     "MemoryStore",
@@ -80,6 +82,7 @@ __all__ = [
     "Stats",
     "Store",
     "StoreError",
+    "StoreSetupError",
     "Subscription",
     "Thorn",
     "ThornError",
@@ -91,6 +94,7 @@ __all__ = [
     "buffer_events",
     "get_app",
     "hookimpl",
+    "make_default_app_by",
     "model_reverser",
     "receiver",
     "recipients",

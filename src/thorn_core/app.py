@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from operator import attrgetter
 from time import monotonic
 from typing import Any, Self, TypeVar
 
@@ -28,10 +29,10 @@ from thorn_core.events import (
 from thorn_core.models import ModelAdapter, PlainModelAdapter, watch_models
 from thorn_core.plugins import Plugins
 from thorn_core.process import keep
-from thorn_core.sending import Sending, wait_for
+from thorn_core.sending import MessagesById, Sending, wait_for
 from thorn_core.settings import Settings
 from thorn_core.signatures import check_secret, new_secret
-from thorn_core.stores.base import Store, delivery_query
+from thorn_core.stores.base import DeliveryQuery, Store, delivery_query, settled_pages
 from thorn_core.subscriptions import (
     StaticSubscribers,
     SubscriptionRules,
@@ -47,6 +48,8 @@ from thorn_core.worker import EventOptions, LoopThread, Wiring, Worker
 T = TypeVar("T")
 
 PAGE = 500
+# Deliveries purged at once: a transaction that others may have to wait for.
+BATCH_LIMIT = 10_000
 NO_OPTIONS = EventOptions()
 
 
@@ -102,7 +105,7 @@ class Thorn:
         )
         self._schemes = self._chosen_schemes()
         self._static = StaticSubscribers(self.rules)
-        self._make_transport = transport or partial(self.plugins.transport, self.settings)
+        self._make_transport = transport
         self._dispatcher_name = dispatcher or self.settings.dispatcher
         self.store: Store = (
             store if isinstance(store, Store) else self.plugins.store(store, self.settings)
@@ -189,19 +192,29 @@ class Thorn:
                 self._engine = self.worker()
             return self._engine
 
-    def worker(self) -> Worker:
-        """Make a worker on this app's store: `worker.run()`, or `await worker.arun()`."""
+    def worker(self, *, concurrency: int | None = None) -> Worker:
+        """Make a worker on this app's store: `worker.run()`, or `await worker.arun()`.
+
+        Args:
+            concurrency: Requests under way at once, in place of the setting.
+
+        Raises:
+            ConfigurationError: The concurrency isn't one.
+        """
+        settings = self.settings
+        if concurrency is not None:
+            settings = settings.evolve(concurrency=concurrency)
         return Worker(
             Wiring(
                 app=self,
                 store=self.store,
                 plugins=self.plugins,
-                settings=self.settings,
+                settings=settings,
                 codecs=self.codecs,
                 schemes=self._schemes,
-                policy=self.settings.effective_retry_policy,
+                policy=settings.effective_retry_policy,
                 clock=self.clock,
-                make_transport=self._make_transport,
+                make_transport=self._make_transport or partial(self.plugins.transport, settings),
                 options=self._options,
                 unstored=self._unstored,
                 attempted=self._sending.attempted,
@@ -516,7 +529,8 @@ class Thorn:
             ConfigurationError, InvalidNameError: A criterion isn't one.
         """
         query = delivery_query(message_id, subscription_id, event, state, since, until)
-        return _paged(lambda after: self.store.deliveries(query, after=after, limit=PAGE))
+        fetch = partial(self.store.deliveries, query, limit=PAGE)
+        return _paged(lambda after: fetch(after=after), attrgetter("place"))
 
     def attempts(self, delivery_id: str | Iterable[str]) -> Iterator[Attempt]:
         """The attempts of a delivery or of several, by age."""
@@ -533,8 +547,11 @@ class Thorn:
         state: str | Iterable[str] | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        progress: Callable[[int], object] | None = None,
     ) -> int:
         """Deliver once more: one delivery, several, or all that meet the criteria.
+
+        Works through them by the page: there may be millions.
 
         Args:
             delivery_id: Which; the other criteria narrow it.
@@ -545,6 +562,7 @@ class Thorn:
                 (`exhausted` and `discarded`).
             since: Created at or after this time.
             until: Created before this time.
+            progress: Called after each page with how many that makes.
 
         Returns:
             How many are pending again.
@@ -564,12 +582,73 @@ class Thorn:
             ids = (delivery_id,) if isinstance(delivery_id, str) else tuple(delivery_id)
             query = attrs.evolve(query, ids=ids)
         now, count = self.clock(), 0
-        while replayed := self.store.replay(query, now=now, limit=PAGE):
-            count += len(replayed)
-            messages = {d.message_id: self.store.message(d.message_id) for d in replayed}
-            wait_for(self.dispatcher().dispatch([m for m in messages.values() if m is not None]))
-            if len(replayed) < PAGE:
-                break
+        for page in settled_pages(self.store, query, PAGE):
+            replayed = self.store.replay(page, now=now, limit=PAGE)
+            if replayed:
+                count += len(replayed)
+                sent = list(dict.fromkeys(delivery.message_id for delivery in replayed))
+                wait_for(self.dispatcher().dispatch(MessagesById(self.store, sent)))
+            if progress is not None:
+                progress(count)
+        return count
+
+    def purge(
+        self,
+        *,
+        until: datetime,
+        state: str | Iterable[str] | None = None,
+        event: str | None = None,
+        subscription_id: str | None = None,
+        batch: int = PAGE,
+        progress: Callable[[int], object] | None = None,
+    ) -> int:
+        """Remove settled deliveries of before a time with their attempts, and their messages.
+
+        What is pending or in flight stays, and so does a message while it has deliveries. Without
+        other criteria, older messages that reached nobody go as well.
+
+        Args:
+            until: Created before this time.
+            state: In this final state or one of these; without it, in any.
+            event: Of events that match this pattern.
+            subscription_id: To this subscription.
+            batch: Deliveries removed at once, in a transaction of their own; 1 to 10,000.
+            progress: Called after each batch with how many that makes.
+
+        Returns:
+            How many deliveries went.
+
+        Raises:
+            ConfigurationError, InvalidNameError: A criterion isn't one.
+
+        Example:
+            >>> with Thorn(dispatcher="outbox") as app:
+            ...     receipt = app.send("article.created", {"title": "Hello"})
+            ...     app.purge(until=app.clock() - timedelta(days=30))
+            0
+        """
+        if not isinstance(until, datetime):
+            raise ConfigurationError(
+                f"until={until!r}; purge needs to know the age: until=now - timedelta(days=30)"
+            )
+        if not 1 <= batch <= BATCH_LIMIT:
+            raise ConfigurationError(f"batch={batch!r}; allowed is 1 to {BATCH_LIMIT}")
+        query = delivery_query(None, subscription_id, event, state, None, until)
+        unsettled = [str(s) for s in query.states or () if not s.settled]
+        if unsettled:
+            raise ConfigurationError(
+                f"state={state!r}: what is {' or '.join(unsettled)} is never purged; only"
+                " delivered, exhausted and discarded deliveries are"
+            )
+        count = 0
+        for page in settled_pages(self.store, query, batch):
+            count += self.store.purge(page, limit=batch)
+            if progress is not None:
+                progress(count)
+        if query == DeliveryQuery(until=until):
+            # What was settled meanwhile, and the messages that reached nobody.
+            while gone := self.store.purge(query, limit=batch):
+                count += gone
         return count
 
     def stats(self, *, window: timedelta = timedelta(hours=1)) -> Stats:
@@ -588,10 +667,12 @@ class Thorn:
 Item = TypeVar("Item", Subscription, Delivery, Attempt)
 
 
-def _paged(fetch: Callable[[str | None], Sequence[Item]]) -> Iterator[Item]:
-    after: str | None = None
+def _paged(
+    fetch: Callable[[Any], Sequence[Item]], place: Callable[[Item], Any] = attrgetter("id")
+) -> Iterator[Item]:
+    after = None
     while page := fetch(after):
         yield from page
         if len(page) < PAGE:
             return
-        after = page[-1].id
+        after = place(page[-1])

@@ -106,11 +106,12 @@ class Buffer:
         Returns:
             How many messages there were. If publishing raises, those not yet published stay.
         """
-        target = self._target
-        with target._lock:
-            waiting, target._waiting = target._waiting, []
-            target._flushed_at = monotonic()
-            target._flushes += 1
+        if self._outer is not None:
+            return self._outer.flush()
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+            self._flushed_at = monotonic()
+            self._flushes += 1
         published = 0
         try:
             for _, entries in itertools.groupby(waiting, key=lambda entry: entry[0]):
@@ -119,8 +120,8 @@ class Buffer:
                 published += len(group)
         finally:
             if published < len(waiting):
-                with target._lock:
-                    target._waiting[:0] = waiting[published:]
+                with self._lock:
+                    self._waiting[:0] = waiting[published:]
         return published
 
     def maybe_flush(self) -> int:
@@ -144,6 +145,61 @@ class Buffer:
             count = len(target._waiting) - begin
             del target._waiting[begin:]
         return count
+
+
+class HeldEvents(Buffer):
+    """Holds messages back until it is certain that what they tell of happens, for ORM adapters.
+
+    The payload of a deletion has to be made while the row is there, and may be sent only once it
+    has gone. What is sent inside the block, which may be entered again, waits for `release()`. What
+    is never released is never sent.
+
+    Example:
+        >>> from thorn_core import Event, Thorn
+        >>> app = Thorn(dispatcher="outbox")
+        >>> removed, held = Event("article.removed", app=app), HeldEvents()
+        >>> with held:
+        ...     receipt = removed.send({"id": 1})
+        >>> len(app.messages_to_route()), held.release(), len(app.messages_to_route())
+        (0, 1, 1)
+        >>> app.close()
+    """
+
+    def __enter__(self) -> Self:
+        self._token = _current.set(self)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._leave()
+
+    def add(self, key: Any, publish: Publish, message: Message) -> None:
+        """Keep a message, however many there are."""
+        with self._lock:
+            self._waiting.append((key, publish, message))
+
+    def flush(self) -> int:
+        """Publish nothing: that is for `release`."""
+        return 0
+
+    def release(self) -> int:
+        """Publish what is held, or let other `HeldEvents` hold it whose block this is in.
+
+        A buffer that is open doesn't keep it back: the transaction that it belongs to may end
+        before that does.
+
+        Returns:
+            How many messages that were. If publishing raises, those not yet published stay.
+        """
+        if not self._waiting:
+            return 0
+        around = current_buffer()
+        if not isinstance(around, HeldEvents):
+            return super().flush()
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+        for entry in waiting:
+            around.add(*entry)
+        return len(waiting)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@
     ├── NotFoundError (LookupError)          no subscription, message or delivery of that id
     ├── BufferNotEmpty                       a buffer was closed by hand with messages in it
     ├── StoreError                           a store can't do its work now
+    │   └── StoreSetupError                  it has to be set up or migrated first
     └── TransportError                       a request got no usable response
         └── TransportTimeout                 … in time
 """
@@ -57,6 +58,10 @@ class BufferNotEmpty(ThornError):  # noqa: N818 - Thorn 1.x's name
 
 class StoreError(ThornError):
     """A store can't do its work now: not initialised, unreachable, full."""
+
+
+class StoreSetupError(StoreError):
+    """A store has to be set up first: it has no tables yet, or those of an older schema."""
 
 
 class TransportError(ThornError):

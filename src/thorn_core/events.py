@@ -416,9 +416,11 @@ def _schema_check(schema: Mapping[str, Any] | None) -> Callable[[str, bytes], No
 # -- what has been declared in this process, and the default app
 
 _lock = threading.Lock()
+_making = threading.RLock()
 # Weakly, the latest last: an event that nobody refers to any more isn't declared any more.
 _declared: dict[str, tuple[weakref.ref[Event], ...]] = {}
 _default_app: Thorn | None = None
+_make_default: Callable[[], Thorn] | None = None
 
 
 def _declare(event: Event) -> None:
@@ -473,9 +475,33 @@ def get_app() -> Thorn:
     Raises:
         ConfigurationError: There is none.
     """
-    if _default_app is None:
+    if _default_app is not None:
+        return _default_app
+    if _make_default is None:
         raise ConfigurationError("there is no app yet; make one first: app = Thorn()")
-    return _default_app
+    with _making:
+        if _default_app is None:
+            set_default_app(_make_default(), only_if_none=True)
+    return get_app()
+
+
+def make_default_app_by(make: Callable[[], Thorn] | None) -> None:
+    """Let the default app be made when it is first needed, as web frameworks' adapters do.
+
+    Args:
+        make: Called if there is no default app when `get_app` is asked, also after one was closed;
+            None takes that back.
+
+    Example:
+        >>> from thorn_core import Thorn, get_app
+        >>> make_default_app_by(lambda: Thorn(dispatcher="outbox"))
+        >>> get_app()
+        <Thorn MemoryStore outbox>
+        >>> make_default_app_by(None)
+        >>> get_app().close()
+    """
+    global _make_default
+    _make_default = make
 
 
 def set_default_app(app: Thorn | None, *, only_if_none: bool = False) -> None:

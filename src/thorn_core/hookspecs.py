@@ -99,7 +99,10 @@ def thorn_accepts(message: Message, subscription: Subscription) -> bool | None:
 
 @hookspec
 def thorn_validate_recipient(url: str) -> None:
-    """Refuse a recipient by raising `SecurityError`; called at subscribing and before requests."""
+    """Refuse a recipient by raising `SecurityError`; called at subscribing and before requests.
+
+    Who subscribed it may read the error's text: don't name addresses of your network.
+    """
 
 
 @hookspec
@@ -132,7 +135,7 @@ def thorn_reverse(view: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
 
 @hookspec
 def thorn_cli(group: Any) -> None:
-    """Add commands to the `thorn` command.
+    """Add commands to the `thorn` command; `thorn_core.cli.find_app` finds the user's app.
 
     Args:
         group: A `click.Group`.

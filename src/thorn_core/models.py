@@ -17,6 +17,7 @@ from thorn_core.events import Event, Receipt, get_app
 from thorn_core.filters import Q
 from thorn_core.hookspecs import hookimpl
 from thorn_core.patterns import check_template, fill, has_fields
+from thorn_core.unit_of_work import IMMEDIATE
 
 if TYPE_CHECKING:
     from thorn_core.app import Thorn
@@ -219,7 +220,7 @@ class ModelEvent(Event):
         app, webhooks = self.app, self.webhooks
         own = webhooks.headers(instance)
         if signalled and not self._waits(app):
-            within = None
+            within = IMMEDIATE
         message, callbacks = self._compose(
             app,
             fill(self.name, instance) if has_fields(self.name) else self.name,
@@ -326,7 +327,7 @@ class ModelWebhooks:
             return self._payload(instance)
         if hasattr(instance, "webhook_payload"):
             return instance.webhook_payload()
-        return dict(app.model_adapter(self.model).values(instance))
+        return dict(app.model_adapter(type(instance)).values(instance))
 
     def headers(self, instance: Any) -> Mapping[str, str]:
         """An instance's extra headers: by the declaration's method, the model's, or none."""
@@ -430,7 +431,7 @@ def webhook_model(model: M | None = None, /, **options: Any) -> M | Callable[[M]
         webhooks = ModelWebhooks(cls, inner() if isinstance(inner, type) else inner, options)
         cls.webhooks = webhooks  # type: ignore[attr-defined]
         with _lock:
-            _models[cls] = webhooks
+            _models.add(cls)
             for model_signal, receiver in _RECEIVERS:
                 model_signal.connect(receiver)
             apps = list(_watchers)
@@ -444,7 +445,8 @@ def webhook_model(model: M | None = None, /, **options: Any) -> M | Callable[[M]
 # -- what has been decorated in this process, and the signals that reach it
 
 _lock = threading.Lock()
-_models: weakref.WeakKeyDictionary[type, ModelWebhooks] = weakref.WeakKeyDictionary()
+# Weakly, and not the webhooks: they hold their class.
+_models: weakref.WeakSet[type] = weakref.WeakSet()
 _watchers: weakref.WeakSet[Thorn] = weakref.WeakSet()
 
 
@@ -459,14 +461,14 @@ def watch_models(app: Thorn) -> None:
 
 def watch_model(app: Thorn, model: type) -> None:
     """Let an app's ORM adapter watch a decorated class."""
-    app.model_adapter(model).watch(_models[model])
+    app.model_adapter(model).watch(model.__dict__["webhooks"])
 
 
 def _events(model: type, trigger: str, field: str | None = None) -> Iterator[ModelEvent]:
     """The events on a trigger, of a class and of the decorated classes it inherits from."""
     for cls in model.__mro__:
-        webhooks = _models.get(cls)
-        if webhooks is not None:
+        webhooks = cls.__dict__.get("webhooks")
+        if isinstance(webhooks, ModelWebhooks):
             yield from webhooks.triggered(trigger, field)
 
 

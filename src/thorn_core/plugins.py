@@ -11,6 +11,7 @@ import pluggy
 from thorn_core import codecs, hookspecs, signatures
 from thorn_core.codecs import Codec
 from thorn_core.errors import ConfigurationError, SecurityError
+from thorn_core.recipients.urls import shown
 from thorn_core.settings import Settings
 from thorn_core.signatures import SignatureScheme
 from thorn_core.stores.base import Store
@@ -149,15 +150,15 @@ class Plugins:
         """
         if handle is None:
             return IMMEDIATE
+        unit = self.hook.thorn_unit_of_work(handle=handle)
+        if unit is not None:
+            return cast("UnitOfWork", unit)
         if isinstance(handle, UnitOfWork):
             return handle
-        unit = self.hook.thorn_unit_of_work(handle=handle)
-        if unit is None:
-            raise ConfigurationError(
-                f"within={handle!r} is no transaction handle of an installed adapter;"
-                " thorn-sqlalchemy takes a Session or Connection, thorn-django a database alias"
-            )
-        return cast("UnitOfWork", unit)
+        raise ConfigurationError(
+            f"within={handle!r} is no transaction handle of an installed adapter;"
+            " thorn-sqlalchemy takes a Session or Connection, thorn-django a database alias"
+        )
 
     def subscriptions(self, message: Message) -> list[Subscription]:
         """The recipients that plugins add to a message."""
@@ -185,7 +186,11 @@ class Plugins:
         except SecurityError:
             raise
         except Exception as error:
-            raise SecurityError(f"a plugin failed to validate {url}: {error!r}") from error
+            # Who subscribed it may read this, and what failed may name what is inside our network.
+            logger.exception("a plugin failed to validate %s", shown(url))
+            raise SecurityError(
+                f"a plugin failed to validate {shown(url)}, so it is refused; see the log"
+            ) from error
 
     def prepare_request(self, request: Request, delivery: Delivery) -> Request:
         """Let each plugin change the request in turn."""

@@ -39,8 +39,6 @@ def keep(app: Process) -> None:
     if not _registered:
         _registered = True
         atexit.register(_close_all)
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=_after_fork)
 
 
 def _close_all() -> None:
@@ -60,3 +58,8 @@ def _after_fork() -> None:
     for app in list(_kept):
         inherited = app.after_fork()
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
+
+
+# Even if there is no app yet: children that make theirs must not count ids on alike.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

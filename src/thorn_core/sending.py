@@ -10,13 +10,15 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from thorn_core import signals
 from thorn_core.buffering import current_buffer
 from thorn_core.dispatchers.base import Dispatcher
+from thorn_core.errors import NotFoundError
 from thorn_core.events import Callbacks
-from thorn_core.unit_of_work import IMMEDIATE, UnitOfWork
+from thorn_core.stores.base import Ambient, Store
+from thorn_core.unit_of_work import IMMEDIATE, HoldableUnitOfWork, UnitOfWork
 from thorn_core.values import Attempt, Delivery, Message
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ class Sending:
         self._lock = threading.Lock()
         self._dispatchers: dict[str, Dispatcher] = {}
         self._substitute: Dispatcher | None = None
+        store = app.store
+        self._unsaid = store.unit_of_work() if isinstance(store, Ambient) else IMMEDIATE
         self._callbacks: OrderedDict[str, Callbacks] = OrderedDict()
 
     def dispatcher(self, name: str | None = None) -> Dispatcher:
@@ -98,7 +102,7 @@ class Sending:
             await asyncio.wrap_future(future)
 
     def _unit(self, within: Any) -> UnitOfWork:
-        return IMMEDIATE if within is None else self._app.plugins.unit_of_work(within)
+        return self._unsaid if within is None else self._app.plugins.unit_of_work(within)
 
     def _hand_over(
         self,
@@ -112,6 +116,8 @@ class Sending:
         buffer = current_buffer()
         if buffer is None:
             return self._publish([message], unit, dispatcher)
+        if isinstance(unit, HoldableUnitOfWork):
+            unit = unit.hold()
 
         def publish(messages: Sequence[Message]) -> None:
             wait_for(self._publish(messages, unit, dispatcher))
@@ -172,6 +178,35 @@ class Sending:
                 callbacks.call(attempt)
             except Exception:
                 logger.exception("a callback of message %s failed", delivery.message_id)
+
+
+class MessagesById(Sequence[Message]):
+    """Messages in the store, each read when it is looked at: few dispatchers ever do.
+
+    Args:
+        store: Where they are.
+        ids: Which.
+    """
+
+    def __init__(self, store: Store, ids: Sequence[str]) -> None:
+        self._store = store
+        self._ids = ids
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @overload
+    def __getitem__(self, index: int) -> Message: ...
+    @overload
+    def __getitem__(self, index: slice) -> MessagesById: ...
+
+    def __getitem__(self, index: int | slice) -> Message | MessagesById:
+        if isinstance(index, slice):
+            return MessagesById(self._store, self._ids[index])
+        message = self._store.message(self._ids[index])
+        if message is None:
+            raise NotFoundError(f"there is no message {self._ids[index]!r} any more")
+        return message
 
 
 def wait_for(future: Future[None] | None) -> None:

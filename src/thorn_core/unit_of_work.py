@@ -46,3 +46,19 @@ class ImmediateUnitOfWork:
 
 
 IMMEDIATE = ImmediateUnitOfWork()
+
+
+@runtime_checkable
+class HoldableUnitOfWork(UnitOfWork, Protocol):
+    """A unit of work of whatever transaction is open in the calling thread when it is asked.
+
+    By the time a buffer is flushed that may be another one, or none.
+    """
+
+    def hold(self) -> UnitOfWork:
+        """The unit of work of the transaction that is open now, whatever comes after it.
+
+        While that is open, what is published goes into it; after its commit, it is as good as done;
+        after its rollback, nothing is published and nobody is called back.
+        """
+        ...

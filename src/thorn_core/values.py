@@ -168,6 +168,11 @@ class Delivery:
     reason: str | None = None
     target: Subscription | None = None
 
+    @property
+    def place(self) -> tuple[datetime, str]:
+        """Where it stands in lists of deliveries, which go by age: what `after=` takes."""
+        return self.created_at, self.id
+
 
 @attrs.frozen(kw_only=True)
 class Attempt:
@@ -320,7 +325,10 @@ class Stats:
         messages: How many there are.
         unrouted: Of those, how many wait to be routed.
         deliveries: How many, by state.
+        due_since: When that became due, of all that waits for a worker, which waits the longest;
+            None if nothing is due.
         attempts: Attempts counted in `window`.
+        failed: Of those, how many got no 2xx.
         window: What the figures of attempts speak of.
         latency: Seconds by percentile (50, 95, 99) of those attempts that got a response.
         recipients: The same latency by recipient, the busiest first, at most 20.
@@ -330,7 +338,9 @@ class Stats:
     messages: int
     unrouted: int
     deliveries: Mapping[DeliveryState, int]
+    due_since: datetime | None
     attempts: int
+    failed: int
     window: timedelta
     latency: Mapping[int, float]
     recipients: Mapping[str, Mapping[int, float]]

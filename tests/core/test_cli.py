@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shlex
@@ -11,11 +12,13 @@ import sys
 from time import monotonic
 
 import pytest
+from rich.console import Console
 
-from thorn_core import DeliveryState, SecurityError, Settings, Thorn
+from thorn_core import DeliveryState, RetryPolicy, Routing, SecurityError, Settings, Thorn
 from thorn_core.cli.common import plain
 from thorn_core.cli.group import run
 from thorn_core.cli.send import _app_for
+from thorn_core.delivery import make_delivery
 from thorn_core.recipients import allow_cidr_network, check_address
 from thorn_core.signatures import SCHEMES, new_secret
 from thorn_core.testing import LocalRecipient
@@ -173,6 +176,17 @@ def test_data_comes_from_a_file_or_standard_input(tmp_path, recipient, monkeypat
         (["listen", "--secret", "short"], "8 characters"),
         (["stats", "--hours", "nan"], "not a number"),
         (["stats", "--hours", "0"], "not in the range"),
+        (["purge"], "--older-than 30d"),
+        (["purge", "--older-than", "30d"], "say --yes"),
+        (["purge", "--older-than", "30x", "--yes"], "no time"),
+        (["purge", "--older-than", "1d", "--state", "pending"], "'pending' is not one of"),
+        (["purge", "--older-than", "1d", "--yes", "--batch", "0"], "not in the range"),
+        (["purge", "--older-than", "1d", "--yes"], "thorn --app module:attribute"),
+        (["attempts"], "Missing argument"),
+        (["worker"], "thorn --app module:attribute"),
+        (["worker", "--concurrency", "0"], "not in the range"),
+        (["worker", "--report", "0"], "not in the range"),
+        (["worker", "--log-level", "loud"], "'loud' is not one of"),
         (["subscriptions"], "thorn --app module:attribute"),
         (["--app", "shop", "stats"], "write module:attribute"),
         (["--app", "no_such_module:app", "stats"], "No module named 'no_such_module'"),
@@ -214,9 +228,12 @@ def test_the_users_app_is_asked(shop, capfd, recipient):
     assert run([*app, "deliveries", "--since", "2100-01-01"]) == 0
     assert "There are no such deliveries." in capfd.readouterr().out
     assert run([*app, "stats"]) == 0
-    assert "deliveries delivered" in capfd.readouterr().out
+    counts = dict(line.split()[:2] for line in capfd.readouterr().out.splitlines()[:9])
+    assert (counts["messages"], counts["delivered"], counts["exhausted"]) == ("1", "1", "0")
     assert run([*app, "stats", "--json"]) == 0
-    assert lines(capfd.readouterr().out)[0]["deliveries"]["delivered"] == 1
+    (told,) = lines(capfd.readouterr().out)
+    assert told["deliveries"]["delivered"] == 1
+    assert (told["attempts"], told["failed"], told["due_since"]) == (1, 0, None)
     assert run(["--app", f"{shop}:number", "stats"]) == 2
 
 
@@ -234,7 +251,7 @@ def test_replaying(capfd, recipient, monkeypatch):
     app.subscribe("*", recipient.url)
     ids = [app.send("a.b").deliveries[0].id for _ in range(2)]
     recipient.answer(status=200)
-    monkeypatch.setattr("thorn_core.cli.history.find_app", lambda path: _Open(app))
+    monkeypatch.setattr("thorn_core.cli.replay.find_app", lambda path: _Open(app))
     assert run(["replay", ids[0]]) == 0
     assert capfd.readouterr() == ("Replayed 1 delivery.\n", "")
     assert run(["replay", "--state", "exhausted", "--json"]) == 0
@@ -246,8 +263,8 @@ def test_replaying(capfd, recipient, monkeypatch):
     app.close()
 
 
-def test_replaying_by_criteria_takes_what_failed_in_steps(capfd, recipient, monkeypatch):
-    monkeypatch.setattr("thorn_core.cli.history.STEP", 2)
+def test_replaying_by_criteria_takes_what_failed_by_the_page(capfd, recipient, monkeypatch):
+    monkeypatch.setattr("thorn_core.app.PAGE", 2)
     settings = Settings(recipient_validators=[allow_cidr_network("127.0.0.0/8")], retry=False)
     with Thorn(settings=settings) as app:
         app.subscribe("*", recipient.url)
@@ -258,7 +275,7 @@ def test_replaying_by_criteria_takes_what_failed_in_steps(capfd, recipient, monk
         app.send("c.d")
         recipient.answer(status=200)
         recipient.clear()
-        monkeypatch.setattr("thorn_core.cli.history.find_app", lambda path: _Open(app))
+        monkeypatch.setattr("thorn_core.cli.replay.find_app", lambda path: _Open(app))
         assert run(["replay", "--event", "a.*"]) == 0
         assert capfd.readouterr().out == "Replayed 5 deliveries.\n"
         # What was delivered stays so, and the other event waits.
@@ -266,6 +283,125 @@ def test_replaying_by_criteria_takes_what_failed_in_steps(capfd, recipient, monk
         assert [d.event for d in app.deliveries(state="exhausted")] == ["c.d"]
         assert run(["replay", "--event", "a.*", "--state", "delivered"]) == 0
         assert capfd.readouterr().out == "Replayed 6 deliveries.\n"
+
+
+def test_the_attempts_of_a_delivery_are_shown(capfd, recipient, monkeypatch):
+    recipient.answer(status=200, headers={"x-trace": "7"}, body=b"thanks")
+    recipient.answer(status=503, body=b"upstream\x1b[2J\nis away " + b"x" * 400, times=1)
+    settings = Settings(
+        recipient_validators=[allow_cidr_network("127.0.0.0/8")], retry_policy=RetryPolicy((0.01,))
+    )
+    with Thorn(settings=settings, dispatcher="background") as app:
+        app.subscribe("*", recipient.url)
+        receipt = app.send("a.b")
+        assert receipt.wait(10)
+        (delivery,) = receipt.deliveries
+        monkeypatch.setattr("thorn_core.cli.history.find_app", lambda path: _Open(app))
+        assert run(["attempts", delivery.id]) == 0
+        out = capfd.readouterr().out
+        assert run(["attempts", delivery.id, "--json"]) == 0
+        told = lines(capfd.readouterr().out)
+        assert run(["attempts", "dlv_x"]) == 1
+        assert "no delivery 'dlv_x'" in capfd.readouterr().err
+    assert out.startswith(f"a.b to {delivery.recipient}: delivered after 2 attempts")
+    assert "503     upstream\N{REPLACEMENT CHARACTER}[2J is away" in out
+    assert "200     thanks" in out
+    assert "\x1b" not in out
+    assert out.count("x") < 320
+    assert [t["status"] for t in told] == [503, 200]
+    assert (told[1]["headers"]["x-trace"], told[1]["body"]) == ("7", "thanks")
+
+
+def test_a_delivery_that_waits_says_until_when_and_why(capfd, monkeypatch):
+    settings = Settings(
+        recipient_validators=[allow_cidr_network("127.0.0.0/8")], retry_policy=RetryPolicy((90,))
+    )
+    with Thorn(settings=settings) as app:
+        app.subscribe("*", "http://127.0.0.1:9/")
+        (delivery,) = app.send("a.b").deliveries
+        monkeypatch.setattr("thorn_core.cli.history.find_app", lambda path: _Open(app))
+        assert run(["deliveries"]) == 0
+        row, reason, name = capfd.readouterr().out.splitlines()[1:]
+        assert run(["attempts", delivery.id]) == 0
+        out = capfd.readouterr().out
+    assert row.split()[:5] == ["a.b", "127.0.0.1:9", "pending", "in", "1"]
+    assert "no connection" in reason
+    assert name == f"  {delivery.id}"
+    assert "pending after 1 attempt, no connection" in out.replace("\n", " ")
+    assert f"due at {delivery.due_at.astimezone():%Y-%m-%d %H:%M:%S}" in out
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_lists_fit_the_terminal(capfd, monkeypatch, width):
+    """But for ids, URLs and reasons, which are there to be copied."""
+    monkeypatch.setattr(
+        "thorn_core.cli.history.console", lambda: Console(width=width, highlight=False)
+    )
+    with Thorn(dispatcher="outbox") as app:
+        app.subscribe("*", f"https://{'sub.' * 12}example.com/hook", owner="o" * 200)
+        app.send("article." + "published-again." * 8 + "now")
+        message = app.messages_to_route()[0]
+        deliveries = [make_delivery(message, s, message.at) for s in app.subscriptions()]
+        app.store.route([Routing(message=message, deliveries=deliveries)])
+        monkeypatch.setattr("thorn_core.cli.history.find_app", lambda path: _Open(app))
+        for command in ("deliveries", "subscriptions"):
+            assert run([command]) == 0
+            heading, row, *_ = capfd.readouterr().out.splitlines()
+            assert len(row) <= width
+            assert len(heading) <= width
+            assert "…" in row
+            assert row.endswith(("0", "yes"))
+
+
+def test_purging_removes_what_is_settled_and_old_enough(capfd, recipient, monkeypatch):
+    settings = Settings(recipient_validators=[allow_cidr_network("127.0.0.0/8")], retry=False)
+    with Thorn(settings=settings) as app:
+        app.subscribe("*", recipient.url)
+        monkeypatch.setattr("thorn_core.cli.purge.find_app", lambda path: _Open(app))
+        receipts = [app.send(event) for event in ("a.b", "a.c", "d.e")]
+        recipient.answer(status=500)
+        receipts.append(app.send("a.b"))
+        assert run(["purge", "--older-than", "1h", "--yes"]) == 0
+        assert capfd.readouterr().out == "Removed 0 deliveries.\n"
+        now = app.clock().isoformat()
+        assert run(["purge", "--older-than", now, "--event", "a.*", "--dry-run", "--json"]) == 0
+        (told,) = lines(capfd.readouterr().out)
+        assert (told["purged"], told["found"], told["dry_run"]) == (0, 3, True)
+        assert run(["purge", "--older-than", now, "--event", "a.*", "--dry-run"]) == 0
+        assert capfd.readouterr().out == "3 deliveries would be removed.\n"
+        exhausted = ["--state", "exhausted", "--batch", "1"]
+        assert run(["purge", "--older-than", now, *exhausted, "--yes", "--json"]) == 0
+        assert lines(capfd.readouterr().out)[0]["purged"] == 1
+        assert [app.message(r.message.id) is None for r in receipts] == [False] * 3 + [True]
+        assert run(["purge", "--older-than", "0s", "--yes"]) == 0
+        assert capfd.readouterr().out == "Removed 3 deliveries.\n"
+        assert list(app.deliveries()) == []
+
+
+@pytest.mark.parametrize(("answer", "code", "left"), [("y\n", 0, 0), ("n\n", 1, 1), ("\n", 1, 1)])
+def test_purging_asks_a_person_first(capfd, recipient, monkeypatch, answer, code, left):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    settings = Settings(recipient_validators=[allow_cidr_network("127.0.0.0/8")])
+    with Thorn(settings=settings) as app:
+        app.subscribe("*", recipient.url)
+        app.send("a.b")
+        monkeypatch.setattr("thorn_core.cli.purge.find_app", lambda path: _Open(app))
+        monkeypatch.setattr(sys, "stdin", Terminal(answer))
+        assert run(["purge", "--older-than", "0s"]) == code
+        assert len(list(app.deliveries())) == left
+    assert "Remove 1 delivery made before" in capfd.readouterr().err
+
+
+def test_a_worker_process_makes_no_sense_on_a_store_in_memory(shop, capfd):
+    for more in ([], ["--once"]):
+        assert run(["--app", f"{shop}:create_app", "worker", *more]) == 2
+        told = capfd.readouterr()
+        assert told.out == ""
+        assert "<MemoryStore>" in told.err
+        assert "dispatcher='background'" in told.err
 
 
 def test_a_disabled_subscription_says_so(capfd, recipient, monkeypatch):
@@ -276,9 +412,11 @@ def test_a_disabled_subscription_says_so(capfd, recipient, monkeypatch):
         app.update_subscription(other.id, enabled=False, disabled_reason="[red]asked for")
         monkeypatch.setattr("thorn_core.cli.history.find_app", lambda path: _Open(app))
         assert run(["subscriptions"]) == 0
-    first, second = capfd.readouterr().out.splitlines()[1:3]
-    assert first.split()[-1] == "no"
-    assert "no: [red]asked" in second
+    out = [line.rstrip() for line in capfd.readouterr().out.splitlines()]
+    assert out[1].split() == ["a.b", "no"]
+    assert out[2:4] == [f"  to {recipient.url}", f"  {one.id}"]
+    assert out[4].split() == ["c.d", "no"]
+    assert out[5:] == [f"  to {recipient.url}", "  disabled: [red]asked for", f"  {other.id}"]
 
 
 class _Open:

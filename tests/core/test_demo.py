@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from time import monotonic
 
 import attrs
@@ -14,9 +16,12 @@ import pytest
 from rich.console import Console
 
 from thorn_core import get_app
+from thorn_core.cli import crash as crash_module
 from thorn_core.cli import demo as demo_module
-from thorn_core.cli.demo import Recipients, run_demo, three_recipients
+from thorn_core.cli.crash import run_crash
+from thorn_core.cli.demo import Recipients, make_app, run_article, three_recipients
 from thorn_core.cli.group import run
+from thorn_core.plugins import Plugins
 from thorn_core.testing import LocalRecipient
 
 COMMAND = [sys.executable, "-m", "thorn_core.cli", "demo"]
@@ -26,6 +31,23 @@ GONE = "the one that is gone was asked once"
 DISABLED = "the subscription of the one that is gone is disabled"
 REF = "every request says where the article is"
 UNASKED = "nothing arrived that wasn't asked for"
+IN_MEMORY = ["demo", "--store", "memory://"]
+
+
+SQLITE = "sqlite" in Plugins().gather("thorn_stores")
+
+
+def run_demo(recipients):
+    with make_app() as app:
+        return run_article(app, recipients)
+
+
+def is_alive(pid):
+    """Whether there is such a process; one that has ended and wasn't waited for doesn't count."""
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
 
 
 def failed_checks(report):
@@ -39,7 +61,7 @@ def test_the_command_shows_what_happened_and_exits_0():
     assert "allow_cidr_network('127.0.0.0/8')" in done.stdout
     heading = next(line for line in done.stdout.splitlines() if line.startswith("message"))
     assert heading.split() == ["message", "recipient", "attempts", "status", "latency", "state"]
-    (flaky,) = [line for line in done.stdout.splitlines() if "503, 503, 200" in line]
+    (flaky,) = [line for line in done.stdout.splitlines() if "3  503, 503, 200" in line]
     assert flaky.split()[:3] == ["article.published", "flaky", "3"]
     assert flaky.split()[-1] == "delivered"
     assert "✗" not in done.stdout
@@ -48,14 +70,50 @@ def test_the_command_shows_what_happened_and_exits_0():
     assert monotonic() - began < 30
 
 
+@pytest.mark.skipif(not SQLITE, reason="no store on SQLite is installed")
+def test_the_second_act_shows_a_crash_and_that_nothing_is_lost():
+    done = subprocess.run(COMMAND, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    first, second = done.stdout.split("And a crash")
+    assert "Kept in <SqlStore sqlite:///" in first
+    (pid,) = re.findall(r"Delivered by worker process (\d+)", first)
+    assert "200 orders are committed, 50 are rolled back" in second
+    assert f"worker {pid} is killed: " in second
+    (other,) = re.findall(r"worker (\d+) starts", second)
+    assert "200 are delivered" in second
+    assert "✓ every committed order arrived" in second
+    assert "✓ no order of a rolled-back transaction did" in second
+    assert not is_alive(pid)
+    assert not is_alive(other)
+
+
 def test_it_fits_80_columns(capfd, monkeypatch):
     monkeypatch.setattr(demo_module, "console", lambda: Console(width=80))
     assert run(["demo"]) == 0
-    assert max(map(len, capfd.readouterr().out.splitlines())) <= 80
+    lines = capfd.readouterr().out.splitlines()
+    # The path of a temporary folder is as long as it is.
+    assert max(len(line) for line in lines if not line.startswith("Kept in")) <= 80
+    # Nothing is broken over two lines.
+    assert len([line for line in lines if line.startswith("✓")]) == len(
+        [line for line in lines if "✓" in line]
+    )
+
+
+def test_without_a_database_there_is_the_first_act(capfd, monkeypatch):
+    gather = Plugins.gather
+    monkeypatch.setattr(
+        Plugins,
+        "gather",
+        lambda self, hook: {n: f for n, f in gather(self, hook).items() if n != "sqlite"},
+    )
+    assert run(["demo"]) == 0
+    out = capfd.readouterr().out
+    assert "Kept in memory" in out
+    assert "And a crash" not in out
 
 
 def test_the_demo_in_json(capfd):
-    assert run(["demo", "--json"]) == 0
+    assert run([*IN_MEMORY, "--json"]) == 0
     *rows, checks = map(json.loads, capfd.readouterr().out.splitlines())
     assert len(rows) == 7
     assert len({row["message"] for row in rows}) == 5
@@ -83,8 +141,8 @@ def test_a_healthy_recipient_that_fails_is_named_and_the_exit_code_is_1(capfd, m
     # Its retry is a request too many.
     assert failed_checks(report) == {HEALTHY, UNASKED}
     assert not report.good
-    monkeypatch.setattr(demo_module, "run_demo", lambda recipients: report)
-    assert run(["demo"]) == 1
+    monkeypatch.setattr(demo_module, "run_article", lambda app, recipients: report)
+    assert run(IN_MEMORY) == 1
     out = capfd.readouterr().out
     assert f"✗ {HEALTHY}" in out
     assert f"✓ {FLAKY}" in out
@@ -136,18 +194,116 @@ def test_a_wrong_ref_is_seen(monkeypatch):
         assert failed_checks(run_demo(recipients)) == {REF}
 
 
-@pytest.mark.parametrize("arguments", [[], ["--json"]])
-def test_ctrl_c_ends_it_with_130_and_no_traceback(arguments):
+class Worker:
+    """In place of a process: what the checks say doesn't depend on it."""
+
+    pid = 1
+    running = True
+
+    def __init__(self, app, code=0):
+        self._app, self._code = app, code
+
+    def __enter__(self):
+        self._app.dispatcher("background").dispatch([])
+        return self
+
+    def __exit__(self, *exception):
+        self.stop()
+
+    def kill(self):
+        self._app.dispatcher("background").close()
+
+    def stop(self):
+        self.kill()
+        return self._code
+
+
+def crash(code=0):
+    said = []
+    with make_app(dispatcher="outbox") as app:
+        worker = Worker(app)
+        with worker:
+            checks = run_crash(app, worker, lambda: Worker(app, code), said.append)
+    return {check.partition("(")[0].strip(): held for check, held in checks.items()}, said
+
+
+ARRIVED = "every committed order arrived"
+TWICE = "only what was in flight came twice, under one webhook-id"
+SIGNED = "each of their signatures verifies"
+ENDED = "the second worker ended well on SIGTERM"
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(crash_module, "ANSWERED", 5)
+    monkeypatch.setattr(crash_module, "TRANSACTIONS", 3)
+    monkeypatch.setattr(crash_module, "PATIENCE", 5.0)
+
+
+def test_a_store_without_transactions_rolls_nothing_back(quick):
+    checks, said = crash()
+    assert checks[ARRIVED]
+    assert checks[SIGNED]
+    assert checks[ENDED]
+    assert not any("rolled" in text for text in (*checks, *said))
+
+
+def test_an_order_that_is_lost_is_seen(quick, monkeypatch):
+    send = crash_module._send
+    monkeypatch.setattr(
+        crash_module,
+        "_send",
+        lambda app: attrs.evolve(sent := send(app), committed=sent.committed | {999}),
+    )
+    assert not crash()[0][ARRIVED]
+
+
+def test_an_order_that_was_rolled_back_and_arrives_is_seen(quick, monkeypatch):
+    send = crash_module._send
+    monkeypatch.setattr(
+        crash_module, "_send", lambda app: attrs.evolve(send(app), undone=frozenset({3}))
+    )
+    assert not crash()[0]["no order of a rolled-back transaction did"]
+
+
+def test_a_worker_that_does_not_end_well_is_seen(quick):
+    assert not crash(code=1)[0][ENDED]
+
+
+def test_an_order_that_is_forged_is_seen(quick, monkeypatch):
+    monkeypatch.setattr(crash_module, "LocalRecipient", Tampering)
+    assert not crash()[0][SIGNED]
+
+
+def test_an_order_that_comes_twice_without_need_is_seen(quick, monkeypatch):
+    class Doubling(LocalRecipient):
+        @property
+        def received(self):
+            return super().received * 2
+
+    monkeypatch.setattr(crash_module, "LocalRecipient", Doubling)
+    assert not crash()[0][TWICE]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "number", "code"),
+    [([], signal.SIGINT, 130), (["--json"], signal.SIGINT, 130), ([], signal.SIGTERM, 143)],
+)
+def test_a_signal_ends_it_with_its_code_no_traceback_and_no_worker_left(arguments, number, code):
     # Held up by a recipient that never answers, so that the signal finds it at work.
     program = (
         "import sys\n"
         "from thorn_core.cli import demo, group\n"
-        "run_demo = demo.run_demo\n"
-        "def held_up(recipients):\n"
+        "run_article = demo.run_article\n"
+        "class WorkerProcess(demo.WorkerProcess):\n"
+        "    def __init__(self, *arguments):\n"
+        "        super().__init__(*arguments)\n"
+        "        print(self.pid, file=sys.stderr, flush=True)\n"
+        "def held_up(app, recipients):\n"
         "    recipients.flaky.hang()\n"
         "    print('at work', file=sys.stderr, flush=True)\n"
-        "    return run_demo(recipients)\n"
-        "demo.run_demo = held_up\n"
+        "    return run_article(app, recipients)\n"
+        "demo.run_article, demo.WorkerProcess = held_up, WorkerProcess\n"
         "sys.exit(group.run(['demo', *sys.argv[1:]]))\n"
     )
     process = subprocess.Popen(
@@ -157,9 +313,13 @@ def test_ctrl_c_ends_it_with_130_and_no_traceback(arguments):
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
-    assert process.stderr.readline() == "at work\n"
-    process.send_signal(signal.SIGINT)
+    pids = []
+    while (line := process.stderr.readline()) != "at work\n":
+        pids.append(int(line))
+    assert len(pids) == (1 if SQLITE else 0)
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "stopped" in err
+    assert process.returncode == code
+    assert ("stopped" in err) == (code == 130)
     assert "Traceback" not in err
+    assert not any(map(is_alive, pids))

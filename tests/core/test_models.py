@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from types import SimpleNamespace
 
 import attrs
@@ -379,3 +380,9 @@ def test_an_orm_adapter_watches_models_declared_before_and_after_the_app():
         signals.model_changed.send(after, instance=instance, previous={"state": 0})
         assert [m.payload for m in sent] == [{"column": 1}]
     assert before is not after
+
+
+def test_a_decorated_class_can_go():
+    thing = weakref.ref(webhook_model(on_create=ModelEvent("thing.created"))(type("Thing", (), {})))
+    gc.collect()
+    assert thing() is None

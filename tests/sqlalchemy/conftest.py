@@ -8,9 +8,8 @@ from collections.abc import Iterator
 
 import attrs
 import pytest
-from sqlalchemy.exc import SQLAlchemyError
-
 from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy.exc import SQLAlchemyError
 
 POSTGRESQL = os.environ.get(
     "THORN_TEST_POSTGRESQL", "postgresql+psycopg://postgres@127.0.0.1:5432/test"
@@ -71,6 +70,12 @@ def make_place(kind: str, tmp_path) -> Iterator[Place]:
 def place(request, tmp_path) -> Iterator[Place]:
     """A database that other processes can use too."""
     yield from make_place(request.param, tmp_path)
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql", "mariadb"])
+def shared_place(request, tmp_path_factory) -> Iterator[Place]:
+    """A database that the tests of a module share, and other processes can use too."""
+    yield from make_place(request.param, tmp_path_factory.mktemp("database"))
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgresql", "mariadb"])

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 import pytest
-from thorn_sqlalchemy import SqlStore
+from conftest import Place, make_place
 
 from thorn_core import Subscription
 from thorn_core.testing.store_contract import StoreContract
+from thorn_sqlalchemy import SqlStore
+
+
+@pytest.fixture(scope="module", params=["memory", "sqlite", "postgresql", "mariadb"])
+def shared_place(request, tmp_path_factory) -> Iterator[Place]:
+    """Any database, for all tests of this module: each begins with empty tables."""
+    yield from make_place(request.param, tmp_path_factory.mktemp(request.param))
 
 
 class TestSqlStore(StoreContract):
     @pytest.fixture(autouse=True)
-    def _database(self, any_place):
-        self.place = any_place
+    def _database(self, shared_place):
+        self.place = shared_place
         self.handles: list[SqlStore] = []
         yield
         for handle in self.handles:
@@ -24,6 +31,9 @@ class TestSqlStore(StoreContract):
     def make_store(self) -> SqlStore:
         store = SqlStore(self.place.url)
         store.create()
+        with store.database.engine.begin() as connection:
+            for table in store.tables.all():
+                connection.execute(table.delete())
         return store
 
     def reopen(self, store: SqlStore) -> SqlStore:

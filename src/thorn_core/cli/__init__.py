@@ -1,8 +1,20 @@
-"""The `thorn` command (extra `cli`)."""
+"""The `thorn` command (extra `cli`).
+
+A plugin adds commands by the hook `thorn_cli`; one that needs the user's app finds it by what
+`--app` says, which click passes as the object::
+
+    @click.command()
+    @click.pass_obj
+    def hello(app_path):
+        with find_app(app_path) as app:
+            click.echo(f"hello from {app}")
+"""
 
 from __future__ import annotations
 
 import sys
+
+from thorn_core.cli.app import find_app
 
 
 def main() -> None:
@@ -21,4 +33,4 @@ def main() -> None:
     sys.exit(run(sys.argv[1:]))
 
 
-__all__ = ["main"]
+__all__ = ["find_app", "main"]

@@ -1,69 +1,27 @@
-"""What the commands share: finding the user's app, and printing."""
+"""What the commands share: what they take and how they print."""
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import json
 import math
 import sys
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
 from typing import Any
 
 import click
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
-from thorn_core.app import Thorn
-from thorn_core.errors import ConfigurationError
-
-
-def find_app(path: str | None) -> Thorn:
-    """The user's app.
-
-    Args:
-        path: `module:attribute`; the attribute is a Thorn, or a function that makes one.
-
-    Raises:
-        ConfigurationError: There is none there.
-    """
-    if not path:
-        raise ConfigurationError(
-            "this command needs to know your app: thorn --app module:attribute …, or THORN_APP"
-        )
-    module_name, colon, attribute = path.partition(":")
-    if not colon or not module_name or not attribute:
-        raise ConfigurationError(f"--app is {path!r}; write module:attribute, as in shop.hooks:app")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        found: Any = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"--app is {path!r}, but {error}; run the command where the module can be imported"
-        ) from error
-    for name in attribute.removesuffix("()").split("."):
-        if not hasattr(found, name):
-            raise ConfigurationError(f"--app is {path!r}, but {found!r} has no {name!r}")
-        found = getattr(found, name)
-    if not isinstance(found, Thorn) and callable(found):
-        found = _made_by(found, path)
-    if not isinstance(found, Thorn):
-        raise ConfigurationError(f"--app is {path!r}, which is {found!r} and no Thorn app")
-    return found
-
-
-def _made_by(factory: Any, path: str) -> Any:
-    try:
-        inspect.signature(factory).bind()
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(
-            f"--app is {path!r}, which can't be called without arguments; name an app, or a"
-            " function that makes one by itself"
-        ) from error
-    return factory()
+json_option = click.option("--json", "as_json", is_flag=True, help="A line of JSON for each.")
 
 
 class Amount(click.FloatRange):
@@ -103,7 +61,69 @@ def counted(number: int, one: str, many: str) -> str:
         >>> counted(1, "delivery", "deliveries"), counted(0, "delivery", "deliveries")
         ('1 delivery', '0 deliveries')
     """
-    return f"{number} {one if number == 1 else many}"
+    return f"{number:,} {one if number == 1 else many}"
+
+
+def one_line(value: object) -> Text:
+    """Text that may come from elsewhere, fit for a terminal and on one line.
+
+    Example:
+        >>> one_line("503: try" + chr(10) + "later").plain
+        '503: try later'
+    """
+    return plain(None if value is None else " ".join(str(value).split()))
+
+
+def span(duration: timedelta) -> str:
+    """How long something is, in the largest unit that is at least one.
+
+    Example:
+        >>> [span(timedelta(seconds=seconds)) for seconds in (0.2, 75, 7200, 200_000)]
+        ['0 s', '1 min', '2 h', '2 d']
+    """
+    seconds = abs(duration.total_seconds())
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{int(seconds / length)} {unit}"
+    return f"{int(seconds)} s"
+
+
+def when(time: datetime, now: datetime) -> str:
+    """A time, as seen from now.
+
+    Example:
+        >>> now = datetime(2026, 3, 1)
+        >>> when(now - timedelta(hours=2), now), when(now + timedelta(days=1), now)
+        ('2 h ago', 'in 1 d')
+    """
+    return f"in {span(time - now)}" if time > now else f"{span(now - time)} ago"
+
+
+@contextmanager
+def progress_bar(doing: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show how far something is, on standard error if that is a terminal.
+
+    Args:
+        doing: What, such as `Replaying`.
+        total: How many there are.
+
+    Returns:
+        A function to call with how many are done.
+    """
+    shown_on = Console(stderr=True)
+    if not shown_on.is_terminal:
+        yield lambda done: None
+        return
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=shown_on,
+        transient=True,
+    ) as progress:
+        task = progress.add_task(doing, total=total)
+        yield lambda done: progress.update(task, completed=done)
 
 
 def write_json(values: Iterable[Any]) -> None:

@@ -1,21 +1,31 @@
-"""`thorn demo`: three recipients, one article, and what became of it all."""
+"""`thorn demo`: three recipients, one article, and what became of it all; then a crash."""
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import attrs
 import click
+from rich.console import Console
 from rich.table import Table
 
 from thorn_core import receiver, signals
 from thorn_core.app import Thorn
-from thorn_core.cli.common import console, write_json
-from thorn_core.errors import ThornError
+from thorn_core.cli.common import console, plain, write_json
+from thorn_core.cli.crash import run_crash
+from thorn_core.cli.worker_process import WorkerProcess
+from thorn_core.errors import ConfigurationError, ThornError
 from thorn_core.events import Receipt
 from thorn_core.models import ModelEvent, webhook_model
+from thorn_core.plugins import Plugins
 from thorn_core.recipients import allow_cidr_network, block_internal_ips, ensure_protocol
 from thorn_core.retries import RetryPolicy
 from thorn_core.settings import Settings
@@ -27,6 +37,36 @@ EVENTS = ("article.created", "article.changed", "article.published", "article.re
 RETRIES = (0.2, 0.4, 0.8)
 PATIENCE = 20.0
 LOOPBACK = "127.0.0.0/8"
+MEMORY = "memory://"
+SQLITE = "sqlite"
+
+
+def make_app(url: str = MEMORY, dispatcher: str = "background") -> Thorn:
+    """The demo's app: it may reach recipients on this machine, and is quick to try again.
+
+    Args:
+        url: Of its store.
+        dispatcher: Who delivers.
+    """
+    settings = Settings(
+        recipient_validators=[
+            allow_cidr_network(LOOPBACK),
+            block_internal_ips(),
+            ensure_protocol("http"),
+        ],
+        retry_policy=RetryPolicy(RETRIES, jitter=0),
+        # A dead worker's deliveries are taken over after a minute by default.
+        lease=4,
+        event_timeout=3,
+        poll_interval=0.1,
+        grace_period=2,
+    )
+    return Thorn(store=url, settings=settings, dispatcher=dispatcher)
+
+
+def worker_app() -> Thorn:
+    """The app of the demo's worker processes."""
+    return make_app(os.environ["THORN_STORE"], "outbox")
 
 
 def declare_article(app: Thorn) -> type:
@@ -124,40 +164,32 @@ def three_recipients() -> Iterator[Recipients]:
         yield recipients
 
 
-def run_demo(recipients: Recipients) -> Report:
+def run_article(app: Thorn, recipients: Recipients) -> Report:
     """Create, change, publish and remove an article, and see what the recipients got.
 
     Args:
+        app: Sends; somebody delivers for it.
         recipients: Whom to tell.
     """
-    settings = Settings(
-        recipient_validators=[
-            allow_cidr_network(LOOPBACK),
-            block_internal_ips(),
-            ensure_protocol("http"),
-        ],
-        retry_policy=RetryPolicy(RETRIES, jitter=0),
-    )
-    with Thorn(settings=settings, dispatcher="background") as app:
-        subscriptions = {
-            "healthy": app.subscribe("article.*", recipients.healthy.url),
-            "flaky": app.subscribe("article.published", recipients.flaky.url),
-            "gone": app.subscribe(["article.created", "thorn.*"], recipients.gone.url),
-        }
-        messages = _live_an_article(app)
-        for message in messages:
-            Receipt(app, message).wait(PATIENCE)
-        names = {subscription.id: name for name, subscription in subscriptions.items()}
-        rows = tuple(_rows(app, messages, names))
-        secrets = {name: s.secret or "" for name, s in subscriptions.items()}
-        gone = app.subscription(subscriptions["gone"].id)
-        checks = {
-            **_check_deliveries(rows),
-            "the subscription of the one that is gone is disabled": (
-                gone is not None and not gone.enabled
-            ),
-            **_check_requests(recipients, secrets),
-        }
+    subscriptions = {
+        "healthy": app.subscribe("article.*", recipients.healthy.url),
+        "flaky": app.subscribe("article.published", recipients.flaky.url),
+        "gone": app.subscribe(["article.created", "thorn.*"], recipients.gone.url),
+    }
+    messages = _live_an_article(app)
+    for message in messages:
+        Receipt(app, message).wait(PATIENCE)
+    names = {subscription.id: name for name, subscription in subscriptions.items()}
+    rows = tuple(_rows(app, messages, names))
+    secrets = {name: s.secret or "" for name, s in subscriptions.items()}
+    gone = app.subscription(subscriptions["gone"].id)
+    checks = {
+        **_check_deliveries(rows),
+        "the subscription of the one that is gone is disabled": (
+            gone is not None and not gone.enabled
+        ),
+        **_check_requests(recipients, secrets),
+    }
     shown = f"recipient_validators = [allow_cidr_network({LOOPBACK!r}), …]"
     return Report(setting=shown, rows=rows, checks=checks)
 
@@ -238,39 +270,133 @@ def _check_requests(recipients: Recipients, secrets: Mapping[str, str]) -> dict[
 
 
 @click.command()
+@click.option(
+    "--store", "url", metavar="URL", help="An empty store, in place of a SQLite file of its own."
+)
 @click.option("--json", "as_json", is_flag=True, help="Lines of JSON: deliveries, then the checks.")
-def demo(*, as_json: bool) -> int:
+def demo(url: str | None, *, as_json: bool) -> int:
     """Show Thorn at work, on this machine alone.
+
+    An article is created, changed, published and removed; a worker in a process of its own tells
+    three recipients. Then that worker is killed in the middle of its work, and another takes over.
+    Where no database store is installed, all is kept in memory, and there is only the first act.
 
     Exits 1 if anything did not go as it must.
     """
-    with three_recipients() as recipients:
-        if not as_json:
-            _introduce(recipients)
-        report = run_demo(recipients)
+    out = Console(stderr=True, quiet=True) if as_json else console()
+    with _ending_on_sigterm(), staged(url) as stage, three_recipients() as recipients:
+        _introduce(out, recipients, stage)
+        report = run_article(stage.app, recipients)
+        _show(out, report)
+        checks = dict(report.checks)
+        if stage.worker is not None:
+            _introduce_crash(out)
+            crash = run_crash(
+                stage.app, stage.worker, stage.start_worker, lambda text: out.print(plain(text))
+            )
+            out.print()
+            _show_checks(out, crash)
+            checks |= crash
+        good = all(checks.values())
+        if not good:
+            stage.tell_log()
     if as_json:
-        write_json([*map(attrs.asdict, report.rows), {"checks": report.checks}])
-    else:
-        _show(report)
-    return 0 if report.good else 1
+        write_json([*map(attrs.asdict, report.rows), {"checks": checks}])
+    out.print()
+    out.print(
+        "[bold green]All went as it must.[/]" if good else "[bold red]Not all went as it must.[/]"
+    )
+    return 0 if good else 1
 
 
-def _introduce(recipients: Recipients) -> None:
-    out = console()
+@attrs.frozen(kw_only=True)
+class Stage:
+    """Where it happens.
+
+    Attributes:
+        app: Sends.
+        worker: Delivers; None where the app itself does.
+        start_worker: Starts another.
+        log: What the workers write.
+    """
+
+    app: Thorn
+    worker: WorkerProcess | None
+    start_worker: Callable[[], WorkerProcess]
+    log: Path
+
+    def tell_log(self) -> None:
+        """Show what the workers said."""
+        if self.log.exists():
+            click.echo(self.log.read_text("utf-8", "replace"), err=True)
+
+
+@contextmanager
+def staged(url: str | None) -> Iterator[Stage]:
+    """An app on a store, and a worker process if the store is one that others can share.
+
+    Args:
+        url: Of an empty store; None makes a SQLite file where a plugin has a store for it.
+
+    Raises:
+        ConfigurationError: The store isn't one, or isn't empty.
+    """
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(TemporaryDirectory(prefix="thorn-demo-")))
+        if url is None:
+            known = Plugins().gather("thorn_stores")
+            url = f"{SQLITE}:///{directory / 'thorn.db'}" if SQLITE in known else MEMORY
+        app = stack.enter_context(make_app(url, "outbox"))
+        log = directory / "worker.log"
+        start = partial(WorkerProcess, f"{__name__}:{worker_app.__name__}", url, log)
+        if not app.store.shared:
+            app.close()
+            app = stack.enter_context(make_app(url))
+            yield Stage(app=app, worker=None, start_worker=start, log=log)
+            return
+        app.store.check()
+        held = app.stats()
+        if held.subscriptions or held.messages:
+            raise ConfigurationError(
+                f"the demo's workers would deliver what is in {app.store!r}, {held.messages}"
+                f" messages to {held.subscriptions} subscriptions; give it an empty --store"
+            )
+        worker = stack.enter_context(start())
+        yield Stage(app=app, worker=worker, start_worker=start, log=log)
+
+
+@contextmanager
+def _ending_on_sigterm() -> Iterator[None]:
+    """Leave by an exception, so that the worker process doesn't stay behind."""
+    former = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
+
+
+def _introduce(out: Console, recipients: Recipients, stage: Stage) -> None:
     out.print("[bold]Thorn demo[/]: an article is created, changed, published and removed.\n")
     table = Table("recipient", "listens on", "wants", "answers", box=None, pad_edge=False)
     wants = ("article.*", "article.published", "article.created, thorn.*")
-    answers = ("200", "503 twice, then 200", "410: gone for good")
+    answers = ("200", "503, 503, 200", "410: gone for good")
     for (name, recipient), want, answer in zip(recipients.named(), wants, answers, strict=True):
         table.add_row(name, recipient.url, want, answer)
     out.print(table)
+    out.print()
+    if stage.worker is not None:
+        out.print(plain(f"Kept in {stage.app.store!r}"))
+        out.print(f"Delivered by worker process {stage.worker.pid}")
+    else:
+        out.print("Kept in memory; with a database (thorn-sqlalchemy) there is a second act")
 
 
-def _show(report: Report) -> None:
-    out = console()
-    out.print(
-        f"\nRecipients on this machine are allowed here by\n  {report.setting}\n", markup=False
-    )
+def _introduce_crash(out: Console) -> None:
+    out.print("\n[bold]And a crash[/]: orders are sent, and the worker is killed at its work.\n")
+
+
+def _show(out: Console, report: Report) -> None:
+    out.print(f"\nRecipients on this machine are allowed by\n  {report.setting}\n", markup=False)
     table = Table(box=None, pad_edge=False)
     for column in ("message", "recipient", "attempts", "status", "latency", "state"):
         right = column in ("attempts", "latency")
@@ -287,11 +413,9 @@ def _show(report: Report) -> None:
         )
     out.print(table)
     out.print()
-    for check, held in report.checks.items():
+    _show_checks(out, report.checks)
+
+
+def _show_checks(out: Console, checks: Mapping[str, bool]) -> None:
+    for check, held in checks.items():
         out.print(f"{'[green]✓[/]' if held else '[red]✗[/]'} {check}")
-    out.print()
-    out.print(
-        "[bold green]All went as it must.[/]"
-        if report.good
-        else "[bold red]Not all went as it must.[/]"
-    )

@@ -8,15 +8,19 @@ from typing import Any
 import click
 
 from thorn_core.cli.demo import demo
-from thorn_core.cli.history import deliveries, replay, stats, subscriptions
+from thorn_core.cli.history import attempts, deliveries, subscriptions
 from thorn_core.cli.listen import listen
+from thorn_core.cli.purge import purge
+from thorn_core.cli.replay import replay
 from thorn_core.cli.send import send
-from thorn_core.errors import ThornError
+from thorn_core.cli.stats import stats
+from thorn_core.cli.worker import worker
+from thorn_core.errors import StoreSetupError, ThornError
 from thorn_core.plugins import Plugins
 
 EXIT_CODES = (
-    "Exit codes: 0 fine, 1 something was not delivered or not found, 2 a mistake in usage or"
-    " configuration, 130 stopped by Ctrl-C."
+    "Exit codes: 0 fine, 1 something was not delivered, not found or failed, 2 a mistake in usage"
+    " or configuration, or a store that isn't set up, 130 stopped by Ctrl-C."
 )
 
 
@@ -40,8 +44,8 @@ class Failure(click.ClickException):
 
     @property
     def exit_code(self) -> int:  # type: ignore[override]  # here it depends on the error
-        """2 for a mistake in what was given, else 1."""
-        return 2 if isinstance(self.error, ValueError) else 1
+        """2 for a mistake in what was given or set up, else 1."""
+        return 2 if isinstance(self.error, ValueError | StoreSetupError) else 1
 
 
 @click.group(cls=Group, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
@@ -59,7 +63,10 @@ def group(context: click.Context, app_path: str | None) -> None:
     context.obj = app_path
 
 
-for command in (demo, listen, send, subscriptions, deliveries, replay, stats):
+for command in (
+    *(demo, worker, listen, send),
+    *(subscriptions, deliveries, attempts, replay, purge, stats),
+):
     group.add_command(command)
 
 

@@ -1,72 +1,80 @@
-"""`thorn subscriptions`, `deliveries`, `replay`, `stats`: what there is, and once more."""
+"""`thorn subscriptions`, `deliveries`, `attempts`: what there is, and what became of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
+import attrs
 import click
-from rich.console import Console
-from rich.progress import Progress
+from rich.console import JustifyMethod
 from rich.table import Table
+from rich.text import Text
 
-from thorn_core.app import Thorn
-from thorn_core.cli.common import Amount, console, counted, find_app, plain, write_json
-from thorn_core.values import DeliveryState, Subscription
+from thorn_core.cli.app import find_app
+from thorn_core.cli.common import (
+    console,
+    counted,
+    json_option,
+    one_line,
+    plain,
+    when,
+    write_json,
+)
+from thorn_core.cli.criteria import criteria
+from thorn_core.errors import NotFoundError
+from thorn_core.values import Attempt, Delivery
 
-F = TypeVar("F", bound=Callable[..., Any])
-json_option = click.option("--json", "as_json", is_flag=True, help="A line of JSON for each.")
-STATES = click.Choice([str(state) for state in DeliveryState])
-# What a replay is for, where no state is asked for.
-FAILED = (str(DeliveryState.EXHAUSTED), str(DeliveryState.DISCARDED))
-# Deliveries replayed at once: few enough for the bar to move, many enough not to be slower.
-STEP = 100
-
-
-class Ago(click.ParamType[datetime]):
-    """A time: ISO 8601, or how long ago as `90s`, `15m`, `2h`, `3d`."""
-
-    name = "time"
-    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}  # noqa: RUF012 - constant
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> datetime:
-        """Read it."""
-        if isinstance(value, datetime):
-            return value
-        try:
-            if value[:-1].isdecimal() and value[-1] in self.units:
-                return datetime.now(UTC) - timedelta(**{self.units[value[-1]]: int(value[:-1])})
-            time = datetime.fromisoformat(value)
-            return time if time.tzinfo else time.astimezone()
-        except (ValueError, OverflowError):
-            self.fail(
-                f"{value!r} is no time; write 2026-03-01T12:00, 90s, 15m, 2h or 3d", param, ctx
-            )
+# Columns that are cut off where there isn't room for all.
+CUT = ("event", "events", "recipient", "owner")
+# Characters of a response's body that are shown.
+BODY_SHOWN = 300
 
 
-def criteria(command: F) -> F:
-    """The options that choose deliveries."""
-    for option in (
-        click.option("--subscription", "subscription_id", help="Only to this subscription."),
-        click.option("--message", "message_id", help="Only of this message."),
-        click.option("--event", help="Only of events that match this pattern."),
-        click.option("--state", "states", multiple=True, type=STATES, help="Only in this state."),
-        click.option("--since", type=Ago(), help="Only since: 2026-03-01T12:00, 15m, 2h, 3d."),
-    ):
-        command = option(command)
-    return command
+@attrs.frozen
+class Row:
+    """What a list shows of one thing.
+
+    Attributes:
+        cells: In columns, one line high.
+        notes: Beneath, whole: what is long, and the id, to be copied.
+    """
+
+    cells: tuple[object, ...]
+    notes: tuple[str | None, ...]
 
 
-def _table(columns: Iterable[str], rows: Iterable[Iterable[object]], empty: str) -> None:
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+def show_list(columns: Sequence[str], rows: Iterable[Row], empty: str) -> None:
+    """Print a list; a terminal that is too narrow cuts off events, recipients and owners.
+
+    Args:
+        columns: Their headings.
+        rows: What to print.
+        empty: What to say if there are none.
+    """
+    out = console()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        justify: JustifyMethod = "right" if column == "attempts" else "left"
+        table.add_column(column, no_wrap=column not in CUT, justify=justify)
+    notes: list[tuple[str | None, ...]] = [()]
     for row in rows:
-        table.add_row(*map(plain, row))
-    if table.row_count:
-        console().print(table)
-    else:
-        console().print(empty)
+        cells = [one_line(cell) for cell in row.cells]
+        for cell in cells:
+            cell.no_wrap, cell.overflow = True, "ellipsis"
+        table.add_row(*cells)
+        notes.append(row.notes)
+    if not table.row_count:
+        out.print(empty)
+        return
+    for line, beneath in zip(out.render_lines(table, pad=False), notes, strict=True):
+        text = Text.assemble(*((segment.text, segment.style or "") for segment in line))
+        text.rstrip()
+        out.print(text, soft_wrap=True)
+        for note in filter(None, beneath):
+            out.print(Text("  ").append(one_line(note)), style="dim", soft_wrap=True)
 
 
 @click.command()
@@ -92,15 +100,13 @@ def subscriptions(app_path: str | None, owner: str | None, *, as_json: bool) -> 
             )
             return
         rows = (
-            (s.id, ", ".join(s.events), s.url, s.owner, "yes" if s.enabled else _why_not(s))
+            Row(
+                (", ".join(s.events), s.owner, "yes" if s.enabled else "no"),
+                (f"to {s.url}", s.disabled_reason and f"disabled: {s.disabled_reason}", s.id),
+            )
             for s in found
         )
-        _table(("id", "events", "url", "owner", "enabled"), rows, "There are no subscriptions.")
-
-
-def _why_not(subscription: Subscription) -> str:
-    reason = subscription.disabled_reason
-    return f"no: {reason}" if reason else "no"
+        show_list(("events", "owner", "enabled"), rows, "There are no subscriptions.")
 
 
 @click.command()
@@ -124,114 +130,92 @@ def deliveries(
                     "subscription": d.subscription_id,
                     "state": str(d.state),
                     "attempts": d.attempt_count,
+                    "created_at": d.created_at.isoformat(),
                     "due_at": d.due_at.isoformat(),
+                    "settled_at": d.settled_at and d.settled_at.isoformat(),
                     "reason": d.reason,
                 }
                 for d in found
             )
             return
-        rows = ((d.event, d.recipient, d.state, d.attempt_count, d.reason, d.id) for d in found)
-        columns = ("event", "recipient", "state", "attempts", "reason", "id")
-        _table(columns, rows, "There are no such deliveries.")
+        now = app.clock()
+        columns = ("event", "recipient", "state", "when", "attempts")
+        rows = (
+            Row((d.event, d.recipient, d.state, _when(d, now), d.attempt_count), (d.reason, d.id))
+            for d in found
+        )
+        show_list(columns, rows, "There are no such deliveries.")
+
+
+def _when(delivery: Delivery, now: datetime) -> str:
+    """When it is due, or was settled."""
+    if delivery.settled_at is None and delivery.due_at <= now:
+        return "now"
+    return when(delivery.settled_at or delivery.due_at, now)
 
 
 @click.command()
-@click.argument("delivery_ids", nargs=-1)
-@criteria
+@click.argument("delivery_id", metavar="DELIVERY")
 @json_option
 @click.pass_obj
-def replay(
-    app_path: str | None,
-    /,
-    delivery_ids: tuple[str, ...],
-    states: tuple[str, ...],
-    *,
-    as_json: bool,
-    **chosen: Any,
-) -> int:
-    """Deliver once more: these deliveries, or all that failed and meet the criteria.
+def attempts(app_path: str | None, delivery_id: str, *, as_json: bool) -> None:
+    """Show each attempt of a delivery.
 
-    Exits 1 if there was nothing to replay.
+    When it was, how long it took, and what came back. Exits 1 if there is no such delivery.
     """
     with find_app(app_path) as app:
-        if delivery_ids:
-            count = _replay(app, delivery_ids, states or None, chosen)
-        elif states or any(criterion is not None for criterion in chosen.values()):
-            failed = states or FAILED
-            ids = tuple(delivery.id for delivery in app.deliveries(state=failed, **chosen))
-            count = _replay(app, ids, failed, chosen)
-        else:
-            raise click.UsageError(
-                "replay needs to know what: give ids of deliveries, or --subscription, --message,"
-                " --event, --state or --since"
+        delivery = app.delivery(delivery_id)
+        if delivery is None:
+            raise NotFoundError(
+                f"there is no delivery {delivery_id!r}; thorn deliveries lists those there are"
             )
+        found = list(app.attempts(delivery_id))
     if as_json:
-        write_json([{"replayed": count}])
+        write_json(map(_plain, found))
     else:
-        click.echo(f"Replayed {counted(count, 'delivery', 'deliveries')}.")
-    return 0 if count else 1
+        _show(delivery, found)
 
 
-def _replay(
-    app: Thorn, ids: tuple[str, ...], state: tuple[str, ...] | None, chosen: Mapping[str, Any]
-) -> int:
-    """Replay in steps that a person at a terminal can follow."""
-    count = 0
-    progress_on = Console(stderr=True)
-    with Progress(
-        console=progress_on, transient=True, disable=not progress_on.is_terminal
-    ) as progress:
-        task = progress.add_task("Replaying", total=len(ids))
-        for start in range(0, len(ids), STEP):
-            step = ids[start : start + STEP]
-            count += app.replay(step, state=state, **chosen)
-            progress.advance(task, len(step))
-    return count
+def _plain(attempt: Attempt) -> dict[str, object]:
+    return {
+        "delivery": attempt.delivery_id,
+        "number": attempt.number,
+        "at": attempt.at.isoformat(),
+        "duration": round(attempt.duration, 6),
+        "status": attempt.status,
+        "error": attempt.error,
+        "timed_out": attempt.timed_out,
+        "headers": dict(attempt.headers),
+        "body": attempt.body.decode("utf-8", "replace"),
+    }
 
 
-@click.command()
-@click.option(
-    "--hours",
-    default=1.0,
-    show_default=True,
-    type=Amount(0, 87_600, min_open=True),
-    help="What attempts are counted in.",
-)
-@json_option
-@click.pass_obj
-def stats(app_path: str | None, hours: float, *, as_json: bool) -> None:
-    """Show what the store holds, and how attempts went lately."""
-    with find_app(app_path) as app:
-        found = app.stats(window=timedelta(hours=hours))
-    states = {str(state): count for state, count in found.deliveries.items()}
-    if as_json:
-        write_json(
-            [
-                {
-                    "subscriptions": found.subscriptions,
-                    "messages": found.messages,
-                    "unrouted": found.unrouted,
-                    "deliveries": states,
-                    "attempts": found.attempts,
-                    "window": found.window.total_seconds(),
-                    "latency": found.latency,
-                    "recipients": found.recipients,
-                }
-            ]
+def _show(delivery: Delivery, found: Sequence[Attempt]) -> None:
+    out = console()
+    reason = f", {delivery.reason}" if delivery.reason else ""
+    many = counted(delivery.attempt_count, "attempt", "attempts")
+    out.print(
+        plain(f"{delivery.event} to {delivery.recipient}: {delivery.state} after {many}{reason}")
+    )
+    if delivery.settled_at is None:
+        out.print(f"The next one is due at {delivery.due_at.astimezone():%Y-%m-%d %H:%M:%S}.")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("#", "at", "took", "status", "answer"):
+        table.add_column(
+            column,
+            justify="right" if column in ("#", "took") else "left",
+            no_wrap=column != "answer",
+            overflow="fold",
         )
-        return
-    counts = (
-        ("subscriptions", found.subscriptions),
-        ("messages", found.messages),
-        ("  not yet routed", found.unrouted),
-        *((f"deliveries {name.replace('_', ' ')}", count) for name, count in states.items()),
-        (f"attempts in {hours:g} h", found.attempts),
-    )
-    _table(("what", "count"), counts, "")
-    everyone = {"all recipients": found.latency, **found.recipients}
-    rows = (
-        (name, *(f"{1000 * seconds:.1f} ms" for seconds in latency.values()))
-        for name, latency in everyone.items()
-        if latency
-    )
-    _table(("latency", "50 %", "95 %", "99 %"), rows, "No attempt got a response in that time.")
+    for attempt in found:
+        body = attempt.body[: 4 * BODY_SHOWN].decode("utf-8", "replace")[:BODY_SHOWN]
+        table.add_row(
+            str(attempt.number),
+            f"{attempt.at.astimezone():%Y-%m-%d %H:%M:%S}",
+            f"{1000 * attempt.duration:.1f} ms",
+            plain(attempt.status),
+            plain(attempt.error) if attempt.error else one_line(body),
+        )
+    if found:
+        out.print()
+        out.print(table)

@@ -12,7 +12,8 @@ import click
 from rich.table import Table
 
 from thorn_core.app import Thorn
-from thorn_core.cli.common import Amount, console, counted, find_app, plain, write_json
+from thorn_core.cli.app import find_app
+from thorn_core.cli.common import Amount, console, counted, plain, write_json
 from thorn_core.errors import SecurityError, ThornError
 from thorn_core.events import Receipt
 from thorn_core.recipients import allow_cidr_network

@@ -196,5 +196,15 @@ def shown(url: str) -> str:
         >>> shown("https://me:secret@example.com/hook?token=secret")
         "'https://***@example.com/hook'"
     """
-    text = re.sub(r"//[^/?#]*@", "//***@", re.split("[?#]", url, maxsplit=1)[0])
+    text = without_secrets(url)
     return ascii(text if len(text) <= 120 else f"{text[:120]}…")
+
+
+def without_secrets(url: str) -> str:
+    """A URL without user name, query and fragment, which hold secrets.
+
+    Example:
+        >>> without_secrets("https://me:secret@example.com/hook?token=secret")
+        'https://***@example.com/hook'
+    """
+    return re.sub(r"//[^/?#]*@", "//***@", re.split("[?#]", url, maxsplit=1)[0])

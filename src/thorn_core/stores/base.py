@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import attrs
 
@@ -45,6 +46,16 @@ class DeliveryQuery:
     states: tuple[DeliveryState, ...] | None = None
     since: datetime | None = None
     until: datetime | None = None
+
+    def only_settled(self) -> Self:
+        """The same, but without what is pending or in flight.
+
+        Example:
+            >>> DeliveryQuery(states=(DeliveryState.PENDING,)).only_settled().states
+            ()
+        """
+        states = DeliveryState if self.states is None else self.states
+        return attrs.evolve(self, states=tuple(state for state in states if state.settled))
 
 
 def delivery_query(
@@ -90,7 +101,8 @@ class Store(Protocol):
     """Where subscriptions, messages, deliveries and attempts live.
 
     Methods are synchronous, may be called from any thread, and take the time as an argument. Lists
-    come ordered by id and are paged by key: `after` is the last id of the page before. The contract
+    come ordered by id and are paged by key: `after` is the last id of the page before. Deliveries
+    come by age, for their ids don't always tell it: `after` is the last one's `place`. The contract
     in full is `thorn_core.testing.StoreContract`, which every implementation passes.
 
     Attributes:
@@ -233,15 +245,28 @@ class Store(Protocol):
         ...
 
     def deliveries(
-        self, query: DeliveryQuery, *, after: str | None = None, limit: int = 100
+        self,
+        query: DeliveryQuery,
+        *,
+        after: tuple[datetime, str] | None = None,
+        limit: int = 100,
+        newest_first: bool = False,
     ) -> Sequence[Delivery]:
-        """A page of deliveries."""
+        """A page of deliveries by `created_at`, then id; the other way round, the newest first.
+
+        A page of one subscription's, or of everybody's, costs as much as it holds and what the
+        other criteria leave out of it, wherever it begins.
+        """
         ...
 
     def attempts(
         self, delivery_ids: Sequence[str], *, after: str | None = None, limit: int = 100
     ) -> Sequence[Attempt]:
         """A page of the attempts of these deliveries."""
+        ...
+
+    def count(self, query: DeliveryQuery) -> int:
+        """How many deliveries there are."""
         ...
 
     def replay(self, query: DeliveryQuery, *, now: datetime, limit: int) -> Sequence[Delivery]:
@@ -266,6 +291,15 @@ class Store(Protocol):
 
     # -- life
 
+    def check(self) -> None:
+        """See whether it is ready for work.
+
+        Raises:
+            StoreSetupError: It has to be set up or migrated first; the message says how.
+            StoreError: It can't be asked.
+        """
+        ...
+
     def after_fork(self) -> None:
         """In a forked child: drop what belongs to the parent, such as its connections and work."""
         ...
@@ -273,3 +307,48 @@ class Store(Protocol):
     def close(self) -> None:
         """Let go of what is held open; calling it twice is fine."""
         ...
+
+
+@runtime_checkable
+class Transactional(Protocol):
+    """A store that can open a transaction in its own database."""
+
+    def transaction(self) -> AbstractContextManager[Any]:
+        """A transaction that ends with the block; gives what `within=` takes."""
+        ...
+
+
+@runtime_checkable
+class Ambient(Protocol):
+    """A store that sees by itself whether a transaction is open in its database, as Django's does.
+
+    A send without `within=` then belongs to it.
+    """
+
+    def unit_of_work(self) -> UnitOfWork:
+        """The unit of work of sends without `within=`: one for all, whatever thread they are in."""
+        ...
+
+
+def settled_pages(store: Store, query: DeliveryQuery, size: int) -> Iterator[DeliveryQuery]:
+    """The settled ones among the deliveries asked for, by the page, each once: there may be many.
+
+    Args:
+        store: Where they are.
+        query: Which.
+        size: How many make a page.
+
+    Returns:
+        Queries that name deliveries by their ids.
+    """
+    if query.ids is not None:
+        for start in range(0, len(query.ids), size):
+            yield attrs.evolve(query, ids=query.ids[start : start + size])
+        return
+    settled = query.only_settled()
+    after: tuple[datetime, str] | None = None
+    while page := store.deliveries(settled, after=after, limit=size):
+        yield attrs.evolve(settled, ids=tuple(delivery.id for delivery in page))
+        if len(page) < size:
+            return
+        after = page[-1].place

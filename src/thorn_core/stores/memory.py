@@ -67,6 +67,9 @@ class MemoryStore:
         self._wakers: list[Callable[[], None]] = []
         self._begin()
 
+    def __repr__(self) -> str:
+        return "<MemoryStore>"
+
     def _begin(self) -> None:
         self._lock = threading.Lock()
         self._serial = count()
@@ -79,7 +82,9 @@ class MemoryStore:
         self._leases = TimeQueue(is_leased)
         self._settled: OrderedDict[str, None] = OrderedDict()
         self._unreached: OrderedDict[str, None] = OrderedDict()
-        self._attempted: deque[tuple[datetime, str, float | None]] = deque(maxlen=self._history)
+        self._attempted: deque[tuple[datetime, str, float | None, bool]] = deque(
+            maxlen=self._history
+        )
         self._waiting = 0
 
     # -- subscriptions
@@ -349,7 +354,8 @@ class MemoryStore:
             delivery.attempts.append(attempt)
             delivery.attempt_count += 1
             latency = None if attempt.status is None else attempt.duration
-            self._attempted.append((attempt.at, delivery.made.recipient, latency))
+            entry = (attempt.at, delivery.made.recipient, latency, attempt.ok)
+            self._attempted.append(entry)
 
     def _apply(self, delivery: DeliveryRecord, settlement: Settlement) -> None:
         outcome = settlement.outcome
@@ -439,34 +445,47 @@ class MemoryStore:
         return None if delivery is None else delivery.value()
 
     def deliveries(
-        self, query: DeliveryQuery, *, after: str | None = None, limit: int = 100
+        self,
+        query: DeliveryQuery,
+        *,
+        after: tuple[datetime, str] | None = None,
+        limit: int = 100,
+        newest_first: bool = False,
     ) -> Sequence[Delivery]:
-        """A page of deliveries."""
+        """A page of deliveries, by age."""
         with self._lock:
-            return [delivery.value() for delivery in self._found(query, after, limit)]
+            found = self._found(query, limit, after=after, newest_first=newest_first)
+            return [delivery.value() for delivery in found]
 
     def _found(
-        self, query: DeliveryQuery, after: str | None, limit: int
+        self,
+        query: DeliveryQuery,
+        limit: int,
+        *,
+        after: tuple[datetime, str] | None = None,
+        newest_first: bool = False,
     ) -> Sequence[DeliveryRecord]:
-        ids: Iterable[str]
-        if query.ids is not None:
-            ids = [key for key in dict.fromkeys(query.ids) if key in self._deliveries]
-        elif query.message_id is not None:
-            kept = self._messages.get(query.message_id)
-            ids = [] if kept is None else kept.deliveries
-        elif query.subscription_id is not None:
-            ids = self._by_subscription.get(query.subscription_id, {})
-        else:
-            ids = self._deliveries
-        page = heapq.nsmallest(
-            limit,
-            (
-                key
-                for key in ids
-                if (after is None or key > after) and _meets(self._deliveries[key], query)
-            ),
+        meeting = (
+            delivery
+            for key in self._candidates(query)
+            if _meets(delivery := self._deliveries[key], query)
         )
-        return [self._deliveries[key] for key in page]
+        if newest_first:
+            older = (d for d in meeting if after is None or d.made.place < after)
+            return heapq.nlargest(limit, older, key=_place)
+        newer = (d for d in meeting if after is None or d.made.place > after)
+        return heapq.nsmallest(limit, newer, key=_place)
+
+    def _candidates(self, query: DeliveryQuery) -> Iterable[str]:
+        """The ids among which are those that a query asks for."""
+        if query.ids is not None:
+            return [key for key in dict.fromkeys(query.ids) if key in self._deliveries]
+        if query.message_id is not None:
+            kept = self._messages.get(query.message_id)
+            return [] if kept is None else kept.deliveries
+        if query.subscription_id is not None:
+            return self._by_subscription.get(query.subscription_id, {})
+        return self._deliveries
 
     def attempts(
         self, delivery_ids: Sequence[str], *, after: str | None = None, limit: int = 100
@@ -483,12 +502,17 @@ class MemoryStore:
         start = 0 if after is None else bisect_right(found, after, key=lambda a: a.id)
         return found[start : start + limit]
 
+    def count(self, query: DeliveryQuery) -> int:
+        """How many deliveries there are."""
+        with self._lock:
+            return sum(_meets(self._deliveries[key], query) for key in self._candidates(query))
+
     def replay(self, query: DeliveryQuery, *, now: datetime, limit: int) -> Sequence[Delivery]:
         """Make settled deliveries pending again."""
         with self._lock:
-            settled = _only_settled(query)
+            settled = query.only_settled()
             replayed = []
-            for delivery in self._found(settled, None, limit):
+            for delivery in self._found(settled, limit):
                 self._unlease(delivery, PENDING)
                 delivery.attempts_before = delivery.attempt_count
                 delivery.due_at = now
@@ -503,7 +527,7 @@ class MemoryStore:
     def purge(self, query: DeliveryQuery, *, limit: int) -> int:
         """Remove settled deliveries with their attempts, and messages left without any."""
         with self._lock:
-            found = self._found(_only_settled(query), None, limit)
+            found = self._found(query.only_settled(), limit)
             for delivery in found:
                 self._drop(delivery.made.id)
             if len(found) < limit and query == DeliveryQuery(until=query.until):
@@ -516,28 +540,36 @@ class MemoryStore:
         """What there is, and how attempts went in the time before now."""
         with self._lock:
             states = dict.fromkeys(DeliveryState, 0)
+            due = []
             for delivery in self._deliveries.values():
                 states[delivery.state] += 1
+                if delivery.state is PENDING and delivery.due_at <= now:
+                    due.append(delivery.due_at)
             recent = [entry for entry in self._attempted if now - window <= entry[0] <= now]
-            unrouted = sum(not kept.routed for kept in self._messages.values())
+            unrouted = [kept.message.at for kept in self._messages.values() if not kept.routed]
             messages, subscriptions = len(self._messages), len(self._subscriptions)
         by_recipient: dict[str, list[float]] = {}
-        for _, recipient, latency in recent:
+        for _, recipient, latency, _ in recent:
             if latency is not None:
                 by_recipient.setdefault(recipient, []).append(latency)
         busiest = sorted(by_recipient.items(), key=lambda item: -len(item[1]))[:BUSIEST]
         return Stats(
             subscriptions=subscriptions,
             messages=messages,
-            unrouted=unrouted,
+            unrouted=len(unrouted),
             deliveries=states,
+            due_since=min([*due, *unrouted], default=None),
             attempts=len(recent),
+            failed=sum(not ok for *_, ok in recent),
             window=window,
             latency=percentiles([x for some in by_recipient.values() for x in some]),
             recipients={recipient: percentiles(some) for recipient, some in busiest},
         )
 
     # -- life
+
+    def check(self) -> None:
+        """It is always ready."""
 
     def after_fork(self) -> None:
         """Forget what remains the parent's to deliver."""
@@ -546,6 +578,10 @@ class MemoryStore:
 
     def close(self) -> None:
         """There is nothing to let go of: history can still be read."""
+
+
+def _place(delivery: DeliveryRecord) -> tuple[datetime, str]:
+    return delivery.made.place
 
 
 def _meets(delivery: DeliveryRecord, query: DeliveryQuery) -> bool:
@@ -558,11 +594,6 @@ def _meets(delivery: DeliveryRecord, query: DeliveryQuery) -> bool:
         and (query.since is None or made.created_at >= query.since)
         and (query.until is None or made.created_at < query.until)
     )
-
-
-def _only_settled(query: DeliveryQuery) -> DeliveryQuery:
-    states = tuple(s for s in query.states or tuple(DeliveryState) if s.settled)
-    return attrs.evolve(query, states=states)
 
 
 def percentiles(values: Sequence[float]) -> dict[int, float]:

@@ -688,7 +688,7 @@ class StoreContract:
     def test_deliveries_are_found_by_any_criterion(self, store: Store) -> None:
         every = self.history(store)
         assert len(every) == 4
-        assert [d.id for d in every] == sorted(d.id for d in every)
+        assert [d.place for d in every] == sorted(d.place for d in every)
 
         def found(**criteria: Any) -> list[int]:
             got = store.deliveries(DeliveryQuery(**criteria))
@@ -708,7 +708,7 @@ class StoreContract:
     def test_deliveries_and_attempts_are_paged(self, store: Store) -> None:
         every = self.history(store)
         assert list(store.deliveries(DeliveryQuery(), limit=3)) == every[:3]
-        assert list(store.deliveries(DeliveryQuery(), after=every[1].id, limit=1)) == [every[2]]
+        assert list(store.deliveries(DeliveryQuery(), after=every[1].place, limit=1)) == [every[2]]
         for seconds in (70, 140, 210):
             claims = self.claim(
                 store, now=later(seconds), limit=1, message_ids=[make_message(1).id]
@@ -722,6 +722,49 @@ class StoreContract:
         assert len(attempts) == 4
         assert list(store.attempts(ids, after=attempts[1].id, limit=1)) == [attempts[2]]
         assert not store.attempts([])
+
+    def test_deliveries_come_by_age_whatever_their_ids_say(self, store: Store) -> None:
+        one, two = make_subscription(1), make_subscription(2)
+        # An idempotency key makes ids that tell no time.
+        for number, seconds in ((9, 0), (2, 1), (7, 2), (3, 3)):
+            self.deliver(store, make_message(number, at=later(seconds)), one, two)
+        oldest_first = [make_message(number).id for number in (9, 2, 7, 3)]
+
+        def walked(query: DeliveryQuery, *, newest_first: bool) -> list[Delivery]:
+            found: list[Delivery] = []
+            while page := store.deliveries(
+                query,
+                after=found[-1].place if found else None,
+                limit=3,
+                newest_first=newest_first,
+            ):
+                assert len(page) <= 3
+                found += page
+            return found
+
+        every = walked(DeliveryQuery(), newest_first=False)
+        assert [d.message_id for d in every[::2]] == oldest_first
+        assert [d.place for d in every] == sorted(d.place for d in every)
+        assert walked(DeliveryQuery(), newest_first=True) == every[::-1]
+        for query in (
+            DeliveryQuery(subscription_id=two.id),
+            DeliveryQuery(event="*.created", states=(PENDING,), since=later(1)),
+            DeliveryQuery(until=later(3)),
+            DeliveryQuery(ids=tuple(d.id for d in every[1:6])),
+            DeliveryQuery(message_id=oldest_first[1]),
+        ):
+            ascending = walked(query, newest_first=False)
+            assert ascending == [d for d in every if d in ascending]
+            assert walked(query, newest_first=True) == ascending[::-1]
+            assert len(ascending) > 1
+
+    def test_a_page_begins_where_one_ended_that_is_gone(self, store: Store) -> None:
+        every = self.history(store)
+        store.settle([self.settlement(claim) for claim in self.claim(store, now=later(60))])
+        page = store.deliveries(DeliveryQuery(), limit=2)
+        assert store.purge(DeliveryQuery(ids=tuple(d.id for d in page)), limit=2) == 2
+        rest = store.deliveries(DeliveryQuery(), after=page[-1].place)
+        assert [d.id for d in rest] == [d.id for d in every[2:]]
 
     def test_a_settled_delivery_can_be_replayed(self, store: Store) -> None:
         every = self.history(store)
@@ -761,6 +804,23 @@ class StoreContract:
         assert store.message(make_message(1).id) is None
         assert store.message(make_message(2).id) is not None
 
+    def test_deliveries_are_counted_by_any_criterion(self, store: Store) -> None:
+        every = self.history(store)
+        for query in (
+            DeliveryQuery(),
+            DeliveryQuery(event="article.*"),
+            DeliveryQuery(event="*.created", states=(PENDING,)),
+            DeliveryQuery(event="order.*"),
+            DeliveryQuery(ids=(every[0].id, "nowhere")),
+            DeliveryQuery(message_id=make_message().id),
+            DeliveryQuery(subscription_id=every[0].subscription_id, since=NOW),
+            DeliveryQuery(until=NOW),
+        ):
+            assert store.count(query) == len(store.deliveries(query)), query
+
+    def test_a_store_at_work_is_ready(self, store: Store) -> None:
+        store.check()
+
     def test_stats_count(self, store: Store) -> None:
         store.add_subscription(make_subscription())
         self.history(store)
@@ -771,7 +831,21 @@ class StoreContract:
         assert stats.deliveries[DELIVERED] == 1
         assert (stats.attempts, stats.latency) == (1, {50: 0.25, 95: 0.25, 99: 0.25})
         assert stats.recipients == {"r1.example.com:443": stats.latency}
+        assert (stats.failed, stats.due_since) == (0, NOW)
         assert store.stats(now=later(3600), window=timedelta(minutes=1)).attempts == 0
+
+    def test_stats_tell_failures_and_what_waits_the_longest(self, store: Store) -> None:
+        window = timedelta(minutes=1)
+        assert store.stats(now=NOW, window=window).due_since is None
+        self.deliver(store, make_message(), make_subscription())
+        (claim,) = self.claim(store)
+        failed = self.settlement(claim, PENDING, status=500, due_at=later(30))
+        store.settle([failed])
+        stats = store.stats(now=later(1), window=window)
+        assert (stats.attempts, stats.failed, stats.due_since) == (1, 1, None)
+        assert store.stats(now=later(90), window=window).due_since == later(30)
+        self.publish(store, make_message(2, at=later(20)))
+        assert store.stats(now=later(90), window=window).due_since == later(20)
 
     def test_threads_may_publish_at_once(self, store: Store) -> None:
         def publish(begin: int) -> None:

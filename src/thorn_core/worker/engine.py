@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -39,7 +38,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 STORE_THREADS = 4
-# Seconds between attempts on a store that fails.
+# Seconds between attempts on a store that fails; at first no longer than between looks at it.
+FIRST_DELAY = 1.0
 LONGEST_DELAY = 30.0
 
 
@@ -66,8 +66,11 @@ class Worker:
         self._transport: Transport | None = None
         self._executor: ThreadPoolExecutor | None = None
         self._stopping = False
-        self._load = Load(wiring.settings)
-        self._ready: deque[Claim] = deque()
+        # Whether there may be messages to route.
+        self._routable = True
+        # A store that takes its time is asked early.
+        self._ahead = wiring.settings.chunksize if self._store.blocking else 0
+        self._load = Load(wiring.settings, self._ahead)
         self._held: dict[str, Claim] = {}
         self._unsettled: list[Settlement] = []
         self._lanes: set[asyncio.Task[None]] = set()
@@ -107,12 +110,27 @@ class Worker:
         await self.aclose()
 
     def stop(self) -> None:
-        """Make `run` return soon; from any thread or signal handler."""
+        """Make `run` or `drain` return soon; from any thread or signal handler."""
         self._stopping = True
         loop = self._loop
         if loop is not None:
             with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(self._wake.set)
+                loop.call_soon_threadsafe(self._interrupt)
+
+    def _interrupt(self) -> None:
+        """End the waiting in `arun` and in `adrain`."""
+        self._wake.set()
+        self._progress.set()
+
+    @property
+    def concurrency(self) -> int:
+        """Requests that may be under way at once."""
+        return self._settings.concurrency
+
+    @property
+    def in_flight(self) -> int:
+        """How many deliveries it holds: being requested, about to be, or about to be settled."""
+        return len(self._held)
 
     async def arun(self) -> None:
         """Work on the caller's loop until `stop` or cancellation."""
@@ -125,12 +143,13 @@ class Worker:
                 try:
                     worked = await self._pump(self._wiring.clock())
                 except Exception as error:
-                    delay = min(max(2 * delay, self._settings.poll_interval), LONGEST_DELAY)
+                    first = min(self._settings.poll_interval, FIRST_DELAY)
+                    delay = min(max(2 * delay, first), LONGEST_DELAY)
                     _log_failure("can't work", error, delay)
                     await self._sleep(delay)
                     continue
                 if delay:
-                    logger.warning("the store works again")
+                    logger.warning("the store works again", extra={"retry_in": None})
                     delay = 0.0
                 if worked:
                     await asyncio.sleep(0)
@@ -152,6 +171,7 @@ class Worker:
             How many were tried.
         """
         self._bind()
+        self._routable = True
         cutoff = self._wiring.clock()
         mine: set[str] = set()
         while not self._stopping:
@@ -169,9 +189,7 @@ class Worker:
             self._stopping = False
             return
         self._stopping = True
-        for claim in self._ready:
-            self._load.returned(claim.delivery.recipient)
-        self._ready.clear()
+        self._load.forget_waiting()
         if self._lanes:
             await asyncio.wait(self._lanes, timeout=self._settings.grace_period)
         for lane in self._lanes:
@@ -225,6 +243,7 @@ class Worker:
         return await self._loop.run_in_executor(self._executor, partial(function, *args, **kwargs))
 
     def _woken(self) -> None:
+        self._routable = True
         loop = self._loop
         if loop is not None and not self._wake.is_set():
             with contextlib.suppress(RuntimeError):
@@ -232,11 +251,15 @@ class Worker:
 
     async def _pause(self, seconds: float) -> None:
         assert self._loop is not None
-        timer = self._loop.call_later(seconds, self._wake.set)
+        timer = self._loop.call_later(seconds, self._look_again)
         try:
             await self._wake.wait()
         finally:
             timer.cancel()
+
+    def _look_again(self) -> None:
+        self._routable = True
+        self._wake.set()
 
     async def _sleep(self, seconds: float) -> None:
         """Wait, whatever there may be to do, unless it is to stop."""
@@ -267,33 +290,68 @@ class Worker:
         started: set[str] | None = None,
     ) -> int:
         """Route and claim once; returns how much there was of both."""
-        settings = self._settings
-        messages = await self._io(
-            self._store.claim_messages,
-            now=now,
-            lease=self._lease,
-            limit=settings.chunksize,
-            ids=message_ids,
+        if not self._held or self._executor is None:
+            routed = await self._route_some(now, message_ids)
+            return routed + await self._claim_some(now, message_ids, started)
+        # Requests are under way: they don't wait for the routing of others.
+        both = await asyncio.gather(
+            self._route_some(now, message_ids),
+            self._claim_some(now, message_ids, started),
+            return_exceptions=True,
         )
-        await self._route(messages, now)
-        free = self._load.free(len(self._unsettled))
-        if free <= 0 or self._stopping:
-            return len(messages)
+        counted = 0
+        for count in both:
+            if isinstance(count, BaseException):
+                raise count
+            counted += count
+        return counted
+
+    async def _route_some(self, now: datetime, message_ids: Collection[str] | None) -> int:
+        if message_ids is None:
+            if not self._routable:
+                return 0
+            self._routable = False
+        limit = self._settings.chunksize
+        try:
+            messages = await self._io(
+                self._store.claim_messages,
+                now=now,
+                lease=self._lease,
+                limit=limit,
+                ids=message_ids,
+            )
+            await self._route(messages, now)
+        except BaseException:
+            self._routable = True
+            raise
+        if len(messages) == limit:
+            self._routable = True
+        return len(messages)
+
+    async def _claim_some(
+        self, now: datetime, message_ids: Collection[str] | None, started: set[str] | None
+    ) -> int:
+        self._fill_lanes()
+        wanted = self._load.wanted(len(self._unsettled))
+        if wanted <= self._ahead // 2 or self._stopping:
+            return 0
         self._tokens += 1
         claims = await self._io(
             self._store.claim,
             now=now,
             lease=self._lease,
-            limit=free,
+            limit=wanted,
             token=f"{self._name}.{self._tokens}",
-            per_recipient=settings.recipient_concurrency,
+            per_recipient=self._load.per_recipient,
             busy=self._busy(),
             message_ids=message_ids,
         )
-        self._start(claims)
+        # One that is under way here, its lease having ended all the same, isn't begun again.
+        fresh = [claim for claim in claims if claim.delivery.id not in self._held]
+        self._start(fresh)
         if started is not None:
-            started.update(claim.delivery.id for claim in claims)
-        return len(messages) + len(claims)
+            started.update(claim.delivery.id for claim in fresh)
+        return len(fresh)
 
     async def _route(self, messages: Sequence[Message], now: datetime) -> None:
         """Write the deliveries of messages, in batches of about a chunk."""
@@ -362,9 +420,9 @@ class Worker:
             return False
         if message_ids is None:
             return True
-        if self._load.free(len(self._unsettled)) <= 0:
+        if self._load.wanted(len(self._unsettled)) <= self._ahead // 2:
             return True
-        load, most = self._busy(), self._settings.recipient_concurrency
+        load, most = self._busy(), self._load.per_recipient
         for message_id in message_ids:
             query = DeliveryQuery(message_id=message_id, states=(DeliveryState.PENDING,))
             for delivery in await self._io(self._store.deliveries, query):
@@ -375,13 +433,17 @@ class Worker:
     def _start(self, claims: Sequence[Claim]) -> None:
         assert self._loop is not None
         for claim in claims:
-            self._load.claimed(claim.delivery.recipient)
             self._held[claim.delivery.id] = claim
-        self._ready.extend(claims)
-        for _ in range(len(self._ready)):
-            self._lanes.add(self._loop.create_task(self._work()))
+        self._load.claimed(claims)
+        self._fill_lanes()
         if self._keeper is None and claims:
             self._keeper = self._loop.create_task(self._keep_leases())
+
+    def _fill_lanes(self) -> None:
+        """Begin requests for what waits, as far as there is room."""
+        assert self._loop is not None
+        for _ in range(min(self._load.startable, self._load.lanes() - len(self._lanes))):
+            self._lanes.add(self._loop.create_task(self._work()))
 
     async def _keep_leases(self) -> None:
         while self._held:
@@ -396,29 +458,25 @@ class Worker:
     # -- deliver
 
     async def _work(self) -> None:
-        """A lane: attempts what is ready, one after the other, until nothing is."""
-        ready, load = self._ready, self._load
+        """A lane: attempts what waits, one after the other, until nothing can begin."""
         lane = asyncio.current_task(self._loop)
         assert lane is not None
         try:
-            await self._work_off(ready, load)
+            await self._work_off(self._load)
         finally:
             self._lanes.discard(lane)
 
-    async def _work_off(self, ready: deque[Claim], load: Load) -> None:
-        while ready:
-            claim = ready.popleft()
-            delivery = claim.delivery
-            load.began(delivery.id)
+    async def _work_off(self, load: Load) -> None:
+        while (claim := load.next()) is not None:
             try:
                 settlement = await self._attempts.deliver(claim)
             except Exception:
                 # A defect; the delivery is tried again when its lease, renewed no more, is over.
-                logger.exception("delivery %s could not be attempted", delivery.id)
-                self._held.pop(delivery.id, None)
+                logger.exception("delivery %s could not be attempted", claim.delivery.id)
+                self._held.pop(claim.delivery.id, None)
                 continue
             finally:
-                load.ended(delivery.id, delivery.recipient)
+                load.ended(claim)
                 self._wake.set()
             self._unsettled.append(settlement)
             if self._settler is None:
@@ -495,6 +553,7 @@ def _log_failure(what: str, error: Exception, delay: float) -> None:
         error,
         delay,
         exc_info=None if isinstance(error, StoreError) else error,
+        extra={"retry_in": delay},
     )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
 from time import monotonic
 
 from thorn_core.settings import Settings
+from thorn_core.values import Claim
 
 # A request under way for longer doesn't count against the concurrency, so that recipients that
 # hang can't hold up the others; SLOW_FACTOR times the concurrency may be under way in that way.
@@ -16,77 +18,133 @@ CAP_CACHE = 10_000
 
 
 class Load:
-    """What one worker has under way.
+    """What one worker has under way, and what it has claimed for later.
 
     Args:
         settings: The app's.
+        ahead: How many deliveries may be claimed before there is room to request them, so that
+            requests don't wait for the store; at most as many again to one recipient as it may have
+            under way.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, ahead: int) -> None:
         self._concurrency = settings.concurrency
         self._most = settings.recipient_concurrency
-        self._waiting = 0
+        self._ahead = ahead
         self._begun: dict[str, float] = {}
+        self._under_way: dict[str, int] = {}
         self._busy: dict[str, int] = {}
         self._caps: dict[str, int] = {}
+        self._waiting: dict[str, deque[Claim]] = {}
+        # Recipients for which something waits and which have room, in turns.
+        self._turns: deque[str] = deque()
+        self._in_turns: set[str] = set()
 
-    def claimed(self, recipient: str) -> None:
-        """A delivery to this recipient is to be requested soon."""
-        self._waiting += 1
-        self._busy[recipient] = self._busy.get(recipient, 0) + 1
+    # -- what waits
 
-    def returned(self, recipient: str) -> None:
-        """It isn't, after all."""
-        self._waiting -= 1
-        self._leave(recipient)
+    def claimed(self, claims: Sequence[Claim]) -> None:
+        """These are to be requested soon."""
+        for claim in claims:
+            recipient = claim.delivery.recipient
+            self._busy[recipient] = self._busy.get(recipient, 0) + 1
+            queue = self._waiting.get(recipient)
+            if queue is None:
+                queue = self._waiting[recipient] = deque()
+            queue.append(claim)
+            self._queue_up(recipient)
 
-    def began(self, delivery_id: str) -> None:
-        """Its request begins."""
-        self._waiting -= 1
-        self._begun[delivery_id] = monotonic()
+    def next(self) -> Claim | None:
+        """Begin the next one whose recipient has room, recipients taking turns."""
+        if not self._turns:
+            return None
+        recipient = self._turns.popleft()
+        self._in_turns.discard(recipient)
+        queue = self._waiting[recipient]
+        claim = queue.popleft()
+        if not queue:
+            del self._waiting[recipient]
+        self._begun[claim.delivery.id] = monotonic()
+        self._under_way[recipient] = self._under_way.get(recipient, 0) + 1
+        self._queue_up(recipient)
+        return claim
 
-    def ended(self, delivery_id: str, recipient: str) -> None:
+    def ended(self, claim: Claim) -> None:
         """Its request has ended."""
-        del self._begun[delivery_id]
-        self._leave(recipient)
+        recipient = claim.delivery.recipient
+        del self._begun[claim.delivery.id]
+        _less(self._under_way, recipient)
+        _less(self._busy, recipient)
+        self._queue_up(recipient)
 
-    def _leave(self, recipient: str) -> None:
-        left = self._busy[recipient] - 1
-        if left:
-            self._busy[recipient] = left
-        else:
-            del self._busy[recipient]
+    def forget_waiting(self) -> None:
+        """Those that wait are not to be requested after all."""
+        for recipient, queue in self._waiting.items():
+            _less(self._busy, recipient, len(queue))
+        self._waiting.clear()
+        self._turns.clear()
+        self._in_turns.clear()
+
+    def _queue_up(self, recipient: str) -> None:
+        if (
+            recipient in self._waiting
+            and recipient not in self._in_turns
+            and self._room(recipient) > 0
+        ):
+            self._turns.append(recipient)
+            self._in_turns.add(recipient)
+
+    def _room(self, recipient: str) -> int:
+        return self._caps.get(recipient, self._most) - self._under_way.get(recipient, 0)
+
+    @property
+    def startable(self) -> int:
+        """How many of those that wait have a recipient with room."""
+        return sum(
+            min(len(queue), max(self._room(recipient), 0))
+            for recipient, queue in self._waiting.items()
+        )
+
+    # -- how much more may be
 
     @property
     def full(self) -> bool:
         """True if as much is under way as may be, slow requests counted."""
-        return len(self._begun) + self._waiting >= self._concurrency
+        return len(self._begun) >= self._concurrency
 
-    def free(self, unsettled: int) -> int:
-        """How many more may be claimed.
+    def lanes(self) -> int:
+        """How many requests may be under way now; slow ones make room for others."""
+        if len(self._begun) < self._concurrency:
+            return self._concurrency
+        horizon = monotonic() - SLOW_SECONDS
+        slow = 0
+        for begun in self._begun.values():
+            if begun > horizon:
+                break
+            slow += 1
+        return self._concurrency + min(slow, SLOW_FACTOR * self._concurrency)
+
+    def wanted(self, unsettled: int) -> int:
+        """How many more to claim.
 
         Args:
             unsettled: How many have ended that the store doesn't know of yet.
         """
-        taken = len(self._begun) + self._waiting
-        if taken >= self._concurrency:
-            horizon = monotonic() - SLOW_SECONDS
-            slow = 0
-            for begun in self._begun.values():
-                if begun > horizon:
-                    break
-                slow += 1
-            taken -= min(slow, SLOW_FACTOR * self._concurrency)
+        room = self.lanes() - len(self._begun) - self.startable
         # Requests may run ahead of a slow store, but not without end.
-        return min(self._concurrency - taken, 4 * self._concurrency - unsettled)
+        return min(room + self._ahead, 4 * (self._concurrency + self._ahead) - unsettled)
+
+    @property
+    def per_recipient(self) -> int:
+        """How many of one recipient may be claimed at once."""
+        return self._most + min(self._ahead, self._most)
 
     def by_recipient(self) -> Mapping[str, int]:
-        """How many are under way to each; those that don't answer count as nearly full."""
+        """How many of each are claimed; those that don't answer count as nearly full."""
         if not self._caps:
             return self._busy
         load = dict(self._busy)
         for recipient, cap in self._caps.items():
-            load[recipient] = load.get(recipient, 0) + self._most - cap
+            load[recipient] = load.get(recipient, 0) + self.per_recipient - cap
         return load
 
     def heed(self, recipient: str, *, answered: bool) -> None:
@@ -100,3 +158,11 @@ class Load:
             self._caps[recipient] *= 2
             if self._caps[recipient] >= self._most:
                 del self._caps[recipient]
+
+
+def _less(counts: dict[str, int], key: str, by: int = 1) -> None:
+    left = counts[key] - by
+    if left:
+        counts[key] = left
+    else:
+        del counts[key]

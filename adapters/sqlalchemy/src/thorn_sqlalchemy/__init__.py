@@ -1,8 +1,9 @@
 """Thorn on SQLAlchemy: a durable store, the transactional outbox, ORM model events."""
 
+from thorn_sqlalchemy.models import WebhookSession
 from thorn_sqlalchemy.schema import Tables, define_tables
 from thorn_sqlalchemy.store import SqlStore
 
 __version__ = "2.0.0"
 
-__all__ = ["SqlStore", "Tables", "define_tables"]
+__all__ = ["SqlStore", "Tables", "WebhookSession", "define_tables"]

@@ -5,30 +5,33 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import islice, zip_longest
+from operator import itemgetter
 from typing import Any
-
-import attrs
-from sqlalchemy.dialects import postgresql
 
 from sqlalchemy import (
     BigInteger,
     Connection,
     Select,
+    Update,
     bindparam,
     func,
     literal,
+    null,
     or_,
     select,
     true,
     union_all,
     update,
 )
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.sql.dml import ReturningUpdate
+
 from thorn_core import Claim, DeliveryState, Settlement, Subscription
 from thorn_sqlalchemy.messages import Messages
 from thorn_sqlalchemy.recipients import Recipients
 from thorn_sqlalchemy.rows import attempt_row, clean, delivery_of, micros, moment
 from thorn_sqlalchemy.schema import Tables
-from thorn_sqlalchemy.statements import chunks, insert_new, one_of
+from thorn_sqlalchemy.statements import Columns, chunks, inserting, one_of, updating
 from thorn_sqlalchemy.subscriptions import Subscriptions
 
 PENDING, IN_FLIGHT = DeliveryState.PENDING.value, DeliveryState.IN_FLIGHT.value
@@ -61,56 +64,72 @@ class Claims:
         self._subscriptions = subscriptions
         self._table = table = tables.deliveries
         self._made: dict[int, Select[Any]] = {}
-        self._due = (table.c.state == PENDING, table.c.due_at <= bindparam("now"))
+        self._due = (table.c.ready_at <= bindparam("now"),)
         held = (table.c.state == IN_FLIGHT, table.c.token == bindparam("held"))
         self._expired = (
             select(table.c.id, table.c.recipient)
-            .where(table.c.state == IN_FLIGHT, table.c.leased_until <= bindparam("now"))
+            .where(table.c.leased_until <= bindparam("now"))
             .limit(TAKEN_BACK)
             .with_for_update(skip_locked=True)
         )
-        self._lease = (
+        self._lease: Update | ReturningUpdate[Any] = (
             update(table)
-            .where(one_of(table.c.id, "keys"), table.c.state == PENDING)
+            .where(one_of(dialect, table.c.id, "keys"), table.c.ready_at.is_not(None))
             .values(
-                state=IN_FLIGHT, token=bindparam("lease"), leased_until=bindparam("until")
+                state=IN_FLIGHT,
+                ready_at=None,
+                token=bindparam("lease"),
+                leased_until=bindparam("until"),
             )
-        )  # fmt: skip
-        self._leased = select(table).where(one_of(table.c.id, "keys"), *held)
+        )
+        if dialect in ("postgresql", "sqlite"):
+            self._lease = self._lease.returning(*table.c)
+        self._leased = select(table).where(one_of(dialect, table.c.id, "keys"), *held)
         self._renew = (
             update(table)
-            .where(one_of(table.c.id, "keys"), *held)
+            .where(one_of(dialect, table.c.id, "keys"), *held)
             .values(leased_until=bindparam("until"))
         )
-        free = {"state": PENDING, "token": None, "leased_until": None}
+        free = {
+            "state": PENDING,
+            "ready_at": table.c.due_at,
+            "token": None,
+            "leased_until": None,
+        }
         self._take_back = (
             update(table)
-            .where(one_of(table.c.id, "keys"), table.c.state == IN_FLIGHT)
+            .where(one_of(dialect, table.c.id, "keys"), table.c.state == IN_FLIGHT)
             .values(free)
         )  # fmt: skip
-        self._release = update(table).where(one_of(table.c.id, "keys"), *held).values(free)
+        self._release = update(table).where(one_of(dialect, table.c.id, "keys"), *held).values(free)
         self._standing = (
             select(table.c.id, table.c.state, table.c.token)
-            .where(one_of(table.c.id, "keys"))
+            .where(one_of(dialect, table.c.id, "keys"))
             .order_by(table.c.id)
             .with_for_update()
         )
         self._count = (
             update(table)
-            .where(table.c.id == bindparam("key"))
-            .values(attempt_count=table.c.attempt_count + bindparam("more"))
+            .where(one_of(dialect, table.c.id, "keys"))
+            .values(attempt_count=table.c.attempt_count + 1)
         )
-        self._settle = self._count.values(
-            state=bindparam("becomes"),
-            due_at=func.coalesce(bindparam("due"), table.c.due_at),
-            settled_at=bindparam("settled"),
-            reason=bindparam("why"),
-            token=None,
-            leased_until=None,
+        self._settle = updating(
+            dialect,
+            table,
+            {
+                "key": table.c.id.type,
+                "more": table.c.attempt_count.type,
+                "becomes": table.c.state.type,
+                "due": table.c.due_at.type,
+                "settled": table.c.settled_at.type,
+                "why": table.c.reason.type,
+            },
+            lambda row, given: row["id"] == given["key"],
+            _changes,
         )
         attempts = tables.attempts
-        self._known_attempts = select(attempts.c.id).where(one_of(attempts.c.id, "keys"))
-        self._insert_attempts = insert_new(dialect, attempts)
+        self._known_attempts = select(attempts.c.id).where(one_of(dialect, attempts.c.id, "keys"))
+        self._insert_attempts = inserting(dialect, attempts)
 
     # -- claim
 
@@ -180,7 +199,7 @@ class Claims:
             for number, (name, size) in enumerate(sizes.items()):
                 values[f"name{number}"] = name
                 values[f"size{number}"] = size
-        for key, recipient in connection.execute(statement, values):
+        for key, recipient in connection.execute(statement, values).all():
             found[recipient].append(key)
         return list(found.values())
 
@@ -191,7 +210,7 @@ class Claims:
             part = (
                 select(table.c.id, table.c.recipient)
                 .where(table.c.recipient == bindparam(f"name{number}"), *self._due)
-                .order_by(table.c.due_at, table.c.id)
+                .order_by(table.c.ready_at, table.c.id)
                 .limit(bindparam(f"size{number}"))
                 .subquery()
             )
@@ -214,7 +233,7 @@ class Claims:
         first = (
             select(table.c.id, table.c.recipient)
             .where(table.c.recipient == given.c.name, *self._due)
-            .order_by(table.c.due_at, table.c.id)
+            .order_by(table.c.ready_at, table.c.id)
             .limit(given.c.size)
             .lateral()
         )
@@ -257,16 +276,14 @@ class Claims:
     ) -> list[Claim]:
         """Lease these, as far as nobody else has meanwhile."""
         rows: dict[str, Any] = {}
-        ordered = sorted(chosen)
-        for keys in chunks(ordered):
+        for keys in chunks(sorted(chosen)):
             lease = {"keys": keys, "lease": token, "until": until}
-            connection.execute(self._lease, lease)
-            for row in connection.execute(self._leased, {"keys": keys, "held": token}):
-                rows[row.id] = row
+            leased = connection.execute(self._lease, lease)
+            if not leased.returns_rows:
+                leased = connection.execute(self._leased, {"keys": keys, "held": token})
+            rows.update((row.id, row) for row in leased.all())
         deliveries = [delivery_of(rows[key]) for key in chosen if key in rows]
-        messages = self._messages.get_many(
-            connection, list({delivery.message_id for delivery in deliveries})
-        )
+        messages = self._messages.of(connection, deliveries)
         subscriptions = self._subscriptions.get_many(
             connection, list({d.subscription_id for d in deliveries if d.target is None})
         )
@@ -286,7 +303,7 @@ class Claims:
         table, at = self._table, micros(now)
         recipients, messages = self._tables.recipients, self._tables.messages
         times = (
-            select(func.min(table.c.leased_until)).where(table.c.state == IN_FLIGHT),
+            select(func.min(table.c.leased_until)),
             select(func.min(recipients.c.ready_at)),
             select(func.min(messages.c.route_at)).where(messages.c.route_at > 0),
         )
@@ -320,21 +337,20 @@ class Claims:
         ordered = sorted(settlements, key=lambda settlement: settlement.claim.delivery.id)
         standing: dict[str, Any] = {}
         for some in chunks([settlement.claim.delivery.id for settlement in ordered]):
-            for row in connection.execute(self._standing, {"keys": some}):
+            for row in connection.execute(self._standing, {"keys": some}).all():
                 standing[row.id] = row
-        ordered = [s for s in ordered if s.claim.delivery.id in standing]
-        new = self._record(connection, ordered)
         held: list[Settlement] = []
         late: list[Settlement] = []
         for settlement in ordered:
-            row = standing[settlement.claim.delivery.id]
-            mine = row.state == IN_FLIGHT and row.token == settlement.claim.token
-            (held if mine else late).append(settlement)
-        if held:
-            connection.execute(self._settle, [_settled(s, new) for s in held])
-        counted = [_counted(s, new) for s in late if s.attempt and s.attempt.id in new]
-        if counted:
-            connection.execute(self._count, counted)
+            found = standing.get(settlement.claim.delivery.id)
+            if found is not None:
+                mine = found.state == IN_FLIGHT and found.token == settlement.claim.token
+                (held if mine else late).append(settlement)
+        self._settle(connection, [_settled(settlement) for settlement in held])
+        attempts = [s for s in held if s.attempt is not None]
+        if late:
+            attempts += self._count_late(connection, late)
+        self._record(connection, attempts)
         self._recipients.due(
             connection,
             (
@@ -351,48 +367,31 @@ class Claims:
                 if s.outcome.pause_until is not None
             ),
         )
-        return self._judge_subscriptions(connection, held)
+        return self._subscriptions.judge(connection, sorted(held, key=lambda s: s.at))
 
-    def _record(self, connection: Connection, settlements: Sequence[Settlement]) -> set[str]:
-        """Insert the attempts; gives back the ids of those that weren't there."""
+    def _count_late(
+        self, connection: Connection, settlements: Sequence[Settlement]
+    ) -> list[Settlement]:
+        """Count the attempts of those whose lease was over; gives back those not counted before.
+
+        A settlement comes twice if it wasn't clear whether the first time was written.
+        """
         made = {s.attempt.id: s for s in settlements if s.attempt is not None}
-        new = set(made)
-        # A settlement is written twice if it wasn't clear whether the first time was.
         for some in chunks(list(made)):
-            new -= set(connection.execute(self._known_attempts, {"keys": some}).scalars())
+            for known in connection.execute(self._known_attempts, {"keys": some}).scalars():
+                del made[known]
+        for some in chunks(sorted(s.claim.delivery.id for s in made.values())):
+            connection.execute(self._count, {"keys": some})
+        return list(made.values())
+
+    def _record(self, connection: Connection, settlements: Sequence[Settlement]) -> None:
+        """Insert the attempts."""
         rows = [
             attempt_row(s.attempt, s.claim.delivery.recipient)
-            for key, s in sorted(made.items())
-            if key in new and s.attempt is not None
+            for s in settlements
+            if s.attempt is not None
         ]
-        if rows:
-            connection.execute(self._insert_attempts, rows)
-        return new
-
-    def _judge_subscriptions(
-        self, connection: Connection, settlements: Sequence[Settlement]
-    ) -> list[Subscription]:
-        """Note since when subscriptions fail, and disable those that are to be."""
-        tried = [s for s in settlements if s.attempt is not None]
-        tried.sort(key=lambda s: s.at)
-        ids = sorted({s.claim.delivery.subscription_id for s in tried})
-        before = self._subscriptions.get_many(connection, ids)
-        after = dict(before)
-        disabled = []
-        for settlement in tried:
-            key = settlement.claim.delivery.subscription_id
-            subscription, attempt = after.get(key), settlement.attempt
-            if subscription is None or attempt is None:
-                continue
-            failing_since = None if attempt.ok else subscription.failing_since or attempt.at
-            after[key] = attrs.evolve(subscription, failing_since=failing_since)
-            reason = settlement.outcome.disable
-            if reason is not None and subscription.enabled:
-                after[key] = attrs.evolve(
-                    after[key], enabled=False, disabled_reason=reason, updated_at=settlement.at
-                )
-                disabled.append(key)
-        return self._subscriptions.note(connection, before, after, disabled)
+        self._insert_attempts(connection, sorted(rows, key=itemgetter("id")))
 
 
 def of_message(table: Any, message_id: str) -> Any:
@@ -413,22 +412,28 @@ def _by_token(claims: Sequence[Claim]) -> dict[str, list[Claim]]:
     return grouped
 
 
-def _counted(settlement: Settlement, new: set[str]) -> dict[str, Any]:
-    attempt = settlement.attempt
-    return {
-        "key": settlement.claim.delivery.id,
-        "more": int(attempt is not None and attempt.id in new),
-    }
-
-
-def _settled(settlement: Settlement, new: set[str]) -> dict[str, Any]:
+def _settled(settlement: Settlement) -> dict[str, Any]:
     outcome, at = settlement.outcome, micros(settlement.at)
     pending = outcome.state is DeliveryState.PENDING
     due = micros(outcome.due_at) if outcome.due_at is not None else at
     return {
-        **_counted(settlement, new),
+        "key": settlement.claim.delivery.id,
+        "more": int(settlement.attempt is not None),
         "becomes": outcome.state.value,
         "due": due if pending else None,
         "settled": None if pending else at,
         "why": clean(outcome.reason),
+    }
+
+
+def _changes(row: Columns, given: Columns) -> Columns:
+    return {
+        "state": given["becomes"],
+        "attempt_count": row["attempt_count"] + given["more"],
+        "due_at": func.coalesce(given["due"], row["due_at"]),
+        "settled_at": given["settled"],
+        "reason": given["why"],
+        "ready_at": given["due"],
+        "token": null(),
+        "leased_until": null(),
     }

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
-
-from sqlalchemy.exc import (
-    ArgumentError,
-    DBAPIError,
-    IntegrityError,
-    NoSuchModuleError,
-    SQLAlchemyError,
-)
-from sqlalchemy.exc import (
-    TimeoutError as PoolTimeout,
-)
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import (
     URL,
@@ -29,10 +21,22 @@ from sqlalchemy import (
     event,
     inspect,
     make_url,
-    select,
 )
-from thorn_core import ConfigurationError, StoreError
-from thorn_sqlalchemy.schema import REVISION, Tables
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    IntegrityError,
+    NoSuchModuleError,
+    SQLAlchemyError,
+)
+from sqlalchemy.exc import (
+    TimeoutError as PoolTimeout,
+)
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
+
+from thorn_core import ConfigurationError, StoreError, StoreSetupError
+from thorn_sqlalchemy.schema import Tables
+from thorn_sqlalchemy.setup import revision_of, set_up, wrong_with
 
 T = TypeVar("T")
 
@@ -40,9 +44,13 @@ MYSQL = ("mysql", "mariadb")
 # Of a transaction that met another's: deadlock, serialization failure, lock not had in time.
 TRIES = 5
 CONFLICTS = {"40001", "40P01", "55P03", 1020, 1205, 1213}
-# Milliseconds that SQLite waits for another writer.
+# Milliseconds that SQLite waits for another writer. After as long nothing is tried again: who holds
+# a lock until then has stopped.
 BUSY_TIMEOUT = 10_000
 CONNECT_TIMEOUT = 5
+LIBPQ = ("psycopg", "psycopg2")
+# In a connection's `info`: what has an `over` to be called when it is back in its pool.
+FOLLOWING = "thorn_following"
 
 
 def engine_of(source: str | URL | Engine) -> Engine:
@@ -63,15 +71,13 @@ def engine_of(source: str | URL | Engine) -> Engine:
         return source
     try:
         url = make_url(source)
-        if url.get_dialect().is_async:
-            raise ConfigurationError(
-                f"the driver of {shown(url)} is asynchronous; name a synchronous one, such as"
-                " postgresql+psycopg, mysql+pymysql or sqlite"
-            )
-        return create_engine(url, **_engine_options(url))
-    except (ArgumentError, NoSuchModuleError) as error:
+        asynchronous = url.get_dialect().is_async
+        if not asynchronous:
+            return create_engine(url, **_engine_options(url))
+    except (ArgumentError, NoSuchModuleError, ValueError) as error:
+        said = str(error).replace(str(source), shown(source))
         raise ConfigurationError(
-            f"store={shown(source)!r} is no URL of a database: {error}; write"
+            f"store={shown(source)!r} is no URL of a database: {said}; write"
             " sqlite:///thorn.db or postgresql+psycopg://user@host/name"
         ) from error
     except ModuleNotFoundError as error:
@@ -79,32 +85,47 @@ def engine_of(source: str | URL | Engine) -> Engine:
             f"the driver of {shown(source)} isn't installed ({error}); pip install"
             " 'thorn-sqlalchemy[postgresql]' or 'thorn-sqlalchemy[mysql]'"
         ) from error
+    raise ConfigurationError(
+        f"the driver of {shown(url)} is asynchronous; name a synchronous one, such as"
+        " postgresql+psycopg, mysql+pymysql or sqlite"
+    )
 
 
 def shown(url: str | URL) -> str:
     """A URL without its password."""
     try:
         return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         return str(url).partition("@")[0].partition(":")[0] + ":…"
 
 
 def _engine_options(url: URL) -> dict[str, Any]:
     backend = url.get_backend_name()
+    # Payloads and secrets are among the parameters; errors are logged.
+    options: dict[str, Any] = {"hide_parameters": True}
     if backend == "sqlite":
-        options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT / 1000}}
+        options["connect_args"] = {"timeout": BUSY_TIMEOUT / 1000}
         if in_memory(url):
-            from sqlalchemy.pool import QueuePool
-
             # The database is its only connection, which one thread has at a time.
-            options |= {"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0}
+            options |= {"poolclass": OneConnection, "pool_size": 1, "max_overflow": 0}
             options["connect_args"]["check_same_thread"] = False
-        return options
-    if backend == "postgresql":
-        return {"connect_args": {"connect_timeout": CONNECT_TIMEOUT}, "pool_recycle": 3600}
-    if backend in MYSQL:
-        return {"isolation_level": "READ COMMITTED", "pool_recycle": 3600}
-    return {}
+    elif backend == "postgresql":
+        options["pool_recycle"] = 3600
+        if url.get_driver_name() in LIBPQ:
+            options["connect_args"] = {"connect_timeout": CONNECT_TIMEOUT}
+    elif backend in MYSQL:
+        options |= {"isolation_level": "READ COMMITTED", "pool_recycle": 3600}
+    return options
+
+
+class OneConnection(QueuePool):
+    """A pool of one connection; what follows its return may use it."""
+
+    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+        following = record.info.pop(FOLLOWING, None)
+        super()._do_return_conn(record)
+        if following is not None:
+            following.over()
 
 
 def in_memory(url: URL) -> bool:
@@ -140,14 +161,12 @@ class Database:
         self.owned = not isinstance(source, Engine)
         self.name = self.engine.dialect.name
         self._created = False
+        self._turn = self._make_turn()
+        self._same: WeakKeyDictionary[Engine, bool] = WeakKeyDictionary()
         if self.name == "sqlite" and self.owned:
             event.listen(self.engine, "connect", _prepare_sqlite)
         # Statements of one transaction must see what others have committed meanwhile.
-        self._own = (
-            self.engine
-            if self.owned or self.name == "sqlite"
-            else self.engine.execution_options(isolation_level="READ COMMITTED")
-        )
+        self._isolates = not self.owned and self.name != "sqlite"
 
     def __repr__(self) -> str:
         return f"<Database {shown(self.engine.url)}>"
@@ -159,24 +178,27 @@ class Database:
 
     # -- work
 
-    def run(self, work: Callable[[Connection], T]) -> T:
+    def run(self, work: Callable[[Connection], T], *, lasting: bool = True) -> T:
         """Do some work in a transaction of its own, again if it met another's or lost its way.
 
         Args:
             work: Gets the connection. It is called again after a deadlock, and once more if the
                 connection is found to be broken.
+            lasting: False for a worker's bookkeeping, which a power failure may take back: what was
+                delivered is then delivered again. On SQLite it needn't wait for the disk.
 
         Raises:
             StoreError: The database can't do it.
         """
+        until = time.monotonic() + BUSY_TIMEOUT / 1000
         for left in reversed(range(TRIES)):
             try:
                 self._create_once()
-                with self._own.connect() as connection, connection.begin():
-                    self._begin(connection)
+                with self._turn, self._connect() as connection, connection.begin():
+                    self._begin(connection, lasting=lasting)
                     return work(connection)
             except SQLAlchemyError as error:
-                if left and _passing(error):
+                if left and _passing(error) and time.monotonic() < until:
                     time.sleep(random.uniform(0.001, 0.02) * (TRIES - left))  # noqa: S311
                     continue
                 raise self.translated(error) from error
@@ -191,7 +213,7 @@ class Database:
         for left in (True, False):
             try:
                 self._create_once()
-                with self._own.connect() as connection:
+                with self._connect() as connection:
                     return work(connection)
             except SQLAlchemyError as error:
                 if left and _disconnected(error):
@@ -199,11 +221,55 @@ class Database:
                 raise self.translated(error) from error
         raise AssertionError("unreachable")
 
-    def _begin(self, connection: Connection) -> None:
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A transaction that commits at the end of the block, or rolls back if that raises.
+
+        Raises:
+            StoreError: The database can't begin it.
+        """
+        with contextlib.ExitStack() as stack:
+            with self.translating():
+                self._create_once()
+                connection = stack.enter_context(self._connect())
+                stack.enter_context(connection.begin())
+                self._begin(connection)
+            yield connection
+
+    @contextlib.contextmanager
+    def _connect(self) -> Iterator[Connection]:
+        with self.engine.connect() as connection:
+            if self._isolates:
+                self._isolate(connection)
+            yield connection
+
+    def _isolate(self, connection: Connection) -> None:
+        driver = self.engine.dialect.loaded_dbapi
+        try:
+            connection.execution_options(isolation_level="READ COMMITTED")
+        except driver.Error as error:
+            # SQLAlchemy doesn't look at what the driver says here: that the connection is lost, and
+            # so may be the others in the pool.
+            lost = self.engine.dialect.is_disconnect(error, None, None)
+            connection.invalidate(error)
+            if lost:
+                self.engine.dispose()
+            raise DBAPIError(None, None, error, connection_invalidated=lost) from error
+
+    def _begin(self, connection: Connection, *, lasting: bool = True) -> None:
+        if self.name != "sqlite" or _in_transaction(connection):
+            return
+        level = "FULL" if lasting else "NORMAL"
+        if self.owned and connection.info.get("thorn_synchronous", "FULL") != level:
+            connection.exec_driver_sql(f"PRAGMA synchronous = {level}")
+            connection.info["thorn_synchronous"] = level
         # SQLite refuses to make a reader a writer once somebody else has written, at once and
         # without waiting: so it is a writer from the beginning.
-        if self.name == "sqlite" and not _in_transaction(connection):
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    def _make_turn(self) -> contextlib.AbstractContextManager[Any]:
+        """SQLite lets one write; who waits for it looks again ever less often, so we queue here."""
+        return threading.Lock() if self.name == "sqlite" else contextlib.nullcontext()
 
     def _create_once(self) -> None:
         """Create the tables of an own SQLite database that has none."""
@@ -215,21 +281,36 @@ class Database:
             self.create()
         self._created = True
 
-    def create(self) -> None:
+    def create(self) -> str | None:
         """Create the tables, or bring them up to this version's schema.
 
+        Tables that other migrations made are left alone.
+
+        Returns:
+            The revision that was there before; None if there was none.
+
         Raises:
+            StoreSetupError: They are of a schema that this version doesn't know, or other
+                migrations made them and they aren't those of this version.
             StoreError: The database can't do it.
         """
-        from thorn_sqlalchemy.migrations import upgrade
-
         try:
             with self.engine.connect() as connection, connection.begin():
                 self._begin(connection)
-                upgrade(connection, self.tables)
+                before = set_up(connection, self.tables)
         except SQLAlchemyError as error:
             raise self.translated(error) from error
         self._created = True
+        return before
+
+    def revision(self) -> str | None:
+        """The schema's revision that is there; None if the migrations haven't been run.
+
+        Raises:
+            StoreError: The database can't be asked.
+        """
+        with self.translating(), self.engine.connect() as connection:
+            return revision_of(connection, self.tables)
 
     # -- what goes wrong
 
@@ -253,60 +334,30 @@ class Database:
         said = str(error.orig) if isinstance(error, DBAPIError) else str(error)
         said = " ".join(said.split())
         lowered = said.lower()
-        if any(words in lowered for words in ("readonly database", "read-only")):
+        if any(words in lowered for words in ("readonly database", "read-only", "read only")):
             return StoreError(f"the database {where} is read-only: {said}")
         if any(words in lowered for words in ("database or disk is full", "no space left")):
             return StoreError(f"the database {where} is full: {said}")
         if any(words in lowered for words in _MISSING):
-            with contextlib.suppress(SQLAlchemyError):
-                wrong = self._wrong()
+            with contextlib.suppress(SQLAlchemyError), self.engine.connect() as connection:
+                wrong = wrong_with(connection, self.tables)
                 if wrong is not None:
-                    return StoreError(wrong)
+                    return StoreSetupError(wrong)
         return StoreError(f"the database {where} can't do it: {said}")
 
     def check(self) -> None:
         """See that the tables are there and are those of this version.
 
         Raises:
-            StoreError: They aren't, or the database can't be asked.
+            StoreSetupError: They aren't.
+            StoreError: The database can't be asked.
         """
-        self._create_once()
         with self.translating():
-            wrong = self._wrong()
+            self._create_once()
+            with self.engine.connect() as connection:
+                wrong = wrong_with(connection, self.tables)
         if wrong is not None:
-            raise StoreError(wrong)
-
-    def _wrong(self) -> str | None:
-        """What is wrong with the tables; None if nothing is."""
-        where, tables = shown(self.engine.url), self.tables
-        way_out = f"run: thorn init-db --store {where}"
-        if tables.prefix != "thorn_" or tables.schema is not None:
-            way_out += f" (prefix {tables.prefix!r}, schema {tables.schema!r})"
-        with self.engine.connect() as connection:
-            asked = inspect(connection)
-            there = set(asked.get_table_names(schema=tables.schema))
-            missing = [table.name for table in tables.all() if table.name not in there]
-            if missing:
-                return (
-                    f"the database {where} isn't initialised: there is no table"
-                    f" {', '.join(missing)}; {way_out}"
-                )
-            if tables.version.name in there:
-                revision = connection.execute(select(tables.version.c.version_num)).scalar()
-                if revision is not None and revision < REVISION:
-                    return (
-                        f"the tables in {where} are of an older schema, {revision};"
-                        f" this version works with {REVISION}; {way_out}"
-                    )
-            for table in tables.all():
-                columns = {c["name"] for c in asked.get_columns(table.name, tables.schema)}
-                lacking = [column.name for column in table.columns if column.name not in columns]
-                if lacking:
-                    return (
-                        f"the table {table.name} in {where} has no column {', '.join(lacking)}: it"
-                        f" is of an older schema; {way_out}, or your own migrations"
-                    )
-        return None
+            raise StoreSetupError(wrong)
 
     # -- life
 
@@ -314,6 +365,12 @@ class Database:
         """True if an engine goes to this database, so that its transactions can hold our rows."""
         if engine is self.engine or engine.pool is self.engine.pool:
             return True
+        same = self._same.get(engine)
+        if same is None:
+            same = self._same[engine] = self._is_same(engine)
+        return same
+
+    def _is_same(self, engine: Engine) -> bool:
         mine, other = self.engine.url, engine.url
         if self.embedded or in_memory(other):
             return False
@@ -321,6 +378,7 @@ class Database:
 
     def after_fork(self) -> None:
         """In a forked child: leave the connections to the parent."""
+        self._turn = self._make_turn()
         self.engine.dispose(close=False)
 
     def close(self) -> None:
@@ -343,6 +401,8 @@ _MISSING = ("no such table", "no such column", "has no column", "doesn't exist",
 def _place(url: URL) -> tuple[Any, ...]:
     backend = url.get_backend_name().replace("mariadb", "mysql")
     ports = {"postgresql": 5432, "mysql": 3306}
+    if backend == "sqlite":
+        return (backend, os.path.realpath(url.database or ""), url.query)
     host = "localhost" if url.host in (None, "127.0.0.1", "::1") else url.host
     return (backend, host, url.port or ports.get(backend), url.database)
 

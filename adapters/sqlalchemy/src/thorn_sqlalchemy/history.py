@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-import attrs
-
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -17,6 +15,7 @@ from sqlalchemy import (
     String,
     and_,
     bindparam,
+    case,
     delete,
     exists,
     func,
@@ -24,13 +23,14 @@ from sqlalchemy import (
     select,
     update,
 )
+
 from thorn_core import Attempt, Delivery, DeliveryQuery, DeliveryState, Stats
 from thorn_core.patterns import matches
 from thorn_sqlalchemy.claims import of_message
 from thorn_sqlalchemy.recipients import Recipients
-from thorn_sqlalchemy.rows import attempt_of, delivery_of, micros
+from thorn_sqlalchemy.rows import attempt_of, delivery_of, micros, moment
 from thorn_sqlalchemy.schema import Tables
-from thorn_sqlalchemy.statements import chunks, one_of
+from thorn_sqlalchemy.statements import beyond, chunks, one_of
 
 SETTLED = tuple(state for state in DeliveryState if state.settled)
 PERCENTILES = (50, 95, 99)
@@ -44,18 +44,19 @@ class History:
 
     Args:
         tables: The tables.
+        dialect: Name of the database.
         recipients: Are told what is due again.
     """
 
-    def __init__(self, tables: Tables, recipients: Recipients) -> None:
-        self._tables, self._recipients = tables, recipients
+    def __init__(self, tables: Tables, dialect: str, recipients: Recipients) -> None:
+        self._tables, self._dialect, self._recipients = tables, dialect, recipients
         table, attempts, messages = tables.deliveries, tables.attempts, tables.messages
         self._get = select(table).where(table.c.id == bindparam("key"))
-        self._get_many = select(table).where(one_of(table.c.id, "keys"))
+        self._get_many = select(table).where(one_of(dialect, table.c.id, "keys"))
         self._attempts = (
             select(attempts)
             .where(
-                one_of(attempts.c.delivery_id, "keys"), attempts.c.id > bindparam("after")
+                one_of(dialect, attempts.c.delivery_id, "keys"), attempts.c.id > bindparam("after")
             )
             .order_by(attempts.c.id)
             .limit(bindparam("most"))
@@ -63,19 +64,22 @@ class History:
         settled = table.c.state.in_([state.value for state in SETTLED])
         self._replay = (
             update(table)
-            .where(one_of(table.c.id, "keys"), settled)
+            .where(one_of(dialect, table.c.id, "keys"), settled)
             .values(
                 state=DeliveryState.PENDING.value,
                 attempts_before=table.c.attempt_count,
                 due_at=bindparam("now"),
+                ready_at=bindparam("now"),
                 settled_at=None,
                 reason=None,
                 token=None,
                 leased_until=None,
             )
         )
-        self._purge = delete(table).where(one_of(table.c.id, "keys"), settled)
-        self._purge_attempts = delete(attempts).where(one_of(attempts.c.delivery_id, "keys"))
+        self._purge = delete(table).where(one_of(dialect, table.c.id, "keys"), settled)
+        self._purge_attempts = delete(attempts).where(
+            one_of(dialect, attempts.c.delivery_id, "keys")
+        )
         # A delivery's id begins with its message's, so that the primary key finds them.
         start = literal("dlv_") + func.substr(messages.c.id, 5, type_=String)
         reached = exists(table.c.id).where(
@@ -84,7 +88,7 @@ class History:
             table.c.id < start + chr(ord("_") + 1),
         )
         done = and_(messages.c.route_at.is_(None), ~reached)
-        self._purge_messages = delete(messages).where(one_of(messages.c.id, "keys"), done)
+        self._purge_messages = delete(messages).where(one_of(dialect, messages.c.id, "keys"), done)
         self._unreached = (
             select(messages.c.id)
             .where(done)
@@ -100,32 +104,48 @@ class History:
         return None if row is None else delivery_of(row)
 
     def deliveries(
-        self, connection: Connection, query: DeliveryQuery, after: str | None, limit: int
+        self,
+        connection: Connection,
+        query: DeliveryQuery,
+        after: tuple[datetime, str] | None,
+        limit: int,
+        *,
+        newest_first: bool,
     ) -> list[Delivery]:
-        """A page of deliveries."""
-        return [delivery_of(row) for row in self._found(connection, query, after, limit)]
+        """A page of deliveries, by age."""
+        place = None if after is None else (micros(after[0]), after[1])
+        found = self._found(connection, query, limit, place, newest_first=newest_first)
+        return [delivery_of(row) for row in found]
 
     def _found(
-        self, connection: Connection, query: DeliveryQuery, after: str | None, limit: int
+        self,
+        connection: Connection,
+        query: DeliveryQuery,
+        limit: int,
+        after: tuple[int, str] | None = None,
+        *,
+        newest_first: bool = False,
     ) -> list[Row[Any]]:
+        table = self._tables.deliveries
+        keys = [table.c.created_at, table.c.id]
+        order = [key.desc() for key in keys] if newest_first else keys
+        selected = select(table).where(*self._conditions(query)).order_by(*order).limit(limit)
         found: list[Row[Any]] = []
         while len(found) < limit:
-            statement = self._selected(query, after).limit(limit)
+            statement = selected
+            if after is not None:
+                statement = selected.where(
+                    beyond(self._dialect, keys, after, descending=newest_first)
+                )
             page = connection.execute(statement).all()
             found += [r for r in page if query.event is None or matches(query.event, r.event)]
             if len(page) < limit:
                 break
-            after = page[-1].id
+            after = page[-1].created_at, page[-1].id
         return found[:limit]
 
-    def _selected(self, query: DeliveryQuery, after: str | None) -> Select[Any]:
-        table = self._tables.deliveries
-        return select(table).where(*self._conditions(query, after)).order_by(table.c.id)
-
-    def _conditions(self, query: DeliveryQuery, after: str | None) -> Iterator[ColumnElement[bool]]:
+    def _conditions(self, query: DeliveryQuery) -> Iterator[ColumnElement[bool]]:
         c = self._tables.deliveries.c
-        if after is not None:
-            yield c.id > after
         if query.ids is not None:
             yield c.id.in_(query.ids)
         if query.message_id is not None:
@@ -140,6 +160,17 @@ class History:
             yield c.created_at >= micros(query.since)
         if query.until is not None:
             yield c.created_at < micros(query.until)
+
+    def count(self, connection: Connection, query: DeliveryQuery) -> int:
+        """How many deliveries there are."""
+        table = self._tables.deliveries
+        conditions = self._conditions(query)
+        if query.event is None:
+            counted = select(func.count()).select_from(table).where(*conditions)
+            return int(connection.execute(counted).scalar_one())
+        by_event = select(table.c.event, func.count()).where(*conditions).group_by(table.c.event)
+        rows = connection.execute(by_event)
+        return sum(count for event, count in rows if matches(query.event, event))
 
     def attempts(
         self, connection: Connection, delivery_ids: Sequence[str], after: str | None, limit: int
@@ -158,7 +189,7 @@ class History:
         self, connection: Connection, query: DeliveryQuery, now: datetime, limit: int
     ) -> list[Delivery]:
         """Make settled deliveries pending again."""
-        ids = [row.id for row in self._found(connection, _only_settled(query), None, limit)]
+        ids = [row.id for row in self._found(connection, query.only_settled(), limit)]
         replayed: list[Delivery] = []
         for some in chunks(ids):
             connection.execute(self._replay, {"keys": some, "now": micros(now)})
@@ -169,27 +200,24 @@ class History:
 
     def purge(self, connection: Connection, query: DeliveryQuery, limit: int) -> int:
         """Remove settled deliveries with their attempts, and messages left without any."""
-        rows = self._found(connection, _only_settled(query), None, limit)
+        rows = self._found(connection, query.only_settled(), limit)
         for some in chunks(rows):
             keys = [row.id for row in some]
             connection.execute(self._purge_attempts, {"keys": keys})
             connection.execute(self._purge, {"keys": keys})
             messages = sorted({row.message_id for row in some})
             connection.execute(self._purge_messages, {"keys": messages})
-        if len(rows) < limit and query == DeliveryQuery(until=query.until):
-            self._purge_unreached(connection, query.until, limit)
         return len(rows)
 
-    def _purge_unreached(self, connection: Connection, until: datetime | None, limit: int) -> None:
-        """Remove routed messages that nobody was subscribed to."""
+    def purge_unreached(self, connection: Connection, until: datetime | None, limit: int) -> int:
+        """Remove routed messages without deliveries, as of events nobody was subscribed to."""
         statement = self._unreached
         if until is not None:
             statement = statement.where(self._tables.messages.c.at < micros(until))
-        while ids := connection.execute(statement, {"most": limit}).scalars().all():
-            for some in chunks(ids):
-                connection.execute(self._purge_messages, {"keys": some})
-            if len(ids) < limit:
-                break
+        ids = connection.execute(statement, {"most": limit}).scalars().all()
+        for some in chunks(ids):
+            connection.execute(self._purge_messages, {"keys": some})
+        return len(ids)
 
     # -- count
 
@@ -201,6 +229,11 @@ class History:
         counted = select(deliveries.c.state, func.count()).group_by(deliveries.c.state)
         for state, count in connection.execute(counted):
             states[DeliveryState(state)] = count
+        waits = (
+            select(func.min(deliveries.c.ready_at)).where(deliveries.c.ready_at <= micros(now)),
+            select(func.min(messages.c.at)).where(messages.c.route_at >= 0),
+        )
+        since = [at for each in waits if (at := connection.execute(each).scalar()) is not None]
         lately = attempts.c.at.between(micros(now - window), micros(now))
         answered = and_(lately, attempts.c.status.is_not(None))
         step = func.round(attempts.c.duration * STEPS)
@@ -225,6 +258,10 @@ class History:
         def count_of(statement: Select[Any]) -> int:
             return int(connection.execute(statement).scalar_one())
 
+        failing = case((attempts.c.status.between(200, 299), 0), else_=1)
+        made, failed = connection.execute(
+            select(func.count(), func.sum(failing)).select_from(attempts).where(lately)
+        ).one()
         return Stats(
             subscriptions=count_of(select(func.count()).select_from(tables.subscriptions)),
             messages=count_of(select(func.count()).select_from(messages)),
@@ -232,16 +269,13 @@ class History:
                 select(func.count()).select_from(messages).where(messages.c.route_at >= 0)
             ),
             deliveries=states,
-            attempts=count_of(select(func.count()).select_from(attempts).where(lately)),
+            due_since=moment(min(since)) if since else None,
+            attempts=made,
+            failed=int(failed or 0),
             window=window,
             latency=_percentiles(overall),
             recipients={name: _percentiles(counts) for name, counts in by_recipient.items()},
         )
-
-
-def _only_settled(query: DeliveryQuery) -> DeliveryQuery:
-    states = tuple(state for state in query.states or SETTLED if state.settled)
-    return attrs.evolve(query, states=states)
 
 
 def _percentiles(counts: dict[float, int]) -> dict[int, float]:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Insert, bindparam, select, update
-from thorn_core import Message, Routing
+
+from thorn_core import Delivery, Message, Routing
 from thorn_sqlalchemy.recipients import Recipients
 from thorn_sqlalchemy.rows import delivery_row, message_of, message_row, micros
 from thorn_sqlalchemy.schema import Tables
-from thorn_sqlalchemy.statements import chunks, insert_new, one_of
+from thorn_sqlalchemy.statements import chunks, insert_new, inserting, one_of
+
+# Messages kept for their deliveries, and bytes of their payloads.
+REMEMBERED = 2000
+REMEMBERED_BYTES = 8 * 1024 * 1024
+REMEMBERED_FOR = timedelta(minutes=10)
 
 
 class Messages:
@@ -25,14 +32,17 @@ class Messages:
 
     def __init__(self, tables: Tables, dialect: str, recipients: Recipients) -> None:
         table, self._recipients = tables.messages, recipients
+        self._lately: dict[str, Message] = {}
+        self._size = 0
+        self._lock = threading.Lock()
         self.insert: Insert = insert_new(dialect, table)
-        self._insert_deliveries = insert_new(dialect, tables.deliveries)
+        self._insert_deliveries = inserting(dialect, tables.deliveries)
         self._get = select(table).where(table.c.id == bindparam("key"))
-        self._get_many = select(table).where(one_of(table.c.id, "keys"))
+        self._get_many = select(table).where(one_of(dialect, table.c.id, "keys"))
         self._state = select(table.c.route_at).where(table.c.id == bindparam("key"))
         self._route_at = (
             update(table)
-            .where(one_of(table.c.id, "keys"))
+            .where(one_of(dialect, table.c.id, "keys"))
             .values(route_at=bindparam("until"))
         )  # fmt: skip
         locked = select(table).with_for_update(skip_locked=True).limit(bindparam("most"))
@@ -41,7 +51,7 @@ class Messages:
             table.c.route_at > 0, table.c.route_at <= bindparam("now")
         ).order_by(table.c.route_at, table.c.at, table.c.id)
         self._named = locked.where(
-            one_of(table.c.id, "keys"), table.c.route_at <= bindparam("now")
+            one_of(dialect, table.c.id, "keys"), table.c.route_at <= bindparam("now")
         ).order_by(table.c.at, table.c.id)
 
     def rows(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
@@ -59,18 +69,20 @@ class Messages:
         """Lease messages that aren't routed yet."""
         at = micros(now)
         if ids is None:
-            rows = list(connection.execute(self._expired, {"now": at, "most": limit}))
+            rows = list(connection.execute(self._expired, {"now": at, "most": limit}).all())
             if len(rows) < limit:
-                rows += connection.execute(self._fresh, {"most": limit - len(rows)})
+                rows += connection.execute(self._fresh, {"most": limit - len(rows)}).all()
         else:
             rows = []
             for some in chunks(list(ids)[:limit]):
                 named = {"keys": some, "now": at, "most": limit}
-                rows += connection.execute(self._named, named)
+                rows += connection.execute(self._named, named).all()
         for leased in chunks(rows):
             until = micros(now + lease)
             connection.execute(self._route_at, {"keys": [row.id for row in leased], "until": until})
         messages = [message_of(row) for row in rows]
+        for message in messages:
+            self._remember(message)
         messages.sort(key=lambda message: (message.at, message.id))
         return messages
 
@@ -80,7 +92,7 @@ class Messages:
         if made:
             # In one order everywhere, so that no two wait for each other.
             rows = [delivery_row(made[key]) for key in sorted(made)]
-            connection.execute(self._insert_deliveries, rows)
+            self._insert_deliveries(connection, rows)
             self._recipients.due(connection, ((row["recipient"], row["due_at"]) for row in rows))
         done = sorted(routing.message.id for routing in routings if routing.complete)
         for some in chunks(done):
@@ -91,13 +103,33 @@ class Messages:
         row = connection.execute(self._get, {"key": message_id}).first()
         return None if row is None else message_of(row)
 
-    def get_many(self, connection: Connection, ids: Sequence[str]) -> dict[str, Message]:
-        """Those of these ids, by id."""
-        return {
-            row.id: message_of(row)
-            for some in chunks(ids)
-            for row in connection.execute(self._get_many, {"keys": some})
-        }
+    def of(self, connection: Connection, deliveries: Sequence[Delivery]) -> dict[str, Message]:
+        """The messages of deliveries, by id."""
+        found: dict[str, Message] = {}
+        wanted: set[str] = set()
+        for delivery in deliveries:
+            message = self._lately.get(delivery.message_id)
+            # An idempotency key's id may be another message's after the first was purged.
+            if message is not None and delivery.created_at - message.at < REMEMBERED_FOR:
+                found[message.id] = message
+            else:
+                wanted.add(delivery.message_id)
+        for some in chunks(sorted(wanted)):
+            for row in connection.execute(self._get_many, {"keys": some}).all():
+                message = found[row.id] = message_of(row)
+                self._remember(message)
+        return found
+
+    def _remember(self, message: Message) -> None:
+        """Keep a message for its deliveries, which are claimed soon: it never changes."""
+        with self._lock:
+            former = self._lately.pop(message.id, None)
+            self._size -= len(former.data) if former is not None else 0
+            self._lately[message.id] = message
+            self._size += len(message.data)
+            while self._size > REMEMBERED_BYTES or len(self._lately) > REMEMBERED:
+                oldest = self._lately.pop(next(iter(self._lately)))
+                self._size -= len(oldest.data)
 
     def routed(self, connection: Connection, message_id: str) -> bool:
         """True if it has been routed completely, or isn't here."""

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import Connection, func, select
+
 from thorn_core import StoreError
 from thorn_sqlalchemy.database import Database
 
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 # Seconds.
 NOTIFY_INTERVAL = 0.02
+FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
 JOIN_TIMEOUT = 5.0
 DRIVERS = ("psycopg", "psycopg2")
@@ -119,6 +121,7 @@ class _Listener:
 
     def __init__(self, database: Database, channel: str, wake: Callable[[], None]) -> None:
         self._database, self._channel, self._wake = database, channel, wake
+        self._delay = FIRST_DELAY
         self._stopping = threading.Event()
         self._ours, self._theirs = socket.socketpair()
         self._thread = threading.Thread(target=self._run, name="thorn-listen", daemon=True)
@@ -134,17 +137,15 @@ class _Listener:
         self._theirs.close()
 
     def _run(self) -> None:
-        delay = 0.5
         with self._ours:
             while not self._stopping.is_set():
                 try:
                     with self._database.engine.connect() as connection:
                         self._listen(connection)
-                    delay = 0.5
                 except Exception as error:
                     logger.debug("can't listen for notifications: %s", error)
-                    self._stopping.wait(delay)
-                    delay = min(2 * delay, LONGEST_DELAY)
+                    self._stopping.wait(self._delay)
+                    self._delay = min(2 * self._delay, LONGEST_DELAY)
 
     def _listen(self, connection: Connection) -> None:
         connection = connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -152,6 +153,9 @@ class _Listener:
         # Not the pool's any more: it goes on listening until it is closed.
         connection.detach()
         connection.exec_driver_sql(f'LISTEN "{self._channel}"')
+        self._delay = FIRST_DELAY
+        # Until now nobody heard.
+        self._wake()
         with selectors.DefaultSelector() as selector:
             selector.register(driver.fileno(), selectors.EVENT_READ)
             selector.register(self._ours, selectors.EVENT_READ)

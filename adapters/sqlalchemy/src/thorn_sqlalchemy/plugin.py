@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from thorn_core import Settings, hookimpl
+from thorn_sqlalchemy.models import SqlModelAdapter, model_adapter
 from thorn_sqlalchemy.store import SqlStore
 from thorn_sqlalchemy.unit_of_work import SqlUnitOfWork, unit_of_work
 
@@ -22,3 +23,17 @@ def thorn_stores() -> Mapping[str, Callable[[Any, Settings], SqlStore]]:
 def thorn_unit_of_work(handle: Any) -> SqlUnitOfWork | None:
     """The unit of work of a Session or a Connection, synchronous or not."""
     return unit_of_work(handle)
+
+
+@hookimpl
+def thorn_cli(group: Any) -> None:
+    """The command `init-db`."""
+    from thorn_sqlalchemy.cli import init_db
+
+    group.add_command(init_db)
+
+
+@hookimpl
+def thorn_model_adapter(model: type) -> SqlModelAdapter | None:
+    """The adapter for a class that SQLAlchemy maps, or a declarative base makes it so."""
+    return model_adapter(model)

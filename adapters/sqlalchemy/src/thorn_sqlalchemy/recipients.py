@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import Connection, bindparam, case, select, update
+from sqlalchemy import Connection, bindparam, case, func, select, update
+
 from thorn_sqlalchemy.schema import Tables
-from thorn_sqlalchemy.statements import chunks, earlier, insert_new, later, one_of
+from thorn_sqlalchemy.statements import Columns, chunks, earlier, later, one_of, upserting
 
 # Recipients looked at by one claim.
 MOST = 64
@@ -29,24 +30,8 @@ class Recipients:
     def __init__(self, tables: Tables, dialect: str) -> None:
         table, deliveries = tables.recipients, tables.deliveries
         self._locks = dialect != "sqlite"
-        self._insert = insert_new(dialect, table)
-        mine = table.c.recipient == bindparam("key")
-        at = bindparam("at", type_=table.c.ready_at.type)
-        sooner = case((table.c.ready_at.is_(None), at), else_=earlier(table.c.ready_at, at))
-        self._sooner = (
-            update(table).where(mine).values(ready_at=later(sooner, table.c.paused_until))
-        )
-        self._pause = (
-            update(table)
-            .where(mine)
-            .values(
-                ready_at=case(
-                    (table.c.ready_at.is_(None), None),
-                    else_=later(table.c.ready_at, later(table.c.paused_until, at)),
-                ),
-                paused_until=later(table.c.paused_until, at),
-            )
-        )
+        self._due = upserting(dialect, table, _sooner)
+        self._paused = upserting(dialect, table, _left_alone)
         ready = (
             select(table.c.recipient)
             .where(table.c.ready_at <= bindparam("now"))
@@ -68,17 +53,16 @@ class Recipients:
         now = bindparam("now", type_=table.c.ready_at.type)
         # With more to claim, behind those that have waited longer.
         following = (
-            select(later(deliveries.c.due_at, now))
-            .where(
-                deliveries.c.state == "pending",
-                deliveries.c.recipient == table.c.recipient,
-            )
-            .order_by(deliveries.c.due_at)
+            select(later(deliveries.c.ready_at, now))
+            .where(deliveries.c.recipient == table.c.recipient, deliveries.c.ready_at.is_not(None))
+            .order_by(deliveries.c.ready_at)
             .limit(1)
             .scalar_subquery()
         )
         self._served = (
-            update(table).where(one_of(table.c.recipient, "keys")).values(ready_at=following)
+            update(table)
+            .where(one_of(dialect, table.c.recipient, "keys"))
+            .values(ready_at=following)
         )
 
     def due(self, connection: Connection, times: Iterable[tuple[str, int]]) -> None:
@@ -92,12 +76,10 @@ class Recipients:
         for recipient, at in times:
             soonest[recipient] = min(at, soonest.get(recipient, at))
         if soonest:
+            # In one order everywhere, so that no two transactions wait for each other.
             names = sorted(soonest)
-            connection.execute(
-                self._insert,
-                [{"recipient": n, "ready_at": soonest[n], "paused_until": 0} for n in names],
-            )
-            connection.execute(self._sooner, [{"key": n, "at": soonest[n]} for n in names])
+            rows = [{"recipient": n, "ready_at": soonest[n], "paused_until": 0} for n in names]
+            self._due(connection, rows)
 
     def pause(self, connection: Connection, ends: Iterable[tuple[str, int]]) -> None:
         """Leave recipients alone until these times, or later ones that were said before."""
@@ -106,11 +88,8 @@ class Recipients:
             latest[recipient] = max(at, latest.get(recipient, at))
         if latest:
             names = sorted(latest)
-            connection.execute(
-                self._insert,
-                [{"recipient": n, "ready_at": None, "paused_until": 0} for n in names],
-            )
-            connection.execute(self._pause, [{"key": n, "at": latest[n]} for n in names])
+            rows = [{"recipient": n, "ready_at": None, "paused_until": latest[n]} for n in names]
+            self._paused(connection, rows)
 
     def ready(self, connection: Connection, now: int, limit: int, full: Sequence[str]) -> list[str]:
         """Lock those whose turn it is, the longest waiting first.
@@ -135,3 +114,16 @@ class Recipients:
         """Put recipients behind the others, until there is something for them again."""
         for some in chunks(recipients):
             connection.execute(self._served, {"keys": some, "now": now})
+
+
+def _sooner(row: Columns, given: Columns) -> Columns:
+    """Ready as soon as it was, or as is given if that is sooner; but not while it is paused."""
+    sooner = earlier(func.coalesce(row["ready_at"], given["ready_at"]), given["ready_at"])
+    return {"ready_at": later(sooner, row["paused_until"])}
+
+
+def _left_alone(row: Columns, given: Columns) -> Columns:
+    """Paused for as long as it was, or as is given if that is longer."""
+    until = later(row["paused_until"], given["paused_until"])
+    waiting = case((row["ready_at"].is_(None), None), else_=later(row["ready_at"], until))
+    return {"ready_at": waiting, "paused_until": until}

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Row
+
 from thorn_core import (
     Attempt,
     ConfigurationError,
@@ -200,6 +201,7 @@ def delivery_row(delivery: Delivery) -> dict[str, Any]:
         "settled_at": _optional_micros(delivery.settled_at),
         "reason": clean(delivery.reason),
         "target": None if target is None else json.dumps(subscription_row(target)),
+        "ready_at": micros(delivery.due_at),
         "token": None,
         "leased_until": None,
     }

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import attrs
-from sqlalchemy.dialects import mysql, postgresql
-
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -22,6 +20,7 @@ from sqlalchemy import (
     Text,
     text,
 )
+from sqlalchemy.dialects import mysql, postgresql
 
 # The revision of the migrations that this code works with.
 REVISION = "0001"
@@ -61,7 +60,8 @@ class Tables:
         patterns: By which pattern and owner an enabled subscription is matched.
         messages: A row each; `route_at` is 0 until it is leased for routing, NULL once it is
             routed.
-        deliveries: A row each.
+        deliveries: A row each; `ready_at` is its `due_at` while it is pending, and `leased_until`
+            is set while it is in flight.
         attempts: A row each.
         recipients: When there may next be something to claim for a recipient (`ready_at`, never
             later than it really is), and until when it is paused.
@@ -177,16 +177,19 @@ def define_tables(metadata: MetaData, *, prefix: str = PREFIX, schema: str | Non
             Column("settled_at", BigInteger),
             Column("reason", LongText),
             Column("target", LongText),
+            Column("ready_at", BigInteger),
             Column("token", key(ID_LENGTH)),
             Column("leased_until", BigInteger),
+            # Of the few that are pending or in flight, among the many that are history.
             index(
-                "deliveries", "due", "state", "recipient", "due_at", "id",
-                where="state = 'pending'",
+                "deliveries", "ready", "recipient", "ready_at", "id",
+                where="ready_at IS NOT NULL",
             ),
             index(
-                "deliveries", "lease", "state", "leased_until", where="state = 'in_flight'"
+                "deliveries", "lease", "leased_until", "id",
+                where="leased_until IS NOT NULL",
             ),
-            index("deliveries", "subscription", "subscription_id", "id"),
+            index("deliveries", "subscription", "subscription_id", "created_at", "id"),
             index("deliveries", "created", "created_at", "id"),
         ),
         attempts=table(

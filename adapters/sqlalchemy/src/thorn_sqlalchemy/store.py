@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
 
 from sqlalchemy import URL, Connection, Engine
+
 from thorn_core import (
     Attempt,
     Claim,
@@ -68,12 +70,12 @@ class SqlStore:
         self.shared = not self.database.embedded
         dialect = self.database.name
         self._recipients = Recipients(self.tables, dialect)
-        self._subscriptions = Subscriptions(self.tables)
+        self._subscriptions = Subscriptions(self.tables, dialect)
         self._messages = Messages(self.tables, dialect, self._recipients)
         self._claims = Claims(
             self.tables, dialect, self._recipients, self._messages, self._subscriptions
         )
-        self._history = History(self.tables, self._recipients)
+        self._history = History(self.tables, dialect, self._recipients)
         self._notifications = Notifications(self.database)
         self._strangers: set[str] = set()
 
@@ -92,9 +94,30 @@ class SqlStore:
         """See that the tables are there and are this version's.
 
         Raises:
-            StoreError: They aren't, or the database can't be asked.
+            StoreSetupError: They aren't.
+            StoreError: The database can't be asked.
         """
         self.database.check()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A transaction in this database, for programs that have no session of their own.
+
+        It commits at the end of the block, and rolls back if that raises.
+
+        Raises:
+            StoreError: The database can't begin it.
+
+        Example:
+            >>> from thorn_core import Thorn
+            >>> with Thorn(store=SqlStore("sqlite://"), dispatcher="outbox") as app:
+            ...     with app.store.transaction() as transaction:
+            ...         receipt = app.send("order.paid", {"number": 7}, within=transaction)
+            ...     app.message(receipt.message.id).event
+            'order.paid'
+        """
+        with self.database.transaction() as connection:
+            yield connection
 
     # -- subscriptions
 
@@ -144,13 +167,15 @@ class SqlStore:
 
         Raises:
             StoreError: The database can't do it.
+            ConfigurationError: The transaction is over, or is used without awaiting.
         """
         rows = self._messages.rows(messages)
         if isinstance(within, SqlUnitOfWork):
-            connection = within.connection(self.tables.messages, self.database)
-            if connection is not None:
-                with self.database.translating():
+            with self.database.translating():
+                connection = within.connection(self.tables.messages, self.database)
+                if connection is not None:
                     self._insert(connection, rows)
+            if connection is not None:
                 within.on_commit(self._notifications.tell)
                 return
             self._warn_of(within)
@@ -179,11 +204,13 @@ class SqlStore:
         self, *, now: datetime, lease: timedelta, limit: int, ids: Collection[str] | None = None
     ) -> Sequence[Message]:
         """Lease messages that aren't routed yet."""
-        return self.database.run(lambda c: self._messages.claim(c, now, lease, limit, ids))
+        return self.database.run(
+            lambda c: self._messages.claim(c, now, lease, limit, ids), lasting=False
+        )
 
     def route(self, routings: Sequence[Routing]) -> None:
         """Keep deliveries of messages."""
-        self.database.run(lambda c: self._messages.route(c, routings))
+        self.database.run(lambda c: self._messages.route(c, routings), lasting=False)
 
     def claim(
         self,
@@ -207,21 +234,22 @@ class SqlStore:
                 per_recipient=per_recipient,
                 busy=busy,
                 message_ids=message_ids,
-            )
+            ),
+            lasting=False,
         )
 
     def renew(self, claims: Sequence[Claim], *, until: datetime) -> None:
         """Make the leases last until then."""
-        self.database.run(lambda c: self._claims.renew(c, claims, until))
+        self.database.run(lambda c: self._claims.renew(c, claims, until), lasting=False)
 
     def release(self, claims: Sequence[Claim]) -> None:
         """Give leases back unused."""
-        self.database.run(lambda c: self._claims.release(c, claims))
+        self.database.run(lambda c: self._claims.release(c, claims), lasting=False)
         self._notifications.tell()
 
     def settle(self, settlements: Sequence[Settlement]) -> Sequence[Subscription]:
         """Write how claims ended."""
-        return self.database.run(lambda c: self._claims.settle(c, settlements))
+        return self.database.run(lambda c: self._claims.settle(c, settlements), lasting=False)
 
     def next_due(self, now: datetime) -> datetime | None:
         """When what can't be claimed now may be claimable."""
@@ -246,16 +274,26 @@ class SqlStore:
         return self.database.read(lambda c: self._history.delivery(c, delivery_id))
 
     def deliveries(
-        self, query: DeliveryQuery, *, after: str | None = None, limit: int = 100
+        self,
+        query: DeliveryQuery,
+        *,
+        after: tuple[datetime, str] | None = None,
+        limit: int = 100,
+        newest_first: bool = False,
     ) -> Sequence[Delivery]:
-        """A page of deliveries."""
-        return self.database.read(lambda c: self._history.deliveries(c, query, after, limit))
+        """A page of deliveries, by age."""
+        work = partial(self._history.deliveries, query=query, after=after, limit=limit)
+        return self.database.read(partial(work, newest_first=newest_first))
 
     def attempts(
         self, delivery_ids: Sequence[str], *, after: str | None = None, limit: int = 100
     ) -> Sequence[Attempt]:
         """A page of the attempts of these deliveries."""
         return self.database.read(lambda c: self._history.attempts(c, delivery_ids, after, limit))
+
+    def count(self, query: DeliveryQuery) -> int:
+        """How many deliveries there are."""
+        return self.database.read(lambda c: self._history.count(c, query))
 
     def replay(self, query: DeliveryQuery, *, now: datetime, limit: int) -> Sequence[Delivery]:
         """Make settled deliveries pending again."""
@@ -266,7 +304,13 @@ class SqlStore:
 
     def purge(self, query: DeliveryQuery, *, limit: int) -> int:
         """Remove settled deliveries with their attempts, and messages left without any."""
-        return self.database.run(lambda c: self._history.purge(c, query, limit))
+        gone = self.database.run(lambda c: self._history.purge(c, query, limit))
+        if gone < limit and query == DeliveryQuery(until=query.until):
+            # Each batch in a transaction of its own: nobody waits for long.
+            work = partial(self._history.purge_unreached, until=query.until, limit=limit)
+            while self.database.run(work) == limit:
+                pass
+        return gone
 
     def stats(self, *, now: datetime, window: timedelta) -> Stats:
         """What there is, and how attempts went in the time before now."""

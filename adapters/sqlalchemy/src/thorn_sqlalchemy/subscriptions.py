@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
-
-from sqlalchemy.sql import Select
 
 from sqlalchemy import (
     Connection,
@@ -16,9 +14,11 @@ from sqlalchemy import (
     union_all,
     update,
 )
-from thorn_core import ConfigurationError, Message, NotFoundError, Subscription
+from sqlalchemy.sql import Select
+
+from thorn_core import ConfigurationError, Message, NotFoundError, Settlement, Subscription
 from thorn_core.patterns import candidates
-from thorn_sqlalchemy.rows import micros, subscription_of, subscription_row
+from thorn_sqlalchemy.rows import clean, micros, subscription_of, subscription_row
 from thorn_sqlalchemy.schema import Tables
 from thorn_sqlalchemy.statements import chunks, one_of
 
@@ -26,8 +26,6 @@ from thorn_sqlalchemy.statements import chunks, one_of
 NOBODY = ""
 # Patterns asked for in one statement.
 TERMS = 64
-# What changes of a subscription that is disabled.
-_DISABLED = ("enabled", "disabled_reason", "failing_since", "updated_at")
 
 
 class Subscriptions:
@@ -35,16 +33,20 @@ class Subscriptions:
 
     Args:
         tables: The tables.
+        dialect: Name of the database.
     """
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: Tables, dialect: str) -> None:
         self._table = table = tables.subscriptions
         self._patterns = patterns = tables.patterns
         self._made: dict[tuple[int, bool], Select[Any]] = {}
         self._get = select(table).where(table.c.id == bindparam("key"))
-        self._get_many = select(table).where(one_of(table.c.id, "keys"))
+        self._get_many = select(table).where(one_of(dialect, table.c.id, "keys"))
         self._insert = insert(table)
         self._update = update(table).where(table.c.id == bindparam("key"))
+        self._standing = select(table.c.id, table.c.failing_since, table.c.enabled).where(
+            one_of(dialect, table.c.id, "keys")
+        )
         self._failing = self._update.values(failing_since=bindparam("since"))
         self._disable = self._update.where(table.c.enabled)
         self._remove = delete(table).where(table.c.id == bindparam("key"))
@@ -56,10 +58,12 @@ class Subscriptions:
         self._page = page.where(table.c.id > bindparam("after"))
         self._owned = self._page.where(table.c.owner == bindparam("owner"))
         pairs = select(patterns.c.pattern, patterns.c.owner, patterns.c.subscription_id).where(
-            one_of(patterns.c.pattern, "patterns")
+            one_of(dialect, patterns.c.pattern, "patterns")
         )
         self._pairs = pairs.limit(bindparam("most"))
-        self._owned_pairs = pairs.where(one_of(patterns.c.owner, "owners")).limit(bindparam("most"))
+        self._owned_pairs = pairs.where(one_of(dialect, patterns.c.owner, "owners")).limit(
+            bindparam("most")
+        )
 
     def add(self, connection: Connection, subscription: Subscription) -> None:
         """Insert one.
@@ -109,7 +113,7 @@ class Subscriptions:
         return {
             row.id: subscription_of(row)
             for some in chunks(ids)
-            for row in connection.execute(self._get_many, {"keys": some})
+            for row in connection.execute(self._get_many, {"keys": some}).all()
         }
 
     def page(
@@ -123,38 +127,56 @@ class Subscriptions:
             rows = connection.execute(self._owned, {**values, "owner": owner})
         return [subscription_of(row) for row in rows]
 
-    def note(
-        self,
-        connection: Connection,
-        before: Mapping[str, Subscription],
-        after: Mapping[str, Subscription],
-        disabled: Sequence[str],
+    def judge(
+        self, connection: Connection, settlements: Sequence[Settlement]
     ) -> list[Subscription]:
-        """Write what deliveries say of subscriptions: since when they fail, that they are off.
+        """Write what attempts say of subscriptions: since when they fail, that they are off.
 
         Args:
             connection: In the transaction that settles.
-            before: As they were read.
-            after: As they are to be.
-            disabled: Ids of those that are to be disabled.
+            settlements: In the order they ended.
 
         Returns:
-            Those that nobody else disabled first.
+            The subscriptions that this disabled, and nobody else first.
         """
-        for key, subscription in sorted(after.items()):
-            failing = subscription.failing_since
-            if key not in disabled and failing != before[key].failing_since:
-                values = {"key": key, "since": None if failing is None else micros(failing)}
-                connection.execute(self._failing, values)
-        changed = []
-        for key in sorted(disabled):
-            row = subscription_row(after[key])
-            values = {name: row[name] for name in _DISABLED}
-            if connection.execute(self._disable.values(values), {"key": key}).rowcount:
-                connection.execute(self._remove_patterns, {"key": key})
-                current = self.get(connection, key)
-                changed += [current] if current is not None else []
-        return changed
+        tried = [s for s in settlements if s.attempt is not None]
+        failing: dict[str, int | None] = {}
+        enabled: set[str] = set()
+        for some in chunks(sorted({s.claim.delivery.subscription_id for s in tried})):
+            for key, since, on in connection.execute(self._standing, {"keys": some}).all():
+                failing[key] = since
+                if on:
+                    enabled.add(key)
+        before = dict(failing)
+        to_disable: dict[str, Settlement] = {}
+        for settlement in tried:
+            key, attempt = settlement.claim.delivery.subscription_id, settlement.attempt
+            if key not in failing or attempt is None:
+                continue
+            if attempt.ok:
+                failing[key] = None
+            elif failing[key] is None:
+                failing[key] = micros(attempt.at)
+            if settlement.outcome.disable is not None and key in enabled:
+                to_disable.setdefault(key, settlement)
+        for key, since in sorted(failing.items()):
+            if since != before[key]:
+                connection.execute(self._failing, {"key": key, "since": since})
+        found = (self._switch_off(connection, k, s) for k, s in sorted(to_disable.items()))
+        return [subscription for subscription in found if subscription is not None]
+
+    def _switch_off(
+        self, connection: Connection, key: str, settlement: Settlement
+    ) -> Subscription | None:
+        values = {
+            "enabled": False,
+            "disabled_reason": clean(settlement.outcome.disable),
+            "updated_at": micros(settlement.at),
+        }
+        if not connection.execute(self._disable.values(values), {"key": key}).rowcount:
+            return None
+        connection.execute(self._remove_patterns, {"key": key})
+        return self.get(connection, key)
 
     # -- matching
 

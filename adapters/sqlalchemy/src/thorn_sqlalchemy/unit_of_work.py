@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import attrs
-from sqlalchemy.exc import MissingGreenlet, UnboundExecutionError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
+from sqlalchemy import Connection, Table, event
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import (
+    InvalidRequestError,
+    PendingRollbackError,
+    UnboundExecutionError,
+)
 from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 from sqlalchemy.pool import Pool
 
-from sqlalchemy import Connection, Engine, Table, event
 from thorn_core import ConfigurationError
-from thorn_sqlalchemy.database import Database, shown
+from thorn_sqlalchemy.database import FOLLOWING, Database, OneConnection, shown
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -25,48 +33,31 @@ Runner = Callable[[Callable[[], Any]], Awaitable[Any]]
 INFO = "thorn"
 
 
-@runtime_checkable
-class SqlUnitOfWork(Protocol):
-    """A unit of work that a store on SQLAlchemy can write in.
-
-    Attributes:
-        handle: What it was made of.
-    """
-
-    handle: Any
-
-    @property
-    def place(self) -> str:
-        """Where its database is, for people."""
-        ...
-
-    def connection(self, table: Table, database: Database) -> Connection | None:
-        """The connection of the transaction, if that is in a database; else None."""
-        ...
-
-    def on_commit(self, callback: Callback) -> None:
-        """Call back right after the transaction has committed."""
-        ...
-
-    def run(self, function: Callable[[], T]) -> Awaitable[T]:
-        """Call a function that uses the transaction, from async code."""
-        ...
-
-
 def unit_of_work(handle: Any) -> SqlUnitOfWork | None:
     """The unit of work of a transaction handle; None if it isn't SQLAlchemy's.
 
     Args:
         handle: A Session, a Connection, their asynchronous and scoped kinds.
     """
-    if isinstance(handle, scoped_session | async_scoped_session):
+    if isinstance(handle, scoped_session):
         handle = handle()
     if isinstance(handle, Session):
         return SessionUnitOfWork(handle, handle)
-    if isinstance(handle, AsyncSession):
-        return SessionUnitOfWork(handle, handle.sync_session, _greenlet(handle))
     if isinstance(handle, Connection):
         return ConnectionUnitOfWork(handle, handle)
+    return _asynchronous(handle)
+
+
+def _asynchronous(handle: Any) -> SqlUnitOfWork | None:
+    # Its import needs greenlet, which isn't installed where nobody uses it.
+    if "sqlalchemy.ext.asyncio" not in sys.modules:
+        return None
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
+
+    if isinstance(handle, async_scoped_session):
+        handle = handle()
+    if isinstance(handle, AsyncSession):
+        return SessionUnitOfWork(handle, handle.sync_session, _greenlet(handle))
     if isinstance(handle, AsyncConnection):
         if handle.sync_connection is None:
             raise ConfigurationError(f"within={handle!r} isn't connected yet; await it first")
@@ -83,6 +74,18 @@ def _greenlet(handle: AsyncSession | AsyncConnection) -> Runner:
         return await handle.run_sync(lambda _: function())
 
     return run
+
+
+def _check_awaited(handle: Any, runner: Runner) -> None:
+    """Refuse what would fail half-way, and leave the connection in a state that nobody knows."""
+    if runner is _directly:
+        return
+    from greenlet import getcurrent  # type: ignore[import-untyped]
+
+    if getcurrent().parent is None:
+        raise ConfigurationError(
+            f"within={handle!r} is asynchronous; use: await event.asend(..., within=…)"
+        )
 
 
 def _call(callbacks: list[Callback]) -> None:
@@ -126,6 +129,13 @@ class SessionUnitOfWork:
         self._session = session
         self._run = runner
 
+    def __eq__(self, other: object) -> bool:
+        # What is sent in the same transaction is published together.
+        return isinstance(other, SessionUnitOfWork) and self._session is other._session
+
+    def __hash__(self) -> int:
+        return id(self._session)
+
     @property
     def place(self) -> str:
         """Where its database is."""
@@ -136,22 +146,26 @@ class SessionUnitOfWork:
         """The connection of the transaction, if that is in a database; else None.
 
         Raises:
-            ConfigurationError: An AsyncSession is used without awaiting, or has no database.
+            ConfigurationError: It doesn't know its database, its transaction is over, or it is
+                asynchronous and used without awaiting.
         """
-        where = {"clause": table}
+        _check_awaited(self.handle, self._run)
         try:
-            engine: Engine = self._session.get_bind(**where).engine  # type: ignore[arg-type]
-            if not database.same_as(engine):
+            bind = self._session.get_bind(clause=table)
+            if not database.same_as(bind.engine):
                 return None
-            return self._session.connection(bind_arguments=where)
+            return self._session.connection(bind_arguments={"bind": bind})
         except UnboundExecutionError as error:
             raise ConfigurationError(
                 f"within={self.handle!r} doesn't know which database Thorn's tables are in; bind it"
                 " to one, or name the tables among its binds (store.tables)"
             ) from error
-        except MissingGreenlet as error:
+        except PendingRollbackError:
+            raise
+        except InvalidRequestError as error:
             raise ConfigurationError(
-                f"within={self.handle!r} is asynchronous; use: await event.asend(..., within=…)"
+                f"the transaction of within={self.handle!r} is over ({error}); send before the"
+                " commit, or without within"
             ) from error
 
     def on_commit(self, callback: Callback) -> None:
@@ -188,15 +202,19 @@ def _rolled_back(session: Session, transaction: SessionTransaction) -> None:
 
 def _committed(session: Session) -> None:
     pending = session.info.get(INFO)
-    if pending is not None and not session.in_nested_transaction():
+    if pending is None:
+        return
+    savepoint = session.get_nested_transaction()
+    if savepoint is None:
         pending.committed = True
+    else:
+        pending.marks.pop(savepoint, None)
 
 
 def _ended(session: Session, transaction: SessionTransaction) -> None:
     pending = session.info.get(INFO)
     if pending is None:
         return
-    pending.marks.pop(transaction, None)
     # Only now the connection is back in its pool, for others to use.
     if transaction.parent is None:
         del session.info[INFO]
@@ -221,8 +239,8 @@ class _Watch:
     """
 
     def __init__(self, connection: Connection) -> None:
-        self._callbacks: list[Callback] = []
-        self._marks: dict[str, int] = {}
+        # Each with the number of the savepoint that it was added in.
+        self._callbacks: list[tuple[int, Callback]] = []
         self._committed = False
         event.listen(connection, "begin", self._over)
         event.listen(connection, "begin_twophase", self._over)
@@ -230,22 +248,33 @@ class _Watch:
         event.listen(connection, "commit_twophase", self._commits)
         event.listen(connection, "rollback", self._rolls_back)
         event.listen(connection, "rollback_twophase", self._rolls_back)
-        event.listen(connection, "savepoint", self._savepoint)
         event.listen(connection, "rollback_savepoint", self._rolls_back_to)
+        if not event.contains(connection.dialect, "handle_error", _failed):
+            event.listen(connection.dialect, "handle_error", _failed)
 
     def add(self, connection: Connection, callback: Callback) -> None:
-        self._callbacks.append(callback)
-        connection.info[INFO] = self
+        inside = connection.get_nested_transaction()
+        # The event of a new savepoint doesn't say its name.
+        number = 0 if inside is None else _number(inside._savepoint)
+        self._callbacks.append((number, callback))
+        only = isinstance(connection.engine.pool, OneConnection)
+        connection.info[FOLLOWING if only else INFO] = self
+
+    def failed(self) -> None:
+        """What was just executed failed: if that was the commit, there was none."""
+        if self._committed:
+            self._committed = False
+            self._callbacks.clear()
 
     def over(self) -> None:
         callbacks, self._callbacks = self._callbacks, []
         committed, self._committed = self._committed, False
-        self._marks.clear()
         if committed:
-            _call(callbacks)
+            _call([callback for _, callback in callbacks])
 
     def _over(self, connection: Connection, *_: Any) -> None:
-        connection.info.pop(INFO, None)
+        for name in (INFO, FOLLOWING):
+            connection.info.pop(name, None)
         self.over()
 
     def _commits(self, connection: Connection, *_: Any) -> None:
@@ -255,12 +284,21 @@ class _Watch:
         self._callbacks.clear()
         self._committed = False
 
-    def _savepoint(self, connection: Connection, name: str) -> None:
-        self._marks[name] = len(self._callbacks)
-
     def _rolls_back_to(self, connection: Connection, name: str, context: None) -> None:
-        # One without a mark was open before anything waited: all of it came inside.
-        del self._callbacks[self._marks.pop(name, 0) :]
+        # Numbers only go up: what is inside of this one has no lower one.
+        until = _number(name)
+        self._callbacks = [(n, callback) for n, callback in self._callbacks if n < until]
+
+
+def _number(savepoint: str) -> int:
+    """Of a name that SQLAlchemy gave: `sa_savepoint_12`."""
+    return int(savepoint.rpartition("_")[2])
+
+
+def _failed(context: ExceptionContext) -> None:
+    watch = None if context.connection is None else _watches.get(context.connection)
+    if watch is not None:
+        watch.failed()
 
 
 _watches: WeakKeyDictionary[Connection, _Watch] = WeakKeyDictionary()
@@ -289,13 +327,25 @@ class ConnectionUnitOfWork:
         self._connection = connection
         self._run = runner
 
+    def __eq__(self, other: object) -> bool:
+        # What is sent in the same transaction is published together.
+        return isinstance(other, ConnectionUnitOfWork) and self._connection is other._connection
+
+    def __hash__(self) -> int:
+        return id(self._connection)
+
     @property
     def place(self) -> str:
         """Where its database is."""
         return shown(self._connection.engine.url)
 
     def connection(self, table: Table, database: Database) -> Connection | None:
-        """The connection, if it goes to a database; else None."""
+        """The connection, if it goes to a database; else None.
+
+        Raises:
+            ConfigurationError: It is asynchronous and used without awaiting.
+        """
+        _check_awaited(self.handle, self._run)
         return self._connection if database.same_as(self._connection.engine) else None
 
     def on_commit(self, callback: Callback) -> None:
@@ -314,3 +364,7 @@ class ConnectionUnitOfWork:
     async def run(self, function: Callable[[], T]) -> T:
         """Call a function that uses the connection."""
         return await self._run(function)  # type: ignore[no-any-return]
+
+
+# What a store on SQLAlchemy can write in.
+SqlUnitOfWork = SessionUnitOfWork | ConnectionUnitOfWork

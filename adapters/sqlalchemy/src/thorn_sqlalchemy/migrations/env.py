@@ -1,4 +1,4 @@
-"""What Alembic runs: it gets the connection and the tables' names from `upgrade`."""
+"""What Alembic runs: it gets the connection, or just a dialect, and the tables' names."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from alembic import context
 attributes = context.config.attributes
 tables = attributes["tables"]
 context.configure(
-    connection=attributes["connection"],
+    connection=attributes.get("connection"),
+    dialect_name=attributes.get("dialect"),
     target_metadata=tables.metadata,
     version_table=tables.version.name,
     version_table_schema=tables.schema,
     thorn_prefix=tables.prefix,
     thorn_schema=tables.schema,
 )
-context.run_migrations()
+with context.begin_transaction():
+    context.run_migrations()

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import mysql, postgresql
-
-import sqlalchemy as sa
 
 revision = "0001"
 down_revision = None
@@ -108,14 +107,15 @@ def upgrade() -> None:
         optional("settled_at", time),
         optional("reason", text),
         optional("target", text),
+        optional("ready_at", time),
         optional("token", key(64)),
         optional("leased_until", time),
     )
     index(
-        "deliveries", "due", "state", "recipient", "due_at", "id", where="state = 'pending'"
+        "deliveries", "ready", "recipient", "ready_at", "id", where="ready_at IS NOT NULL"
     )  # fmt: skip
-    index("deliveries", "lease", "state", "leased_until", where="state = 'in_flight'")
-    index("deliveries", "subscription", "subscription_id", "id")
+    index("deliveries", "lease", "leased_until", "id", where="leased_until IS NOT NULL")
+    index("deliveries", "subscription", "subscription_id", "created_at", "id")
     index("deliveries", "created", "created_at", "id")
     table(
         "attempts",

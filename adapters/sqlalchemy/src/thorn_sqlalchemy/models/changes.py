@@ -1,0 +1,207 @@
+"""Changes: what a flush does to watched instances, recorded while it runs and told at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+import attrs
+from blinker import Signal
+from sqlalchemy import Connection, inspect
+from sqlalchemy.orm import InstanceState, Mapper, Session, SessionTransaction, UOWTransaction
+
+from thorn_core import HeldEvents, signals
+from thorn_sqlalchemy.models.former import NO_VALUE, complete, former_values, read_former
+from thorn_sqlalchemy.models.relationships import CollectionChanges
+from thorn_sqlalchemy.models.watches import Watch, watch_of
+
+INFO = "thorn_flush"
+# Messages written by one INSERT.
+BATCH = 1000
+NOTHING: Mapping[str, Any] = {}
+
+
+@attrs.define(eq=False)
+class Flush:
+    """What has happened in a flush so far.
+
+    Attributes:
+        rows: The instances inserted and updated, in that order, with what was known of them before
+            the UPDATE; None for those inserted.
+        read: Former values that had to be read.
+        gone: Messages of deletions, which wait for the flush to succeed.
+        replaced: Those of rows that a new instance took over.
+        told: Signals to send.
+        collections: What happened to many-to-many collections.
+    """
+
+    rows: list[tuple[Watch, InstanceState[Any], Mapping[str, Any] | None]] = attrs.field(
+        factory=list
+    )
+    read: dict[InstanceState[Any], dict[str, Any]] = attrs.field(factory=dict)
+    gone: HeldEvents | None = None
+    replaced: HeldEvents | None = None
+    told: list[tuple[Signal, Any, Watch, dict[str, Any] | None]] = attrs.field(factory=list)
+    collections: CollectionChanges | None = None
+
+
+def _flush_of(session: Session) -> Flush:
+    flush: Flush | None = session.info.get(INFO)
+    if flush is None:
+        flush = session.info[INFO] = Flush()
+    return flush
+
+
+# -- in the flush: listeners of a mapper
+
+
+def inserted(watch: Watch, mapper: Mapper[Any], _: Connection, state: InstanceState[Any]) -> None:
+    """A row has been inserted."""
+    if watch.columns is None:
+        watch.resolve(mapper)
+    _flush_of(_session(state)).rows.append((watch, state, None))
+
+
+def updating(
+    watch: Watch, mapper: Mapper[Any], connection: Connection, state: InstanceState[Any]
+) -> None:
+    """A row may be about to be updated: former values are still known, or can be read."""
+    if watch.columns is None:
+        watch.resolve(mapper)
+    flush, before = _flush_of(_session(state)), NOTHING
+    if watch.change:
+        before = state.committed_state.copy()
+        if watch.wanted:
+            _add_wanted(flush, before, watch, mapper, connection, state)
+    flush.rows.append((watch, state, before))
+
+
+def _add_wanted(
+    flush: Flush,
+    before: dict[str, Any],
+    watch: Watch,
+    mapper: Mapper[Any],
+    connection: Connection,
+    state: InstanceState[Any],
+) -> None:
+    for name in watch.computed:
+        if name not in before:
+            before[name] = state.dict.get(name, NO_VALUE)
+    if not any(before.get(name) is NO_VALUE for name in watch.wanted):
+        return
+    if state not in flush.read:
+        others = (inspect(instance) for instance in _session(state).dirty)
+        unread = {other for other in others if other.mapper is mapper} - flush.read.keys()
+        flush.read |= read_former({state, *unread}, watch, mapper, connection)
+    before.update(flush.read.get(state, NOTHING))
+
+
+def updated(watch: Watch, mapper: Mapper[Any], _: Connection, state: InstanceState[Any]) -> None:
+    """A row has been updated; for a new instance, it was that of one deleted in the same flush."""
+    if state.key is not None:
+        return
+    if watch.columns is None:
+        watch.resolve(mapper)
+    session = _session(state)
+    flush, instance = _flush_of(session), state.obj()
+    former = session.identity_map.get(mapper.identity_key_from_instance(instance))
+    if former is not None and watch.delete:
+        if flush.replaced is None:
+            flush.replaced = HeldEvents()
+        with flush.replaced:
+            signals.model_deleted.send(type(former), instance=former, within=session)
+    flush.rows.append((watch, state, None))
+
+
+def deleting(watch: Watch, mapper: Mapper[Any], _: Connection, state: InstanceState[Any]) -> None:
+    """A row is about to be deleted: the last moment to make the messages, which wait."""
+    session, instance = _session(state), state.obj()
+    flush = _flush_of(session)
+    if flush.gone is None:
+        flush.gone = HeldEvents()
+    with flush.gone:
+        signals.model_deleted.send(type(instance), instance=instance, within=session)
+
+
+def _session(state: InstanceState[Any]) -> Session:
+    session = state.session
+    assert session is not None
+    return session
+
+
+# -- at its end: listeners of sessions
+
+
+def gather_changes(session: Session, context: UOWTransaction) -> None:
+    """All rows are written, and what they held before is still known: see what has changed."""
+    flush: Flush | None = session.info.get(INFO)
+    if flush is None:
+        return
+
+    def wanted(instance: Any, field: str) -> bool:
+        state: InstanceState[Any] = inspect(instance)
+        watch = watch_of(state.mapper)
+        deleted = context.is_deleted(state)  # type: ignore[no-untyped-call]
+        return watch is not None and field in watch.fields and not deleted
+
+    for watch, state, before in flush.rows:
+        if before is None:
+            if watch.create:
+                flush.told.append((signals.model_created, state.obj(), watch, None))
+        elif watch.change:
+            assert watch.columns is not None
+            former = former_values(state, before, watch.columns, watch.references)
+            if former is not None:
+                flush.told.append((signals.model_changed, state.obj(), watch, former))
+        if watch.links and state.committed_state:
+            if flush.collections is None:
+                flush.collections = CollectionChanges(context, wanted)
+            flush.collections.look(state, watch.links)
+    flush.rows.clear()
+
+
+def send_changes(session: Session, context: UOWTransaction) -> None:
+    """The flush is done, but can still be rolled back: send the signals, publish the messages.
+
+    What a payload method or a filter raises is up to the event. What the store raises rolls the
+    flush back: a change whose message is lost would never be heard of.
+    """
+    flush: Flush | None = session.info.pop(INFO, None)
+    if flush is None:
+        return
+    if flush.replaced is not None:
+        flush.replaced.release()
+    held, signalled = HeldEvents(), _signals(flush, session)
+    while batch := list(islice(signalled, BATCH)):
+        with held:
+            for signal, instance, values in batch:
+                signal.send(type(instance), instance=instance, within=session, **values)
+        held.release()
+    if flush.gone is not None:
+        flush.gone.release()
+
+
+def _signals(flush: Flush, session: Session) -> Iterator[tuple[Signal, Any, Mapping[str, Any]]]:
+    for signal, instance, watch, former in flush.told:
+        if former is None:
+            yield signal, instance, NOTHING
+        else:
+            previous = complete(former, watch.derived, instance, session)
+            yield signal, instance, {"previous": previous}
+    for change in flush.collections or ():
+        owner = watch_of(inspect(change.instance).mapper)
+        assert owner is not None
+        for signal, values in change.signals(session, owner.fields[change.field]):
+            yield signal, change.instance, {"field": change.field, **values}
+
+
+def begin(session: Session, *_: Any) -> None:
+    """A flush begins: whatever is recorded is of one that never ended."""
+    session.info.pop(INFO, None)
+
+
+def forget_changes(session: Session, transaction: SessionTransaction) -> None:
+    """A flush has failed: what it recorded has not happened."""
+    if transaction.parent is not None and not transaction.nested:
+        session.info.pop(INFO, None)

@@ -1,0 +1,157 @@
+"""Former values: what the fields of a changed instance held before."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect as introspection
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
+
+from sqlalchemy import Connection, inspect, select
+from sqlalchemy.orm import (
+    CompositeProperty,
+    InstanceState,
+    LoaderCallableStatus,
+    Mapper,
+    RelationshipDirection,
+    RelationshipProperty,
+    Session,
+    SynonymProperty,
+)
+
+from thorn_sqlalchemy.models.keys import among, attributes, chunks, key_names
+from thorn_sqlalchemy.models.watches import Watch
+
+NO_VALUE = LoaderCallableStatus.NO_VALUE
+
+
+def former_values(
+    state: InstanceState[Any],
+    before: Mapping[str, Any],
+    columns: Mapping[str, Callable[[Any, Any], bool]],
+    references: Collection[str],
+) -> dict[str, Any] | None:
+    """The former values of what has changed in a flush; None if nothing has.
+
+    Args:
+        state: The instance's, before the flush is finished.
+        before: What was known of it before the UPDATE.
+        columns: How to compare the values of its columns.
+        references: Its many-to-one relationships.
+    """
+    now, former, changed = state.dict, {}, False
+    # What a flush sets after the UPDATE (post_update) stands in `committed_state` only.
+    before = {**state.committed_state, **before}
+    for name, old in before.items():
+        compare = columns.get(name)
+        if compare is None:
+            continue
+        new = now.get(name, NO_VALUE)  # without a value: the database computed it
+        if old is NO_VALUE:
+            changed = True
+        elif old is not new and (new is NO_VALUE or compare(old, new) is not True):
+            former[name] = old
+            changed = True
+    if not changed:
+        return None
+    for name in references:
+        old = before.get(name, NO_VALUE)
+        if not isinstance(old, LoaderCallableStatus) and old is not now.get(name, NO_VALUE):
+            former[name] = old
+    return former
+
+
+def read_former(
+    states: Iterable[InstanceState[Any]], watch: Watch, mapper: Mapper[Any], connection: Connection
+) -> dict[InstanceState[Any], dict[str, Any]]:
+    """Read what was overwritten without having been loaded, from rows not updated yet.
+
+    Args:
+        states: Of instances of one class.
+        watch: Theirs.
+        mapper: The class's.
+        connection: The flush's.
+    """
+    lacking = {}
+    for state in states:
+        names = {name for name in watch.wanted if state.committed_state.get(name) is NO_VALUE}
+        unset = watch.computed - state.committed_state.keys()
+        names |= unset - state.dict.keys()
+        if names and state.identity is not None:
+            lacking[state.identity] = state, names
+    found, keys = {}, attributes(mapper.class_, key_names(mapper))
+    order = sorted(frozenset().union(*(names for _, names in lacking.values())))
+    for some in chunks(list(lacking)):
+        statement = select(*keys, *attributes(mapper.class_, order)).where(among(keys, some))
+        for row in connection.execute(statement):
+            state, names = lacking[tuple(row[: len(keys)])]
+            values = zip(order, row[len(keys) :], strict=True)
+            found[state] = {name: value for name, value in values if name in names}
+    return found
+
+
+def complete(
+    former: dict[str, Any],
+    derived: Mapping[str, Collection[str] | None],
+    instance: Any,
+    session: Session,
+) -> dict[str, Any]:
+    """Add those fields asked for that hold no column themselves but depend on one that has changed.
+
+    Args:
+        former: The former values of columns.
+        derived: The fields, with the columns they depend on; None stands for any.
+        instance: As it is now.
+        session: Where a former object that a relationship led to is looked up.
+    """
+    before = _Former(instance, former, session)
+    added = {}
+    for field, columns in derived.items():
+        if field not in former and (columns is None or former.keys() & columns):
+            # A property of the user's may not cope with a stand-in.
+            with contextlib.suppress(Exception):
+                old = getattr(before, field)
+                if old != getattr(instance, field):
+                    added[field] = old
+    return {**former, **added}
+
+
+class _Former:
+    """An instance as it was, as far as its former values are known."""
+
+    def __init__(self, instance: Any, former: Mapping[str, Any], session: Session) -> None:
+        self.__instance = instance
+        self.__former = former
+        self.__session = session
+
+    def __getattr__(self, name: str) -> Any:
+        instance, former = self.__instance, self.__former
+        if name in former:
+            return former[name]
+        mapper: Mapper[Any] = inspect(instance).mapper
+        prop = mapper.attrs.get(name)
+        if isinstance(prop, SynonymProperty):
+            return getattr(self, prop.name)
+        if isinstance(prop, CompositeProperty):
+            return prop.composite_class(*(getattr(self, part.key) for part in prop.props))
+        if isinstance(prop, RelationshipProperty):
+            return self.__referred(mapper, prop)
+        if prop is None:
+            getter = getattr(introspection.getattr_static(instance, name, None), "fget", None)
+            if getter is not None:  # a hybrid or a property
+                return getter(self)
+        return getattr(instance, name)
+
+    def __referred(self, mapper: Mapper[Any], prop: RelationshipProperty[Any]) -> Any:
+        """The object that a many-to-one relationship led to."""
+        pairs = {
+            remote: mapper.get_property_by_column(local).key
+            for local, remote in prop.local_remote_pairs or ()
+        }
+        simple = prop.direction is RelationshipDirection.MANYTOONE and pairs.keys() == set(
+            prop.mapper.primary_key
+        )
+        if not simple or not self.__former.keys() & set(pairs.values()):
+            return getattr(self.__instance, prop.key)
+        key = tuple(getattr(self, pairs[column]) for column in prop.mapper.primary_key)
+        return None if None in key else self.__session.get(prop.mapper, key)

@@ -1,0 +1,231 @@
+"""Watches: what each mapped class is watched for, worked out once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any
+from weakref import WeakKeyDictionary, ref
+
+import attrs
+from sqlalchemy import Column, inspect
+from sqlalchemy.orm import (
+    ColumnProperty,
+    CompositeProperty,
+    Mapper,
+    MapperProperty,
+    RelationshipDirection,
+    RelationshipProperty,
+    SynonymProperty,
+)
+from sqlalchemy.orm.exc import UnmappedColumnError
+
+from thorn_core import ConfigurationError, ModelWebhooks
+from thorn_sqlalchemy.models.relationships import Link, collections
+
+Compare = Callable[[Any, Any], bool]
+
+M2M_TRIGGERS = ("m2m_add", "m2m_remove", "m2m_clear")
+
+
+@attrs.define(eq=False)
+class Watch:
+    """What a mapped class is watched for. Refers to no class, so that classes can go.
+
+    Attributes:
+        create, change, delete: Some event asks for it.
+        bulk: Statements that change many rows at once are watched too.
+        fields: Which triggers are asked for, by many-to-many field.
+        previous_fields: The fields whose former values filters ask for.
+        columns: How the values of a column are compared, by attribute; None until the mappers are
+            configured.
+        wanted: The columns whose former values `previous_fields` comes down to.
+        computed: Those of them that an UPDATE sets by itself.
+        derived: Those of `previous_fields` that aren't columns, with the columns they depend on;
+            None stands for any.
+        references: The many-to-one relationships.
+        links: The relationships whose collections are looked at in its instances.
+        listening: The mapper events listened to.
+        declared: Whose events those are.
+        refused: What they ask for isn't there; that has been said.
+    """
+
+    create: bool = False
+    change: bool = False
+    delete: bool = False
+    bulk: bool = False
+    fields: Mapping[str, frozenset[str]] = attrs.field(factory=dict)
+    previous_fields: frozenset[str] = frozenset()
+    columns: Mapping[str, Compare] | None = None
+    wanted: frozenset[str] = frozenset()
+    computed: frozenset[str] = frozenset()
+    derived: Mapping[str, frozenset[str] | None] = attrs.field(factory=dict)
+    references: frozenset[str] = frozenset()
+    links: tuple[Link, ...] = ()
+    listening: set[str] = attrs.field(factory=set)
+    declared: frozenset[ref[ModelWebhooks]] = frozenset()
+    refused: bool = False
+
+    def ask(self, declared: Collection[ModelWebhooks]) -> None:
+        """Ask for what the events of a class, and of those it inherits from, need."""
+        self.declared = frozenset(map(ref, declared))
+        self.create = any(webhooks.triggered("create") for webhooks in declared)
+        self.change = any(webhooks.triggered("change") for webhooks in declared)
+        self.delete = any(webhooks.triggered("delete") for webhooks in declared)
+        self.bulk = any(webhooks.bulk for webhooks in declared)
+        self.previous_fields = frozenset().union(*(w.previous_fields for w in declared))
+        self.fields = {
+            field: frozenset(
+                trigger
+                for trigger in M2M_TRIGGERS
+                if any(webhooks.triggered(trigger, field) for webhooks in declared)
+            )
+            for webhooks in declared
+            for field in webhooks.m2m_fields
+        }
+        self.columns, self.refused = None, False
+
+    def resolve(self, mapper: Mapper[Any]) -> Mapping[str, Compare]:
+        """Work out what needs configured mappers.
+
+        Raises:
+            ConfigurationError: A many-to-many field isn't one.
+        """
+        _check_fields(mapper, self.fields)
+        columns = {
+            prop.key: prop.columns[0].type.compare_values for prop in column_properties(mapper)
+        }
+        self.references = frozenset(
+            prop.key
+            for prop in mapper.relationships
+            if prop.direction is RelationshipDirection.MANYTOONE and not prop.viewonly
+        )
+        behind = {
+            field: _columns_behind(mapper, mapper.attrs.get(field))
+            for field in self.previous_fields
+        }
+        self.derived = {field: some for field, some in behind.items() if field not in columns}
+        self.wanted = frozenset().union(
+            *(columns if some is None else some & columns.keys() for some in behind.values())
+        )
+        self.computed = self.wanted & computed_columns(mapper)
+        self.columns = columns
+        return columns
+
+
+_watches: WeakKeyDictionary[Mapper[Any], Watch] = WeakKeyDictionary()
+
+
+def watch_of(mapper: Mapper[Any]) -> Watch | None:
+    """The watch of a mapped class, if there is one."""
+    return _watches.get(mapper)
+
+
+def make_watch(mapper: Mapper[Any]) -> Watch:
+    """The watch of a mapped class, made if there is none."""
+    watch = _watches.get(mapper)
+    if watch is None:
+        watch = _watches[mapper] = Watch()
+    return watch
+
+
+def all_watches() -> list[tuple[Mapper[Any], Watch]]:
+    """All there are."""
+    return list(_watches.items())
+
+
+def declarations(model: type) -> list[ModelWebhooks]:
+    """The webhooks of a class and of the decorated classes it inherits from."""
+    declared = (cls.__dict__.get("webhooks") for cls in model.__mro__)
+    return [webhooks for webhooks in declared if isinstance(webhooks, ModelWebhooks)]
+
+
+def mapper_of(model: type) -> Mapper[Any] | None:
+    """The mapper of a class, not of one that it inherits from."""
+    mapper: Mapper[Any] | None = inspect(model, raiseerr=False)
+    return mapper if isinstance(mapper, Mapper) and mapper.class_ is model else None
+
+
+def mappers_below(model: type) -> Iterator[Mapper[Any]]:
+    """The mappers of a class and of all that inherits from it."""
+    mapper = mapper_of(model)
+    if mapper is not None:
+        yield mapper
+    subclasses: list[type] = model.__subclasses__()
+    for subclass in subclasses:
+        yield from mappers_below(subclass)
+
+
+def column_properties(mapper: Mapper[Any]) -> list[ColumnProperty[Any]]:
+    """The attributes that hold a column of a table, SQL expressions left out."""
+    return [
+        prop
+        for prop in mapper.column_attrs
+        if isinstance(prop.columns[0], Column) and not prop.key.startswith("_sa_")
+    ]
+
+
+def computed_columns(mapper: Mapper[Any]) -> frozenset[str]:
+    """The attributes that an UPDATE sets by itself: times of changes, and the version."""
+    return frozenset(
+        prop.key
+        for prop in column_properties(mapper)
+        if (column := prop.columns[0]).onupdate is not None
+        or column.server_onupdate is not None
+        or column is mapper.version_id_col
+    )
+
+
+def asks(mapper: Mapper[Any], trigger: str) -> bool:
+    """Whether a class, or one below it, asks for a trigger of statements."""
+    watches = (_watches.get(below) for below in mapper.self_and_descendants)
+    return any(w is not None and w.bulk and getattr(w, trigger) for w in watches)
+
+
+def attribute_names(mapper: Mapper[Any], given: Iterable[Any]) -> list[str]:
+    """The attributes whose values a statement may change, and those that filters ask for.
+
+    Args:
+        mapper: The class that the statement is about.
+        given: The columns it sets, or the names of their attributes; if one of them is neither,
+            that is any column.
+    """
+    columns = {prop.key: prop.columns[0] for prop in column_properties(mapper)}
+    names = set(computed_columns(mapper))
+    for below in mapper.self_and_descendants:
+        watch = _watches.get(below)
+        if watch is not None:
+            names |= watch.wanted
+    for key in given:
+        try:
+            names.add(key if key in columns else mapper.get_property_by_column(key).key)
+        except (UnmappedColumnError, AttributeError):
+            names |= columns.keys()
+    keys = {mapper.get_property_by_column(column).key for column in mapper.primary_key}
+    return [name for name in columns if name in names and name not in keys]
+
+
+def _columns_behind(mapper: Mapper[Any], prop: MapperProperty[Any] | None) -> frozenset[str] | None:
+    """The columns that an attribute's value depends on; None if that can't be told."""
+    if isinstance(prop, ColumnProperty):
+        return frozenset({prop.key})
+    if isinstance(prop, RelationshipProperty):
+        if prop.direction is not RelationshipDirection.MANYTOONE:
+            return frozenset()
+        return frozenset(mapper.get_property_by_column(c).key for c in prop.local_columns)
+    if isinstance(prop, CompositeProperty):
+        return frozenset(part.key for part in prop.props)
+    if isinstance(prop, SynonymProperty):
+        return _columns_behind(mapper, mapper.attrs.get(prop.name))
+    return None  # a hybrid or a property
+
+
+def _check_fields(mapper: Mapper[Any], fields: Mapping[str, frozenset[str]]) -> None:
+    there = collections(mapper)
+    for field in fields:
+        if field not in there:
+            name = mapper.class_.__name__
+            has = f"it has {', '.join(there)}" if there else "it has none"
+            raise ConfigurationError(
+                f"an event of {name} is sent on changes of {field!r}, but {name} has no"
+                f" many-to-many relationship of that name that can be written; {has}"
+            )

@@ -1,0 +1,47 @@
+"""The databases that the benchmarks use: a SQLite file, and the servers that are there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.exc import SQLAlchemyError
+
+SERVERS = {
+    "PostgreSQL": os.environ.get(
+        "THORN_TEST_POSTGRESQL", "postgresql+psycopg://postgres@127.0.0.1:5432/test"
+    ),
+    "MariaDB": os.environ.get("THORN_TEST_MARIADB", "mysql+pymysql://root@127.0.0.1:3306/test"),
+}
+NAMES = ("SQLite", *SERVERS)
+
+
+@contextlib.contextmanager
+def database(name: str) -> Iterator[str | None]:
+    """The URL of an empty database, gone afterwards; None if its server isn't there."""
+    if name == "SQLite":
+        with tempfile.TemporaryDirectory() as directory:
+            yield f"sqlite:///{Path(directory, 'thorn.db')}"
+        return
+    url = make_url(SERVERS[name])
+    admin = create_engine(url, isolation_level="AUTOCOMMIT", connect_args={"connect_timeout": 5})
+    own = f"thorn_bench_{uuid.uuid4().hex[:8]}"
+    try:
+        with admin.connect() as connection:
+            connection.execute(text(f"CREATE DATABASE {own}"))
+    except SQLAlchemyError as error:
+        print(f"    {name} isn't there, and isn't measured: {error.__class__.__name__}")
+        yield None
+        return
+    try:
+        yield url.set(database=own).render_as_string(hide_password=False)
+    finally:
+        with admin.connect() as connection:
+            force = " WITH (FORCE)" if name == "PostgreSQL" else ""
+            connection.execute(text(f"DROP DATABASE {own}{force}"))
+        admin.dispose()

@@ -1,0 +1,39 @@
+"""A worker process: `python benchmarks/drain.py STORE TRANSPORT` delivers all there is, and ends.
+
+It says when it is ready, waits for a line, and then says when it began, when it ended, and how many
+it tried.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from common import local_settings
+
+from thorn_core import Thorn
+from thorn_core.transports import HttpxTransport
+from thorn_core.transports.aiohttp import AiohttpTransport
+from thorn_sqlalchemy import SqlStore
+
+TRANSPORTS = {"fast": AiohttpTransport, "httpx": HttpxTransport}
+
+
+def main(url: str, transport: str) -> None:
+    """Deliver all there is."""
+    with Thorn(
+        store=SqlStore(url),
+        dispatcher="outbox",
+        settings=local_settings(),
+        transport=TRANSPORTS[transport],
+    ) as app:
+        app.store.check()
+        print("ready", flush=True)
+        sys.stdin.readline()
+        begun = time.time()
+        tried = app.worker().drain()
+        print(begun, time.time(), tried, flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

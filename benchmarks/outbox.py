@@ -1,0 +1,155 @@
+"""What sending costs in the user's own transaction, against the same transaction without."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from common import PAYLOAD, Figure, alternate, local_settings
+from databases import NAMES, database
+from sqlalchemy import BigInteger, Column, Engine, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from thorn_core import Event, ModelEvent, Thorn, webhook_model
+from thorn_core.codecs import dump_json
+from thorn_sqlalchemy import SqlStore
+
+DATA = dump_json(PAYLOAD)
+# Sends in one transaction: as a request handler makes a few.
+PER_TRANSACTION = 10
+
+
+def like_sized(metadata: MetaData) -> Table:
+    """A table whose rows are as large as messages, and found by an index as they are."""
+    return Table(
+        "like_sized",
+        metadata,
+        Column("id", String(64), primary_key=True),
+        Column("event", String(200), nullable=False),
+        Column("data", LargeBinary, nullable=False),
+        Column("at", BigInteger, nullable=False),
+        Column("sender", String(255)),
+        Column("extra", Text),
+        Column("route_at", BigInteger, index=True),
+    )
+
+
+def timed(engine: Engine, number: int, each: Callable[[Session, int], object]) -> float:
+    """Microseconds for each of many things done in transactions of a few."""
+    begun = time.perf_counter()
+    for start in range(0, number, PER_TRANSACTION):
+        with Session(engine) as session, session.begin():
+            for one in range(start, start + PER_TRANSACTION):
+                each(session, one)
+    return (time.perf_counter() - begun) / number * 1e6
+
+
+def send(url: str, name: str, number: int, rounds: int) -> Figure:
+    """An event sent within a session, against the INSERT of a like-sized row through it."""
+    with Thorn(store=SqlStore(url), dispatcher="outbox", settings=local_settings()) as app:
+        app.store.create()
+        engine = app.store.database.engine
+        table = like_sized(MetaData())
+        table.create(engine)
+        event = Event("a.b", app=app)
+        insert, serial = table.insert(), iter(range(10**9))
+
+        def row(session: Session, _: int) -> None:
+            key = f"msg_{time.time_ns():016x}{next(serial):016x}"
+            values = {"id": key, "event": "a.b", "data": DATA, "at": 1, "sender": None}
+            session.execute(insert, {**values, "extra": None, "route_at": 0})
+
+        peer, subject, ratio = alternate(
+            lambda: timed(engine, number, row),
+            lambda: timed(engine, number, lambda session, _: event.send(PAYLOAD, within=session)),
+            rounds,
+        )
+    return Figure(
+        name=f"Event.send within a transaction, {name}",
+        subject=subject,
+        peer=peer,
+        against="the INSERT of a like-sized row through the same session",
+        unit="µs",
+        ratio=ratio,
+        target="<=1.5",
+    )
+
+
+def declare(app: Thorn) -> tuple[type, type[Any], type[Any]]:
+    """A base, a model with three events, and the same model without."""
+
+    class Base(DeclarativeBase):
+        pass
+
+    class Columns:
+        id: Mapped[int] = mapped_column(primary_key=True)
+        title: Mapped[str] = mapped_column(String(200))
+        state: Mapped[str] = mapped_column(String(20))
+        body: Mapped[str] = mapped_column(Text)
+
+    @webhook_model
+    class Watched(Columns, Base):
+        __tablename__ = "watched"
+
+        class webhooks:  # noqa: N801 - the name that webhook_model looks for
+            on_create = ModelEvent("article.created", app=app)
+            on_change = ModelEvent("article.changed", app=app)
+            on_publish = ModelEvent(
+                "article.published", state__now_eq="PUBLISHED", app=app
+            ).dispatches_on_change()
+
+    class Plain(Columns, Base):
+        __tablename__ = "plain"
+
+    return Base, Watched, Plain
+
+
+def save(url: str, name: str, number: int, rounds: int) -> Figure:
+    """Saves of a model with three events, against the same model without, plus the INSERT."""
+    with Thorn(store=SqlStore(url), dispatcher="outbox", settings=local_settings()) as app:
+        app.store.create()
+        engine = app.store.database.engine
+        base, watched, plain = declare(app)
+        base.metadata.create_all(engine)
+        messages = app.store.tables.messages
+        insert, serial = messages.insert(), iter(range(10**9))
+
+        def create(model: type[Any]) -> Any:
+            return model(title="Hello", state="DRAFT", body="x" * 300)
+
+        def save_watched(session: Session, _: int) -> None:
+            session.add(create(watched))
+            session.flush()
+
+        def save_plain(session: Session, _: int) -> None:
+            session.add(create(plain))
+            session.flush()
+            key = f"bare_{next(serial):016x}"
+            values = {"id": key, "event": "a.b", "data": DATA, "at": 1, "sender": None}
+            session.execute(insert, {**values, "extra": None, "route_at": None})
+
+        peer, subject, ratio = alternate(
+            lambda: timed(engine, number, save_plain),
+            lambda: timed(engine, number, save_watched),
+            rounds,
+        )
+    return Figure(
+        name=f"a save of a model with three events, nobody subscribed, {name}",
+        subject=subject,
+        peer=peer,
+        against="the same without events, plus one INSERT",
+        unit="µs",
+        ratio=ratio,
+        target="<=1.3",
+    )
+
+
+def run(port: int, *, quick: bool) -> Iterator[Figure]:
+    """Every figure."""
+    number, rounds = (200, 1) if quick else (3_000, 7)
+    for name in NAMES:
+        for measure in (send, save):
+            with database(name) as url:
+                if url is not None:
+                    yield measure(url, name, number, rounds)

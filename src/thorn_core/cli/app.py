@@ -1,0 +1,59 @@
+"""Where the user's app is: `--app module:attribute`, as in Flask and Celery."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from pathlib import Path
+from typing import Any
+
+from thorn_core.app import Thorn
+from thorn_core.errors import ConfigurationError
+
+
+def find_app(path: str | None) -> Thorn:
+    """The user's app.
+
+    Args:
+        path: `module:attribute`; the attribute is a Thorn, or a function that makes one.
+
+    Raises:
+        ConfigurationError: There is none there.
+    """
+    if not path:
+        raise ConfigurationError(
+            "this command needs to know your app: thorn --app module:attribute …, or THORN_APP"
+        )
+    module_name, colon, attribute = path.partition(":")
+    if not colon or not module_name or not attribute:
+        raise ConfigurationError(f"--app is {path!r}; write module:attribute, as in shop.hooks:app")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"--app is {path!r}, but {error}; run the command where the module can be imported"
+        ) from error
+    for name in attribute.removesuffix("()").split("."):
+        if not hasattr(found, name):
+            raise ConfigurationError(f"--app is {path!r}, but {found!r} has no {name!r}")
+        found = getattr(found, name)
+    if not isinstance(found, Thorn) and callable(found):
+        found = _made_by(found, path)
+    if not isinstance(found, Thorn):
+        raise ConfigurationError(f"--app is {path!r}, which is {found!r} and no Thorn app")
+    return found
+
+
+def _made_by(factory: Any, path: str) -> Any:
+    try:
+        inspect.signature(factory).bind()
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"--app is {path!r}, which can't be called without arguments; name an app, or a"
+            " function that makes one by itself"
+        ) from error
+    return factory()

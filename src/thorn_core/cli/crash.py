@@ -1,0 +1,167 @@
+"""The demo's second act: a worker is killed at its work, another takes over, nothing is lost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from time import monotonic
+from typing import Any
+
+import attrs
+
+from thorn_core import receiver
+from thorn_core.app import Thorn
+from thorn_core.cli.common import counted, progress_bar
+from thorn_core.cli.worker_process import WorkerProcess
+from thorn_core.errors import ThornError
+from thorn_core.stores.base import Transactional, delivery_query
+from thorn_core.testing.recipient import LocalRecipient
+from thorn_core.values import DeliveryState
+
+# Transactions, how many of them are rolled back (each fifth), and what is sent in each.
+TRANSACTIONS = 25
+EACH = 10
+# Requests that are answered; at the next the recipient hangs, and the worker is killed.
+ANSWERED = 60
+PATIENCE = 30.0
+
+
+@attrs.frozen(kw_only=True)
+class Orders:
+    """Numbers of the orders that were sent.
+
+    Attributes:
+        committed: Those in transactions that committed.
+        undone: Those in transactions that were rolled back.
+    """
+
+    committed: frozenset[int]
+    undone: frozenset[int]
+
+
+def run_crash(
+    app: Thorn,
+    worker: WorkerProcess,
+    start_worker: Callable[[], WorkerProcess],
+    say: Callable[[str], None],
+) -> Mapping[str, bool]:
+    """Kill a worker while it delivers, and see what becomes of it all.
+
+    Args:
+        app: Sends; its store is one that others share.
+        worker: Delivers.
+        start_worker: Starts another.
+        say: Told what happens.
+
+    Returns:
+        What had to be, and whether it was.
+    """
+    began = monotonic()
+
+    def tell(what: str) -> None:
+        say(f"{monotonic() - began:5.1f} s  {what}")
+
+    with LocalRecipient() as recipient:
+        recipient.hang()
+        recipient.answer(times=ANSWERED)
+        subscription = app.subscribe("order.*", recipient.url)
+        orders = _send(app)
+        undone = f", {len(orders.undone)} are rolled back" if orders.undone else ""
+        tell(f"{len(orders.committed)} orders are committed{undone}")
+
+        with suppress(TimeoutError):
+            recipient.wait_for(ANSWERED + 1, PATIENCE)
+        worker.kill()
+        held = {d.message_id for d in app.deliveries(event="order.*", state="in_flight")}
+        tell(f"worker {worker.pid} is killed: {_delivered(app)} delivered, {len(held)} in flight")
+
+        recipient.answer()
+        with start_worker() as other:
+            tell(
+                f"worker {other.pid} starts; in {app.settings.lease:g} s it may take over what the"
+                " dead one held"
+            )
+            _follow(app, other, len(orders.committed))
+            stopped = other.stop() == 0
+        tell(f"{_delivered(app)} are delivered")
+        return {
+            **_check(recipient, orders, held, subscription.secret or ""),
+            "the second worker ended well on SIGTERM": stopped,
+        }
+
+
+def _send(app: Thorn) -> Orders:
+    """Send orders in transactions, of which some are rolled back where the store has them."""
+    committed: set[int] = set()
+    undone: set[int] = set()
+    for start in range(0, TRANSACTIONS * EACH, EACH):
+        numbers = range(start, start + EACH)
+        if not isinstance(app.store, Transactional):
+            _send_some(app, numbers, None)
+            committed.update(numbers)
+            continue
+        with suppress(_UndoneError), app.store.transaction() as transaction:
+            _send_some(app, numbers, transaction)
+            if start // EACH % 5 == 2:
+                undone.update(numbers)
+                raise _UndoneError
+            committed.update(numbers)
+    return Orders(committed=frozenset(committed), undone=frozenset(undone))
+
+
+class _UndoneError(Exception):
+    """Rolls a transaction back."""
+
+
+def _send_some(app: Thorn, numbers: range, within: Any) -> None:
+    for number in numbers:
+        app.send("order.paid", {"number": number}, within=within)
+
+
+def _delivered(app: Thorn) -> int:
+    state = DeliveryState.DELIVERED
+    return app.store.count(delivery_query(None, None, "order.*", state, None, None))
+
+
+def _follow(app: Thorn, worker: WorkerProcess, total: int) -> None:
+    """Wait until all is delivered."""
+    with progress_bar("Delivering", total) as progress:
+
+        def done() -> bool:
+            delivered = _delivered(app)
+            progress(delivered)
+            return delivered >= total or not worker.running
+
+        app.wait_until(done, PATIENCE)
+
+
+def _check(
+    recipient: LocalRecipient, orders: Orders, held: set[str], secret: str
+) -> dict[str, bool]:
+    """What the recipient's own code makes of the requests."""
+    arrived: Counter[str] = Counter()
+    numbers: set[int] = set()
+    refused = 0
+    for request in recipient.received:
+        try:
+            message = receiver.verify(request.body, request.headers, secret)
+        except ThornError:
+            refused += 1
+            continue
+        arrived[message.id] += 1
+        numbers.add(message.payload["number"])
+    twice = {message_id for message_id, times in arrived.items() if times > 1}
+    checks = {"every committed order arrived": numbers >= orders.committed}
+    if orders.undone:
+        checks["no order of a rolled-back transaction did"] = not numbers & orders.undone
+    several = counted(len(twice), "order", "orders")
+    return {
+        **checks,
+        f"only what was in flight came twice, under one webhook-id ({several})": (
+            bool(twice) and twice <= held and len(arrived) == len(numbers)
+        ),
+        f"each of their signatures verifies ({arrived.total()} requests)": (
+            refused == 0 and bool(arrived)
+        ),
+    }

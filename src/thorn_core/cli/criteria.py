@@ -1,0 +1,56 @@
+"""The options that choose deliveries, and times as people write them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from thorn_core.values import DeliveryState
+
+F = TypeVar("F", bound=Callable[..., Any])
+STATES = click.Choice([str(state) for state in DeliveryState])
+SETTLED = click.Choice([str(state) for state in DeliveryState if state.settled])
+
+
+if TYPE_CHECKING:
+    TimeType = click.ParamType[datetime]
+else:  # click is generic to type checkers only, before 8.2
+    TimeType = click.ParamType
+
+
+class Ago(TimeType):
+    """A time: ISO 8601, or how long ago as `90s`, `15m`, `2h`, `3d`."""
+
+    name = "time"
+    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}  # noqa: RUF012 - constant
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> datetime:
+        """Read it."""
+        if isinstance(value, datetime):
+            return value
+        try:
+            if value[:-1].isdecimal() and value[-1] in self.units:
+                return datetime.now(UTC) - timedelta(**{self.units[value[-1]]: int(value[:-1])})
+            time = datetime.fromisoformat(value)
+            return time if time.tzinfo else time.astimezone()
+        except (ValueError, OverflowError):
+            self.fail(
+                f"{value!r} is no time; write 2026-03-01T12:00, 90s, 15m, 2h or 3d", param, ctx
+            )
+
+
+def criteria(command: F) -> F:
+    """The options that choose deliveries."""
+    for option in (
+        click.option("--subscription", "subscription_id", help="Only to this subscription."),
+        click.option("--message", "message_id", help="Only of this message."),
+        click.option("--event", help="Only of events that match this pattern."),
+        click.option("--state", "states", multiple=True, type=STATES, help="Only in this state."),
+        click.option("--since", type=Ago(), help="Only made since: 2026-03-01T12:00, 15m, 2h, 3d."),
+        click.option("--until", type=Ago(), help="Only made before: as --since."),
+    ):
+        command = option(command)
+    return command

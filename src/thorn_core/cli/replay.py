@@ -1,0 +1,69 @@
+"""`thorn replay`: deliver once more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import click
+
+from thorn_core.app import Thorn
+from thorn_core.cli.app import find_app
+from thorn_core.cli.common import counted, json_option, progress_bar, write_json
+from thorn_core.cli.criteria import criteria
+from thorn_core.stores.base import delivery_query
+from thorn_core.values import DeliveryState
+
+# What a replay is for, where no state is asked for.
+FAILED = (str(DeliveryState.EXHAUSTED), str(DeliveryState.DISCARDED))
+
+
+@click.command()
+@click.argument("delivery_ids", nargs=-1, metavar="[DELIVERY]...")
+@criteria
+@json_option
+@click.pass_obj
+def replay(
+    app_path: str | None,
+    /,
+    delivery_ids: tuple[str, ...],
+    states: tuple[str, ...],
+    *,
+    as_json: bool,
+    **chosen: Any,
+) -> int:
+    """Deliver once more what failed.
+
+    These deliveries, in whatever final state, or all that failed and meet the criteria.
+    Exits 1 if there was nothing to replay.
+    """
+    if not delivery_ids and not states and all(value is None for value in chosen.values()):
+        raise click.UsageError(
+            "replay needs to know what: give ids of deliveries, or --subscription, --message,"
+            " --event, --state or --since"
+        )
+    with find_app(app_path) as app:
+        count = _replay(app, delivery_ids, states or (None if delivery_ids else FAILED), chosen)
+    if as_json:
+        write_json([{"replayed": count}])
+    else:
+        click.echo(f"Replayed {counted(count, 'delivery', 'deliveries')}.")
+    return 0 if count else 1
+
+
+def _replay(
+    app: Thorn, ids: tuple[str, ...], states: tuple[str, ...] | None, chosen: dict[str, Any]
+) -> int:
+    query = delivery_query(
+        chosen["message_id"],
+        chosen["subscription_id"],
+        chosen["event"],
+        states,
+        chosen["since"],
+        chosen["until"],
+    )
+    if ids:
+        query = attrs.evolve(query, ids=ids)
+    total = app.store.count(query.only_settled())
+    with progress_bar("Replaying", total) as progress:
+        return app.replay(ids or None, state=states, **chosen, progress=progress)

@@ -1,0 +1,67 @@
+"""The kit: what a store adds to the programs that are killed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from thorn_core import Settings, Thorn
+
+
+class Abandoned(Exception):
+    """Raised by a writer to roll a transaction or a savepoint back."""
+
+
+class Kit(Protocol):
+    """How programs use a store; travels to their processes, so it can be pickled.
+
+    Attributes:
+        most: Messages of one transaction at most.
+        errors: What a writer may meet when its connection is broken; it goes on.
+        modules: What its programs import.
+    """
+
+    most: int
+    errors: tuple[type[Exception], ...]
+    modules: tuple[str, ...]
+
+    def prepare(self) -> None:
+        """Create the tables: the store's, and that of the truth."""
+        ...
+
+    def app(self, settings: Settings, *, number: int = 0) -> Thorn:
+        """An app on the store; `number` chooses among the ways there are to make it."""
+        ...
+
+    def transaction(self) -> AbstractContextManager[Any]:
+        """A transaction of a program's own: commits at the end, or rolls back on an exception.
+
+        Gives what `within=` takes.
+        """
+        ...
+
+    def savepoint(self, handle: Any) -> AbstractContextManager[Any]:
+        """A savepoint of that transaction, which ends likewise."""
+        ...
+
+    def note(self, handle: Any, key: str, message_id: str, event: str) -> None:
+        """In that transaction: write into the table of the truth that a message was sent."""
+        ...
+
+    def count(self) -> int:
+        """How many messages the truth has."""
+        ...
+
+    def truth(self) -> Mapping[str, tuple[str, str]]:
+        """Message id to key and event of what has committed."""
+        ...
+
+    def break_connections(self, rng: random.Random) -> int:
+        """Break some of the server's connections; returns how many."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections."""
+        ...
