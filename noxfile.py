@@ -64,21 +64,30 @@ os.environ["PATH"] = os.pathsep.join(
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Every test on the first Python found, with coverage; those of one process on the others."""
+    """Every test on the first Python found, with coverage; those without servers on the others."""
     session.install(*EVERYTHING, *group("test"))
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
     if session.python != PYTHONS[0]:
-        session.run("pytest", "-n", "2", "-q", "--ignore=tests/integration")
+        servers = "not postgresql and not mariadb"
+        others = ("--ignore=tests/integration", "--ignore=tests/django")
+        session.run("pytest", "-n", "2", "-q", *others, "-k", servers)
         return
     session.run("coverage", "erase")
     session.run(
-        "coverage", "run", "-m", "pytest", "-n", "2", "-q",
+        "coverage", "run", "-m", "pytest", "-n", "2", "-q", "--ignore=tests/django",
         env={"COVERAGE_PROCESS_START": str(ROOT / "pyproject.toml")},
     )  # fmt: skip
     session.run("coverage", "combine", "-q")
     session.run("coverage", "report")
+
+
+@nox.session(python=PYTHONS[0])
+def django(session: nox.Session) -> None:
+    """The Django adapter, which is being built."""
+    session.install(*EVERYTHING, "./adapters/django", *group("test"))
+    session.run("pytest", "-q", "-n", "2", *(session.posargs or ["tests/django"]))
 
 
 @nox.session(python=PYTHONS[0])

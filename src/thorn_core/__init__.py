@@ -20,9 +20,17 @@ from thorn_core.errors import (
     TransportTimeout,
 )
 from thorn_core.events import Event, Receipt, get_app, make_default_app_by
-from thorn_core.filters import Q
+from thorn_core.filters import Q, as_q
 from thorn_core.hookspecs import hookimpl
-from thorn_core.models import ModelAdapter, ModelEvent, ModelWebhooks, model_reverser, webhook_model
+from thorn_core.models import (
+    ModelAdapter,
+    ModelEvent,
+    ModelWatcher,
+    ModelWebhooks,
+    model_reverser,
+    watch_models,
+    webhook_model,
+)
 from thorn_core.retries import RetryPolicy
 from thorn_core.settings import Settings
 from thorn_core.stores import DeliveryQuery, MemoryStore, Store
@@ -64,6 +72,7 @@ __all__ = [
     "Message",
     "ModelAdapter",
     "ModelEvent",
+    "ModelWatcher",
     "ModelWebhooks",
     "NotFoundError",
     "Outcome",
@@ -91,6 +100,7 @@ __all__ = [
     "TransportTimeout",
     "UnitOfWork",
     "Worker",
+    "as_q",
     "buffer_events",
     "get_app",
     "hookimpl",
@@ -101,5 +111,6 @@ __all__ = [
     "signals",
     "signatures",
     "testing",
+    "watch_models",
     "webhook_model",
 ]

@@ -240,6 +240,22 @@ class Thorn:
         adapter: ModelAdapter = self.plugins.hook.thorn_model_adapter(model=model)
         return adapter
 
+    def absolute_url(self, url: str) -> str:
+        """A path made a URL: by the setting `base_url`, else by what a web adapter knows.
+
+        Args:
+            url: A path; what isn't one is given back as it is, as is one if neither is there.
+
+        Example:
+            >>> with Thorn(settings=Settings(base_url="https://example.com")) as app:
+            ...     app.absolute_url("/articles/1/")
+            'https://example.com/articles/1/'
+        """
+        if not url.startswith("/") or url.startswith("//"):
+            return url
+        base = self.settings.base_url or self.plugins.base_url()
+        return url if base is None else base.rstrip("/") + url
+
     # -- subscriptions
 
     def subscribe(

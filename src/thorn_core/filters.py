@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import operator
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, NoReturn
+from typing import Any, NoReturn
 
 Previous = Mapping[str, Any] | None
 Test = Callable[[Any, Previous], bool]
-
-_MISSING: Final = object()
 
 
 def _eq(value: Any, expected: Any) -> bool:
@@ -57,7 +56,7 @@ class Q:
     """A condition on an instance, composed by `&`, `|` and `~`; compiled once.
 
     Args:
-        *children: Other conditions that must hold too.
+        *children: Other conditions that must hold too: Q values, or what `as_q` takes.
         **conditions: `field__operator=value`; nested fields by `__`, operators as in `OPERATORS`,
             each with a `now_` twin that is true only if it holds now and did not before.
 
@@ -79,12 +78,10 @@ class Q:
     joined_by: str
     negated: bool
 
-    def __init__(self, *children: Q, **conditions: Any) -> None:
-        for child in children:
-            if not isinstance(child, Q):
-                raise TypeError(f"{child!r} is no Q; conditions are Q values or field__op=value")
+    def __init__(self, *children: Any, **conditions: Any) -> None:
+        parts = (child if isinstance(child, Q) else as_q(child) for child in children)
         named = (_Condition(name, value) for name, value in conditions.items())
-        self._set((*children, *named), "and", negated=False)
+        self._set((*parts, *named), "and", negated=False)
 
     def _set(self, parts: tuple[Q | _Condition, ...], joined_by: str, *, negated: bool) -> None:
         object.__setattr__(self, "_parts", parts)
@@ -176,6 +173,21 @@ class Q:
         return frozenset().union(*(part.now_fields for part in self._parts))
 
 
+@functools.singledispatch
+def as_q(condition: Any) -> Q:
+    """Make a Q of another library's condition, such as Django's own Q.
+
+    Adapters register their own: `@as_q.register`.
+
+    Args:
+        condition: The condition.
+
+    Raises:
+        TypeError: It is none that is known here.
+    """
+    raise TypeError(f"{condition!r} is no Q; conditions are Q values or field__op=value")
+
+
 def _made(parts: tuple[Q | _Condition, ...], joined_by: str, negated: bool) -> Q:  # noqa: FBT001
     made = Q()
     made._set(parts, joined_by, negated=negated)
@@ -231,16 +243,17 @@ class _Condition:
 
         if not self.now:
             return holds_now
+        whole, first = "__".join(self.path), self.path[0]
         former = _former_getter(self.path)
 
         def holds_since(instance: Any, previous: Previous) -> bool:
+            if previous is None:
+                return holds_now(instance, previous)
+            if whole not in previous and first not in previous:
+                return False  # unchanged: it held before as it does now
             if not holds_now(instance, previous):
                 return False
-            if previous is None:
-                return True
             value = former(previous)
-            if value is _MISSING:  # unchanged: it held before as it does now
-                return False
             try:
                 return not holds(value, expected)
             except (TypeError, AttributeError):
@@ -298,10 +311,6 @@ def _former_getter(path: tuple[str, ...]) -> Callable[[Mapping[str, Any]], Any]:
     whole, first, rest = "__".join(path), path[0], path[1:]
 
     def get(previous: Mapping[str, Any]) -> Any:
-        if whole in previous:
-            return previous[whole]
-        if first not in previous:
-            return _MISSING
-        return _walk(previous[first], rest, path)
+        return previous[whole] if whole in previous else _walk(previous[first], rest, path)
 
     return get

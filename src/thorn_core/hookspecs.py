@@ -133,6 +133,14 @@ def thorn_reverse(view: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
     """The URL of a web framework's view, None if you don't know it."""
 
 
+@hookspec(firstresult=True)
+def thorn_base_url() -> str | None:
+    """What the paths of a web framework are relative to, `https://example.com`, None if unknown.
+
+    Asked where the setting `base_url` isn't set.
+    """
+
+
 @hookspec
 def thorn_cli(group: Any) -> None:
     """Add commands to the `thorn` command; `thorn_core.cli.find_app` finds the user's app.

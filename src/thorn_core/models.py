@@ -49,6 +49,14 @@ class ModelAdapter(Protocol):
         ...
 
 
+class ModelWatcher(Protocol):
+    """Who wants decorated classes to be watched: an app, or an ORM adapter in its place."""
+
+    def model_adapter(self, model: type) -> ModelAdapter | None:
+        """The adapter that is to watch a class; None if it isn't this watcher's."""
+        ...
+
+
 class PlainModelAdapter:
     """For classes without an ORM: the program sends the model signals itself."""
 
@@ -72,7 +80,7 @@ class ModelEvent(Event):
 
     Args:
         name: As for `Event`; may hold fields of the instance, `user.{.username}`.
-        *conditions: `Q` values that must hold for the instance.
+        *conditions: `Q` values that must hold for the instance, or what an adapter makes them of.
         reverse: Gives the `ref` from an instance; else `get_absolute_url()`.
         sender_field: Attribute of the instance that is the sender, `author` or `author.company`.
         signal_honors_transaction: Wait for the commit; None is as the setting says (it does).
@@ -94,7 +102,7 @@ class ModelEvent(Event):
     def __init__(
         self,
         name: str,
-        *conditions: Q,
+        *conditions: Any,
         reverse: Reverser | None = None,
         sender_field: str | None = None,
         signal_honors_transaction: bool | None = None,
@@ -338,15 +346,20 @@ class ModelWebhooks:
         return {}
 
     def ref(self, instance: Any, reverse: Reverser | None, app: Thorn) -> str | None:
-        """An instance's URL: by the event's reverser, the model's, or `get_absolute_url()`."""
+        """An instance's URL: by the event's reverser, the model's, or `get_absolute_url()`.
+
+        A path is made absolute, if it is known what to.
+        """
         reverse = reverse or self.reverse
         if isinstance(reverse, ModelReverser):
             return reverse.reverse(instance, app)
         if reverse is not None:
-            return reverse(instance)
-        if hasattr(instance, "get_absolute_url"):
-            return str(instance.get_absolute_url())
-        return None
+            url = reverse(instance)
+        elif hasattr(instance, "get_absolute_url"):
+            url = str(instance.get_absolute_url())
+        else:
+            url = None
+        return None if url is None else app.absolute_url(url)
 
 
 def _public(declaration: Any) -> dict[str, Any]:
@@ -370,11 +383,12 @@ class ModelReverser:
 
     def reverse(self, instance: Any, app: Thorn) -> str:
         """The URL, by an app's web adapter."""
-        return app.plugins.reverse(
+        url = app.plugins.reverse(
             self.view,
             [attrgetter(path)(instance) for path in self.args],
             {key: attrgetter(path)(instance) for key, path in self.kwargs.items()},
         )
+        return app.absolute_url(url)
 
 
 def model_reverser(view: str, *args: str, **kwargs: str) -> ModelReverser:
@@ -434,9 +448,14 @@ def webhook_model(model: M | None = None, /, **options: Any) -> M | Callable[[M]
             _models.add(cls)
             for model_signal, receiver in _RECEIVERS:
                 model_signal.connect(receiver)
-            apps = list(_watchers)
-        for app in apps:
-            watch_model(app, cls)
+            watchers = list(_watchers)
+        try:
+            for watcher in watchers:
+                watch_model(watcher, cls)
+        except Exception:
+            with _lock:
+                _models.discard(cls)
+            raise
         return cls
 
     return decorate if model is None else decorate(model)
@@ -447,21 +466,29 @@ def webhook_model(model: M | None = None, /, **options: Any) -> M | Callable[[M]
 _lock = threading.Lock()
 # Weakly, and not the webhooks: they hold their class.
 _models: weakref.WeakSet[type] = weakref.WeakSet()
-_watchers: weakref.WeakSet[Thorn] = weakref.WeakSet()
+_watchers: weakref.WeakSet[ModelWatcher] = weakref.WeakSet()
 
 
-def watch_models(app: Thorn) -> None:
-    """Let an app's ORM adapters watch every decorated class: those there are, and those to come."""
+def watch_models(watcher: ModelWatcher) -> None:
+    """Let ORM adapters watch every decorated class: those there are, and those to come.
+
+    An app does it when it is made. An adapter whose apps are made late does it for its own classes.
+
+    Args:
+        watcher: Names the adapters; it is asked for as long as it lives.
+    """
     with _lock:
-        _watchers.add(app)
+        _watchers.add(watcher)
         models = list(_models)
     for model in models:
-        watch_model(app, model)
+        watch_model(watcher, model)
 
 
-def watch_model(app: Thorn, model: type) -> None:
-    """Let an app's ORM adapter watch a decorated class."""
-    app.model_adapter(model).watch(model.__dict__["webhooks"])
+def watch_model(watcher: ModelWatcher, model: type) -> None:
+    """Let an ORM adapter watch a decorated class."""
+    adapter = watcher.model_adapter(model)
+    if adapter is not None:
+        adapter.watch(model.__dict__["webhooks"])
 
 
 def _events(model: type, trigger: str, field: str | None = None) -> Iterator[ModelEvent]:

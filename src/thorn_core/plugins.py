@@ -222,3 +222,7 @@ class Plugins:
                 " or a plugin with thorn_reverse"
             )
         return cast("str", url)
+
+    def base_url(self) -> str | None:
+        """What paths are relative to, if a plugin knows it."""
+        return cast("str | None", self.hook.thorn_base_url())

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -81,6 +82,16 @@ def _text(name: str, value: Any) -> str:
 
 def _optional_text(name: str, value: Any) -> str | None:
     return None if value is None else _text(name, value)
+
+
+def _base_url(name: str, value: Any) -> str | None:
+    if value is None:
+        return None
+    text = _text(name, value)
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise _refuse(name, value, "a URL like 'https://example.com', or None")
+    return text
 
 
 def _one_of(*choices: str) -> Callable[[str, Any], str]:
@@ -202,6 +213,7 @@ class Settings:
         grace_period: Seconds that requests under way are given to end at a stop.
         history: Settled deliveries that the memory store keeps.
         user_agent: The `User-Agent` header.
+        base_url: What the paths in events' `ref` are relative to: `https://example.com`.
         subscriber_model: Django: the subscription model, `app.Model`.
         drf_permission_classes: Django REST framework: permission classes of the resource.
 
@@ -258,6 +270,7 @@ class Settings:
     grace_period: float = _setting(10.0, _seconds(0, 3600))
     history: int = _setting(10_000, _whole(0, 100_000_000))
     user_agent: str = _setting("Thorn/2.0", _text)
+    base_url: str | None = _setting(None, _base_url)
     subscriber_model: str | None = _setting(None, _optional_text)
     drf_permission_classes: tuple[Any, ...] = _setting(
         ("rest_framework.permissions.IsAuthenticated",), _anything

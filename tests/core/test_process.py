@@ -172,6 +172,26 @@ assert app.worker().drain() == 1
     assert len(recipient.received) == 1
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system doesn't fork")
+def test_children_that_make_apps_of_their_own_mint_ids_of_their_own(recipient):
+    program = """
+import datetime
+from thorn_core.values import new_id
+at = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+ours, theirs = os.pipe()
+for _ in range(3):
+    child = os.fork()
+    if child == 0:
+        os.write(theirs, new_id("msg", at).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+ids = {os.read(ours, 36) for _ in range(3)} | {new_id("msg", at).encode()}
+assert len(ids) == 4, ids
+"""
+    code, _, err = finish(start(program, recipient))
+    assert (code, err) == (0, "")
+
+
 def test_closing_twice_is_fine_and_sending_afterwards_is_told():
     app = Thorn(settings=LOCAL)
     app.close()

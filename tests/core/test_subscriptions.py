@@ -88,6 +88,7 @@ def test_plugins_have_their_say():
         ("rate_limit", True),
         ("rate_limit", "fast"),
         ("rate_limit", float("inf")),
+        ("rate_limit", 10**400),
         ("secret", ""),
         ("colour", "blue"),
         ("contenttype", "application/json"),

@@ -271,7 +271,7 @@ def test_a_short_lock_is_waited_for(tmp_path):
 def test_a_lock_that_is_held_for_long_is_an_error_and_holds_nobody_up_for_ever(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(database_module, "BUSY_TIMEOUT", 200)
+    monkeypatch.setattr(database_module, "BUSY_TIMEOUT", 500)
     path = tmp_path / "thorn.db"
     with app_on(f"sqlite:///{path}") as app, LocalRecipient() as recipient:
         app.subscribe("*", recipient.url)
@@ -280,7 +280,7 @@ def test_a_lock_that_is_held_for_long_is_an_error_and_holds_nobody_up_for_ever(
         begun = time.monotonic()
         with pytest.raises(StoreError, match=r"thorn\.db can't do it: database is locked"):
             app.send("a.b", 1)
-        assert 0.2 <= time.monotonic() - begun < 0.6
+        assert 0.5 <= time.monotonic() - begun < 2
         assert app.stats().messages == 0
         with working(app):
             other.execute("COMMIT")

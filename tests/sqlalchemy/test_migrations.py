@@ -172,11 +172,12 @@ def test_several_may_create_at_once(opened, engine):
             errors.append(error)
 
     stores = [opened() for _ in range(4)]
-    threads = [threading.Thread(target=create, args=(store,)) for store in stores]
+    threads = [threading.Thread(target=create, args=(store,), daemon=True) for store in stores]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
     assert errors == []
     assert described(engine).keys() == {f"thorn_{name}" for name in TABLES}
     journey(stores[0])

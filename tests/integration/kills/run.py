@@ -133,15 +133,17 @@ class Run:
     def _import_once(self) -> None:
         """Start the process that the others are forked by."""
         _context.set_forkserver_preload([*self._kit.modules, *MODULES])
-        before = os.environ.get("PYTHONPATH")
-        # Before Python 3.13 it doesn't look where this process does.
+        before = dict(os.environ)
+        # It doesn't look for modules where this process does by itself.
         os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
+        # Who is killed can't report what it covered, and would only be slower.
+        for name in ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"):
+            os.environ.pop(name, None)
         try:
             forkserver.ensure_running()
         finally:
-            del os.environ["PYTHONPATH"]
-            if before is not None:
-                os.environ["PYTHONPATH"] = before
+            os.environ.clear()
+            os.environ.update(before)
 
     @contextmanager
     def _recipients(self) -> Iterator[list[str]]:

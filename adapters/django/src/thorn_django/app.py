@@ -1,0 +1,192 @@
+"""The app, made of the project's settings when it is first needed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from django.apps import apps
+from django.conf import settings as project
+from django.core.exceptions import AppRegistryNotReady, ImproperlyConfigured
+from django.utils.module_loading import import_string
+
+from thorn_core import ConfigurationError, Settings, Thorn
+
+if TYPE_CHECKING:
+    from thorn_django.store import DjangoStore
+
+PREFIX = "THORN_"
+STORE = "THORN_STORE"
+DATABASES = "THORN_DATABASES"
+# Settings that Django's adapter has beside those of every app.
+OWN = (STORE, DATABASES)
+
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+_made: Thorn | None = None
+
+
+def make_app() -> Thorn:
+    """Make an app of the project's settings `THORN_…`: the default one, when it is first needed.
+
+    Raises:
+        ConfigurationError, InvalidNameError: A setting isn't right.
+    """
+    global _made
+    _made = _new_app()
+    return _made
+
+
+def check_app() -> None:
+    """See that an app can be made of the project's settings.
+
+    Raises:
+        ConfigurationError, InvalidNameError: It can't.
+    """
+    _new_app().close()
+
+
+def _new_app() -> Thorn:
+    return Thorn(
+        store=getattr(project, STORE, "django://"),
+        settings=settings_of({name: getattr(project, name) for name in setting_names()}),
+    )
+
+
+def setting_names() -> list[str]:
+    """The names of the project's settings that begin with `THORN_`."""
+    return sorted(name for name in dir(project) if name.startswith(PREFIX))
+
+
+def setting_changed(*, setting: str, **_: Any) -> None:
+    """A test overrides a setting: the app is made anew when it is next needed."""
+    global _made
+    if _made is not None and (setting.startswith(PREFIX) or setting == "DATABASES"):
+        made, _made = _made, None
+        made.close()
+
+
+# -- settings
+
+
+def settings_of(values: Mapping[str, Any]) -> Settings:
+    """Thorn's settings among those of a project, which may name things to import by a dotted path.
+
+    Args:
+        values: Names, `THORN_…`, to values.
+
+    Raises:
+        ConfigurationError, InvalidNameError: A name is unknown, a value isn't allowed or can't be
+            imported.
+
+    Example:
+        >>> settings_of({"THORN_CODECS": {"text/x": "json.dumps"}}).codecs["text/x"].__name__
+        'dumps'
+    """
+    resolved = {
+        name: _RESOLVED[name](name, value) if name in _RESOLVED else value
+        for name, value in values.items()
+        if name not in OWN
+    }
+    return Settings.from_mapping(resolved)
+
+
+def _imported(name: str, path: str) -> Any:
+    try:
+        return import_string(path)
+    except ImportError as error:
+        raise ConfigurationError(
+            f"{name} names {path!r}, which is nothing that can be imported: {error}"
+        ) from error
+
+
+def _subscribers(name: str, value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    return {pattern: _subscriber(name, target) for pattern, target in value.items()}
+
+
+def _subscriber(name: str, target: Any) -> Any:
+    if isinstance(target, str):
+        return _imported(name, target) if _DOTTED.fullmatch(target) else target
+    if isinstance(target, list | tuple | set | frozenset):
+        return [_subscriber(name, item) for item in target]
+    return target
+
+
+def _codecs(name: str, value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    return {k: _imported(name, v) if isinstance(v, str) else v for k, v in value.items()}
+
+
+def _validators(name: str, value: Any) -> Any:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        return value
+    return [_imported(name, v) if isinstance(v, str) and _DOTTED.fullmatch(v) else v for v in value]
+
+
+_RESOLVED: Mapping[str, Callable[[str, Any], Any]] = {
+    "THORN_SUBSCRIBERS": _subscribers,
+    "THORN_CODECS": _codecs,
+    "THORN_RECIPIENT_VALIDATORS": _validators,
+}
+
+
+# -- the store
+
+
+def store_of(url: Any) -> DjangoStore:
+    """The store of a URL: `django://`, or `django://alias`; with the databases of the settings.
+
+    Raises:
+        ConfigurationError: The URL names no database, or Django isn't ready for it.
+    """
+    try:
+        apps.check_models_ready()
+        installed = apps.is_installed("thorn_django")
+    except (AppRegistryNotReady, ImproperlyConfigured) as error:
+        raise ConfigurationError(
+            f"store={url!r} needs Django's apps to be loaded: {error} Make the app in"
+            " AppConfig.ready() or later, or let thorn_django.get_app() make it; programs of their"
+            " own call django.setup() first"
+        ) from error
+    if not installed:
+        raise ConfigurationError(
+            f"store={url!r} needs 'thorn_django' among the INSTALLED_APPS; then run: manage.py"
+            " migrate"
+        )
+    from thorn_django.store import DjangoStore
+
+    return DjangoStore(alias_of(url), databases=databases())
+
+
+def alias_of(url: Any) -> str:
+    """The alias that a store's URL names.
+
+    Raises:
+        ConfigurationError: It isn't such a URL.
+    """
+    parts = urlsplit(str(url))
+    # The network location keeps its letters' case; a host name wouldn't.
+    alias = parts.netloc or "default"
+    if parts.scheme != "django" or parts.path.strip("/") or parts.query or parts.fragment:
+        raise ConfigurationError(
+            f"store={url!r} is no URL of a Django database; write django:// or django://alias"
+        )
+    return alias
+
+
+def databases() -> list[str]:
+    """The setting THORN_DATABASES.
+
+    Raises:
+        ConfigurationError: It isn't a list of aliases.
+    """
+    value = getattr(project, DATABASES, ())
+    if not isinstance(value, list | tuple | set | frozenset) or not all(
+        isinstance(alias, str) for alias in value
+    ):
+        raise ConfigurationError(f"{DATABASES} is {value!r}; allowed is a list of database aliases")
+    return list(value)

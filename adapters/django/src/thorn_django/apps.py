@@ -1,0 +1,31 @@
+"""The Django app."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+from django.core.signals import setting_changed
+
+from thorn_core import make_default_app_by
+
+# Before models are loaded: their events may hold Django's Q.
+from thorn_django.model_events import conditions  # noqa: F401
+
+
+class ThornConfig(AppConfig):
+    """Thorn: webhooks."""
+
+    name = "thorn_django"
+    label = "thorn_django"
+    verbose_name = "Webhooks"
+
+    def ready(self) -> None:
+        """Let the app be found, its settings be checked, and the models be watched.
+
+        The app itself is made when it is first needed, and so is a connection.
+        """
+        from thorn_django import app, checks, model_events
+
+        checks.register_checks()
+        make_default_app_by(app.make_app)
+        setting_changed.connect(app.setting_changed, dispatch_uid="thorn_django")
+        model_events.start()

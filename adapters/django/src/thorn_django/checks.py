@@ -1,0 +1,168 @@
+"""System checks: what `manage.py check` says of Thorn's settings, before anything goes wrong.
+
+==========  =========================================================================
+thorn.E001  a setting THORN_… that isn't one
+thorn.E002  a setting's value isn't allowed
+thorn.E003  THORN_STORE or THORN_DATABASES names no database
+thorn.E004  THORN_SUBSCRIBER_MODEL isn't a subscription model
+thorn.E005  the app can't be made of the settings
+thorn.W001  transactions of a SQLite database fail when somebody else writes
+thorn.W002  tables are missing or of an older version (with --database)
+==========  =========================================================================
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import attrs
+from django.apps import AppConfig
+from django.conf import settings as project
+from django.core import checks
+from django.core.checks import CheckMessage, Error, Tags, register
+from django.db import connections
+
+from thorn_core import Settings, StoreError, ThornError
+from thorn_django import app
+
+KNOWN = tuple(f"{app.PREFIX}{field.name.upper()}" for field in attrs.fields(Settings))
+# Each is right or wrong only together with the others.
+TOGETHER = ({"THORN_EVENT_TIMEOUT", "THORN_LEASE"}, {"THORN_RETRY_DELAY", "THORN_RETRY_MAX"})
+
+
+def register_checks() -> None:
+    """Let Django run the checks; those of tables only where it may ask a database."""
+    register(check_settings, Tags.models)
+    register(check_tables, Tags.database)
+
+
+def check_settings(app_configs: Sequence[AppConfig] | None = None, **_: Any) -> list[CheckMessage]:
+    """Check the settings, without a database."""
+    found = [*_settings(), *_databases(), *_subscriber_model()]
+    if not any(isinstance(message, Error) for message in found):
+        found += _whole()
+    return found
+
+
+def _settings() -> Iterator[CheckMessage]:
+    names = [name for name in app.setting_names() if name not in app.OWN]
+    for name in names:
+        if name not in KNOWN:
+            yield Error(f"{name} is no setting of Thorn.", hint=_nearest(name), id="thorn.E001")
+    alone = [{name} for name in KNOWN if not any(name in group for group in TOGETHER)]
+    for group in (*alone, *TOGETHER):
+        try:
+            app.settings_of({name: getattr(project, name) for name in names if name in group})
+        except ThornError as error:
+            where = ", ".join(name for name in names if name in group)
+            yield Error(f"{where}: {error}", id="thorn.E002")
+
+
+def _nearest(name: str) -> str:
+    try:
+        Settings.from_mapping({name: None})
+    except ThornError as error:
+        renamed = re.search(r"did you mean (\w+)\?", str(error))
+        if renamed is not None:
+            return f"Did you mean {app.PREFIX}{renamed[1].upper()}?"
+    known = {known.removeprefix(app.PREFIX): known for known in (*KNOWN, *app.OWN)}
+    near = difflib.get_close_matches(name.removeprefix(app.PREFIX), known, 1)
+    if near:
+        return f"Did you mean {known[near[0]]}?"
+    return f"Known are {', '.join(sorted([*KNOWN, *app.OWN]))}."
+
+
+def _databases() -> Iterator[CheckMessage]:
+    try:
+        aliases = _aliases()
+    except ThornError as error:
+        yield Error(str(error), id="thorn.E003")
+        return
+    for alias in aliases:
+        if alias not in connections:
+            near = difflib.get_close_matches(alias, list(connections), 1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"Known are {sorted(connections)}."
+            yield Error(
+                f"Thorn is to keep its data in the database {alias!r}, which isn't in DATABASES.",
+                hint=hint,
+                id="thorn.E003",
+            )
+            continue
+        yield from _sqlite(alias)
+
+
+def _sqlite(alias: str) -> Iterator[CheckMessage]:
+    connection = connections[alias]
+    if connection.vendor != "sqlite":
+        return
+    mode = str(connection.settings_dict["OPTIONS"].get("transaction_mode") or "").upper()
+    if mode not in ("IMMEDIATE", "EXCLUSIVE"):
+        yield checks.Warning(
+            f"Transactions in the SQLite database {alias!r} begin as readers; one that sends an"
+            " event fails with 'database is locked' if a worker has written meanwhile.",
+            hint=(
+                f"Set DATABASES[{alias!r}]['OPTIONS'] = {{'transaction_mode': 'IMMEDIATE',"
+                " 'init_command': 'PRAGMA journal_mode=WAL;'}."
+            ),
+            id="thorn.W001",
+        )
+
+
+def _aliases() -> list[str]:
+    """The databases that Thorn uses, the store's first; none if its store isn't Django's."""
+    url = getattr(project, app.STORE, "django://")
+    others = app.databases()
+    if not isinstance(url, str) or url.partition(":")[0] != "django":
+        return []
+    return list(dict.fromkeys([app.alias_of(url), *others]))
+
+
+def _subscriber_model() -> Iterator[CheckMessage]:
+    from thorn_django.store.subscriptions import subscription_model
+
+    try:
+        subscription_model()
+    except ThornError as error:
+        yield Error(str(error), id="thorn.E004")
+
+
+def _whole() -> Iterator[CheckMessage]:
+    """What only shows when the app is made: names of dispatchers, schemes, other stores."""
+    try:
+        app.check_app()
+    except ThornError as error:
+        yield Error(f"The app can't be made of the settings: {error}", id="thorn.E005")
+
+
+def check_tables(
+    app_configs: Sequence[AppConfig] | None = None,
+    databases: Sequence[str] | None = None,
+    **_: Any,
+) -> list[CheckMessage]:
+    """Check the tables in databases that may be asked.
+
+    What is missing is a warning: after an error, `manage.py migrate` wouldn't run.
+    """
+    try:
+        aliases = [alias for alias in _aliases() if alias in (databases or ())]
+    except ThornError:
+        return []
+    return [message for alias in aliases for message in _tables(alias, alias == _aliases()[0])]
+
+
+def _tables(alias: str, of_the_store: bool) -> Iterator[CheckMessage]:  # noqa: FBT001
+    from thorn_django.models import Message
+    from thorn_django.store.database import Database, all_models, wrong_with
+
+    needed = all_models() if of_the_store else [Message]
+    with contextlib.closing(Database(alias)) as database:
+        try:
+            wrong = database.read(lambda connection: wrong_with(connection, needed))
+        except StoreError as error:
+            wrong = str(error)
+    if wrong is not None:
+        yield checks.Warning(wrong, id="thorn.W002")

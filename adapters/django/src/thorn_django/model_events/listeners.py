@@ -1,0 +1,138 @@
+"""Listeners: what is listened to, for which class, and since when."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakSet
+
+from django.apps import apps
+from django.db.models import Model
+from django.db.models.signals import class_prepared, post_delete, pre_delete, pre_save
+
+from thorn_core import ConfigurationError, ModelAdapter, watch_models
+from thorn_django.model_events import deletions, previous, saves
+from thorn_django.model_events.many_to_many import UID, watch_fields
+from thorn_django.model_events.querysets import WebhookQuerySet
+from thorn_django.model_events.watches import declarations, make_watch, models_below, watch_of
+
+_lock = threading.RLock()
+_waiting: WeakSet[type[Model]] = WeakSet()
+MARK = "_thorn_tells"
+
+
+def start() -> None:
+    """Watch every decorated Django model, those there are and those to come, whatever app is made.
+
+    Called when Django's models are all loaded, by `thorn_django`'s app config.
+
+    Raises:
+        ConfigurationError: An event names a many-to-many field that isn't there.
+    """
+    watch_models(_WATCHER)
+    with _lock:
+        waiting = list(_waiting)
+        _waiting.clear()
+    for model in waiting:
+        watch(model)
+
+
+def watch(model: type[Model]) -> None:
+    """Watch a decorated class and all that inherits from it, as soon as all models are loaded.
+
+    Raises:
+        ConfigurationError: An event names a many-to-many field that isn't there.
+    """
+    class_prepared.connect(_prepared, weak=False, dispatch_uid=UID)
+    with _lock:
+        if not apps.models_ready:
+            _waiting.add(model)
+            return
+        for below in models_below(model):
+            _listen(below)
+
+
+def _prepared(sender: type[Model], **_: Any) -> None:
+    if apps.models_ready and not sender._meta.abstract and declarations(sender):
+        watch(sender)
+
+
+class _Watcher:
+    """What asks for the Django models among the decorated classes, in place of an app."""
+
+    def model_adapter(self, model: type) -> ModelAdapter | None:
+        from thorn_django.model_events.adapter import model_adapter
+
+        return model_adapter(model)
+
+
+_WATCHER = _Watcher()
+
+
+def _listen(model: type[Model]) -> None:
+    watch = make_watch(model)
+    _check_bulk(model)
+    watch_fields(model, watch.m2m)
+    if watch.create or watch.change:
+        _wrap(model, "_save_table", saves.told)
+    if watch.remembered:
+        _wrap(model, "from_db", _remembering_loaded)
+        _wrap(model, "refresh_from_db", _remembering_refreshed)
+        pre_save.connect(saves.before_save, sender=model, weak=False, dispatch_uid=UID)
+    if watch.delete:
+        pre_delete.connect(deletions.before_delete, sender=model, weak=False, dispatch_uid=UID)
+        post_delete.connect(deletions.after_delete, sender=model, weak=False, dispatch_uid=UID)
+
+
+def _check_bulk(model: type[Model]) -> None:
+    asked = any(webhooks.bulk for webhooks in declarations(model))
+    managers = model._meta.managers
+    if asked and not any(isinstance(m.get_queryset(), WebhookQuerySet) for m in managers):
+        raise ConfigurationError(
+            f"{model.__name__}.webhooks says bulk = True, but no manager of {model.__name__} sends"
+            " events of statements; add objects = WebhookQuerySet.as_manager()"
+        )
+
+
+def _wrap(
+    model: type[Model], name: str, around: Callable[[Callable[..., Any]], Callable[..., Any]]
+) -> None:
+    """Put something around a method of a class, unless it inherits that already."""
+    method = getattr(model, name)
+    function = getattr(method, "__func__", method)
+    if not hasattr(function, MARK):
+        wrapped = around(function)
+        setattr(wrapped, MARK, True)
+        setattr(model, name, classmethod(wrapped) if method is not function else wrapped)
+
+
+def _remembering_loaded(from_db: Callable[..., Model]) -> Callable[..., Model]:
+    @functools.wraps(from_db)
+    def wrapped(cls: type[Model], *args: Any, **kwargs: Any) -> Model:
+        instance = from_db(cls, *args, **kwargs)
+        watch = watch_of(type(instance))
+        if watch is not None and watch.remembered:
+            previous.remember_loaded(instance, watch)
+        return instance
+
+    return wrapped
+
+
+def _remembering_refreshed(refresh: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(refresh)
+    def wrapped(self: Model, *args: Any, **kwargs: Any) -> None:
+        if kwargs.get("fields") is not None:
+            kwargs["fields"] = list(kwargs["fields"])
+        refresh(self, *args, **kwargs)
+        watch = watch_of(type(self))
+        if watch is not None and watch.remembered:
+            previous.remember_refreshed(self, watch, _fields(*args, **kwargs))
+
+    return wrapped
+
+
+def _fields(using: Any = None, fields: Any = None, *args: Any, **kwargs: Any) -> Any:
+    """Which fields `refresh_from_db` was called for."""
+    return fields

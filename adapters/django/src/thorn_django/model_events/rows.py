@@ -1,0 +1,82 @@
+"""Rows changed past the instances: read before and after, and told one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from django.db.models import Model, QuerySet
+
+from thorn_core import signals
+from thorn_django.model_events import previous
+from thorn_django.model_events.saves import unknown_columns
+from thorn_django.model_events.telling import chunks, instances_of, tell_each
+from thorn_django.model_events.watches import Watch, column
+
+# What rows held before, of some columns, by primary key.
+Before = Mapping[Any, Mapping[str, Any]]
+
+
+def matched(queryset: QuerySet[Any], names: Sequence[str]) -> Before:
+    """Read and lock the rows that a queryset's UPDATE is going to match, as far as they're there.
+
+    Args:
+        queryset: With the filters.
+        names: The columns to read.
+    """
+    rows = queryset.order_by()
+    if not _is_simple(queryset):
+        # Locking is only allowed where each row comes from one of the table's.
+        model = queryset.model
+        rows = model._base_manager.using(queryset.db).filter(pk__in=rows.values("pk"))
+    read = rows.select_for_update().values_list("pk", *names)
+    return {key: dict(zip(names, values, strict=True)) for key, *values in read}
+
+
+def _is_simple(queryset: QuerySet[Any]) -> bool:
+    query = queryset.query
+    tables = sum(1 for count in query.alias_refcount.values() if count)
+    return not (tables > 1 or query.distinct or query.group_by or query.annotations)
+
+
+def tell_created(model: type[Model], watch: Watch, instances: Iterable[Model], using: str) -> None:
+    """Send that instances have been created, by one INSERT."""
+
+    def told() -> Iterator[tuple[Any, Model, dict[str, Any]]]:
+        for some in chunks(instances):
+            if any(unknown_columns(item) for item in some):
+                (some,) = instances_of(model, [item.pk for item in some], using)
+            for instance in some:
+                if watch.remembered:
+                    values = previous.snapshot(instance, watch.remembered)
+                    previous.remember(instance, values, using)
+                yield signals.model_created, instance, {}
+
+    tell_each(told(), using)
+
+
+def tell_changed(model: type[Model], watch: Watch, before: Before, using: str) -> None:
+    """Send of those rows that have changed what they held before.
+
+    Args:
+        model: The class that they are told as.
+        watch: Of it.
+        before: What the rows held, of the columns that may have changed.
+        using: Alias of the database.
+    """
+
+    def told() -> Iterator[tuple[Any, Model, dict[str, Any]]]:
+        for instances in instances_of(model, before, using):
+            for instance in instances:
+                held = before[instance.pk]
+                values = previous.former_values(instance, watch, held, held)
+                if values:
+                    yield signals.model_changed, instance, {"previous": values}
+
+    tell_each(told(), using)
+
+
+def attributes(model: type[Model], names: Iterable[str]) -> list[str]:
+    """The attributes of the columns that go by these names; those without one are left out."""
+    found = (column(model, name) for name in names)
+    return [field.attname for field in found if field is not None]

@@ -1,0 +1,182 @@
+"""Saves: instances created and changed, told in the transaction that writes them.
+
+Django sends `post_save` after the row is written, and without an open transaction that is after it
+is committed: a process that dies in between would lose the event, a receiver that raises too. So
+the events are sent where Django writes the row. If no transaction is open, one is, around just that
+and the message; receivers of `post_save` run after it, as they do otherwise.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import django
+from django.db import connections, transaction
+from django.db.models import Model
+
+from thorn_core import signals
+from thorn_django.model_events import previous
+from thorn_django.model_events.telling import tell
+from thorn_django.model_events.watches import Watch, concrete, watch_of, written
+
+SAVING = "thorn_saving"
+UPDATES_RETURN = django.VERSION >= (6, 0)
+
+
+def before_save(
+    *,
+    instance: Model,
+    raw: bool,
+    using: str,
+    update_fields: Iterable[str] | None,
+    **_: Any,
+) -> None:
+    """An instance is about to be saved (a receiver of `pre_save`)."""
+    watch = watch_of(type(instance))
+    if watch is not None and not raw:
+        previous.read_unknown(instance, _written_of(watch, instance, update_fields), using)
+
+
+def told(save_table: Callable[..., bool]) -> Callable[..., bool]:
+    """A model's `_save_table` that tells of what it has written."""
+
+    @functools.wraps(save_table)
+    def _save_table(
+        self: Model,
+        raw: bool = False,  # noqa: FBT001, FBT002 - Django's signature
+        cls: type[Model] | None = None,
+        force_insert: bool = False,  # noqa: FBT001, FBT002
+        force_update: bool = False,  # noqa: FBT001, FBT002
+        using: str | None = None,
+        update_fields: Iterable[str] | None = None,
+    ) -> bool:
+        def save() -> bool:
+            return save_table(self, raw, cls, force_insert, force_update, using, update_fields)
+
+        watch = watch_of(type(self))
+        # Of its parents' tables first, and last of its own: then all is written.
+        if watch is None or cls is not concrete(type(self)) or using is None:
+            return save()
+        state = self._state.__dict__
+        if SAVING in state:  # a class that it inherits from tells too
+            return save()
+        if raw:
+            previous.forget(self)
+            return save()
+        before = previous.take_known(self, using)
+        former = self._state.db, self._state.adding
+        try:
+            with _transaction(self, watch, using):
+                state[SAVING] = True
+                try:
+                    updated = save()
+                finally:
+                    del state[SAVING]
+                # As Django sets them a moment later: payload methods may ask for related objects.
+                self._state.db, self._state.adding = using, False
+                now = _tell(self, watch, using, update_fields, before if updated else None)
+        except BaseException:
+            self._state.db, self._state.adding = former
+            raise
+        if watch.remembered:
+            previous.remember(self, now, using)
+        return updated
+
+    return _save_table
+
+
+def _transaction(instance: Model, watch: Watch, using: str) -> AbstractContextManager[None]:
+    """A transaction for a save and its messages; none if one is open, or none is needed."""
+    expected = watch.change or instance._state.adding
+    if connections[using].in_atomic_block or not (expected and watch.waits):
+        return nullcontext()
+    return transaction.atomic(using=using, savepoint=False)
+
+
+def _tell(
+    instance: Model,
+    watch: Watch,
+    using: str,
+    update_fields: Iterable[str] | None,
+    before: Mapping[str, Any] | None,
+) -> Mapping[str, Any]:
+    """Send that an instance has been saved.
+
+    Args:
+        instance: The instance.
+        watch: Of its class.
+        using: Alias of the database.
+        update_fields: What was written; None is everything.
+        before: What is known of its row before the UPDATE; None if there was an INSERT.
+
+    Returns:
+        What is known of its row now.
+    """
+    if before is None:
+        if watch.create:
+            instance = as_stored(instance, unknown_columns(instance), using)
+            tell(signals.model_created, instance, using)
+        return previous.snapshot(instance, watch.remembered)
+    names = _written_of(watch, instance, update_fields)
+    if watch.change:
+        unknown = [*unknown_columns(instance), *_stale(instance, watch, names, before)]
+        instance = as_stored(instance, unknown, using)
+        values = previous.former_values(instance, watch, names, before)
+        tell(signals.model_changed, instance, using, previous=values)
+    return {**before, **previous.snapshot(instance, names)}
+
+
+def _written_of(
+    watch: Watch, instance: Model, update_fields: Iterable[str] | None
+) -> Sequence[str]:
+    """Of the columns that are remembered, those that a save writes, and the primary key."""
+    if update_fields is None:
+        return watch.remembered
+    chosen = {*written(type(instance), update_fields), *watch.generated}
+    chosen.add(instance._meta.pk.attname)
+    return [name for name in watch.remembered if name in chosen]
+
+
+def _stale(
+    instance: Model, watch: Watch, names: Iterable[str], before: Mapping[str, Any]
+) -> Iterator[str]:
+    """The columns of an updated instance that it doesn't hold, or not as they are now.
+
+    Up to Django 5.2 an UPDATE leaves generated columns as they were. Later versions bring back what
+    the database worked out, or take it away from the instance where the database can't tell.
+    """
+    values = instance.__dict__
+    if not UPDATES_RETURN:
+        yield from (name for name in watch.generated if name in values)
+    yield from (name for name in names if name in before and name not in values)
+
+
+def as_stored(instance: Model, unknown: Collection[str], using: str) -> Model:
+    """An instance whose values are all known: itself, or a copy with those that weren't.
+
+    What the database works out (`F("count") + 1`, a default of its own, a generated column) isn't
+    in the instance after it has been saved, and isn't put there behind the program's back.
+    """
+    if not unknown:
+        return instance
+    model = type(instance)
+    copied = model.__new__(model)
+    copied.__dict__.update(instance.__dict__)
+    state = copied._state = copy.copy(instance._state)
+    state.fields_cache = dict(state.fields_cache)
+    copied.refresh_from_db(using=using, fields=list(unknown))
+    return copied
+
+
+def unknown_columns(instance: Model) -> list[str]:
+    """The columns of a saved instance that still hold an expression."""
+    values = instance.__dict__
+    return [
+        field.attname
+        for field in instance._meta.concrete_fields
+        if hasattr(values.get(field.attname), "resolve_expression")
+    ]

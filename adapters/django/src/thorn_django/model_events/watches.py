@@ -1,0 +1,157 @@
+"""Watches: what each model class is watched for, worked out once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import attrs
+from django.core.exceptions import FieldDoesNotExist
+from django.db.models import Field, Model
+
+from thorn_core import ConfigurationError, ModelEvent, ModelWebhooks
+
+M2M_TRIGGERS = ("m2m_add", "m2m_remove", "m2m_clear")
+
+
+@attrs.define(eq=False)
+class Watch:
+    """What a model class is watched for. Refers to no class, so that classes can go.
+
+    Attributes:
+        create, change, delete: Some event asks for it.
+        m2m: Which triggers are asked for, by many-to-many field.
+        remembered: The columns whose former values filters come down to, and the primary key.
+        derived: The fields that filters ask for and that aren't columns.
+        generated: The columns that the database computes from others.
+        events: Those of creations and changes.
+        declared: Whose events there are, its own and those of its bases: the ids of their webhooks.
+    """
+
+    create: bool = False
+    change: bool = False
+    delete: bool = False
+    m2m: Mapping[str, frozenset[str]] = attrs.field(factory=dict)
+    remembered: tuple[str, ...] = ()
+    derived: frozenset[str] = frozenset()
+    generated: tuple[str, ...] = ()
+    events: tuple[ModelEvent, ...] = ()
+    declared: tuple[int, ...] = ()
+
+    def ask(self, model: type[Model]) -> None:
+        """Ask for what the events of a class, and of those it inherits from, need."""
+        declared = declarations(model)
+        created, changed = (
+            [event for webhooks in declared for event in webhooks.triggered(trigger)]
+            for trigger in ("create", "change")
+        )
+        self.declared = tuple(map(id, declared))
+        self.create, self.change = bool(created), bool(changed)
+        self.delete = any(webhooks.triggered("delete") for webhooks in declared)
+        self.m2m = {
+            field: frozenset(
+                trigger
+                for trigger in M2M_TRIGGERS
+                if any(webhooks.triggered(trigger, field) for webhooks in declared)
+            )
+            for webhooks in declared
+            for field in webhooks.m2m_fields
+        }
+        self.events = (*created, *changed)
+        asked: frozenset[str] = frozenset().union(*(e.filter.now_fields for e in changed))
+        self._resolve(model, asked)
+        fields = model._meta.concrete_fields
+        self.generated = tuple(f.attname for f in fields if getattr(f, "generated", False))
+
+    def _resolve(self, model: type[Model], asked: frozenset[str]) -> None:
+        columns, derived = set[str](), set[str]()
+        for name in asked:
+            field = column(model, name)
+            if field is None:
+                # A property may look at any of them.
+                columns.update(attnames(model))
+            else:
+                columns.add(field.attname)
+            if field is None or field.attname != name:
+                derived.add(name)
+        # The key says whether the instance still is the one whose values they were.
+        keys = {model._meta.pk.attname} if columns and model._meta.pk is not None else set()
+        self.remembered = tuple(n for n in attnames(model) if n in columns | keys)
+        self.derived = frozenset(derived)
+
+    @property
+    def waits(self) -> bool:
+        """Whether some event of a save is to be sent if, and only if, the save is committed."""
+        return any(_waits(event) for event in self.events)
+
+
+_watches: WeakKeyDictionary[type[Model], Watch] = WeakKeyDictionary()
+
+
+def watch_of(model: type[Model]) -> Watch | None:
+    """The watch of a class, if there is one."""
+    return _watches.get(model)
+
+
+def make_watch(model: type[Model]) -> Watch:
+    """The watch of a class, made if there is none, up to date."""
+    watch = _watches.get(model)
+    if watch is None:
+        watch = _watches[model] = Watch()
+    watch.ask(model)
+    return watch
+
+
+def declarations(model: type) -> list[ModelWebhooks]:
+    """The webhooks of a class and of the decorated classes it inherits from."""
+    declared = (cls.__dict__.get("webhooks") for cls in model.__mro__)
+    return [webhooks for webhooks in declared if isinstance(webhooks, ModelWebhooks)]
+
+
+def models_below(model: type[Model]) -> Iterator[type[Model]]:
+    """A class and all that inherits from it, as far as it has instances."""
+    if not (model._meta.abstract or model._meta.swapped):
+        yield model
+    for subclass in model.__subclasses__():
+        yield from models_below(subclass)
+
+
+def concrete(model: type[Model]) -> type[Model]:
+    """The class whose table holds a class's instances: of a proxy, the one it stands for."""
+    found = model._meta.concrete_model
+    assert found is not None
+    return found
+
+
+def attnames(model: type[Model]) -> list[str]:
+    """The attributes that hold the columns of a class and of its parents' tables."""
+    return [field.attname for field in model._meta.concrete_fields]
+
+
+def column(model: type[Model], name: str) -> Field[Any, Any] | None:
+    """The field with a column that goes by a name, `author` or `author_id`; None if none does."""
+    if name == "pk":
+        name = model._meta.pk.name
+    try:
+        field = model._meta.get_field(name)
+    except FieldDoesNotExist:
+        return None
+    return field if isinstance(field, Field) and field.concrete and not field.many_to_many else None
+
+
+def written(model: type[Model], names: Iterable[str] | None) -> Sequence[str]:
+    """The attributes of the columns that a save with these `update_fields` writes."""
+    if names is None:
+        return attnames(model)
+    fields = (column(model, name) for name in names)
+    return [field.attname for field in fields if field is not None]
+
+
+def _waits(event: ModelEvent) -> bool:
+    if event.signal_honors_transaction is not None:
+        return event.signal_honors_transaction
+    try:
+        return event.app.settings.signal_honors_transaction
+    except ConfigurationError:
+        return True  # there is no app: that is said when the event is sent

@@ -1,0 +1,5 @@
+"""The store in Django's databases."""
+
+from thorn_django.store.store import DjangoStore
+
+__all__ = ["DjangoStore"]

@@ -1,0 +1,346 @@
+"""The store in Django's databases: durable, shared by many processes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+from django.db import connections
+
+from thorn_core import (
+    Attempt,
+    Claim,
+    ConfigurationError,
+    Delivery,
+    DeliveryQuery,
+    Message,
+    Routing,
+    Settlement,
+    Stats,
+    Subscription,
+    UnitOfWork,
+)
+from thorn_django import models
+from thorn_django.store import history, leases, messages, subscriptions
+from thorn_django.store.database import Database
+from thorn_django.store.notifications import Notifications
+from thorn_django.store.outboxes import Outbox
+from thorn_django.store.rows import message_row
+from thorn_django.store.statements import VENDORS, insert_new
+from thorn_django.unit_of_work import AnyUnitOfWork, DjangoUnitOfWork
+
+logger = logging.getLogger(__name__)
+
+
+class DjangoStore:
+    """Keeps everything in one of Django's databases.
+
+    What is sent or changed while a transaction is open on it in the calling thread belongs to that
+    transaction.
+
+    Args:
+        alias: Of the database.
+        databases: Aliases of others that have Thorn's tables too: what is sent in their
+            transactions is kept there, and moved to this one by workers.
+
+    Raises:
+        ConfigurationError: There is no such alias, or the database is none that Thorn speaks to.
+
+    Example:
+        >>> DjangoStore("defautl")
+        Traceback (most recent call last):
+        ...
+        thorn_core.errors.ConfigurationError: ...there is no database 'defautl'; known are ...
+    """
+
+    blocking = True
+    shared = True
+
+    def __init__(self, alias: str = "default", *, databases: Collection[str] = ()) -> None:
+        others = [name for name in dict.fromkeys(databases) if name != alias]
+        for name in (alias, *others):
+            _check(name)
+        self.database = Database(alias)
+        self._messages = messages.Messages()
+        self._outboxes = [Outbox(Database(name), self.database) for name in others]
+        self._aliases = (alias, *others)
+        self._by_alias = {database.alias: database for database in self._databases()}
+        self._notifications = Notifications(self.database)
+        self._strangers: set[str] = set()
+
+    def __repr__(self) -> str:
+        return f"<DjangoStore {self.database.alias}>"
+
+    def check(self) -> None:
+        """See that the tables are there and have the columns that they need.
+
+        Raises:
+            StoreSetupError: They aren't; `manage.py migrate` makes them.
+            StoreError: The database can't be asked.
+        """
+        self.database.check()
+        for outbox in self._outboxes:
+            outbox.check()
+
+    def unit_of_work(self) -> DjangoUnitOfWork:
+        """The unit of work of sends without `within=`: the transaction open on a database of it.
+
+        If there are several, that of the store's own database is meant.
+        """
+        return DjangoUnitOfWork(*self._aliases)
+
+    @contextmanager
+    def transaction(self) -> Iterator[str]:
+        """A transaction in this database, a savepoint if one is open; gives its alias.
+
+        Raises:
+            StoreError: The database can't begin it.
+        """
+        with self.database.atomic():
+            yield self.database.alias
+
+    # -- subscriptions
+
+    def add_subscription(self, subscription: Subscription) -> None:
+        """Keep a new subscription."""
+        self.database.run(lambda c: subscriptions.add(c, subscription))
+
+    def save_subscription(self, subscription: Subscription) -> None:
+        """Replace the subscription of that id."""
+        self.database.run(lambda c: subscriptions.save(c, subscription))
+
+    def remove_subscription(self, subscription_id: str) -> bool:
+        """Remove it."""
+        return self.database.run(lambda c: subscriptions.remove(c, subscription_id))
+
+    def subscription(self, subscription_id: str) -> Subscription | None:
+        """The subscription of that id."""
+        return self.database.read(lambda c: subscriptions.get(c, subscription_id))
+
+    def subscriptions(
+        self, *, owner: str | None = None, after: str | None = None, limit: int = 100
+    ) -> Sequence[Subscription]:
+        """A page of all subscriptions, or of one owner's."""
+        return self.database.read(lambda c: subscriptions.page(c, owner, after, limit))
+
+    def matching(
+        self, event: str, *, sender: str | None, after: str | None, limit: int
+    ) -> Sequence[Subscription]:
+        """A page of the enabled subscriptions that an event reaches."""
+        return self.database.read(lambda c: subscriptions.matching(c, event, sender, after, limit))
+
+    def matching_each(
+        self, messages: Sequence[Message], *, limit: int
+    ) -> Sequence[Sequence[Subscription]]:
+        """The first page of `matching` for each of the first of some messages."""
+        return self.database.read(lambda c: subscriptions.matching_each(c, messages, limit))
+
+    # -- the way of a message
+
+    def publish(self, messages: Sequence[Message], *, within: UnitOfWork) -> None:
+        """Keep messages to be routed: one INSERT, in the caller's transaction if it can hold them.
+
+        The transaction of a database without Thorn's tables can't: they are kept once it has
+        committed, which isn't atomic, and a warning says so. On SQLite, where one connection writes
+        at a time, what is to be kept at once is kept in the transaction that is open here.
+
+        Raises:
+            StoreError: The database can't do it.
+        """
+        rows = [message_row(message) for message in messages]
+        if isinstance(within, AnyUnitOfWork):
+            connection = within.connection()
+            if connection is not None:
+                database = self._holding(connection.alias)
+                if database is not None:
+                    database.insert_within(connection, models.Message, rows)
+                    within.on_commit(self._notifications.tell)
+                    return
+                self._warn_of(connection.alias)
+        within.on_commit(partial(self._publish, rows))
+
+    def _holding(self, alias: str) -> Database | None:
+        """The database of an alias, if it has Thorn's tables."""
+        if alias not in self._by_alias and self.database.same_as(alias):
+            self._by_alias[alias] = Database(alias)
+        return self._by_alias.get(alias)
+
+    def _publish(self, rows: list[dict[str, Any]]) -> None:
+        if rows:
+            self.database.run(lambda c: insert_new(c, models.Message, rows), apart=True)
+            self._notifications.tell()
+
+    def _warn_of(self, alias: str) -> None:
+        if alias not in self._strangers:
+            self._strangers.add(alias)
+            logger.warning(
+                "messages of transactions in the database %r are kept in %r after the commit: a"
+                " crash in between loses them; let it have Thorn's tables (manage.py migrate"
+                " --database %s), and name it in THORN_DATABASES",
+                alias,
+                self,
+                alias,
+            )
+
+    def claim_messages(
+        self, *, now: datetime, lease: timedelta, limit: int, ids: Collection[str] | None = None
+    ) -> Sequence[Message]:
+        """Lease messages that aren't routed yet."""
+        for outbox in self._outboxes:
+            outbox.empty(limit, ids)
+        return self.database.run(
+            lambda c: self._messages.claim(c, now, lease, limit, ids), lasting=False
+        )
+
+    def route(self, routings: Sequence[Routing]) -> None:
+        """Keep deliveries of messages."""
+        self.database.run(lambda c: self._messages.route(c, routings), lasting=False)
+
+    def claim(
+        self,
+        *,
+        now: datetime,
+        lease: timedelta,
+        limit: int,
+        token: str,
+        per_recipient: int,
+        busy: Mapping[str, int],
+        message_ids: Collection[str] | None = None,
+    ) -> Sequence[Claim]:
+        """Lease deliveries that are due, recipients taking turns."""
+        return self.database.run(
+            lambda c: leases.claim(
+                c,
+                self._messages,
+                now=now,
+                lease=lease,
+                limit=limit,
+                token=token,
+                per_recipient=per_recipient,
+                busy=busy,
+                message_ids=message_ids,
+            ),
+            lasting=False,
+        )
+
+    def renew(self, claims: Sequence[Claim], *, until: datetime) -> None:
+        """Make the leases last until then."""
+        self.database.run(lambda c: leases.renew(c, claims, until), lasting=False)
+
+    def release(self, claims: Sequence[Claim]) -> None:
+        """Give leases back unused."""
+        self.database.run(lambda c: leases.release(c, claims), lasting=False)
+        self._notifications.tell()
+
+    def settle(self, settlements: Sequence[Settlement]) -> Sequence[Subscription]:
+        """Write how claims ended."""
+        return self.database.run(lambda c: leases.settle(c, settlements), lasting=False)
+
+    def next_due(self, now: datetime) -> datetime | None:
+        """When what can't be claimed now may be claimable."""
+        return self.database.read(lambda c: leases.next_due(c, now))
+
+    def on_work(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call `wake` whenever there may be something new to claim."""
+        return self._notifications.listen(wake)
+
+    # -- history
+
+    def message(self, message_id: str) -> Message | None:
+        """The message of that id."""
+        # Databases in the order that it travels in, not to miss it on its way.
+        for outbox in self._outboxes:
+            waiting = outbox.read(lambda c: self._messages.get(c, message_id))
+            if waiting is not None:
+                return waiting
+        return self.database.read(lambda c: self._messages.get(c, message_id))
+
+    def routed(self, message_id: str) -> bool:
+        """True if the message has been routed completely, or is no longer here."""
+        for outbox in self._outboxes:
+            if outbox.read(lambda c: self._messages.state(c, message_id)) is not None:
+                return False
+        return self.database.read(lambda c: self._messages.state(c, message_id)) is not False
+
+    def delivery(self, delivery_id: str) -> Delivery | None:
+        """The delivery of that id."""
+        return self.database.read(lambda c: history.delivery(c, delivery_id))
+
+    def deliveries(
+        self,
+        query: DeliveryQuery,
+        *,
+        after: tuple[datetime, str] | None = None,
+        limit: int = 100,
+        newest_first: bool = False,
+    ) -> Sequence[Delivery]:
+        """A page of deliveries, by age; the other way round, the newest first."""
+        return self.database.read(
+            lambda c: history.deliveries(c, query, after, limit, newest_first=newest_first)
+        )
+
+    def attempts(
+        self, delivery_ids: Sequence[str], *, after: str | None = None, limit: int = 100
+    ) -> Sequence[Attempt]:
+        """A page of the attempts of these deliveries."""
+        return self.database.read(lambda c: history.attempts(c, delivery_ids, after, limit))
+
+    def count(self, query: DeliveryQuery) -> int:
+        """How many deliveries there are."""
+        return self.database.read(lambda c: history.count(c, query))
+
+    def replay(self, query: DeliveryQuery, *, now: datetime, limit: int) -> Sequence[Delivery]:
+        """Make settled deliveries pending again."""
+        replayed = self.database.run(lambda c: history.replay(c, query, now, limit))
+        if replayed:
+            DjangoUnitOfWork(self.database.alias).on_commit(self._notifications.tell)
+        return replayed
+
+    def purge(self, query: DeliveryQuery, *, limit: int) -> int:
+        """Remove settled deliveries with their attempts, and messages left without any."""
+        gone = self.database.run(lambda c: history.purge(c, query, limit))
+        if gone < limit and query == DeliveryQuery(until=query.until):
+            # Each batch in a transaction of its own: nobody waits for long.
+            work = partial(history.purge_unreached, until=query.until, limit=limit)
+            while self.database.run(work) == limit:
+                pass
+        return gone
+
+    def stats(self, *, now: datetime, window: timedelta) -> Stats:
+        """What there is, and how attempts went in the time before now."""
+        waiting = [outbox.read(history.unrouted) for outbox in self._outboxes]
+        return self.database.read(lambda c: history.stats(c, now, window, waiting))
+
+    # -- life
+
+    def after_fork(self) -> None:
+        """In a forked child: leave connections and threads to the parent."""
+        for database in self._databases():
+            database.after_fork()
+        self._notifications = Notifications(self.database)
+
+    def close(self) -> None:
+        """Let go of the connections that aren't Django's own."""
+        self._notifications.close()
+        for database in self._databases():
+            database.close()
+
+    def _databases(self) -> list[Database]:
+        return [self.database, *(outbox.database for outbox in self._outboxes)]
+
+
+def _check(alias: str) -> None:
+    if alias not in connections:
+        raise ConfigurationError(
+            f"there is no database {alias!r}; known are {', '.join(sorted(connections))}"
+        )
+    vendor = connections[alias].vendor
+    if vendor not in VENDORS:
+        raise ConfigurationError(
+            f"the database {alias!r} is one of {vendor}, which Thorn's Django store doesn't speak"
+            " to; name one of PostgreSQL, MySQL, MariaDB or SQLite (THORN_STORE = 'django://alias')"
+        )

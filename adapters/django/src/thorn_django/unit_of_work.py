@@ -1,0 +1,184 @@
+"""Units of work: the transaction that is open in this thread on one of Django's databases."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections.abc import Callable
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.db import connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.utils.connection import ConnectionProxy
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+Callback = Callable[[], None]
+
+_warned: set[str] = set()
+
+
+def in_transaction(connection: BaseDatabaseWrapper) -> bool:
+    """True if what is done on a connection isn't committed at once."""
+    if connection.in_atomic_block:
+        return True
+    if connection.connection is None:
+        return not connection.settings_dict["AUTOCOMMIT"]
+    return not connection.autocommit
+
+
+def unit_of_work(handle: Any) -> DjangoUnitOfWork | None:
+    """The unit of work of a transaction handle; None if it isn't Django's.
+
+    Args:
+        handle: A database alias, or the connection of one.
+    """
+    if isinstance(handle, BaseDatabaseWrapper | ConnectionProxy):
+        handle = handle.alias
+    if isinstance(handle, str) and settings.configured and handle in connections:
+        return DjangoUnitOfWork(handle)
+    return None
+
+
+class DjangoUnitOfWork:
+    """The transaction that is open in the calling thread, if one is.
+
+    Args:
+        aliases: Of databases: the first on which a transaction is open, else the first.
+    """
+
+    def __init__(self, *aliases: str) -> None:
+        self.handle = aliases[0]
+        self._aliases = aliases
+
+    def __repr__(self) -> str:
+        return f"<DjangoUnitOfWork {', '.join(self._aliases)}>"
+
+    def __eq__(self, other: object) -> bool:
+        # What is sent in the same transaction is published together.
+        return isinstance(other, DjangoUnitOfWork) and self._aliases == other._aliases
+
+    def __hash__(self) -> int:
+        return hash(self._aliases)
+
+    @property
+    def alias(self) -> str:
+        """Of the database."""
+        return next((a for a in self._aliases if in_transaction(connections[a])), self._aliases[0])
+
+    def connection(self) -> BaseDatabaseWrapper | None:
+        """The connection of the transaction; None if none is open."""
+        connection = connections[self.alias]
+        return connection if in_transaction(connection) else None
+
+    def on_commit(self, callback: Callback) -> None:
+        """Call back right after the outermost transaction has committed, as Django does."""
+        connection = self.connection()
+        if connection is None:
+            callback()
+        else:
+            _on_commit(connection, callback)
+
+    async def run(self, function: Callable[[], T]) -> T:
+        """Call a function in the thread that Django's database is used in from this task."""
+        return await sync_to_async(function, thread_sensitive=True)()
+
+    def hold(self) -> DjangoUnitOfWork | HeldUnitOfWork:
+        """The unit of work of the transaction that is open now."""
+        connection = self.connection()
+        if connection is None or not connection.in_atomic_block:
+            return self
+        held = _held.get(connection)
+        if held is None or not held.is_of(connection):
+            held = _held[connection] = HeldUnitOfWork(connection)
+        return held
+
+
+def _on_commit(connection: BaseDatabaseWrapper, callback: Callback) -> None:
+    if connection.in_atomic_block:
+
+        def committed() -> None:  # Django logs its name
+            callback()
+
+        # What has committed has committed: what goes wrong afterwards is logged.
+        transaction.on_commit(committed, using=connection.alias, robust=True)
+    elif connection.alias not in _warned:
+        _warned.add(connection.alias)
+        logger.warning(
+            "autocommit of the database %r is off, so that Django doesn't tell when it commits:"
+            " what is sent outside of transaction.atomic() is left to workers",
+            connection.alias,
+        )
+
+
+class HeldUnitOfWork:
+    """A transaction whose messages wait in a buffer, whatever has become of it since.
+
+    Args:
+        connection: Where it is open, in this thread.
+    """
+
+    def __init__(self, connection: BaseDatabaseWrapper) -> None:
+        self.handle = connection.alias
+        self._connection = weakref.ref(connection)
+        self._savepoints = tuple(connection.savepoint_ids)
+        self._waiting: list[Callback] = []
+        self._committed = False
+
+        def committed() -> None:
+            self._committed = True
+            waiting, self._waiting = self._waiting, []
+            _call(waiting)
+
+        # Django alone keeps it, for as long as the transaction may yet commit.
+        self._marker = weakref.ref(committed)
+        transaction.on_commit(committed, using=connection.alias, robust=True)
+
+    def __repr__(self) -> str:
+        return f"<HeldUnitOfWork {self.handle}>"
+
+    def is_of(self, connection: BaseDatabaseWrapper) -> bool:
+        """True if it is of the innermost savepoint open on a connection."""
+        return self._open and self._savepoints == tuple(connection.savepoint_ids)
+
+    @property
+    def _open(self) -> bool:
+        return not self._committed and self._marker() is not None
+
+    def connection(self) -> BaseDatabaseWrapper | None:
+        """The connection of the transaction; None if it is over, or another thread's."""
+        connection = connections[self.handle]
+        here = connection is self._connection() and connection.in_atomic_block
+        return connection if here and self._open else None
+
+    def on_commit(self, callback: Callback) -> None:
+        """Call back once it has committed: now, if it has, and never if it was rolled back."""
+        connection = self.connection()
+        if connection is not None:
+            _on_commit(connection, callback)
+        elif self._open:
+            self._waiting.append(callback)
+        elif self._committed:
+            callback()
+
+    async def run(self, function: Callable[[], T]) -> T:
+        """Call a function in the thread that Django's database is used in from this task."""
+        return await sync_to_async(function, thread_sensitive=True)()
+
+
+_held: WeakKeyDictionary[BaseDatabaseWrapper, HeldUnitOfWork] = WeakKeyDictionary()
+
+
+def _call(callbacks: list[Callback]) -> None:
+    for callback in callbacks:
+        try:
+            callback()
+        except Exception:
+            logger.exception("what was to follow a commit failed")
+
+
+# What a store on Django can write in.
+AnyUnitOfWork = DjangoUnitOfWork | HeldUnitOfWork

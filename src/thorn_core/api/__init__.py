@@ -1,0 +1,27 @@
+"""The REST resource, free of any framework: a request value in, a response value out.
+
+Web adapters authenticate, translate, and carry it; the rules are here, once.
+
+Example:
+    >>> from thorn_core import Thorn
+    >>> with Thorn() as app:
+    ...     resource = Resource(app, security_schemes={"key": {"type": "http", "scheme": "bearer"}})
+    ...     response = resource.handle(
+    ...         ApiRequest(
+    ...             method="POST",
+    ...             path="/hooks/",
+    ...             headers={"content-type": "application/json"},
+    ...             body=b'{"event": "article.*", "url": "https://example.com/hook"}',
+    ...             owner="42",
+    ...             base_url="https://api.example.com/webhooks",
+    ...         )
+    ...     )
+    >>> response.status, response.json["event"]
+    (201, ['article.*'])
+"""
+
+from thorn_core.api.exchange import ApiRequest, ApiResponse
+from thorn_core.api.openapi import openapi_document
+from thorn_core.api.resource import Resource
+
+__all__ = ["ApiRequest", "ApiResponse", "Resource", "openapi_document"]

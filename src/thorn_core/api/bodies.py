@@ -1,0 +1,113 @@
+"""The body of a request: JSON (RFC 8259), one object, within bounds."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from thorn_core.api.exchange import JSON, ApiRequest
+from thorn_core.api.problems import Problem, faulty, shortened
+from thorn_core.api.validation import unknown
+
+# What any request has, several times over; more would only be more to answer.
+MOST_FIELDS = 100
+DEEPEST = 20
+_UTF8 = re.compile(r"(?:;\s*charset=\"?utf-?8\"?\s*)?", re.IGNORECASE)
+
+
+def read_object(request: ApiRequest) -> dict[str, Any]:
+    """The object that a body is; an empty one if there is no body.
+
+    Raises:
+        Problem: It is no JSON, or no object; or says that it is something else.
+    """
+    if not request.body:
+        return {}
+    _check_type(request.headers)
+    try:
+        value = json.loads(request.body, object_pairs_hook=_each_once, parse_constant=_no_constant)
+        _check_depth(value)
+        # I-JSON (RFC 7493 section 2.1): no halves of characters, which UTF-8 can't encode.
+        json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise Problem("malformed", f"The body is no JSON: {_reason(error)}.") from error
+    if not isinstance(value, dict):
+        raise Problem("malformed", 'The body is no JSON object; send {"name": value, …}.')
+    if len(value) > MOST_FIELDS:
+        raise Problem(
+            "malformed", f"The body has {len(value)} fields; at most {MOST_FIELDS} are read."
+        )
+    return value
+
+
+def read_options(request: ApiRequest, known: Iterable[str]) -> dict[str, Any]:
+    """The object that a body is, with no other fields than these.
+
+    Raises:
+        Problem: It is none, or has others.
+    """
+    body = read_object(request)
+    names = tuple(known)
+    faults = [unknown(name, names) for name in body if name not in names]
+    if faults:
+        raise faulty("invalid", faults)
+    return body
+
+
+def _check_type(headers: Mapping[str, str]) -> None:
+    # Said, not guessed: a browser sends a form to another site without asking, but not JSON.
+    given = headers.get("content-type", "")
+    media, semicolon, parameters = given.strip().partition(";")
+    if media.strip().lower() != JSON or not _UTF8.fullmatch(semicolon + parameters):
+        said = f"is {shortened(given)}" if given else "isn't said"
+        raise Problem(
+            "unsupported-media-type",
+            f"The body's content type {said}; send {JSON} in UTF-8.",
+            headers={"accept": JSON},
+        )
+    if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+        raise Problem(
+            "unsupported-media-type",
+            "The body is compressed; send it as it is.",
+            headers={"accept-encoding": "identity"},
+        )
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{json.dumps(shortened(twice))} is there twice")
+    return found
+
+
+def _check_depth(value: Any) -> None:
+    # Once and for all: what is read here can be written wherever an answer repeats it.
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [
+            child
+            for each in level
+            if isinstance(each, dict | list)
+            for child in (each.values() if isinstance(each, dict) else each)
+        ]
+    if level:
+        raise RecursionError
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"there is no {name} in JSON")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} (line {error.lineno}, column {error.colno})"
+    if isinstance(error, UnicodeError):
+        return "a character in it isn't one, or isn't UTF-8"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    # Python's own speaks of its limits.
+    return "a number has too many digits" if "digits" in str(error) else str(error)

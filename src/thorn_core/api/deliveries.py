@@ -1,0 +1,144 @@
+"""The calls on deliveries: what became of messages, and once more."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from thorn_core.api.bodies import read_options
+from thorn_core.api.calls import Call, is_id
+from thorn_core.api.exchange import ApiResponse, respond
+from thorn_core.api.hooks import check_enabled
+from thorn_core.api.paging import make_cursor, page_response, read_place, where_to_begin
+from thorn_core.api.parameters import TIME_HINT, Parameters, parse_time
+from thorn_core.api.problems import Fault, Problem, faulty, not_found
+from thorn_core.api.representations import delivery_detail, delivery_document
+from thorn_core.errors import InvalidNameError
+from thorn_core.patterns import check_pattern
+from thorn_core.stores.base import DeliveryQuery
+from thorn_core.values import Delivery, DeliveryState, Subscription
+
+FILTERS = ("state", "event", "since", "until", "order")
+FAILED = (DeliveryState.EXHAUSTED, DeliveryState.DISCARDED)
+# Of one delivery, the latest; the usual schedule makes ten.
+ATTEMPTS_SHOWN = 100
+# What one call takes on: a transaction of the store, and a page of what inline dispatchers send.
+RECOVERED_AT_ONCE = 500
+
+
+def list_deliveries(call: Call) -> ApiResponse:
+    """`GET /hooks/{id}/deliveries/`."""
+    request = call.request
+    subscription = call.own_subscription()
+    parameters = Parameters(request, (*FILTERS, "cursor", "limit"))
+    limit, cursor = parameters.limit(), parameters.text("cursor")
+    newest_first = parameters.newest_first()
+    query = DeliveryQuery(
+        subscription_id=subscription.id,
+        states=parameters.states(),
+        event=parameters.pattern("event"),
+        since=parameters.time("since"),
+        until=parameters.time("until"),
+    )
+    parameters.check()
+    scope = ("deliveries", query, newest_first)
+    after = where_to_begin(cursor, scope, read_place)
+    found = call.app.store.deliveries(
+        query, after=after, limit=limit + 1, newest_first=newest_first
+    )
+    page = found[:limit]
+    further = make_cursor(page[-1].place, scope) if len(found) > limit else None
+    items = [delivery_document(request, delivery) for delivery in page]
+    return page_response(request, ("hooks", subscription.id, "deliveries"), items, further)
+
+
+def show_delivery(call: Call) -> ApiResponse:
+    """`GET /deliveries/{id}/`."""
+    _, delivery = _own_delivery(call)
+    message = call.app.message(delivery.message_id)
+    attempts = deque(call.app.attempts(delivery.id), maxlen=ATTEMPTS_SHOWN)
+    return respond(200, delivery_detail(call.request, delivery, message, list(attempts)))
+
+
+def retry_delivery(call: Call) -> ApiResponse:
+    """`POST /deliveries/{id}/retry/`."""
+    subscription, delivery = _own_delivery(call)
+    read_options(call.request, ())
+    if subscription is not None:
+        check_enabled(subscription)
+    elif delivery.target is None:
+        raise Problem("conflict", "The subscription has been removed; there is nobody to send to.")
+    call.take(call.sends)
+    if not call.app.replay(delivery.id):
+        raise Problem(
+            "conflict", "The delivery isn't over yet; it can be tried again when it is settled."
+        )
+    delivery = call.app.delivery(delivery.id) or delivery
+    return respond(202, delivery_document(call.request, delivery))
+
+
+def _own_delivery(call: Call) -> tuple[Subscription | None, Delivery]:
+    """The delivery of the path's id, if it goes to a subscription of this owner's.
+
+    Raises:
+        Problem: There is none, or it goes to somebody else: nothing tells which.
+    """
+    subscription = None
+    if not call.request.operator:
+        # Whose it is stands in its id: nothing of others is looked at, which would take time.
+        subscription = call.own_subscription("sub_" + call.key.rpartition("_")[2])
+    delivery = call.app.delivery(call.key) if is_id(call.key) else None
+    if delivery is None:
+        raise not_found()
+    if subscription is None:
+        subscription = call.app.subscription(delivery.subscription_id)
+    elif delivery.subscription_id != subscription.id:
+        raise not_found()
+    return subscription, delivery
+
+
+def recover(call: Call) -> ApiResponse:
+    """`POST /hooks/{id}/recover/`."""
+    subscription = call.own_subscription()
+    query, cursor = _what_to_recover(call, subscription)
+    check_enabled(subscription)
+    scope = ("recover", query)
+    after = where_to_begin(cursor, scope, read_place)
+    call.take(call.sends)
+    page = call.app.store.deliveries(query, after=after, limit=RECOVERED_AT_ONCE)
+    ids = [delivery.id for delivery in page]
+    count = call.app.replay(ids, state=FAILED) if ids else 0
+    more = len(page) == RECOVERED_AT_ONCE
+    further = make_cursor(page[-1].place, scope) if more else None
+    return respond(202, {"recovered": count, "cursor": further})
+
+
+def _what_to_recover(call: Call, subscription: Subscription) -> tuple[DeliveryQuery, str | None]:
+    body = read_options(call.request, ("since", "until", "event", "cursor"))
+    faults: list[Fault] = []
+    if body.get("since") is None:
+        faults.append(Fault("since", "is missing; say from when on: 2026-03-01T12:00:00Z"))
+    times = {}
+    for name in ("since", "until"):
+        value = body.get(name)
+        try:
+            times[name] = None if value is None else parse_time(str(value))
+        except ValueError:
+            faults.append(Fault(name, TIME_HINT, value=value))
+    event = body.get("event")
+    try:
+        event = None if event is None else check_pattern(event)
+    except InvalidNameError as error:
+        faults.append(Fault("event", str(error), value=event))
+    cursor = body.get("cursor")
+    if cursor is not None and not isinstance(cursor, str):
+        faults.append(Fault("cursor", "is no text", value=cursor))
+    if faults:
+        raise faulty("invalid", faults)
+    query = DeliveryQuery(
+        subscription_id=subscription.id,
+        states=FAILED,
+        event=event,
+        since=times["since"],
+        until=times["until"],
+    )
+    return query, cursor

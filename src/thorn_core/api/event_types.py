@@ -1,0 +1,130 @@
+"""What there is to subscribe to: the declared events, and Thorn's own."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import attrs
+
+from thorn_core.api.calls import Call
+from thorn_core.api.exchange import ApiResponse, respond
+from thorn_core.app import Thorn
+from thorn_core.codecs import dump_json
+from thorn_core.errors import PayloadError
+from thorn_core.patterns import matches
+
+_FIELD = re.compile(r"\{\.[^}]*\}")
+
+
+@attrs.frozen(kw_only=True)
+class EventType:
+    """A kind of event, as those see it who subscribe.
+
+    Attributes:
+        name: As declared; fields of a model event in braces.
+        description: For people.
+        schema: JSON Schema of its payload, where it has one.
+        example: A payload, where it has one.
+        subscribable: False for what comes without a subscription to it.
+    """
+
+    name: str
+    description: str = ""
+    schema: Any = None
+    example: Any = None
+    subscribable: bool = True
+
+    @property
+    def pattern(self) -> str:
+        """What to subscribe to: its name, with `*` for each word that holds a field.
+
+        Example:
+            >>> EventType(name="user.{.account.name}.created").pattern
+            'user.*.created'
+        """
+        words = _FIELD.sub("*", self.name).split(".")
+        return ".".join("*" if "*" in word else word for word in words)
+
+    def document(self) -> dict[str, Any]:
+        """As answered."""
+        return {
+            "name": self.name,
+            "event": self.pattern,
+            "description": self.description,
+            "schema": self.schema,
+            "example": self.example,
+        }
+
+
+_ID = {"type": "string", "description": "Of the subscription."}
+_PATTERNS = {"type": "array", "items": {"type": "string"}}
+DISABLED = EventType(
+    name="thorn.subscription.disabled",
+    description=(
+        "A subscription of yours was disabled, because its recipient is gone (410) or nothing but"
+        " failures came of it."
+    ),
+    schema={
+        "type": "object",
+        "required": ["id", "url", "events", "reason"],
+        "properties": {
+            "id": _ID,
+            "url": {"type": "string"},
+            "events": _PATTERNS,
+            "reason": {"type": ["string", "null"]},
+        },
+    },
+    example={
+        "id": "sub_0195508e2400a1b2c3d4e5f600000001",
+        "url": "https://example.com/hook",
+        "events": ["article.*"],
+        "reason": "the recipient answered 410 Gone",
+    },
+)
+TEST = EventType(
+    name="thorn.test",
+    description="Somebody asked for it; it goes to the one subscription that was named.",
+    schema={
+        "type": "object",
+        "required": ["subscription", "events"],
+        "properties": {"subscription": _ID, "events": _PATTERNS},
+    },
+    example={"subscription": "sub_0195508e2400a1b2c3d4e5f600000001", "events": ["article.*"]},
+    subscribable=False,
+)
+
+
+def event_types(app: Thorn) -> list[EventType]:
+    """The events that subscriptions may be about, by name; Thorn's own come last."""
+    declared = [
+        EventType(
+            name=event.name,
+            description=event.description,
+            schema=_plain(event.schema),
+            example=_plain(event.example),
+        )
+        for event in app.events()
+    ]
+    choices = app.settings.event_choices
+    return [
+        kind
+        for kind in (*declared, DISABLED)
+        if not choices or any(c == kind.pattern or matches(c, kind.pattern) for c in choices)
+    ]
+
+
+def _plain(value: Any) -> Any:
+    """What somebody put into a declaration, as JSON has it; None if that can't be."""
+    try:
+        return json.loads(dump_json(value))
+    except PayloadError:
+        # An example is for people: it mustn't keep the others from being shown.
+        return None
+
+
+def list_event_types(call: Call) -> ApiResponse:
+    """`GET /event-types/`."""
+    items = [kind.document() for kind in event_types(call.app)]
+    return respond(200, {"items": items, "next": None})

@@ -1,0 +1,115 @@
+"""What a web framework's adapter hands in and gets back: a request, a response."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import attrs
+
+JSON = "application/json"
+EMPTY: Mapping[str, Any] = {}
+
+
+@attrs.frozen(kw_only=True)
+class ApiRequest:
+    """A request to the resource, free of any framework.
+
+    Attributes:
+        method: In upper case.
+        path: Below the mount point, percent-decoded: `/hooks/`.
+        query: Parameters by name, decoded; each with all its values.
+        headers: By name in lower case.
+        body: As it came.
+        owner: Id of the user or tenant whose request it is, as the adapter has authenticated it;
+            None (or empty) for none.
+        operator: True for staff, who see and touch everything, and whose subscriptions have no
+            owner unless there is an `owner`.
+        base_url: Of the mount point; links begin with it. Without it they begin with `/hooks/`.
+    """
+
+    method: str
+    path: str
+    query: Mapping[str, Sequence[str]] = EMPTY
+    headers: Mapping[str, str] = EMPTY
+    body: bytes = attrs.field(default=b"", repr=False)
+    owner: str | None = None
+    operator: bool = False
+    base_url: str = ""
+
+    def link(self, *parts: str, **query: Sequence[str] | str | int) -> str:
+        """The URL of something below the mount point.
+
+        Args:
+            *parts: Of the path.
+            **query: Parameters.
+
+        Example:
+            >>> request = ApiRequest(method="GET", path="/hooks/", base_url="https://e.com/api/")
+            >>> request.link("hooks", "sub_1", limit=5)
+            'https://e.com/api/hooks/sub_1/?limit=5'
+        """
+        path = "".join(f"/{quote(part, safe='')}" for part in parts)
+        asked = f"?{urlencode(query, doseq=True)}" if query else ""
+        return f"{self.base_url.rstrip('/')}{path}/{asked}"
+
+
+@attrs.frozen(kw_only=True)
+class ApiResponse:
+    """What to answer.
+
+    Attributes:
+        status: The status code.
+        headers: By name in lower case.
+        body: What to send; empty for HEAD, whose `content-length` is set.
+    """
+
+    status: int
+    headers: Mapping[str, str] = EMPTY
+    body: bytes = attrs.field(default=b"", repr=False)
+
+    @property
+    def json(self) -> Any:
+        """The body, decoded."""
+        return json.loads(self.body)
+
+
+def respond(
+    status: int,
+    value: Any = None,
+    *,
+    headers: Mapping[str, str] = EMPTY,
+    content_type: str = JSON,
+) -> ApiResponse:
+    """Answer with a value as JSON, or with nothing.
+
+    Args:
+        status: The status code.
+        value: What JSON can hold; None for no body.
+        headers: More headers.
+        content_type: Of the body.
+    """
+    if value is None:
+        return ApiResponse(status=status, headers=headers)
+    return ApiResponse(
+        status=status, headers={"content-type": content_type, **headers}, body=encode(value)
+    )
+
+
+def encode(value: Any) -> bytes:
+    """Encode a value as JSON; what recipients answer may hold halves of characters."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "replace")
+
+
+def etag_of(body: bytes) -> str:
+    """The strong entity tag (RFC 9110 section 8.8.3) of a body.
+
+    Example:
+        >>> etag_of(b"{}")
+        '"44136fa355b3678a1146ad16f7e8649e"'
+    """
+    return f'"{hashlib.sha256(body).hexdigest()[:32]}"'

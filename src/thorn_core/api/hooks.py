@@ -1,0 +1,229 @@
+"""The calls on subscriptions: `/hooks/` and what is below it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from thorn_core.api.bodies import read_object, read_options
+from thorn_core.api.calls import Call
+from thorn_core.api.exchange import ApiResponse, encode, etag_of, respond
+from thorn_core.api.paging import make_cursor, page_response, read_id, where_to_begin
+from thorn_core.api.parameters import Parameters
+from thorn_core.api.preconditions import check_unchanged
+from thorn_core.api.problems import Problem, faulty, not_found
+from thorn_core.api.representations import subscription_document
+from thorn_core.api.validation import Checked, check_body, check_new_secret
+from thorn_core.codecs import format_datetime
+from thorn_core.errors import ConfigurationError, StoreError
+from thorn_core.subscriptions import make_subscription
+from thorn_core.values import Subscription, delivery_id, derived_id
+
+REQUIRED = ("event", "url")
+# What a replacement that doesn't say otherwise puts in place.
+DEFAULTS: Mapping[str, Any] = {
+    "content_type": "application/json",
+    "hmac_digest": "sha256",
+    "headers": {},
+    "description": "",
+    "rate_limit": None,
+    "enabled": True,
+}
+# By which a repeated request is told from another one.
+COMPARED = (
+    "events",
+    "url",
+    "content_type",
+    "hmac_digest",
+    "headers",
+    "description",
+    "rate_limit",
+)
+_IDEMPOTENCY_KEY = re.compile("[\x20-\x7e]{1,255}")
+
+
+def list_hooks(call: Call) -> ApiResponse:
+    """`GET /hooks/`."""
+    request = call.request
+    known = ("cursor", "limit", "owner") if request.operator else ("cursor", "limit")
+    parameters = Parameters(request, known)
+    limit, cursor = parameters.limit(), parameters.text("cursor")
+    owner = parameters.owner() if request.operator else request.owner
+    parameters.check()
+    scope = ("hooks", request.operator, owner)
+    after = where_to_begin(cursor, scope, read_id)
+    found = call.app.store.subscriptions(owner=owner, after=after, limit=limit + 1)
+    page = found[:limit]
+    further = make_cursor(page[-1].id, scope) if len(found) > limit else None
+    items = [subscription_document(request, subscription) for subscription in page]
+    return page_response(request, ("hooks",), items, further)
+
+
+def subscribe(call: Call) -> ApiResponse:
+    """`POST /hooks/`."""
+    checked = Checked(call.app.rules, operator=call.request.operator)
+    values = check_body(checked, read_object(call.request), required=REQUIRED)
+    made = make_subscription(
+        call.app.rules, at=call.app.clock(), owner=call.request.owner, **values
+    )
+    if not made.enabled:
+        made = attrs.evolve(made, disabled_reason=f"{_who(call, made)} made it so")
+    key = _idempotency_key(call)
+    if key is None:
+        call.take(call.creations)
+        call.app.store.add_subscription(made)
+        return _created(call, made)
+    owner = made.owner
+    wanted = attrs.evolve(
+        made, id=derived_id("sub", "idempotency-key", "" if owner is None else f"={owner}", key)
+    )
+    there = call.app.subscription(wanted.id)
+    if there is None:
+        call.take(call.creations)
+        try:
+            call.app.store.add_subscription(wanted)
+        except (ConfigurationError, StoreError):
+            # The same request may have come twice at once.
+            there = call.app.subscription(wanted.id)
+            if there is None:
+                raise
+        else:
+            return _created(call, wanted)
+    return _repeated(call, there, wanted, given_secret=values.get("secret"))
+
+
+def _idempotency_key(call: Call) -> str | None:
+    given = call.request.headers.get("idempotency-key")
+    if given is None:
+        return None
+    # A structured field's string (RFC 9651), or as most clients send it: without quotes.
+    key = given.strip().removeprefix('"').removesuffix('"')
+    if not _IDEMPOTENCY_KEY.fullmatch(key):
+        raise Problem(
+            "malformed", "The Idempotency-Key is no text of 1 to 255 printable ASCII characters."
+        )
+    return key
+
+
+def _created(call: Call, made: Subscription) -> ApiResponse:
+    shown = subscription_document(call.request, made)
+    headers = {"location": shown["subscription"], "etag": etag_of(encode(shown))}
+    return respond(201, {**shown, "secret": made.secret}, headers=headers)
+
+
+def _repeated(
+    call: Call, there: Subscription, wanted: Subscription, *, given_secret: str | None
+) -> ApiResponse:
+    same = all(getattr(there, name) == getattr(wanted, name) for name in COMPARED)
+    if not same or (given_secret is not None and given_secret not in there.secrets):
+        raise Problem(
+            "idempotency-key-reused",
+            f"This Idempotency-Key made {there.id}, which isn't what this request asks for, or no"
+            " longer is; use a new key.",
+        )
+    return _shown(call, there, {"location": call.request.link("hooks", there.id)})
+
+
+def show_hook(call: Call) -> ApiResponse:
+    """`GET /hooks/{id}/`."""
+    return respond(200, subscription_document(call.request, call.own_subscription()))
+
+
+def change_hook(call: Call) -> ApiResponse:
+    """`PATCH /hooks/{id}/`."""
+    return _change(call, replaces=False)
+
+
+def replace_hook(call: Call) -> ApiResponse:
+    """`PUT /hooks/{id}/`."""
+    return _change(call, replaces=True)
+
+
+def _change(call: Call, *, replaces: bool) -> ApiResponse:
+    current = call.own_subscription()
+    shown = subscription_document(call.request, current)
+    body = read_object(call.request)
+    check_unchanged(call.request, etag_of(encode(shown)))
+    checked = Checked(call.app.rules, current=current, operator=call.request.operator)
+    wanted = {**DEFAULTS, **body} if replaces else body
+    values = check_body(checked, wanted, required=REQUIRED if replaces else (), shown=shown)
+    # What stays as it is stays: enabling what is enabled would forget since when it fails.
+    changes = {k: v for k, v in values.items() if v != getattr(current, k)}
+    if changes.get("enabled") is False:
+        changes["disabled_reason"] = _who(call, current) + " disabled it"
+    changed = call.app.update_subscription(current.id, **changes) if changes else current
+    return _shown(call, changed)
+
+
+def _who(call: Call, subscription: Subscription) -> str:
+    own = subscription.owner is not None and subscription.owner == call.request.owner
+    return "its owner" if own else "an operator"
+
+
+def _shown(
+    call: Call, subscription: Subscription, headers: Mapping[str, str] | None = None
+) -> ApiResponse:
+    shown = subscription_document(call.request, subscription)
+    return respond(200, shown, headers={"etag": etag_of(encode(shown)), **(headers or {})})
+
+
+def remove_hook(call: Call) -> ApiResponse:
+    """`DELETE /hooks/{id}/`."""
+    current = call.own_subscription()
+    check_unchanged(call.request, etag_of(encode(subscription_document(call.request, current))))
+    if not call.app.unsubscribe(current.id):
+        raise not_found()
+    return respond(204)
+
+
+def rotate_secret(call: Call) -> ApiResponse:
+    """`POST /hooks/{id}/rotate-secret/`."""
+    current = call.own_subscription()
+    body = read_options(call.request, ("hmac_secret",))
+    fault = check_new_secret(body.get("hmac_secret"))
+    if fault is not None:
+        raise faulty("invalid", [fault])
+    rotated = call.app.rotate_secret(current.id, body.get("hmac_secret"))
+    shown = subscription_document(call.request, rotated)
+    until = max(rotated.secret_expiry.values(), default=None)
+    return respond(
+        200,
+        {
+            **shown,
+            "secret": rotated.secret,
+            "former_secrets_until": None if until is None else format_datetime(until),
+        },
+        headers={"etag": etag_of(encode(shown))},
+    )
+
+
+def send_test(call: Call) -> ApiResponse:
+    """`POST /hooks/{id}/test/`."""
+    current = call.own_subscription()
+    read_options(call.request, ())
+    check_enabled(current)
+    call.take(call.sends)
+    message = call.app.send_test(current.id).message
+    key = delivery_id(message.id, current.id)
+    return respond(
+        202,
+        {
+            "message_id": message.id,
+            "event": message.event,
+            "delivery_id": key,
+            "delivery": call.request.link("deliveries", key),
+        },
+    )
+
+
+def check_enabled(subscription: Subscription) -> None:
+    """See that something can be sent to a subscription.
+
+    Raises:
+        Problem: It is disabled.
+    """
+    if not subscription.enabled:
+        raise Problem("conflict", "The subscription is disabled; enable it first.")

@@ -1,0 +1,346 @@
+"""The OpenAPI 3.1 document: the calls of the resource, and the webhooks of each event."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+from thorn_core.api.calls import Call
+from thorn_core.api.event_types import TEST, EventType, event_types
+from thorn_core.api.exchange import EMPTY, ApiResponse, respond
+from thorn_core.api.parameters import LARGEST_PAGE, ORDERS, PAGE
+from thorn_core.api.problems import KINDS, PROBLEM_JSON
+from thorn_core.api.schemas import OPTIONAL_TEXT, TEXT, TIME, Schema, described, obj, ref, schemas
+from thorn_core.app import Thorn
+from thorn_core.codecs import dump_json, envelope_of
+from thorn_core.values import DeliveryState, Message
+
+JSON_TYPE = "application/json"
+# Every call may meet these.
+ALWAYS = ("unauthenticated", "unavailable")
+BODY = ("malformed", "too-large", "unsupported-media-type", "invalid")
+OWN = ("not-found",)
+CHANGE = ("precondition-failed",)
+RATE = ("too-many-requests",)
+SIGNATURE_HEADERS: Mapping[str, Sequence[str]] = {
+    "standard-webhooks": ("webhook-signature",),
+    "standard-webhooks-ed25519": ("webhook-signature",),
+    "hook-hmac": ("Hook-HMAC",),
+    "github": ("X-Hub-Signature-256",),
+    "stripe": ("Stripe-Signature",),
+}
+EXAMPLE_ID = "msg_0195508e2400a1b2c3d4e5f600000001"
+EXAMPLE_TIME = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def openapi_document(
+    app: Thorn,
+    *,
+    base_url: str = "",
+    security_schemes: Mapping[str, Any] = EMPTY,
+    title: str = "Webhooks",
+    version: str = "1",
+) -> dict[str, Any]:
+    """Describe the resource, and what it has sent, by OpenAPI 3.1.
+
+    Args:
+        app: The app: its settings say what is allowed, its events make the webhooks.
+        base_url: Of the mount point.
+        security_schemes: By name; any one of them authenticates.
+        title: Of the document.
+        version: Of the document.
+
+    Example:
+        >>> with Thorn() as app:
+        ...     sorted(openapi_document(app)["paths"])[:2]
+        ['/deliveries/{id}/', '/deliveries/{id}/retry/']
+    """
+    document: dict[str, Any] = {
+        "openapi": "3.1.0",
+        "info": {"title": title, "version": version},
+        "servers": [{"url": base_url.rstrip("/") or "/"}],
+        "paths": _paths(),
+        "webhooks": {kind.name: _webhook(app, kind) for kind in (*event_types(app), TEST)},
+        "components": {
+            "schemas": schemas(app.rules),
+            "parameters": _PARAMETERS,
+            "responses": {kind: _problem_response(kind) for kind in KINDS},
+        },
+    }
+    if security_schemes:
+        document["components"]["securitySchemes"] = dict(security_schemes)
+        document["security"] = [{name: []} for name in security_schemes]
+    return document
+
+
+def show_openapi(call: Call) -> ApiResponse:
+    """`GET /openapi.json`."""
+    return respond(
+        200,
+        openapi_document(
+            call.app,
+            base_url=call.request.base_url,
+            security_schemes=call.security_schemes,
+            title=call.title,
+            version=call.version,
+        ),
+    )
+
+
+# -- the calls
+
+
+def _paths() -> dict[str, Any]:
+    listing = ("cursor", "limit")
+    changing = ("if-match",)
+    refusals = (*BODY, *OWN, *CHANGE)
+    return {
+        "/hooks/": {
+            "get": _operation(
+                "listSubscriptions", "List your subscriptions", ref("Subscriptions"),
+                parameters=(*listing, "owner", "if-none-match"), problems=("malformed",),
+            ),
+            "post": _operation(
+                "subscribe", "Subscribe a URL to events", ref("SubscriptionWithSecret"),
+                status=201, body=ref("NewSubscription"), parameters=("idempotency-key",),
+                problems=(*BODY, "idempotency-key-reused", *RATE),
+                more={"200": _json_response(
+                    "The Idempotency-Key made it before: without the secret", ref("Subscription")
+                )},
+            ),
+        },
+        "/hooks/{id}/": {
+            "parameters": [_parameter("id")],
+            "get": _operation(
+                "getSubscription", "Get a subscription", ref("Subscription"),
+                parameters=("if-none-match",), problems=OWN,
+            ),
+            "patch": _operation(
+                "changeSubscription", "Change a subscription", ref("Subscription"),
+                body=ref("SubscriptionChange"), parameters=changing, problems=refusals,
+            ),
+            "put": _operation(
+                "replaceSubscription", "Replace a subscription", ref("Subscription"),
+                body=ref("SubscriptionReplacement"), parameters=changing, problems=refusals,
+            ),
+            "delete": _operation(
+                "unsubscribe", "Remove a subscription: what is pending for it is discarded", None,
+                status=204, parameters=changing, problems=(*OWN, *CHANGE),
+            ),
+        },
+        "/hooks/{id}/rotate-secret/": {
+            "parameters": [_parameter("id")],
+            "post": _operation(
+                "rotateSecret", "Get a new secret; the former ones sign for a while yet",
+                ref("RotatedSubscription"), optional_body=ref("NewSecret"),
+                problems=(*BODY, *OWN),
+            ),
+        },
+        "/hooks/{id}/test/": {
+            "parameters": [_parameter("id")],
+            "post": _operation(
+                "sendTest", "Send it a thorn.test message", ref("SentTest"), status=202,
+                problems=(*BODY, *OWN, "conflict", *RATE),
+            ),
+        },
+        "/hooks/{id}/deliveries/": {
+            "parameters": [_parameter("id")],
+            "get": _operation(
+                "listDeliveries", "List its deliveries", ref("Deliveries"),
+                parameters=(
+                    "state", "event", "since", "until", "order", *listing, "if-none-match",
+                ),
+                problems=("malformed", *OWN),
+            ),
+        },
+        "/hooks/{id}/recover/": {
+            "parameters": [_parameter("id")],
+            "post": _operation(
+                "recover", "Try everything again that failed since a time", ref("Recovered"),
+                status=202, body=ref("Recover"), problems=(*BODY, *OWN, "conflict", *RATE),
+            ),
+        },
+        "/deliveries/{id}/": {
+            "parameters": [_parameter("id")],
+            "get": _operation(
+                "getDelivery", "Get a delivery with its message and attempts",
+                ref("DeliveryDetail"), parameters=("if-none-match",), problems=OWN,
+            ),
+        },
+        "/deliveries/{id}/retry/": {
+            "parameters": [_parameter("id")],
+            "post": _operation(
+                "retryDelivery", "Try a settled delivery again", ref("Delivery"), status=202,
+                problems=(*BODY, *OWN, "conflict", *RATE),
+            ),
+        },
+        "/event-types/": {
+            "get": _operation(
+                "listEventTypes", "List what there is to subscribe to", ref("EventTypes"),
+                parameters=("if-none-match",),
+            ),
+        },
+        "/openapi.json": {
+            "get": _operation(
+                "getOpenAPI", "Get this document", {"type": "object"},
+                parameters=("if-none-match",),
+            ),
+        },
+    }  # fmt: skip
+
+
+def _operation(
+    name: str,
+    summary: str,
+    answer: Schema | None,
+    *,
+    status: int = 200,
+    body: Schema | None = None,
+    optional_body: Schema | None = None,
+    parameters: Iterable[str] = (),
+    problems: Iterable[str] = (),
+    more: Mapping[str, Any] = EMPTY,
+) -> dict[str, Any]:
+    names = list(parameters)
+    responses = {str(status): _json_response(summary, answer), **more}
+    if "if-none-match" in names:
+        responses["304"] = {"description": "It is what If-None-Match names"}
+    by_status: dict[int, list[str]] = {}
+    for kind in (*ALWAYS, *problems):
+        by_status.setdefault(KINDS[kind][0], []).append(kind)
+    for code, kinds in sorted(by_status.items()):
+        # Two problems may share a status; they have the same schema.
+        responses[str(code)] = {"$ref": f"#/components/responses/{kinds[0]}"}
+    operation: dict[str, Any] = {"operationId": name, "summary": summary, "responses": responses}
+    if names:
+        operation["parameters"] = [_parameter(each) for each in names]
+    chosen = body or optional_body
+    if chosen is not None:
+        content = {JSON_TYPE: {"schema": chosen}}
+        operation["requestBody"] = {"required": body is not None, "content": content}
+    return operation
+
+
+def _json_response(description: str, schema: Schema | None) -> dict[str, Any]:
+    if schema is None:
+        return {"description": description}
+    return {"description": description, "content": {JSON_TYPE: {"schema": schema}}}
+
+
+def _problem_response(kind: str) -> dict[str, Any]:
+    return {
+        "description": KINDS[kind][1],
+        "content": {PROBLEM_JSON: {"schema": ref("Problem")}},
+    }
+
+
+def _parameter(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/parameters/{name}"}
+
+
+def _in(place: str, name: str, schema: Schema, description: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": place,
+        "required": place == "path",
+        "description": description,
+        "schema": schema,
+    }
+
+
+_LIMIT: Schema = {"type": "integer", "minimum": 1, "maximum": LARGEST_PAGE, "default": PAGE}
+_STATES: Schema = {
+    "type": "array",
+    "items": {"type": "string", "enum": [str(state) for state in DeliveryState]},
+}
+_PARAMETERS: Mapping[str, Any] = {
+    "id": _in("path", "id", TEXT, "Its id."),
+    "cursor": _in("query", "cursor", TEXT, "Where the page begins: from `next`."),
+    "limit": _in("query", "limit", _LIMIT, "How many to a page."),
+    "owner": _in("query", "owner", TEXT, "Only this owner's; for operators."),
+    "state": _in("query", "state", _STATES, "Only in these states."),
+    "event": _in("query", "event", TEXT, "Only of events that match this pattern."),
+    "since": _in("query", "since", TIME, "Only made at or after this time."),
+    "until": _in("query", "until", TIME, "Only made before this time."),
+    "order": _in(
+        "query", "order", {"type": "string", "enum": list(ORDERS), "default": ORDERS[0]}, "By age."
+    ),
+    "if-match": _in("header", "If-Match", TEXT, "Only if it has this entity tag."),
+    "if-none-match": _in("header", "If-None-Match", TEXT, "Only if it has another entity tag."),
+    "idempotency-key": _in(
+        "header", "Idempotency-Key", TEXT, "The same key makes one subscription only."
+    ),
+}
+
+
+# -- what recipients get
+
+
+def _webhook(app: Thorn, kind: EventType) -> dict[str, Any]:
+    content: dict[str, Any] = {"schema": _envelope_schema(app.settings.envelope, kind)}
+    if kind.example is not None:
+        message = Message(
+            id=EXAMPLE_ID, event=kind.name, data=dump_json(kind.example), at=EXAMPLE_TIME
+        )
+        settings = app.settings
+        envelope = envelope_of(message, settings.envelope, source=settings.event_source)
+        content["example"] = json.loads(dump_json(envelope.document()))
+    headers = ["webhook-id", "webhook-timestamp", "Hook-Event", "Hook-Delivery"]
+    headers += ["Hook-Subscription"]
+    for scheme in app.settings.signatures:
+        headers += [h for h in SIGNATURE_HEADERS.get(scheme, ()) if h not in headers]
+    return {
+        "post": {
+            "summary": kind.name,
+            "description": kind.description,
+            "parameters": [
+                {"name": name, "in": "header", "schema": TEXT, "required": name in headers[:5]}
+                for name in headers
+            ],
+            "requestBody": {
+                "required": True,
+                "description": "As JSON; encoded otherwise where the subscription says so.",
+                "content": {JSON_TYPE: content},
+            },
+            "responses": {
+                "2XX": {"description": "It has arrived"},
+                "410": {"description": "Nothing more, please: disables the subscription"},
+                "429": {"description": "Not so fast; Retry-After is honoured"},
+                "default": {"description": "It is tried again later"},
+            },
+        }
+    }
+
+
+def _envelope_schema(envelope: str, kind: EventType) -> Schema:
+    payload = _payload_schema(kind)
+    name = described(TEXT, "The event's name.") if "{" in kind.name else {"const": kind.name}
+    if envelope == "thorn":
+        sender = described(OPTIONAL_TEXT, "Whom it is about.")
+        about = described(OPTIONAL_TEXT, "URL of what it is about.")
+        return obj({"event": name, "ref": about, "sender": sender, "data": payload})
+    if envelope == "standard":
+        return obj({"type": name, "timestamp": TIME, "data": payload})
+    return obj(
+        {
+            "specversion": {"const": "1.0"},
+            "id": TEXT,
+            "source": TEXT,
+            "type": name,
+            "time": TIME,
+            "datacontenttype": {"const": JSON_TYPE},
+            "subject": TEXT,
+            "data": payload,
+        },
+        optional=("subject",),
+    )
+
+
+def _payload_schema(kind: EventType) -> Schema:
+    if not isinstance(kind.schema, dict):
+        return {}
+    # References such as #/$defs/item mean its own parts, not this document's.
+    return {"$id": f"urn:thorn:event:{quote(kind.name)}", **kind.schema}

@@ -1,0 +1,121 @@
+"""Pages of a list, and the cursors that lead from one to the next."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from thorn_core.api.exchange import ApiRequest, ApiResponse, respond
+from thorn_core.api.problems import Fault, faulty
+
+T = TypeVar("T")
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Ids that a store may have are shorter; a cursor with more wasn't made here.
+LONGEST_CURSOR = 400
+_MARK = 8
+
+
+def make_cursor(place: str | tuple[datetime, str], scope: Sequence[Any]) -> str:
+    """Make the cursor of a place in a list.
+
+    Args:
+        place: The id of the last thing of a page, or a delivery's place.
+        scope: What the list is of: a cursor of another list isn't taken.
+    """
+    if isinstance(place, str):
+        text = json.dumps([place])
+    else:
+        text = json.dumps([(place[0] - EPOCH) // timedelta(microseconds=1), place[1]])
+    marked = _mark(text.encode(), scope) + text.encode()
+    return base64.urlsafe_b64encode(marked).decode().rstrip("=")
+
+
+def read_id(cursor: str, scope: Sequence[Any]) -> str:
+    """The id in a cursor.
+
+    Raises:
+        ValueError: It is no cursor of this list.
+    """
+    (key,) = _read(cursor, scope)
+    return _checked_id(key)
+
+
+def read_place(cursor: str, scope: Sequence[Any]) -> tuple[datetime, str]:
+    """The place in a cursor.
+
+    Raises:
+        ValueError: It is no cursor of this list.
+    """
+    micros, key = _read(cursor, scope)
+    if type(micros) is not int:
+        raise ValueError("no time")
+    try:
+        return EPOCH + timedelta(microseconds=micros), _checked_id(key)
+    except OverflowError as error:
+        raise ValueError("no time") from error
+
+
+def _read(cursor: str, scope: Sequence[Any]) -> list[Any]:
+    if not cursor.isascii() or len(cursor) > LONGEST_CURSOR:
+        raise ValueError("no cursor")
+    marked = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+    text = marked[_MARK:]
+    if _mark(text, scope) != marked[:_MARK]:
+        raise ValueError("of another list")
+    found = json.loads(text)
+    if not isinstance(found, list):
+        raise ValueError("no list")
+    return found
+
+
+def _mark(text: bytes, scope: Sequence[Any]) -> bytes:
+    # No secret: a cursor only says where a page begins, in a list that is had without one too.
+    # This finds cursors that belong to another list, or were taken for something to build.
+    of = json.dumps([str(each) for each in scope]).encode()
+    return hashlib.blake2b(text, key=hashlib.sha256(of).digest(), digest_size=_MARK).digest()
+
+
+def _checked_id(key: Any) -> str:
+    if not isinstance(key, str) or not key.isprintable() or not 0 < len(key) <= LONGEST_CURSOR:
+        raise ValueError("no id")
+    return key
+
+
+def where_to_begin(
+    cursor: str | None, scope: Sequence[Any], read: Callable[[str, Sequence[Any]], T]
+) -> T | None:
+    """Where the page of a cursor begins; None for the first page.
+
+    Raises:
+        Problem: It is no cursor of this list.
+    """
+    if cursor is None:
+        return None
+    try:
+        return read(cursor, scope)
+    except (ValueError, RecursionError) as error:
+        message = "is no cursor of this list; begin anew without one"
+        raise faulty("malformed", [Fault("cursor", message, value=cursor)]) from error
+
+
+def page_response(
+    request: ApiRequest, parts: Sequence[str], items: Sequence[Any], cursor: str | None
+) -> ApiResponse:
+    """Answer with a page, and a link to the next one.
+
+    Args:
+        request: Its other parameters stay.
+        parts: Of the list's path.
+        items: What is on the page.
+        cursor: Where the next page begins; None if there is none.
+    """
+    if cursor is None:
+        return respond(200, {"items": items, "next": None})
+    kept = {name: values for name, values in request.query.items() if name != "cursor"}
+    url = request.link(*parts, **{**kept, "cursor": cursor})
+    return respond(200, {"items": items, "next": url}, headers={"link": f'<{url}>; rel="next"'})

@@ -1,0 +1,132 @@
+"""The query of a request: every parameter checked, every fault told at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from thorn_core.api.exchange import ApiRequest
+from thorn_core.api.problems import Fault, faulty
+from thorn_core.api.validation import unknown
+from thorn_core.errors import InvalidNameError
+from thorn_core.patterns import check_pattern
+from thorn_core.values import DeliveryState
+
+PAGE = 50
+LARGEST_PAGE = 100
+# What the databases' column takes.
+LONGEST_OWNER = 255
+ORDERS = ("newest", "oldest")
+TIME_HINT = "is no time with a time zone (RFC 3339); write it as 2026-03-01T12:00:00Z"
+# An offset's plus that wasn't percent-encoded arrives as a space.
+_LOST_PLUS = re.compile(r" (?=\d\d:\d\d$)")
+
+
+class Parameters:
+    """Reads a query; what is wrong is told when all has been read.
+
+    Args:
+        request: The request.
+        known: The parameters that there are.
+    """
+
+    def __init__(self, request: ApiRequest, known: Iterable[str]) -> None:
+        names = tuple(known)
+        self._query = request.query
+        others = [name for name in request.query if name not in names]
+        self._faults = [unknown(name, names) for name in others[:LARGEST_PAGE]]
+
+    def check(self) -> None:
+        """Tell what is wrong.
+
+        Raises:
+            Problem: Something is.
+        """
+        if self._faults:
+            raise faulty("malformed", self._faults)
+
+    def text(self, name: str) -> str | None:
+        """A parameter that is there once, or not at all."""
+        values = self._query.get(name, ())
+        if len(values) > 1:
+            self._faults.append(Fault(name, f"is there {len(values)} times; give it once"))
+        return values[0] if len(values) == 1 else None
+
+    def limit(self) -> int:
+        """How many to a page."""
+        text = self.text("limit")
+        if text is None:
+            return PAGE
+        if not re.fullmatch("[0-9]{1,4}", text) or not 1 <= int(text) <= LARGEST_PAGE:
+            message = f"is no number from 1 to {LARGEST_PAGE}"
+            self._faults.append(Fault("limit", message, value=text))
+            return PAGE
+        return int(text)
+
+    def states(self) -> tuple[DeliveryState, ...] | None:
+        """States of deliveries: several parameters, or one with commas."""
+        given = [s for value in self._query.get("state", ()) for s in value.split(",")]
+        if not given:
+            return None
+        wrong = dict.fromkeys(s for s in given if s not in set(DeliveryState))
+        choices = [str(state) for state in DeliveryState]
+        self._faults += [
+            Fault("state", "isn't one of those allowed", value=each, allowed=choices)
+            for each in list(wrong)[:LARGEST_PAGE]
+        ]
+        return None if wrong else tuple(dict.fromkeys(DeliveryState(s) for s in given))
+
+    def pattern(self, name: str) -> str | None:
+        """A pattern of event names."""
+        text = self.text(name)
+        try:
+            return None if text is None else check_pattern(text)
+        except InvalidNameError as error:
+            self._faults.append(Fault(name, str(error), value=text))
+            return None
+
+    def time(self, name: str) -> datetime | None:
+        """A time."""
+        text = self.text(name)
+        try:
+            return None if text is None else parse_time(text)
+        except ValueError:
+            self._faults.append(Fault(name, TIME_HINT, value=text))
+            return None
+
+    def newest_first(self) -> bool:
+        """The order of a list."""
+        text = self.text("order")
+        if text is not None and text not in ORDERS:
+            fault = Fault("order", "isn't one of those allowed", value=text, allowed=ORDERS)
+            self._faults.append(fault)
+        return text != "oldest"
+
+    def owner(self) -> str | None:
+        """Somebody's id."""
+        text = self.text("owner")
+        if text is not None and not (text.isprintable() and 0 < len(text) <= LONGEST_OWNER):
+            message = f"is no id of 1 to {LONGEST_OWNER} characters"
+            self._faults.append(Fault("owner", message, value=text))
+            return None
+        return text
+
+
+def parse_time(text: str) -> datetime:
+    """Read a time by RFC 3339, or what else of ISO 8601 says its time zone.
+
+    Raises:
+        ValueError: It isn't one.
+
+    Example:
+        >>> parse_time("2026-03-01T12:00:00+02:00")
+        datetime.datetime(2026, 3, 1, 10, 0, tzinfo=datetime.timezone.utc)
+    """
+    at = datetime.fromisoformat(_LOST_PLUS.sub("+", text))
+    if at.tzinfo is None:
+        raise ValueError("no time zone")
+    try:
+        return at.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("out of range") from error

@@ -1,0 +1,47 @@
+"""Conditional requests: `If-Match` and `If-None-Match` (RFC 9110 section 13)."""
+
+from __future__ import annotations
+
+import re
+
+from thorn_core.api.exchange import ApiRequest
+from thorn_core.api.problems import Problem
+
+_TAG = re.compile(r'(W/)?("[\x21\x23-\x7e\x80-\xff]*")')
+
+
+def is_current(request: ApiRequest, etag: str) -> bool:
+    """True if the client has what has this tag: `If-None-Match` names it (weak comparison).
+
+    Args:
+        request: The request.
+        etag: Of what there is.
+    """
+    return _names(request.headers.get("if-none-match"), etag, strong=False)
+
+
+def check_unchanged(request: ApiRequest, etag: str) -> None:
+    """See that a change is meant for what there is: that `If-Match` names it, where it is given.
+
+    Args:
+        request: The request.
+        etag: Of what there is.
+
+    Raises:
+        Problem: It isn't.
+    """
+    wanted = request.headers.get("if-match")
+    if (wanted is not None and not _names(wanted, etag, strong=True)) or is_current(request, etag):
+        raise Problem(
+            "precondition-failed",
+            "It isn't what If-Match or If-None-Match asks for; get it again, and decide anew.",
+            headers={"etag": etag},
+        )
+
+
+def _names(header: str | None, etag: str, *, strong: bool) -> bool:
+    if header is None:
+        return False
+    if header.strip() == "*":
+        return True
+    return any(match[2] == etag and not (strong and match[1]) for match in _TAG.finditer(header))

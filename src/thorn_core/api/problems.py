@@ -1,0 +1,137 @@
+"""Problems: every answer that isn't what was asked for, by RFC 9457."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from thorn_core.api.exchange import EMPTY, ApiResponse, encode, respond
+from thorn_core.recipients.urls import without_secrets
+
+PROBLEM_JSON = "application/problem+json"
+TYPE_PREFIX = "urn:thorn:problem:"
+# Characters of what a user gave that an answer repeats.
+SHOWN = 200
+
+# What can go wrong: the last part of `type`, the status, and the title.
+KINDS: Mapping[str, tuple[int, str]] = {
+    "malformed": (400, "The request isn't well-formed"),
+    "unauthenticated": (401, "Nobody is logged in"),
+    "not-found": (404, "There is no such thing"),
+    "method-not-allowed": (405, "That can't be done with this"),
+    "conflict": (409, "That can't be done now"),
+    "precondition-failed": (412, "It has changed meanwhile"),
+    "too-large": (413, "The request is too large"),
+    "unsupported-media-type": (415, "The request isn't JSON"),
+    "invalid": (422, "The request can't be carried out"),
+    "idempotency-key-reused": (422, "The Idempotency-Key belongs to another request"),
+    "too-many-requests": (429, "Too many requests"),
+    "unavailable": (503, "The store can't be reached"),
+}
+HIDDEN = object()
+
+
+@attrs.frozen
+class Fault:
+    """What is wrong with one field or parameter.
+
+    Attributes:
+        field: Its name, dotted where it is inside another: `event.2`, `headers.X-Token`.
+        message: What is wrong, and the way out.
+        value: What was given, unless that may be a secret.
+        allowed: What could be given, where that can be listed.
+    """
+
+    field: str
+    message: str
+    value: Any = attrs.field(default=HIDDEN, kw_only=True)
+    allowed: Sequence[str] | None = attrs.field(default=None, kw_only=True)
+
+    def document(self) -> dict[str, Any]:
+        """As answered."""
+        shown: dict[str, Any] = {"field": shortened(self.field)}
+        if self.value is not HIDDEN:
+            shown["value"] = shortened(self.value)
+        shown["message"] = self.message
+        if self.allowed is not None:
+            shown["allowed"] = list(self.allowed)
+        return shown
+
+
+class Problem(Exception):  # noqa: N818 - RFC 9457's word for it
+    """A request that gets a problem for an answer.
+
+    Args:
+        kind: One of `KINDS`.
+        detail: What is wrong with this request, and the way out.
+        faults: Of its fields or parameters.
+        headers: More headers of the answer.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        detail: str,
+        *,
+        faults: Iterable[Fault] = (),
+        headers: Mapping[str, str] = EMPTY,
+    ) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
+        self.faults = tuple(faults)
+        self.headers = headers
+
+    @property
+    def status(self) -> int:
+        """The status code."""
+        return KINDS[self.kind][0]
+
+    def response(self) -> ApiResponse:
+        """The answer."""
+        status, title = KINDS[self.kind]
+        document: dict[str, Any] = {
+            "type": TYPE_PREFIX + self.kind,
+            "title": title,
+            "status": status,
+            "detail": self.detail,
+        }
+        if self.faults:
+            document["errors"] = [fault.document() for fault in self.faults]
+        return respond(status, document, headers=self.headers, content_type=PROBLEM_JSON)
+
+
+def faulty(kind: str, faults: Sequence[Fault]) -> Problem:
+    """The problem that some faults are."""
+    if len(faults) == 1:
+        return Problem(kind, f"{shortened(faults[0].field)}: {faults[0].message}", faults=faults)
+    return Problem(kind, f"There are {len(faults)} faults; see errors.", faults=faults)
+
+
+def not_found() -> Problem:
+    """The problem of ids that don't exist, and of those that are somebody else's: the same."""
+    return Problem("not-found", "There is nothing here, or it isn't yours; check the id.")
+
+
+def shortened(value: Any) -> Any:
+    """What a user gave, short enough to be repeated.
+
+    Example:
+        >>> len(shortened("x" * 1000))
+        200
+        >>> shortened({"a": 1})
+        '{"a":1}'
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int | float) and -(10**SHOWN) < value < 10**SHOWN:
+        return value
+    text = value if isinstance(value, str) else encode(value).decode()
+    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
+
+
+def shown_url(url: Any) -> Any:
+    """A URL without what may be a secret in it: user name, query, fragment."""
+    return shortened(without_secrets(url) if isinstance(url, str) else url)

@@ -1,0 +1,50 @@
+"""How often each owner may do something."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from datetime import datetime
+
+MINUTE = 60.0
+# Owners remembered; of more, those that came the longest ago are forgotten.
+MOST_OWNERS = 10_000
+
+
+class Rate:
+    """A token bucket for each owner: so many at once, and as many a minute. Of this process only.
+
+    Args:
+        per_minute: How many; None is no limit.
+
+    Example:
+        >>> from datetime import UTC
+        >>> rate, now = Rate(2), datetime(2026, 3, 1, tzinfo=UTC)
+        >>> [rate.take("ada", now) for _ in range(3)]
+        [0.0, 0.0, 30.0]
+    """
+
+    def __init__(self, per_minute: float | None) -> None:
+        self._gap = None if per_minute is None else MINUTE / per_minute
+        self._full_at: OrderedDict[str, float] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def take(self, owner: str, at: datetime) -> float:
+        """Take one, if there is one.
+
+        Returns:
+            Seconds until there is one; 0 if it was taken.
+        """
+        if self._gap is None:
+            return 0.0
+        now = at.timestamp()
+        with self._lock:
+            # When the bucket is full again; a clock that was set back doesn't make it any later.
+            full_at = min(max(self._full_at.pop(owner, now), now), now + MINUTE)
+            wait = full_at + self._gap - now - MINUTE
+            # A rounding error isn't worth a refusal.
+            taken = wait <= 1e-6
+            self._full_at[owner] = full_at + self._gap if taken else full_at
+            if len(self._full_at) > MOST_OWNERS:
+                self._full_at.popitem(last=False)
+        return 0.0 if taken else wait

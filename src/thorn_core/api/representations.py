@@ -1,0 +1,105 @@
+"""How things look in an answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from thorn_core.api.exchange import ApiRequest
+from thorn_core.codecs import format_datetime
+from thorn_core.values import Attempt, Delivery, DeliveryState, Message, Subscription
+
+# Headers whose values may be credentials: they are taken, but not shown again.
+_CREDENTIAL = re.compile(
+    "auth|cookie|credential|key|passw|secret|session|signature|token", re.IGNORECASE
+)
+
+
+def subscription_document(request: ApiRequest, subscription: Subscription) -> dict[str, Any]:
+    """A subscription, without its secrets."""
+    return {
+        "id": subscription.id,
+        "subscription": request.link("hooks", subscription.id),
+        "deliveries": request.link("hooks", subscription.id, "deliveries"),
+        "owner": subscription.owner,
+        "event": list(subscription.events),
+        "url": subscription.url,
+        "content_type": subscription.content_type,
+        "hmac_digest": subscription.hmac_digest,
+        "headers": {
+            name: None if _CREDENTIAL.search(name) else value
+            for name, value in subscription.headers.items()
+        },
+        "description": subscription.description,
+        "rate_limit": subscription.rate_limit,
+        "enabled": subscription.enabled,
+        "disabled_reason": subscription.disabled_reason,
+        "failing_since": _time(subscription.failing_since),
+        "created_at": _time(subscription.created_at),
+        "updated_at": _time(subscription.updated_at),
+    }
+
+
+def delivery_document(request: ApiRequest, delivery: Delivery) -> dict[str, Any]:
+    """A delivery, as in a list."""
+    waits = delivery.state is DeliveryState.PENDING
+    unstored = delivery.target is not None
+    return {
+        "id": delivery.id,
+        "delivery": request.link("deliveries", delivery.id),
+        "subscription_id": delivery.subscription_id,
+        "subscription": None if unstored else request.link("hooks", delivery.subscription_id),
+        "message_id": delivery.message_id,
+        "event": delivery.event,
+        "recipient": delivery.recipient,
+        "state": str(delivery.state),
+        "reason": delivery.reason,
+        "attempt_count": delivery.attempt_count,
+        "created_at": _time(delivery.created_at),
+        "due_at": _time(delivery.due_at) if waits else None,
+        "settled_at": _time(delivery.settled_at),
+    }
+
+
+def delivery_detail(
+    request: ApiRequest, delivery: Delivery, message: Message | None, attempts: Sequence[Attempt]
+) -> dict[str, Any]:
+    """A delivery with its message and attempts."""
+    return {
+        **delivery_document(request, delivery),
+        "message": None if message is None else _message(message),
+        "attempts": [_attempt(attempt) for attempt in attempts],
+    }
+
+
+def _message(message: Message) -> dict[str, Any]:
+    # Neither its headers, which may be credentials, nor its context, which stays at home.
+    return {
+        "id": message.id,
+        "event": message.event,
+        "at": _time(message.at),
+        "sender": message.sender,
+        "ref": message.ref,
+        "data": message.payload,
+    }
+
+
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "id": attempt.id,
+        "number": attempt.number,
+        "at": _time(attempt.at),
+        "duration": attempt.duration,
+        "ok": attempt.ok,
+        "status": attempt.status,
+        "headers": dict(attempt.headers),
+        "body": attempt.body.decode("utf-8", "replace"),
+        "error": attempt.error,
+        "timed_out": attempt.timed_out,
+    }
+
+
+def _time(at: datetime | None) -> str | None:
+    return None if at is None else format_datetime(at)

@@ -1,0 +1,170 @@
+"""The resource: a request value in, a response value out; whatever the framework."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+import thorn_core
+from thorn_core.api.calls import Call
+from thorn_core.api.exchange import EMPTY, ApiRequest, ApiResponse, etag_of, respond
+from thorn_core.api.preconditions import is_current
+from thorn_core.api.problems import Problem, not_found
+from thorn_core.api.rates import Rate
+from thorn_core.api.routing import find_route
+from thorn_core.app import Thorn
+from thorn_core.errors import ConfigurationError, NotFoundError, StoreError
+
+logger = logging.getLogger(__name__)
+
+# A subscription with fifty long headers is half as much.
+BODY_LIMIT = 64 * 1024
+# Nobody's fingers do more; a script that does means no good, or has gone round in a circle.
+CREATIONS_PER_MINUTE = 60
+SENDS_PER_MINUTE = 120
+# Seconds: what a database takes to come back, when it does.
+RETRY_AFTER = 5
+COMMON: Mapping[str, str] = {
+    "cache-control": "no-store",
+    "x-content-type-options": "nosniff",
+}
+
+
+class Resource:
+    """The REST resource of an app: subscriptions, deliveries, event types, OpenAPI.
+
+    It is free of any framework: an adapter authenticates, makes an `ApiRequest` of what came, calls
+    `handle`, and sends what that gives back. It is synchronous, as the store is: call it in a
+    thread from asynchronous code. It may be called from many threads at once.
+
+    Args:
+        app: The app.
+        body_limit: Bytes of a body at most.
+        creations_per_minute: Subscriptions that each owner may make in a minute, in this process;
+            None is no limit. Operators have none.
+        sends_per_minute: Tests, retries and recoveries, likewise.
+        challenge: The `WWW-Authenticate` header of a 401, such as `Bearer`.
+        security_schemes: Of the OpenAPI document, by name: how to authenticate, any of them.
+        title: Of the OpenAPI document.
+        version: Of the OpenAPI document; None is Thorn's.
+
+    Raises:
+        ConfigurationError: A limit isn't one.
+
+    Example:
+        >>> with Thorn() as app:
+        ...     resource = Resource(app)
+        ...     response = resource.handle(ApiRequest(method="GET", path="/hooks/", owner="42"))
+        >>> response.status, response.body
+        (200, b'{"items":[],"next":null}')
+    """
+
+    def __init__(
+        self,
+        app: Thorn,
+        *,
+        body_limit: int = BODY_LIMIT,
+        creations_per_minute: float | None = CREATIONS_PER_MINUTE,
+        sends_per_minute: float | None = SENDS_PER_MINUTE,
+        challenge: str | None = None,
+        security_schemes: Mapping[str, Any] = EMPTY,
+        title: str = "Webhooks",
+        version: str | None = None,
+    ) -> None:
+        limits = {
+            "creations_per_minute": creations_per_minute,
+            "sends_per_minute": sends_per_minute,
+        }
+        for name, value in {"body_limit": body_limit, **limits}.items():
+            if value is not None and not value >= 1:
+                raise ConfigurationError(f"{name} is {value!r}; allowed is a number from 1 on")
+        self.app = app
+        self.body_limit = body_limit
+        self._challenge = challenge
+        self._creations = Rate(creations_per_minute)
+        self._sends = Rate(sends_per_minute)
+        self._described: dict[str, Any] = {
+            "security_schemes": security_schemes,
+            "title": title,
+            "version": thorn_core.__version__ if version is None else version,
+        }
+
+    def __repr__(self) -> str:
+        return f"<Resource of {self.app!r}>"
+
+    def handle(self, request: ApiRequest) -> ApiResponse:
+        """Answer a request.
+
+        What goes wrong because of the request is answered as a problem (RFC 9457), and so is a
+        store that can't be reached. Other exceptions are defects and are raised, so that whoever
+        watches the framework hears of them.
+
+        Args:
+            request: The request.
+        """
+        try:
+            response = self._answer(request)
+        except Problem as problem:
+            response = problem.response()
+        except NotFoundError:
+            # Somebody removed it in between.
+            response = not_found().response()
+        except StoreError:
+            logger.exception("the store can't answer %s %r", request.method, request.path[:200])
+            response = Problem(
+                "unavailable",
+                "The data can't be reached now; try again in a few seconds.",
+                headers={"retry-after": str(RETRY_AFTER)},
+            ).response()
+        headers = {**COMMON, **response.headers}
+        if request.method != "HEAD":
+            return attrs.evolve(response, headers=headers)
+        headers["content-length"] = str(len(response.body))
+        return attrs.evolve(response, headers=headers, body=b"")
+
+    def _answer(self, request: ApiRequest) -> ApiResponse:
+        if not request.owner and not request.operator:
+            headers = {} if self._challenge is None else {"www-authenticate": self._challenge}
+            raise Problem("unauthenticated", "Log in, or send credentials.", headers=headers)
+        if len(request.body) > self.body_limit:
+            raise Problem(
+                "too-large",
+                f"The body has {len(request.body)} bytes; at most {self.body_limit} are taken.",
+            )
+        found = find_route(request.path)
+        if found is None:
+            raise not_found()
+        route, key = found
+        if request.method == "OPTIONS":
+            return respond(204, headers={"allow": route.allowed})
+        reads = request.method in ("GET", "HEAD")
+        answer = route.calls.get("GET" if reads else request.method)
+        if answer is None:
+            raise Problem(
+                "method-not-allowed",
+                f"Allowed are {route.allowed}.",
+                headers={"allow": route.allowed},
+            )
+        response = answer(
+            Call(
+                app=self.app,
+                # An empty id would be nobody's in some stores.
+                request=attrs.evolve(request, owner=request.owner or None),
+                key=key,
+                creations=self._creations,
+                sends=self._sends,
+                **self._described,
+            )
+        )
+        return _conditional(request, response) if reads else response
+
+
+def _conditional(request: ApiRequest, response: ApiResponse) -> ApiResponse:
+    """What was read, with its entity tag; or that the client has it already."""
+    etag = etag_of(response.body)
+    if is_current(request, etag):
+        return respond(304, headers={"etag": etag})
+    return attrs.evolve(response, headers={**response.headers, "etag": etag})

@@ -1,0 +1,281 @@
+"""JSON Schemas of what the resource takes and answers, for the OpenAPI document."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from thorn_core.api.deliveries import ATTEMPTS_SHOWN
+from thorn_core.api.problems import KINDS, TYPE_PREFIX
+from thorn_core.api.validation import MOST_PATTERNS
+from thorn_core.delivery import HEADER_COUNT, HEADER_LENGTH
+from thorn_core.recipients import LONGEST_URL
+from thorn_core.subscriptions import DESCRIPTION_LENGTH, HMAC_DIGESTS, SubscriptionRules
+from thorn_core.values import DeliveryState
+
+Schema = dict[str, Any]
+
+TEXT: Schema = {"type": "string"}
+OPTIONAL_TEXT: Schema = {"type": ["string", "null"]}
+WHOLE: Schema = {"type": "integer"}
+SWITCH: Schema = {"type": "boolean"}
+URL: Schema = {"type": "string", "format": "uri-reference"}
+TIME: Schema = {"type": "string", "format": "date-time"}
+OPTIONAL_TIME: Schema = {"type": ["string", "null"], "format": "date-time"}
+
+
+def ref(name: str) -> Schema:
+    """A reference to a schema of the document."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def described(schema: Mapping[str, Any], description: str) -> Schema:
+    """A schema with a description."""
+    return {**schema, "description": description}
+
+
+def obj(properties: Mapping[str, Schema], *, optional: tuple[str, ...] = ()) -> Schema:
+    """An object whose properties are all there, but for the optional ones."""
+    required = [name for name in properties if name not in optional]
+    return {"type": "object", "required": required, "properties": dict(properties)}
+
+
+def listed(item: Schema) -> Schema:
+    """A page of a list."""
+    following = described(OPTIONAL_TEXT, "URL of the next page; null on the last one.")
+    return obj({"items": {"type": "array", "items": item}, "next": following})
+
+
+def schemas(rules: SubscriptionRules) -> dict[str, Schema]:
+    """All schemas of the document, by name.
+
+    Args:
+        rules: The app's, for what they allow.
+    """
+    fields = _fields(rules)
+    secret = described(
+        OPTIONAL_TEXT,
+        "Signs its requests: whsec_ and base64 of 24 to 64 bytes, or any text of 8 characters or"
+        " more that both sides know. Without it, one is made.",
+    )
+    change = _taken({**_READ_ONLY, **fields})
+    return {
+        "Subscription": _subscription(fields),
+        "SubscriptionWithSecret": _with(
+            "Subscription",
+            {
+                "secret": described(
+                    TEXT, "The new secret, this once: keep it. It verifies requests."
+                )
+            },
+        ),
+        "RotatedSubscription": _with(
+            "SubscriptionWithSecret",
+            {
+                "former_secrets_until": described(
+                    OPTIONAL_TIME, "Until then the former secrets sign too."
+                )
+            },
+        ),
+        "NewSubscription": {
+            **_taken({**fields, "hmac_secret": secret}),
+            "required": ["event", "url"],
+        },
+        "SubscriptionChange": described(
+            change, "What isn't there stays as it is. Read-only fields may come back unchanged."
+        ),
+        "SubscriptionReplacement": described(
+            {**change, "required": ["event", "url"]},
+            "What isn't there becomes what a new subscription has.",
+        ),
+        "NewSecret": _taken({"hmac_secret": secret}),
+        "Subscriptions": listed(ref("Subscription")),
+        "Delivery": obj(_DELIVERY),
+        "DeliveryDetail": _with("Delivery", _DETAIL),
+        "Deliveries": listed(ref("Delivery")),
+        "Message": obj(_MESSAGE),
+        "Attempt": obj(_ATTEMPT),
+        "SentTest": obj({"message_id": TEXT, "event": TEXT, "delivery_id": TEXT, "delivery": URL}),
+        "Recover": {**_taken(_RECOVER), "required": ["since"]},
+        "Recovered": obj(
+            {
+                "recovered": described(WHOLE, "How many are tried again."),
+                "cursor": described(OPTIONAL_TEXT, "To go on with: send it back. Null at the end."),
+            }
+        ),
+        "EventType": obj(_EVENT_TYPE),
+        "EventTypes": listed(ref("EventType")),
+        "Problem": _problem(),
+    }
+
+
+def _with(base: str, properties: Mapping[str, Schema]) -> Schema:
+    return {"allOf": [ref(base), obj(properties)]}
+
+
+def _taken(properties: Mapping[str, Schema]) -> Schema:
+    """An object that is sent: what isn't known is a fault."""
+    return {"type": "object", "properties": dict(properties), "additionalProperties": False}
+
+
+def _fields(rules: SubscriptionRules) -> dict[str, Schema]:
+    """What can be set of a subscription."""
+    pattern = described(TEXT, "Words joined by dots; * stands for a word, at the end for several.")
+    header = {
+        "type": ["string", "null"],
+        "maxLength": HEADER_LENGTH,
+        "description": "Null in an answer is a value that isn't shown; sent back, it stays.",
+    }
+    return {
+        "event": {
+            "description": "Which events.",
+            "oneOf": [
+                pattern,
+                {"type": "array", "minItems": 1, "maxItems": MOST_PATTERNS, "items": pattern},
+            ],
+        },
+        "url": {
+            "type": "string",
+            "format": "uri",
+            "maxLength": LONGEST_URL,
+            "description": "Where requests go: a public host, over HTTP or HTTPS.",
+        },
+        "content_type": {
+            "type": "string",
+            "enum": sorted(rules.content_types),
+            "default": "application/json",
+            "description": "How bodies are encoded.",
+        },
+        "hmac_digest": {
+            "type": "string",
+            "enum": list(HMAC_DIGESTS),
+            "default": "sha256",
+            "description": "Digest of the Hook-HMAC header.",
+        },
+        "headers": {
+            "type": "object",
+            "maxProperties": HEADER_COUNT,
+            "additionalProperties": header,
+            "description": "Extra headers for its requests.",
+        },
+        "description": {
+            "type": "string",
+            "maxLength": DESCRIPTION_LENGTH,
+            "default": "",
+            "description": "For people.",
+        },
+        "rate_limit": {
+            "type": ["number", "null"],
+            "minimum": 1 / 3600,
+            "maximum": 100_000,
+            "description": "Requests a second at most; null is unlimited.",
+        },
+        "enabled": {
+            "type": "boolean",
+            "default": True,
+            "description": "False stops deliveries.",
+        },
+    }
+
+
+def _subscription(fields: Mapping[str, Schema]) -> Schema:
+    patterns = {"type": "array", "items": TEXT, "description": "Which events: patterns."}
+    return obj({**_READ_ONLY, **fields, "event": patterns})
+
+
+_READ_ONLY: Mapping[str, Schema] = {
+    name: {**schema, "readOnly": True}
+    for name, schema in {
+        "id": TEXT,
+        "subscription": described(URL, "Of this subscription."),
+        "deliveries": described(URL, "Of its deliveries."),
+        "owner": described(OPTIONAL_TEXT, "Whose it is; null is an operator's."),
+        "disabled_reason": described(OPTIONAL_TEXT, "Why it is disabled."),
+        "failing_since": described(OPTIONAL_TIME, "Since when nothing arrived."),
+        "created_at": TIME,
+        "updated_at": TIME,
+    }.items()
+}
+_DELIVERY: Mapping[str, Schema] = {
+    "id": TEXT,
+    "delivery": described(URL, "Of this delivery."),
+    "subscription_id": TEXT,
+    "subscription": described(
+        {**OPTIONAL_TEXT, "format": "uri-reference"}, "Null where it isn't one of these."
+    ),
+    "message_id": described(TEXT, "The webhook-id of its requests."),
+    "event": TEXT,
+    "recipient": described(TEXT, "Host and port."),
+    "state": {"type": "string", "enum": [str(state) for state in DeliveryState]},
+    "reason": described(OPTIONAL_TEXT, "Why it stands where it stands."),
+    "attempt_count": WHOLE,
+    "created_at": TIME,
+    "due_at": described(OPTIONAL_TIME, "When it is next tried, while it is pending."),
+    "settled_at": OPTIONAL_TIME,
+}
+_DETAIL: Mapping[str, Schema] = {
+    "message": {"oneOf": [ref("Message"), {"type": "null"}]},
+    "attempts": {
+        "type": "array",
+        "items": ref("Attempt"),
+        "maxItems": ATTEMPTS_SHOWN,
+        "description": f"The oldest first; of more than {ATTEMPTS_SHOWN}, the latest.",
+    },
+}
+_MESSAGE: Mapping[str, Schema] = {
+    "id": TEXT,
+    "event": TEXT,
+    "at": described(TIME, "When it was sent."),
+    "sender": described(OPTIONAL_TEXT, "Id of whom it is about."),
+    "ref": described(OPTIONAL_TEXT, "URL of what it is about."),
+    "data": {"description": "The payload."},
+}
+_ATTEMPT: Mapping[str, Schema] = {
+    "id": TEXT,
+    "number": WHOLE,
+    "at": TIME,
+    "duration": described({"type": "number"}, "Seconds."),
+    "ok": described(SWITCH, "Whether the recipient answered 2xx."),
+    "status": {"type": ["integer", "null"]},
+    "headers": {"type": "object", "additionalProperties": TEXT},
+    "body": described(TEXT, "The beginning of what the recipient answered."),
+    "error": described(OPTIONAL_TEXT, "What went wrong where there was no answer."),
+    "timed_out": SWITCH,
+}
+_RECOVER: Mapping[str, Schema] = {
+    "since": described(TIME, "Deliveries made at or after this time."),
+    "until": described(OPTIONAL_TIME, "Made before this time."),
+    "event": described(OPTIONAL_TEXT, "Of events that match this pattern."),
+    "cursor": described(OPTIONAL_TEXT, "From the answer before, to go on."),
+}
+_EVENT_TYPE: Mapping[str, Schema] = {
+    "name": TEXT,
+    "event": described(TEXT, "What to subscribe to."),
+    "description": TEXT,
+    "schema": described({"type": ["object", "null"]}, "JSON Schema of its payload."),
+    "example": {"description": "A payload."},
+}
+
+
+def _problem() -> Schema:
+    fault = obj(
+        {
+            "field": described(TEXT, "Dotted where it is inside another: headers.X-Name."),
+            "value": {"description": "What was given, shortened; never a secret."},
+            "message": TEXT,
+            "allowed": {"type": "array", "items": TEXT},
+        },
+        optional=("value", "allowed"),
+    )
+    kinds = [TYPE_PREFIX + kind for kind in KINDS]
+    problem = obj(
+        {
+            "type": {"type": "string", "format": "uri", "enum": kinds},
+            "title": TEXT,
+            "status": WHOLE,
+            "detail": TEXT,
+            "errors": {"type": "array", "items": fault, "description": "Every fault there is."},
+        },
+        optional=("errors",),
+    )
+    return described(problem, "RFC 9457")

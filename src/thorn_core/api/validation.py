@@ -1,0 +1,288 @@
+"""What a body says of a subscription: every field checked, every fault told at once."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from ipaddress import ip_address
+from typing import Any
+
+import attrs
+
+from thorn_core.api.problems import SHOWN, Fault, faulty, shortened, shown_url
+from thorn_core.delivery import HEADER_COUNT, check_headers
+from thorn_core.errors import ConfigurationError, InvalidNameError, SecurityError
+from thorn_core.recipients import parse_url
+from thorn_core.recipients.urls import shown
+from thorn_core.signatures import check_secret
+from thorn_core.subscriptions import HMAC_DIGESTS, SubscriptionRules, check_option
+from thorn_core.values import Subscription
+
+# A subscription that needs more wants `*`.
+MOST_PATTERNS = 100
+REFUSED = "the recipient is refused; use a public host"
+
+_ADDRESS = re.compile(
+    r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9a-f]*:[0-9a-f:]*:[0-9a-f.:]*)", re.IGNORECASE
+)
+
+
+@attrs.define
+class Checked:
+    """The fields of a body as they are checked.
+
+    Attributes:
+        rules: The app's.
+        current: The subscription as it is; None for a new one.
+        operator: Whether an operator asks, who is told everything.
+        values: What they come to, by option of a subscription.
+        faults: What is wrong.
+    """
+
+    rules: SubscriptionRules
+    current: Subscription | None = None
+    operator: bool = False
+    values: dict[str, Any] = attrs.field(factory=dict)
+    faults: list[Fault] = attrs.field(factory=list)
+
+    def option(self, name: str, value: Any) -> None:
+        """Check an option by the rules of the core, and keep it."""
+        self.values[name] = check_option(self.rules, name, value)
+
+    def fault(self, field: str, message: str, **more: Any) -> None:
+        """Note a fault."""
+        self.faults.append(Fault(field, message, **more))
+
+
+def check_body(
+    checked: Checked,
+    body: Mapping[str, Any],
+    *,
+    required: Iterable[str] = (),
+    shown: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Check a body that makes a subscription, or changes one.
+
+    Args:
+        checked: What is known beforehand.
+        body: The body.
+        required: Fields that must be there.
+        shown: The subscription as it was answered: its read-only fields may come back unchanged.
+
+    Returns:
+        The options that it says: those of `change_subscription`, and `secret`.
+
+    Raises:
+        Problem: There are faults.
+    """
+    fields = dict(FIELDS)
+    if checked.current is not None:
+        fields["hmac_secret"] = _rotated_elsewhere
+    for name in required:
+        if name not in body:
+            checked.fault(name, "is missing; it is needed")
+    for name, value in body.items():
+        if name in fields:
+            fields[name](checked, value)
+        elif name in READ_ONLY:
+            if shown is None or shown[name] != value:
+                checked.fault(name, "is set by the server; leave it out")
+        else:
+            checked.faults.append(unknown(name, FIELDS))
+    if checked.faults:
+        raise faulty("invalid", checked.faults)
+    return checked.values
+
+
+def unknown(name: str, known: Iterable[str]) -> Fault:
+    """The fault of a field or parameter that there isn't; its value may be a misspelt secret."""
+    names = list(known)
+    near = difflib.get_close_matches(shortened(name), names, 1)
+    hint = f"did you mean {near[0]}?" if near else "leave it out"
+    return Fault(name, f"is unknown; {hint}", allowed=names)
+
+
+def refusal(error: SecurityError, url: str, *, operator: bool = False) -> str:
+    """Why a recipient is refused, without what its name stands for inside our network.
+
+    Args:
+        error: The refusal.
+        url: What was given; an address in it is no secret.
+        operator: Tell everything.
+    """
+    text = str(error)
+    if operator:
+        return text
+    rest = text.replace(shown(url), "")
+    with contextlib.suppress(SecurityError):
+        rest = rest.replace(shown(parse_url(url).text), "")
+    # A plugin that failed says how, in the words of whatever failed.
+    return REFUSED if error.__cause__ is not None or _names_address(rest) else text
+
+
+def _names_address(text: str) -> bool:
+    for match in _ADDRESS.finditer(text):
+        if ":" not in match[0]:
+            return True
+        with contextlib.suppress(ValueError):
+            ip_address(match[0].rstrip(".:"))
+            return True
+    return False
+
+
+# -- each field
+
+
+def _event(checked: Checked, value: Any) -> None:
+    patterns = [value] if isinstance(value, str) else value
+    if not isinstance(patterns, list) or not patterns:
+        message = "is no event pattern or list of some; '*' takes every event"
+        checked.fault("event", message, value=value)
+        return
+    if len(patterns) > MOST_PATTERNS:
+        checked.fault("event", f"has {len(patterns)} patterns; at most {MOST_PATTERNS} are allowed")
+        return
+    before = len(checked.faults)
+    for number, pattern in enumerate(patterns):
+        field = "event" if isinstance(value, str) else f"event.{number}"
+        _pattern(checked, field, pattern)
+    if len(checked.faults) == before:
+        checked.option("events", patterns)
+
+
+def _pattern(checked: Checked, field: str, pattern: Any) -> None:
+    if not isinstance(pattern, str):
+        checked.fault(field, "is no text; use words joined by dots", value=pattern)
+        return
+    try:
+        check_option(checked.rules, "events", [pattern])
+    except InvalidNameError as error:
+        checked.fault(field, str(error), value=pattern)
+    except ConfigurationError:
+        choices = checked.rules.settings.event_choices
+        checked.fault(field, "can't be subscribed to", value=pattern, allowed=choices)
+
+
+def _url(checked: Checked, value: Any) -> None:
+    if not isinstance(value, str):
+        checked.fault("url", "is no text; write it as https://host/path", value=value)
+        return
+    try:
+        checked.option("url", value)
+    except SecurityError as error:
+        message = refusal(error, value, operator=checked.operator)
+        checked.fault("url", message, value=shown_url(value))
+
+
+def _one_of(name: str, allowed: Callable[[SubscriptionRules], Iterable[str]]) -> Any:
+    def check(checked: Checked, value: Any) -> None:
+        choices = list(allowed(checked.rules))
+        if isinstance(value, str) and value in choices:
+            checked.option(name, value)
+        else:
+            checked.fault(name, "isn't one of those allowed", value=value, allowed=choices)
+
+    return check
+
+
+def _headers(checked: Checked, value: Any) -> None:
+    if not isinstance(value, dict):
+        checked.fault("headers", 'is no object of names and values: {"X-Name": "value"}')
+        return
+    if len(value) > HEADER_COUNT:
+        checked.fault("headers", f"has {len(value)} headers; at most {HEADER_COUNT} are allowed")
+        return
+    current = {} if checked.current is None else checked.current.headers
+    hidden = {name.lower(): text for name, text in current.items()}
+    # Values that weren't shown come back as null.
+    merged = {k: hidden.get(k.lower()) if v is None else v for k, v in value.items()}
+    before = len(checked.faults)
+    for name, text in merged.items():
+        _header(checked, name, text)
+    if len(checked.faults) == before:
+        try:
+            checked.option("headers", merged)
+        except ConfigurationError as error:
+            checked.fault("headers", str(error))
+
+
+def _header(checked: Checked, name: str, text: Any) -> None:
+    field = f"headers.{name}"
+    if len(name) > SHOWN:
+        checked.fault(field, f"has {len(name)} characters; at most {SHOWN} are allowed")
+    elif text is None:
+        checked.fault(field, "is null, which keeps a value that is there; there is none")
+    else:
+        try:
+            check_headers({name: text})
+        except ConfigurationError as error:
+            checked.fault(field, str(error))
+
+
+def _description(checked: Checked, value: Any) -> None:
+    try:
+        checked.option("description", value)
+    except ConfigurationError as error:
+        checked.fault("description", str(error), value=value)
+
+
+def _rate_limit(checked: Checked, value: Any) -> None:
+    try:
+        checked.option("rate_limit", value)
+    except ConfigurationError:
+        message = "is no number from 1/3600 to 100000 (requests a second); null is unlimited"
+        checked.fault("rate_limit", message, value=value)
+
+
+def _enabled(checked: Checked, value: Any) -> None:
+    if not isinstance(value, bool):
+        checked.fault("enabled", "is neither true nor false", value=value)
+    else:
+        checked.option("enabled", value)
+
+
+def _secret(checked: Checked, value: Any) -> None:
+    fault = check_new_secret(value)
+    checked.values["secret"] = value
+    checked.faults += [] if fault is None else [fault]
+
+
+def check_new_secret(value: Any) -> Fault | None:
+    """What is wrong with a secret that somebody gives; None, which mints one, is fine."""
+    try:
+        if value is not None:
+            check_secret(value)
+    except ConfigurationError as error:
+        return Fault("hmac_secret", str(error))
+    return None
+
+
+def _rotated_elsewhere(checked: Checked, value: Any) -> None:
+    message = "can't be changed here; POST to rotate-secret/, and the old one goes on for a while"
+    checked.fault("hmac_secret", message)
+
+
+FIELDS: Mapping[str, Callable[[Checked, Any], None]] = {
+    "event": _event,
+    "url": _url,
+    "content_type": _one_of("content_type", lambda rules: sorted(rules.content_types)),
+    "hmac_digest": _one_of("hmac_digest", lambda rules: HMAC_DIGESTS),
+    "hmac_secret": _secret,
+    "headers": _headers,
+    "description": _description,
+    "rate_limit": _rate_limit,
+    "enabled": _enabled,
+}
+# Answered, but not taken.
+READ_ONLY = (
+    "id",
+    "subscription",
+    "deliveries",
+    "owner",
+    "disabled_reason",
+    "failing_since",
+    "created_at",
+    "updated_at",
+)
