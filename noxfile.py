@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parent
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 SUPPORTED = ("3.11", "3.12", "3.13")
 EVERYTHING = (".[cli,fast,ed25519,schema]", "./adapters/sqlalchemy[asyncio,mysql,postgresql]")
+# Seconds for a test: one that hangs fails.
+TIMEOUT = ("--timeout", "600")
 PACKAGES = ("thorn_core", "thorn_sqlalchemy")
 
 
@@ -72,11 +74,11 @@ def tests(session: nox.Session) -> None:
     if session.python != PYTHONS[0]:
         servers = "not postgresql and not mariadb"
         others = ("--ignore=tests/integration", "--ignore=tests/django")
-        session.run("pytest", "-n", "2", "-q", *others, "-k", servers)
+        session.run("pytest", "-n", "2", "-q", *TIMEOUT, *others, "-k", servers)
         return
     session.run("coverage", "erase")
     session.run(
-        "coverage", "run", "-m", "pytest", "-n", "2", "-q", "--ignore=tests/django",
+        "coverage", "run", "-m", "pytest", "-n", "2", "-q", *TIMEOUT, "--ignore=tests/django",
         env={"COVERAGE_PROCESS_START": str(ROOT / "pyproject.toml")},
     )  # fmt: skip
     session.run("coverage", "combine", "-q")

@@ -12,6 +12,7 @@ from api_client import BASE, LOCAL, URL, Client, problem
 
 from thorn_core import Event, MemoryStore, StoreError, Thorn
 from thorn_core.api import ApiRequest, Resource
+from thorn_core.api.rates import Rate
 from thorn_core.errors import ConfigurationError
 from thorn_core.receiver import verify
 from thorn_core.testing import LocalRecipient
@@ -521,6 +522,14 @@ def test_having_something_sent_too_often_has_to_wait(app, recipient):
     for path, body in ((delivery + "retry/", None), (made["subscription"] + "recover/", since)):
         problem(ada("POST", path, body), 429, "too-many-requests")
     assert len(recipient.received) == 2
+
+
+def test_what_is_remembered_of_owners_is_bounded(monkeypatch):
+    monkeypatch.setattr("thorn_core.api.rates.MOST_OWNERS", 2)
+    rate = Rate(1)
+    assert [rate.take(owner, NOW) for owner in ("ada", "bob", "ada", "eve")] == [0, 0, 60, 0]
+    # Bob came the longest ago.
+    assert [rate.take(owner, NOW) for owner in ("ada", "bob")] == [60, 0]
 
 
 def test_limits_must_make_sense(app):

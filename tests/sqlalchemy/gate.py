@@ -29,7 +29,7 @@ class Gate:
         self._target = (target.host or "127.0.0.1", port)
         self._open = True
         self._tries = 0
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[Any]] = set()
         # Holds the port while nobody listens.
         self._reserved = socket.socket()
         self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -93,24 +93,31 @@ class Gate:
         await self._break()
 
     async def _break(self) -> None:
-        for writer in list(self._writers):
-            _reset(writer)
-        while self._writers:
-            await asyncio.sleep(0)
+        serving = list(self._serving)
+        for task in serving:
+            task.cancel()
+        if serving:
+            await asyncio.wait(serving, timeout=10)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._tries += 1
         if not self._open:
             _reset(writer)
             return
-        there, back = await asyncio.open_connection(*self._target)
-        self._writers |= {writer, back}
-        try:
-            await asyncio.gather(_pump(reader, back), _pump(there, writer))
-        finally:
-            for each in (writer, back):
-                each.transport.abort()
-            self._writers -= {writer, back}
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        writers = [writer]
+        # To be cancelled is how it ends, which asyncio's server doesn't expect.
+        with contextlib.suppress(asyncio.CancelledError, OSError):
+            try:
+                there, back = await asyncio.open_connection(*self._target)
+                writers.append(back)
+                await asyncio.gather(_pump(reader, back), _pump(there, writer))
+            finally:
+                for each in writers:
+                    _reset(each)
+                self._serving.discard(task)
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

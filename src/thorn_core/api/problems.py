@@ -84,11 +84,6 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's word for it
         self.faults = tuple(faults)
         self.headers = headers
 
-    @property
-    def status(self) -> int:
-        """The status code."""
-        return KINDS[self.kind][0]
-
     def response(self) -> ApiResponse:
         """The answer."""
         status, title = KINDS[self.kind]
