@@ -157,9 +157,11 @@ class LocalRecipient:
             asyncio.get_running_loop().remove_reader(listening.fileno())
         await _rounds()
         self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        # Until each has ended: what a task awaits may complete at the same moment, and swallow it.
+        while pending := [task for task in self._tasks if not task.done()]:
+            for task in pending:
+                task.cancel()
+            await asyncio.wait(pending, timeout=0.2)
         await _rounds()
 
     @property
