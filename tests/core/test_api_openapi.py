@@ -136,7 +136,8 @@ def test_each_event_is_a_webhook_with_its_schema_and_example(envelope):
         assert set(document["webhooks"]) >= {
             *(kept.name, "thorn.subscription.disabled", "thorn.test")
         }
-        for name, webhook in document["webhooks"].items():
+        for name in (kept.name, "thorn.subscription.disabled", "thorn.test"):
+            webhook = document["webhooks"][name]
             content = webhook["post"]["requestBody"]["content"]["application/json"]
             contract.check(content["schema"], content["example"])
             assert name in json.dumps(content["example"])

@@ -292,7 +292,9 @@ def test_an_order_that_comes_twice_without_need_is_seen(quick, monkeypatch):
 def test_a_signal_ends_it_with_its_code_no_traceback_and_no_worker_left(arguments, number, code):
     # Held up by a recipient that never answers, so that the signal finds it at work.
     program = (
-        "import sys\n"
+        "import signal, sys\n"
+        # Where the tests run in the background, a shell had it ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from thorn_core.cli import demo, group\n"
         "run_article = demo.run_article\n"
         "class WorkerProcess(demo.WorkerProcess):\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -125,12 +126,14 @@ class HeldUnitOfWork:
         self.handle = connection.alias
         self._connection = weakref.ref(connection)
         self._savepoints = tuple(connection.savepoint_ids)
+        self._lock = threading.Lock()
         self._waiting: list[Callback] = []
         self._committed = False
 
         def committed() -> None:
-            self._committed = True
-            waiting, self._waiting = self._waiting, []
+            with self._lock:
+                self._committed = True
+                waiting, self._waiting = self._waiting, []
             _call(waiting)
 
         # Django alone keeps it, for as long as the transaction may yet commit.
@@ -159,9 +162,13 @@ class HeldUnitOfWork:
         connection = self.connection()
         if connection is not None:
             _on_commit(connection, callback)
-        elif self._open:
-            self._waiting.append(callback)
-        elif self._committed:
+            return
+        with self._lock:
+            # Its own thread may commit at this very moment.
+            committed = self._committed
+            if self._open:
+                self._waiting.append(callback)
+        if committed:
             callback()
 
     async def run(self, function: Callable[[], T]) -> T:
