@@ -184,6 +184,16 @@ def as_q(condition: Any) -> Q:
 
     Raises:
         TypeError: It is none that is known here.
+
+    Example:
+        >>> class Same(tuple):
+        ...     pass
+        >>> @as_q.register
+        ... def of_same(condition: Same) -> Q:
+        ...     field, value = condition
+        ...     return Q(**{f"{field}__eq": value})
+        >>> Q(Same(["state", "PUBLISHED"]))
+        (Q(state__eq='PUBLISHED'))
     """
     raise TypeError(f"{condition!r} is no Q; conditions are Q values or field__op=value")
 

@@ -476,6 +476,13 @@ def watch_models(watcher: ModelWatcher) -> None:
 
     Args:
         watcher: Names the adapters; it is asked for as long as it lives.
+
+    Example:
+        >>> class Watcher:
+        ...     def model_adapter(self, model):
+        ...         return PlainModelAdapter() if model.__module__ == "mine" else None
+        >>> watcher = Watcher()
+        >>> watch_models(watcher)
     """
     with _lock:
         _watchers.add(watcher)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -207,6 +209,21 @@ class TestInheritance:
 
         LateTeaser.objects.create()
         assert sent.names() == ["post.created"]
+
+    def test_a_class_that_saves_its_table_in_its_own_way_sends_once(self, sent):
+        class OwnTeaser(Post):
+            class Meta:
+                app_label = "eventing"
+                proxy = True
+
+            def _save_table(self, *args, **kwargs):
+                self.title = "own"
+                return super()._save_table(*args, **kwargs)
+
+        OwnTeaser.objects.create().save()
+        told = sent.take()
+        assert [name for name, _ in told] == ["post.created", "post.changed"]
+        assert told[0][1]["title"] == "own"
 
     def test_a_class_decorated_later_sends_once_however_many_apps_there_are(self, sent):
         class Late(Writer):
@@ -416,6 +433,55 @@ class TestDeclarations:
 
         with pytest.raises(ConfigurationError, match="WebhookQuerySet"):
             webhook_model(on_create=ModelEvent("a.b"), bulk=True)(Unmanaged)
+
+    def test_an_app_made_while_models_are_loaded_waits_for_them(self, tmp_path):
+        (tmp_path / "early").mkdir()
+        (tmp_path / "early" / "__init__.py").touch()
+        (tmp_path / "early" / "models.py").write_text(EARLY)
+        done = subprocess.run(
+            [sys.executable, "-c", EARLY_PROGRAM],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.stdout.split() == ["card.created", "card.tagged"], done.stderr
+
+
+EARLY = """
+from django.db import models
+from thorn_core import ModelEvent, Thorn, webhook_model
+app = Thorn(dispatcher="outbox")
+@webhook_model
+class Card(models.Model):
+    tags = models.ManyToManyField("Tag", through="Tagged")
+    class webhooks:
+        on_create = ModelEvent("card.created")
+        on_tag = ModelEvent("card.tagged").dispatches_on_m2m_add("tags")
+        def payload(self, card):
+            return {}
+class Tag(models.Model):
+    pass
+class Tagged(models.Model):
+    card = models.ForeignKey(Card, models.CASCADE)
+    tag = models.ForeignKey(Tag, models.CASCADE)
+"""
+EARLY_PROGRAM = """
+import django
+from django.conf import settings
+settings.configure(
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+    INSTALLED_APPS=["early", "thorn_django"],
+    DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
+)
+django.setup()
+from django.core.management import call_command
+from early.models import Card, Tag, app
+call_command("migrate", run_syncdb=True, verbosity=0)
+Card.objects.create().tags.add(Tag.objects.create())
+print(*(message.event for message in app.messages_to_route()))
+app.close()
+"""
 
 
 @contextmanager

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import pickle
+from itertools import permutations
 
 import pytest
 from django.db import transaction
 from django.db.models import ProtectedError
 from django.db.models.signals import post_delete, pre_delete
-from eventing.models import Comment, Feature, Page, Plain, Post, Teaser, Writer
+from eventing.models import (
+    Comment,
+    Feature,
+    Film,
+    Page,
+    Plain,
+    Post,
+    Sight,
+    Sound,
+    Teaser,
+    Writer,
+)
 from eventing.sent import sending
 
 from thorn_core import signals
+from thorn_django.model_events.deletions import after_delete, before_delete
 
 
 @pytest.fixture
@@ -160,6 +173,28 @@ class TestChildren:
         writer.delete()
         assert sorted(sent.names()) == ["feature.deleted"] * 2 + ["post.deleted"] * 4
         assert Post.objects.count() == 0
+
+    @pytest.mark.parametrize("model", [Film, Sight, Sound])
+    def test_a_child_of_two_is_told_once_whichever_way_it_goes(self, sent_anywhere, model):
+        sent = sent_anywhere
+        Sound.objects.create()  # so that their keys differ
+        Film.objects.create()
+        assert sorted(sent.names()) == ["sight.created", "sound.created", "sound.created"]
+        model.objects.latest("pk").delete()
+        assert sorted(sent.names()) == ["sight.deleted", "sound.deleted"]
+        assert self.told == [Film]
+
+    @pytest.mark.parametrize("order", list(permutations(range(3))))
+    def test_it_is_of_no_matter_in_which_order_django_tells(self, sent, order):
+        film = Film.objects.create()
+        rows = [film, Sight.objects.get(), Sound.objects.get()]
+        sent.take()
+        with transaction.atomic():
+            for n in order:
+                before_delete(instance=rows[n], using=sent.alias)
+            for row in rows:
+                after_delete(instance=row)
+        assert sorted(sent.names()) == ["sight.deleted", "sound.deleted"]
 
     def test_a_child_that_leaves_its_parent_isnt_told(self, sent):
         feature = Feature.objects.create(title="f")

@@ -114,11 +114,14 @@ class TestWhatIsRemembered:
         post.file = "a.txt"
         sent.take()
         post.save()
-        assert sent.names() == ["post.changed", "post.attached"]
+        assert sorted(sent.names()) == ["post.attached", "post.changed"]
         post.save()
-        post.file.name = "b.txt"
+        post.file.name = ""
         post.save()
         assert sent.names() == ["post.changed", "post.changed"]
+        post.file.name = "b.txt"
+        post.save()
+        assert sorted(sent.names()) == ["post.attached", "post.changed"]
 
     def test_a_property_is_asked_of_the_instance_as_it_was(self, sent):
         memo = Memo.objects.create(name="quiet")
@@ -129,6 +132,29 @@ class TestWhatIsRemembered:
         memo.name = "LOUDER"
         memo.save()
         assert sent.names() == []
+
+    def test_a_property_that_fails_of_an_instance_as_it_was_hasnt_changed(self, sent):
+        memo = Memo.objects.create(name="quiet")
+        memo.name = "LOUD"
+        Memo.objects.filter(pk=memo.pk).update(size=3)
+        known = memo._state.__dict__["thorn_known"]
+        memo._state.__dict__["thorn_known"] = {**known, "name": None}
+        sent.take()
+        memo.save()
+        assert sent.names() == []
+
+    def test_what_has_changed_can_be_looked_at_whole(self, sent):
+        told = []
+
+        def receive(model, instance, previous, **_):
+            told.append((len(previous), repr(previous), previous.get("size"), bool(previous)))
+
+        memo = Memo.objects.create(name="quiet")
+        memo.name = "LOUD"
+        with signals.model_changed.connected_to(receive):
+            memo.save()
+            memo.save()
+        assert told == [(2, "{'name': 'quiet', 'loud': False}", None, True), (0, "{}", None, False)]
 
     def test_the_former_object_of_a_relationship_is_loaded_only_if_a_filter_gets_to_it(self, sent):
         ann, bob = Writer.objects.create(name="Ann"), Writer.objects.create(name="Bob")
@@ -280,7 +306,9 @@ class TestRefreshing:
         with transaction.atomic():
             post = pickle.loads(pickle.dumps(Post.objects.create()))
         post.state = "PUBLISHED"
-        post.save()
+        with sent.queries() as queries:
+            post.save()
+        assert len(queries) == 2
         assert published(sent) == 1
 
     def test_a_copy_of_an_instance_is_apart(self, sent):

@@ -10,6 +10,7 @@ from datetime import timedelta
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.db import DatabaseError, IntegrityError, connection, connections, transaction
+from django.db.backends.signals import connection_created
 from django.db.transaction import TransactionManagementError
 from django_outbox import Abandoned, Recorder, abandoned, number_of, world_at
 
@@ -107,14 +108,26 @@ def test_without_a_transaction_it_is_sent_at_once(world, within):
 
 
 def test_the_threads_connection_serves_if_it_is_open(alias):
+    opened = []
+
+    def note(connection, **_):
+        opened.append(threading.current_thread())
+
     connections[alias].ensure_connection()
     with world_at(alias) as world:
-        world.send(1)
-        assert not world.app.store.database._idle
-        connections[alias].close()
-        world.send(2)
-        assert len(world.app.store.database._idle) == 1
-        assert world.kept() == [1, 2]
+        connection_created.connect(note)
+        try:
+            world.send(1)
+            # PostgreSQL notifies from another one.
+            assert threading.current_thread() not in opened
+            connections[alias].close()
+            for number in (2, 3):
+                world.send(number)
+            assert opened.count(threading.current_thread()) == 1
+            assert connections[alias].connection is None
+        finally:
+            connection_created.disconnect(note)
+        assert world.kept() == [1, 2, 3]
 
 
 # -- savepoints

@@ -105,6 +105,43 @@ class Feature(Post):
         on_label = ModelEvent("feature.labelled").dispatches_on_m2m_add("labels")
 
 
+@webhook_model
+class Sight(models.Model):
+    sight_id = models.AutoField(primary_key=True)
+
+    class Meta:
+        app_label = "eventing"
+
+    class webhooks:
+        on_create = ModelEvent("sight.created")
+        on_delete = ModelEvent("sight.deleted")
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+
+@webhook_model
+class Sound(models.Model):
+    sound_id = models.AutoField(primary_key=True)
+
+    class Meta:
+        app_label = "eventing"
+
+    class webhooks:
+        on_create = ModelEvent("sound.created")
+        on_delete = ModelEvent("sound.deleted")
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+
+class Film(Sight, Sound):
+    """A child of two, each with a table."""
+
+    class Meta:
+        app_label = "eventing"
+
+
 class Comment(models.Model):
     """Sends nothing; goes with its post, and keeps its parent."""
 

@@ -19,11 +19,14 @@ class Kit(Protocol):
 
     Attributes:
         most: Messages of one transaction at most.
+        lease: Seconds of a worker's lease: longer than it may have to wait for the store, for else
+            it loses it though it lives.
         errors: What a writer may meet when its connection is broken; it goes on.
         modules: What its programs import.
     """
 
     most: int
+    lease: float
     errors: tuple[type[Exception], ...]
     modules: tuple[str, ...]
 

@@ -24,15 +24,15 @@ from thorn_core.recipients import allow_cidr_network
 EVENTS = {"fault.a": 40, "fault.b": 30, "fault.c": 20, "fault.all": 5, "silence.d": 5}
 CONCURRENCY = 64
 CHUNK = 100
-LEASE = 3.0
 # Messages a second of one writer at most: between faults, work is to be done.
 RATE = 1000
 
 
-def settings(name: str) -> Settings:
+def settings(kit: Kit, name: str) -> Settings:
     """Settings of short leases; recipients see by the user agent who a request is of.
 
     Args:
+        kit: The store's.
         name: Of the program.
     """
     return Settings(
@@ -40,8 +40,8 @@ def settings(name: str) -> Settings:
         concurrency=CONCURRENCY,
         recipient_concurrency=CONCURRENCY // 2,
         chunksize=CHUNK,
-        event_timeout=LEASE - 1,
-        lease=LEASE,
+        event_timeout=2,
+        lease=kit.lease,
         poll_interval=0.1,
         retry_policy=RetryPolicy((0.2,) * 50, jitter=0),
         user_agent=name,
@@ -54,7 +54,7 @@ def settings(name: str) -> Settings:
 def write(kit: Kit, name: str, number: int, seed: int) -> None:
     """Send in transactions, some of which are rolled back whole or in part, until killed."""
     rng = random.Random(seed)
-    app = kit.app(settings(name), number=number)
+    app = kit.app(settings(kit, name), number=number)
     writer = _Writer(kit, app, name, rng)
     while True:
         try:
@@ -71,7 +71,7 @@ class _Writer:
         self._sent = 0
 
     def transact(self) -> None:
-        rng, before = self._rng, self._sent
+        rng, before, begun = self._rng, self._sent, time.monotonic()
         with suppress(Abandoned), self._kit.transaction() as handle:
             for _ in range(rng.randint(1, self._kit.most)):
                 if rng.random() < 0.1:
@@ -79,7 +79,8 @@ class _Writer:
                 else:
                     self._send(handle)
             self._maybe_abandon(0.1)
-        time.sleep((self._sent - before) / RATE)
+        # At least as long as it took: others want to write as well.
+        time.sleep(max((self._sent - before) / RATE, time.monotonic() - begun))
 
     def _nest(self, handle: Any, depth: int) -> None:
         with suppress(Abandoned), self._kit.savepoint(handle):
@@ -115,7 +116,7 @@ def work(kit: Kit, name: str, number: int, ready: Connection) -> None:
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     ready.send("ready")
-    with kit.app(settings(name), number=number) as app:
+    with kit.app(settings(kit, name), number=number) as app:
         app.worker().run()
 
 

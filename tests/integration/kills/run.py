@@ -115,7 +115,10 @@ class Run:
         self._kit.prepare()
         self._import_once()
         try:
-            with self._recipients() as urls, self._kit.app(programs.settings("run")) as app:
+            with (
+                self._recipients() as urls,
+                self._kit.app(programs.settings(self._kit, "run")) as app,
+            ):
                 for pattern, number in RECIPIENTS.items():
                     app.subscribe([pattern, "fault.all"], urls[number])
                 self._disturb(app)
@@ -263,7 +266,7 @@ class Run:
             for values in json.loads(self._report.read_text("utf-8"))
         ]
         attempts: dict[str, list[Attempt]] = {}
-        with self._kit.app(programs.settings("end")) as app:
+        with self._kit.app(programs.settings(self._kit, "end")) as app:
             deliveries = list(app.deliveries())
             ids = [delivery.id for delivery in deliveries]
             for some in (ids[at : at + PAGE] for at in range(0, len(ids), PAGE)):

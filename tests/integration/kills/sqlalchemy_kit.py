@@ -42,6 +42,7 @@ class SqlAlchemyKit:
     """
 
     url: str
+    most = 80
     errors = (SQLAlchemyError, StoreError)
     modules = (__name__, "thorn_sqlalchemy.plugin", "psycopg", "pymysql")
 
@@ -53,9 +54,9 @@ class SqlAlchemyKit:
         return make_url(self.url).get_backend_name()
 
     @property
-    def most(self) -> int:
-        # A SQLite file has one writer at a time, so each had better do much.
-        return 200 if self.backend == "sqlite" else 80
+    def lease(self) -> float:
+        # A SQLite file has one writer at a time, and who waits may be unlucky for long.
+        return 12.0 if self.backend == "sqlite" else 6.0
 
     @cached_property
     def engine(self) -> Engine:

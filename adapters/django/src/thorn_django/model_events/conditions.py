@@ -65,7 +65,7 @@ def _part(child: Any) -> Q:
         raise ValueError(f"{name}={value!r} can only be worked out by a database; {_ADVICE}")
     path, lookup = _split(name)
     if lookup == "exact":
-        return Q(**{f"{path}__is": None}) if value is None else Q(**{f"{path}__eq": value})
+        return Q(**{f"{path}__eq": value})
     if lookup == "isnull":
         return Q(**{f"{path}__{'is' if value else 'is_not'}": None})
     if lookup == "range":

@@ -10,9 +10,9 @@ from typing import Any
 
 from django.db.models import Model, Q, UniqueConstraint
 
-from thorn_django.model_events.rows import attributes, tell_changed, tell_created
+from thorn_django.model_events.rows import tell_changed, tell_created
 from thorn_django.model_events.telling import chunks, instances_of
-from thorn_django.model_events.watches import Watch
+from thorn_django.model_events.watches import Watch, attributes
 
 logger = logging.getLogger(__name__)
 

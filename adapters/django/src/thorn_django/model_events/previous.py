@@ -24,11 +24,12 @@ from django.db.models import Model
 from django.db.models.base import ModelState
 from django.db.models.fields.files import FieldFile
 
-from thorn_django.model_events.watches import Watch, attnames, column, written
+from thorn_django.model_events.watches import Watch, attnames, attributes, column
 
 KNOWN, READ = "thorn_known", "thorn_read"
 CONTAINERS = (list, dict, set, bytearray)
 NOTHING: Mapping[str, Any] = {}
+MISSING = object()
 
 
 def snapshot(instance: Model, names: Iterable[str]) -> dict[str, Any]:
@@ -49,15 +50,20 @@ def _kept(value: Any) -> Any:
 
 
 def remember_loaded(instance: Model, watch: Watch) -> None:
-    """An instance has been loaded."""
-    instance._state.__dict__[KNOWN] = snapshot(instance, watch.remembered)
+    """An instance has been loaded: one of many, so that this is to be quick."""
+    values = instance.__dict__
+    instance._state.__dict__[KNOWN] = {
+        name: copy.deepcopy(value) if isinstance(value, CONTAINERS) else value
+        for name in watch.remembered
+        if (value := values.get(name, MISSING)) is not MISSING
+    }
 
 
 def remember_refreshed(instance: Model, watch: Watch, fields: Iterable[str] | None) -> None:
     """An instance's fields, or some of them, have been loaded again."""
     names: Iterable[str] = watch.remembered
     if fields is not None:
-        chosen = {*written(type(instance), fields), instance._meta.pk.attname}
+        chosen = {*attributes(type(instance), fields), instance._meta.pk.attname}
         names = [name for name in names if name in chosen]
     using = instance._state.db
     if using is not None:

@@ -28,8 +28,8 @@ from django.db.models import Manager, Model, QuerySet
 from thorn_core import HeldEvents
 from thorn_django.model_events import previous
 from thorn_django.model_events.inserts import Insertion
-from thorn_django.model_events.rows import attributes, matched, tell_changed
-from thorn_django.model_events.watches import watch_of
+from thorn_django.model_events.rows import matched, tell_changed
+from thorn_django.model_events.watches import attributes, watch_of
 
 M = TypeVar("M", bound=Model)
 
@@ -42,7 +42,7 @@ class WebhookQuerySet(QuerySet[M]):
         >>> class Page(models.Model):
         ...     objects = WebhookQuerySet.as_manager()
         ...     class Meta:
-        ...         app_label = "magazine"
+        ...         app_label = "library"
         >>> isinstance(Page.objects.all(), WebhookQuerySet)
         True
     """

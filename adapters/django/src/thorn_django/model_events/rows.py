@@ -11,7 +11,7 @@ from thorn_core import signals
 from thorn_django.model_events import previous
 from thorn_django.model_events.saves import unknown_columns
 from thorn_django.model_events.telling import chunks, instances_of, tell_each
-from thorn_django.model_events.watches import Watch, column
+from thorn_django.model_events.watches import Watch
 
 # What rows held before, of some columns, by primary key.
 Before = Mapping[Any, Mapping[str, Any]]
@@ -74,9 +74,3 @@ def tell_changed(model: type[Model], watch: Watch, before: Before, using: str) -
                     yield signals.model_changed, instance, {"previous": values}
 
     tell_each(told(), using)
-
-
-def attributes(model: type[Model], names: Iterable[str]) -> list[str]:
-    """The attributes of the columns that go by these names; those without one are left out."""
-    found = (column(model, name) for name in names)
-    return [field.attname for field in found if field is not None]

@@ -21,7 +21,7 @@ from django.db.models import Model
 from thorn_core import signals
 from thorn_django.model_events import previous
 from thorn_django.model_events.telling import tell
-from thorn_django.model_events.watches import Watch, concrete, watch_of, written
+from thorn_django.model_events.watches import Watch, attributes, concrete, watch_of
 
 SAVING = "thorn_saving"
 UPDATES_RETURN = django.VERSION >= (6, 0)
@@ -136,7 +136,7 @@ def _written_of(
     """Of the columns that are remembered, those that a save writes, and the primary key."""
     if update_fields is None:
         return watch.remembered
-    chosen = {*written(type(instance), update_fields), *watch.generated}
+    chosen = {*attributes(type(instance), update_fields), *watch.generated}
     chosen.add(instance._meta.pk.attname)
     return [name for name in watch.remembered if name in chosen]
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import attrs
 from django.core.exceptions import FieldDoesNotExist
@@ -17,7 +16,7 @@ M2M_TRIGGERS = ("m2m_add", "m2m_remove", "m2m_clear")
 
 @attrs.define(eq=False)
 class Watch:
-    """What a model class is watched for. Refers to no class, so that classes can go.
+    """What a model class is watched for.
 
     Attributes:
         create, change, delete: Some event asks for it.
@@ -86,19 +85,18 @@ class Watch:
         return any(_waits(event) for event in self.events)
 
 
-_watches: WeakKeyDictionary[type[Model], Watch] = WeakKeyDictionary()
+WATCH = "thorn_watch"
 
 
 def watch_of(model: type[Model]) -> Watch | None:
     """The watch of a class, if there is one."""
-    return _watches.get(model)
+    watch: Watch | None = model._meta.__dict__.get(WATCH)
+    return watch
 
 
 def make_watch(model: type[Model]) -> Watch:
-    """The watch of a class, made if there is none, up to date."""
-    watch = _watches.get(model)
-    if watch is None:
-        watch = _watches[model] = Watch()
+    """The watch of a class, made if there is none, up to date; its `_meta` keeps it."""
+    watch: Watch = model._meta.__dict__.setdefault(WATCH, Watch())
     watch.ask(model)
     return watch
 
@@ -140,12 +138,10 @@ def column(model: type[Model], name: str) -> Field[Any, Any] | None:
     return field if isinstance(field, Field) and field.concrete and not field.many_to_many else None
 
 
-def written(model: type[Model], names: Iterable[str] | None) -> Sequence[str]:
-    """The attributes of the columns that a save with these `update_fields` writes."""
-    if names is None:
-        return attnames(model)
-    fields = (column(model, name) for name in names)
-    return [field.attname for field in fields if field is not None]
+def attributes(model: type[Model], names: Iterable[str]) -> list[str]:
+    """The attributes of the columns that go by these names; those without one are left out."""
+    found = (column(model, name) for name in names)
+    return [field.attname for field in found if field is not None]
 
 
 def _waits(event: ModelEvent) -> bool:

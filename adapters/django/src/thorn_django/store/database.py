@@ -292,7 +292,8 @@ class Database:
             dropped.clear()
         for connection in closing:
             with contextlib.suppress(Error):
-                connection.close()
+                # SQLite's own way leaves a database in memory open, for others to find it again.
+                BaseDatabaseWrapper.close(connection)
 
     def _make_turn(self) -> contextlib.AbstractContextManager[Any]:
         """SQLite lets one write; who waits for it looks again ever less often, so we queue here."""
