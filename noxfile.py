@@ -20,13 +20,6 @@ SUPPORTED = ("3.11", "3.12", "3.13")
 EVERYTHING = (".[cli,fast,ed25519,schema]", "./adapters/sqlalchemy[asyncio,mysql,postgresql]")
 # Seconds for a test: one that hangs fails.
 TIMEOUT = ("--timeout", "600")
-# They leave declarations behind that other tests of the same process then meet: run by themselves.
-ALONE = (
-    "tests/core/test_api.py::test_only_what_may_be_subscribed_to_is_listed",
-    "tests/sqlalchemy/test_models_m2m.py::test_a_field_that_is_none_is_refused",
-    "tests/sqlalchemy/test_models_m2m.py::test_a_wrong_field_is_refused_at_every_flush",
-)
-OTHERS = tuple(f"--deselect={test}" for test in ALONE)
 PACKAGES = ("thorn_core", "thorn_sqlalchemy")
 
 
@@ -81,11 +74,11 @@ def tests(session: nox.Session) -> None:
     if session.python != PYTHONS[0]:
         servers = "not postgresql and not mariadb"
         others = ("--ignore=tests/integration", "--ignore=tests/django")
-        session.run("pytest", "-n", "2", "-q", *TIMEOUT, *OTHERS, *others, "-k", servers)
+        session.run("pytest", "-n", "2", "-q", *TIMEOUT, *others, "-k", servers)
         return
     session.run("coverage", "erase")
     session.run(
-        "coverage", "run", "-m", "pytest", "-n", "2", "-q", *TIMEOUT, *OTHERS,
+        "coverage", "run", "-m", "pytest", "-n", "2", "-q", *TIMEOUT,
         "--ignore=tests/django",
         env={"COVERAGE_PROCESS_START": str(ROOT / "pyproject.toml")},
     )  # fmt: skip

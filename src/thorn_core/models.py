@@ -21,6 +21,8 @@ from thorn_core.unit_of_work import IMMEDIATE
 
 if TYPE_CHECKING:
     from thorn_core.app import Thorn
+    from thorn_core.events import Callbacks
+    from thorn_core.values import Message
 
 logger = logging.getLogger(__name__)
 
@@ -84,8 +86,8 @@ class ModelEvent(Event):
         reverse: Gives the `ref` from an instance; else `get_absolute_url()`.
         sender_field: Attribute of the instance that is the sender, `author` or `author.company`.
         signal_honors_transaction: Wait for the commit; None is as the setting says (it does).
-        propagate_errors: Raise what a filter, payload method or the store raises, in the caller's
-            save; else it is logged.
+        propagate_errors: Raise what a filter or payload method raises, in the caller's save; else
+            it is logged. That the store can't keep the message is raised in any case.
         **options: Those of `Event`; and conditions, as in `state__now_eq="PUBLISHED"`.
 
     Raises:
@@ -204,32 +206,43 @@ class ModelEvent(Event):
     ) -> None:
         """Send it if the filter holds, because a model signal says that something happened.
 
-        What goes wrong is logged, unless `propagate_errors`.
+        What goes wrong with the model's own methods is logged, unless `propagate_errors`.
+
+        Raises:
+            StoreError: The message can't be kept: then what it tells of had better not happen.
         """
         try:
-            if self.filter(instance, previous):
-                self._send(instance, None, within=within, context=context, signalled=True)
+            if not self.filter(instance, previous):
+                return
+            app = self.app
+            message, _ = self._compose_for(app, instance, None, context=context)
+            within = within if self._waits(app) else IMMEDIATE
         except Exception:
             if self.propagate_errors:
                 raise
             logger.exception("%r could not be sent for a %s", self, type(instance).__name__)
+            return
+        app.send_message(message, within=within, dispatcher=self.dispatcher)
 
-    def _send(
+    def _send(self, instance: Any, data: Any, *, within: Any = None, **options: Any) -> Receipt:
+        app = self.app
+        message, callbacks = self._compose_for(app, instance, data, **options)
+        app.send_message(message, within=within, dispatcher=self.dispatcher, callbacks=callbacks)
+        return Receipt(app, message)
+
+    def _compose_for(
         self,
+        app: Thorn,
         instance: Any,
         data: Any,
         *,
         sender: Any = None,
         headers: Mapping[str, str] | None = None,
-        within: Any = None,
-        signalled: bool = False,
         **options: Any,
-    ) -> Receipt:
-        app, webhooks = self.app, self.webhooks
+    ) -> tuple[Message, Callbacks | None]:
+        webhooks = self.webhooks
         own = webhooks.headers(instance)
-        if signalled and not self._waits(app):
-            within = IMMEDIATE
-        message, callbacks = self._compose(
+        return self._compose(
             app,
             fill(self.name, instance) if has_fields(self.name) else self.name,
             webhooks.payload(instance, app) if data is None else data,
@@ -238,8 +251,6 @@ class ModelEvent(Event):
             ref=webhooks.ref(instance, self.reverse, app),
             **options,
         )
-        app.send_message(message, within=within, dispatcher=self.dispatcher, callbacks=callbacks)
-        return Receipt(app, message)
 
     def _waits(self, app: Thorn) -> bool:
         if self.signal_honors_transaction is None:

@@ -13,12 +13,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
 from thorn_core import signals
-from thorn_core.buffering import current_buffer
+from thorn_core.buffering import HeldEvents, current_buffer
 from thorn_core.dispatchers.base import Dispatcher
 from thorn_core.errors import NotFoundError
 from thorn_core.events import Callbacks
 from thorn_core.stores.base import Ambient, Store
-from thorn_core.unit_of_work import IMMEDIATE, HoldableUnitOfWork, UnitOfWork
+from thorn_core.unit_of_work import IMMEDIATE, UnitOfWork
 from thorn_core.values import Attempt, Delivery, Message
 
 if TYPE_CHECKING:
@@ -114,10 +114,9 @@ class Sending:
         if callbacks is not None:
             self._remember(message, callbacks)
         buffer = current_buffer()
-        if buffer is None:
+        # A transaction may end before a buffer does, and would take what it held with it.
+        if buffer is None or (unit.open and not isinstance(buffer, HeldEvents)):
             return self._publish([message], unit, dispatcher)
-        if isinstance(unit, HoldableUnitOfWork):
-            unit = unit.hold()
 
         def publish(messages: Sequence[Message]) -> None:
             wait_for(self._publish(messages, unit, dispatcher))

@@ -18,6 +18,11 @@ class UnitOfWork(Protocol):
 
     handle: Any
 
+    @property
+    def open(self) -> bool:
+        """True if a transaction is open, which what is done now belongs to."""
+        ...
+
     def on_commit(self, callback: Callable[[], None]) -> None:
         """Call back once, right after the transaction has committed; never if it rolls back.
 
@@ -35,6 +40,7 @@ class ImmediateUnitOfWork:
     """No transaction: what is done is done."""
 
     handle: Any = None
+    open = False
 
     def on_commit(self, callback: Callable[[], None]) -> None:
         """Call back now."""
@@ -46,19 +52,3 @@ class ImmediateUnitOfWork:
 
 
 IMMEDIATE = ImmediateUnitOfWork()
-
-
-@runtime_checkable
-class HoldableUnitOfWork(UnitOfWork, Protocol):
-    """A unit of work of whatever transaction is open in the calling thread when it is asked.
-
-    By the time a buffer is flushed that may be another one, or none.
-    """
-
-    def hold(self) -> UnitOfWork:
-        """The unit of work of the transaction that is open now, whatever comes after it.
-
-        While that is open, what is published goes into it; after its commit, it is as good as done;
-        after its rollback, nothing is published and nobody is called back.
-        """
-        ...

@@ -53,6 +53,7 @@ class TestMemoryStore(StoreContract):
     def test_a_message_waits_for_the_commit(self):
         class Unit:
             handle = None
+            open = True
 
             def __init__(self):
                 self.callbacks = []

@@ -14,6 +14,7 @@ from thorn_core import (
     ModelEvent,
     Q,
     Settings,
+    StoreError,
     Thorn,
     hookimpl,
     model_reverser,
@@ -318,6 +319,8 @@ def test_a_model_reverser_uses_the_events_app():
 class Unit:
     """A unit of work of the test's."""
 
+    open = True
+
     def __init__(self):
         self.handle, self.callbacks = self, []
 
@@ -386,3 +389,19 @@ def test_a_decorated_class_can_go():
     thing = weakref.ref(webhook_model(on_create=ModelEvent("thing.created"))(type("Thing", (), {})))
     gc.collect()
     assert thing() is None
+
+
+def test_what_the_store_can_not_keep_is_raised(app, monkeypatch):
+    """Else what is done goes on without anybody being told, ever."""
+
+    @webhook_model
+    class Thing:
+        class webhooks:
+            on_create = ModelEvent("thing.created", app=app)
+
+    def fail(messages, *, within):
+        raise StoreError("the database is away")
+
+    monkeypatch.setattr(app.store, "publish", fail)
+    with pytest.raises(StoreError, match="away"):
+        signals.model_created.send(Thing, instance=Thing())

@@ -549,6 +549,54 @@ def test_leases_are_renewed_while_a_request_is_under_way():
     asyncio.run(main())
 
 
+class Leasing(MemoryStore):
+    """A store that tells until when it leases, and may let the time pass meanwhile."""
+
+    def __init__(self, clock):
+        super().__init__()
+        self.clock = clock
+        self.leases = []
+        self.sleep = timedelta()
+
+    def claim(self, *, now, lease, **arguments):
+        claims = super().claim(now=now, lease=lease, **arguments)
+        self.leases += [now + lease] * len(claims)
+        if claims:
+            self.clock.now += self.sleep
+        return claims
+
+
+def test_what_is_leased_no_more_is_not_requested(recipient, clock, caplog):
+    """The machine may have slept; another worker has it by now, and would send it too."""
+    store = Leasing(clock)
+    app = Thorn(store=store, dispatcher="outbox", settings=settings(lease=60), clock=clock)
+    app.subscribe("*", recipient.url)
+    receipt = app.send("a.b")
+    store.sleep = timedelta(seconds=61)
+    app.worker().drain()
+    assert len(recipient.received) == 0
+    assert "ended before its request" in caplog.text
+    store.sleep = timedelta(seconds=59)
+    assert app.worker().drain() == 1
+    assert receipt
+    app.close()
+
+
+def test_a_long_drain_leases_from_its_present_time_on(recipient, clock):
+    store = Leasing(clock)
+    most = settings(lease=60, concurrency=1, recipient_concurrency=1)
+    app = Thorn(store=store, dispatcher="outbox", settings=most, clock=clock)
+    app.subscribe("*", recipient.url)
+    begun = clock.now
+    for number in range(5):
+        app.send("a.b", number)
+    store.sleep = timedelta(seconds=40)
+    assert app.worker().drain() == 5
+    since = [(until - begun).total_seconds() for until in store.leases]
+    assert since == [60, 100, 140, 180, 220]
+    app.close()
+
+
 class Flaky(MemoryStore):
     """A store that fails when it is told to, in a thread like a database's."""
 

@@ -15,6 +15,7 @@ import pytest
 from conftest import make_place
 from gate import Gate
 from sqlalchemy import create_engine, delete, make_url, text
+from sqlalchemy.event import listen
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool
 
@@ -533,3 +534,41 @@ def test_a_forked_child_has_connections_of_its_own(place):
         assert (done.returncode, done.stdout, done.stderr) == (0, "fine\n", "")
         events = [request.headers["hook-event"] for request in recipient.received]
     assert (events.count("a.parent"), events.count("a.child")) == (7, 15)
+
+
+def test_a_session_on_the_store_s_engine_commits_to_the_disk(tmp_path):
+    """A worker's bookkeeping does without, but leaves no connection so."""
+    store = SqlStore(f"sqlite:///{tmp_path / 'thorn.db'}")
+    full = 2
+    with LocalRecipient() as recipient, app_on(store) as app:
+        app.subscribe("*", recipient.url)
+        hasty = set()
+
+        def see(connection, *_):
+            level = connection.execute("PRAGMA synchronous").fetchone()[0]
+            hasty.add(level)
+
+        listen(store.database.engine, "commit", lambda c: see(c.connection.dbapi_connection))
+        for number in range(5):
+            app.send("a.b", number)
+        app.worker().drain()
+        assert hasty == {1, full}
+        with contextlib.ExitStack() as stack:
+            for _ in range(5):
+                session = stack.enter_context(Session(store.database.engine))
+                assert session.execute(text("PRAGMA synchronous")).scalar() == full
+
+
+def test_what_fails_at_the_commit_of_the_store_s_transaction_is_a_store_error(tmp_path):
+    store = SqlStore(f"sqlite:///{tmp_path / 'thorn.db'}")
+    listen(store.database.engine, "connect", lambda c, _: c.execute("PRAGMA foreign_keys = ON"))
+    with app_on(store) as app:
+        with store.transaction() as connection:
+            connection.execute(text("CREATE TABLE a (id INTEGER PRIMARY KEY)"))
+            connection.execute(
+                text("CREATE TABLE b (a INTEGER REFERENCES a DEFERRABLE INITIALLY DEFERRED)")
+            )
+        with pytest.raises(StoreError, match="FOREIGN KEY"), store.transaction() as connection:
+            connection.execute(text("INSERT INTO b VALUES (1)"))
+            app.send("a.b", within=connection)
+        assert app.stats().messages == 0

@@ -17,7 +17,7 @@ from sqlalchemy.orm import (
     relationship,
 )
 
-from thorn_core import ConfigurationError, ModelEvent, Thorn, webhook_model
+from thorn_core import ConfigurationError, ModelEvent, Thorn, models, webhook_model
 
 OVERLAPPING = {"overlaps": "articles,tags"}
 
@@ -595,8 +595,10 @@ def test_a_class_on_the_other_side_is_listened_to_only_for_the_collection(world)
 @pytest.fixture
 def forgotten():
     """Let the classes of the test go: they would be refused again in the next."""
+    before = set(models._models)
     yield
-    gc.collect()
+    for model in set(models._models) - before:
+        models._models.discard(model)
 
 
 @pytest.mark.parametrize("field", ["tagz", "title", "author", "seen"])

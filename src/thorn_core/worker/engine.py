@@ -72,6 +72,8 @@ class Worker:
         self._ahead = wiring.settings.chunksize if self._store.blocking else 0
         self._load = Load(wiring.settings, self._ahead)
         self._held: dict[str, Claim] = {}
+        # When the lease of a token's claims is over.
+        self._until: dict[str, datetime] = {}
         self._unsettled: list[Settlement] = []
         self._lanes: set[asyncio.Task[None]] = set()
         self._settler: asyncio.Task[None] | None = None
@@ -316,7 +318,7 @@ class Worker:
             messages = await self._io(
                 self._store.claim_messages,
                 now=now,
-                lease=self._lease,
+                lease=self._lease_from(now),
                 limit=limit,
                 ids=message_ids,
             )
@@ -336,22 +338,29 @@ class Worker:
         if wanted <= self._ahead // 2 or self._stopping:
             return 0
         self._tokens += 1
+        token, lease = f"{self._name}.{self._tokens}", self._lease_from(now)
         claims = await self._io(
             self._store.claim,
             now=now,
-            lease=self._lease,
+            lease=lease,
             limit=wanted,
-            token=f"{self._name}.{self._tokens}",
+            token=token,
             per_recipient=self._load.per_recipient,
             busy=self._busy(),
             message_ids=message_ids,
         )
         # One that is under way here, its lease having ended all the same, isn't begun again.
         fresh = [claim for claim in claims if claim.delivery.id not in self._held]
+        if fresh:
+            self._until[token] = now + lease
         self._start(fresh)
         if started is not None:
             started.update(claim.delivery.id for claim in fresh)
         return len(fresh)
+
+    def _lease_from(self, now: datetime) -> timedelta:
+        """How long a lease is to be, if `now` is when a long drain began."""
+        return self._lease + max(self._wiring.clock() - now, timedelta())
 
     async def _route(self, messages: Sequence[Message], now: datetime) -> None:
         """Write the deliveries of messages, in batches of about a chunk."""
@@ -449,11 +458,17 @@ class Worker:
         while self._held:
             await asyncio.sleep(self._settings.lease / 3)
             held = list(self._held.values())
+            until = self._wiring.clock() + self._lease
             try:
-                await self._io(self._store.renew, held, until=self._wiring.clock() + self._lease)
+                await self._io(self._store.renew, held, until=until)
             except Exception:
                 logger.exception("the store failed to renew %d leases", len(held))
+                continue
+            self._until |= dict.fromkeys({claim.token for claim in held}, until)
+            left = {claim.token for claim in self._held.values()}
+            self._until = {token: until for token, until in self._until.items() if token in left}
         self._keeper = None
+        self._until.clear()
 
     # -- deliver
 
@@ -468,12 +483,18 @@ class Worker:
 
     async def _work_off(self, load: Load) -> None:
         while (claim := load.next()) is not None:
+            if self._until[claim.token] <= self._wiring.clock():
+                # As after a long sleep of the machine: another worker may have it by now.
+                logger.warning("the lease of %s ended before its request", claim.delivery.id)
+                load.ended(claim)
+                self._drop(claim)
+                continue
             try:
                 settlement = await self._attempts.deliver(claim)
             except Exception:
                 # A defect; the delivery is tried again when its lease, renewed no more, is over.
                 logger.exception("delivery %s could not be attempted", claim.delivery.id)
-                self._held.pop(claim.delivery.id, None)
+                self._drop(claim)
                 continue
             finally:
                 load.ended(claim)
@@ -482,6 +503,14 @@ class Worker:
             if self._settler is None:
                 assert self._loop is not None
                 self._settler = self._loop.create_task(self._settle())
+
+    def _drop(self, claim: Claim) -> None:
+        self._held.pop(claim.delivery.id, None)
+        self._progressed()
+
+    def _progressed(self) -> None:
+        progress, self._progress = self._progress, asyncio.Event()
+        progress.set()
 
     # -- settle
 
@@ -507,8 +536,7 @@ class Worker:
             if disabled:
                 await self._announce(disabled, batch[-1].at)
             self._wiring.progressed()
-            progress, self._progress = self._progress, asyncio.Event()
-            progress.set()
+            self._progressed()
         self._settler = None
 
     async def _announce(self, disabled: Sequence[Subscription], at: datetime) -> None:

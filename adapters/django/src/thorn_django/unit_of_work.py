@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import logging
-import threading
-import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
@@ -70,6 +67,11 @@ class DjangoUnitOfWork:
         """Of the database."""
         return next((a for a in self._aliases if in_transaction(connections[a])), self._aliases[0])
 
+    @property
+    def open(self) -> bool:
+        """True if one is."""
+        return in_transaction(connections[self.alias])
+
     def connection(self) -> BaseDatabaseWrapper | None:
         """The connection of the transaction; None if none is open."""
         connection = connections[self.alias]
@@ -87,16 +89,6 @@ class DjangoUnitOfWork:
         """Call a function in the thread that Django's database is used in from this task."""
         return await sync_to_async(function, thread_sensitive=True)()
 
-    def hold(self) -> DjangoUnitOfWork | HeldUnitOfWork:
-        """The unit of work of the transaction that is open now."""
-        connection = self.connection()
-        if connection is None or not connection.in_atomic_block:
-            return self
-        held = _held.get(connection)
-        if held is None or not held.is_of(connection):
-            held = _held[connection] = HeldUnitOfWork(connection)
-        return held
-
 
 def _on_commit(connection: BaseDatabaseWrapper, callback: Callback) -> None:
     if connection.in_atomic_block:
@@ -113,79 +105,3 @@ def _on_commit(connection: BaseDatabaseWrapper, callback: Callback) -> None:
             " what is sent outside of transaction.atomic() is left to workers",
             connection.alias,
         )
-
-
-class HeldUnitOfWork:
-    """A transaction whose messages wait in a buffer, whatever has become of it since.
-
-    Args:
-        connection: Where it is open, in this thread.
-    """
-
-    def __init__(self, connection: BaseDatabaseWrapper) -> None:
-        self.handle = connection.alias
-        self._connection = weakref.ref(connection)
-        self._savepoints = tuple(connection.savepoint_ids)
-        self._lock = threading.Lock()
-        self._waiting: list[Callback] = []
-        self._committed = False
-
-        def committed() -> None:
-            with self._lock:
-                self._committed = True
-                waiting, self._waiting = self._waiting, []
-            _call(waiting)
-
-        # Django alone keeps it, for as long as the transaction may yet commit.
-        self._marker = weakref.ref(committed)
-        transaction.on_commit(committed, using=connection.alias, robust=True)
-
-    def __repr__(self) -> str:
-        return f"<HeldUnitOfWork {self.handle}>"
-
-    def is_of(self, connection: BaseDatabaseWrapper) -> bool:
-        """True if it is of the innermost savepoint open on a connection."""
-        return self._open and self._savepoints == tuple(connection.savepoint_ids)
-
-    @property
-    def _open(self) -> bool:
-        return not self._committed and self._marker() is not None
-
-    def connection(self) -> BaseDatabaseWrapper | None:
-        """The connection of the transaction; None if it is over, or another thread's."""
-        connection = connections[self.handle]
-        here = connection is self._connection() and connection.in_atomic_block
-        return connection if here and self._open else None
-
-    def on_commit(self, callback: Callback) -> None:
-        """Call back once it has committed: now, if it has, and never if it was rolled back."""
-        connection = self.connection()
-        if connection is not None:
-            _on_commit(connection, callback)
-            return
-        with self._lock:
-            # Its own thread may commit at this very moment.
-            committed = self._committed
-            if self._open:
-                self._waiting.append(callback)
-        if committed:
-            callback()
-
-    async def run(self, function: Callable[[], T]) -> T:
-        """Call a function in the thread that Django's database is used in from this task."""
-        return await sync_to_async(function, thread_sensitive=True)()
-
-
-_held: WeakKeyDictionary[BaseDatabaseWrapper, HeldUnitOfWork] = WeakKeyDictionary()
-
-
-def _call(callbacks: list[Callback]) -> None:
-    for callback in callbacks:
-        try:
-            callback()
-        except Exception:
-            logger.exception("what was to follow a commit failed")
-
-
-# What a store on Django can write in.
-AnyUnitOfWork = DjangoUnitOfWork | HeldUnitOfWork

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Connection,
     Engine,
     MetaData,
+    RootTransaction,
     create_engine,
     event,
     inspect,
@@ -194,8 +195,13 @@ class Database:
         for left in reversed(range(TRIES)):
             try:
                 self._create_once()
-                with self._turn, self._connect() as connection, connection.begin():
-                    self._begin(connection, lasting=lasting)
+                with (
+                    self._turn,
+                    self._connect() as connection,
+                    self._hasty(connection, hasty=not lasting),
+                    connection.begin(),
+                ):
+                    self._begin(connection)
                     return work(connection)
             except SQLAlchemyError as error:
                 if left and _passing(error) and time.monotonic() < until:
@@ -226,15 +232,18 @@ class Database:
         """A transaction that commits at the end of the block, or rolls back if that raises.
 
         Raises:
-            StoreError: The database can't begin it.
+            StoreError: The database can't begin or commit it.
         """
         with contextlib.ExitStack() as stack:
             with self.translating():
                 self._create_once()
                 connection = stack.enter_context(self._connect())
-                stack.enter_context(connection.begin())
+                transaction = stack.enter_context(connection.begin())
                 self._begin(connection)
             yield connection
+            with self.translating():
+                if transaction.is_active:
+                    _commit(connection, transaction)
 
     @contextlib.contextmanager
     def _connect(self) -> Iterator[Connection]:
@@ -256,13 +265,25 @@ class Database:
                 self.engine.dispose()
             raise DBAPIError(None, None, error, connection_invalidated=lost) from error
 
-    def _begin(self, connection: Connection, *, lasting: bool = True) -> None:
+    @contextlib.contextmanager
+    def _hasty(self, connection: Connection, *, hasty: bool) -> Iterator[None]:
+        """Let SQLite commit inside of the block without waiting for the disk.
+
+        Not beyond: the connection may be a user's Session's next.
+        """
+        if not hasty or self.name != "sqlite" or not self.owned or self.embedded:
+            yield
+            return
+        driver: Any = connection.connection.dbapi_connection
+        driver.execute("PRAGMA synchronous = NORMAL")
+        try:
+            yield
+        finally:
+            driver.execute("PRAGMA synchronous = FULL")
+
+    def _begin(self, connection: Connection) -> None:
         if self.name != "sqlite" or _in_transaction(connection):
             return
-        level = "FULL" if lasting else "NORMAL"
-        if self.owned and connection.info.get("thorn_synchronous", "FULL") != level:
-            connection.exec_driver_sql(f"PRAGMA synchronous = {level}")
-            connection.info["thorn_synchronous"] = level
         # SQLite refuses to make a reader a writer once somebody else has written, at once and
         # without waiting: so it is a writer from the beginning.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -280,6 +301,22 @@ class Database:
         if not there:
             self.create()
         self._created = True
+
+    def create_within(self, connection: Connection) -> None:
+        """As every other call does: create the tables of an own SQLite database that has none.
+
+        Args:
+            connection: Of a transaction that writes there; if that is rolled back, so are they.
+        """
+        if self._created or not self.owned or self.name != "sqlite":
+            return
+        name = self.tables.messages.name
+        if not self.embedded:
+            with self.engine.connect() as other:
+                self._created = inspect(other).has_table(name)
+        if not self._created and not inspect(connection).has_table(name):
+            self._begin(connection)
+            set_up(connection, self.tables)
 
     def create(self) -> str | None:
         """Create the tables, or bring them up to this version's schema.
@@ -405,6 +442,16 @@ def _place(url: URL) -> tuple[Any, ...]:
         return (backend, os.path.realpath(url.database or ""), url.query)
     host = "localhost" if url.host in (None, "127.0.0.1", "::1") else url.host
     return (backend, host, url.port or ports.get(backend), url.database)
+
+
+def _commit(connection: Connection, transaction: RootTransaction) -> None:
+    try:
+        transaction.commit()
+    except DBAPIError:
+        # SQLite goes on with it, and SQLAlchemy takes it to be over.
+        with contextlib.suppress(Exception):
+            connection.connection.rollback()
+        raise
 
 
 def _in_transaction(connection: Connection) -> bool:

@@ -106,7 +106,7 @@ class SqlStore:
         It commits at the end of the block, and rolls back if that raises.
 
         Raises:
-            StoreError: The database can't begin it.
+            StoreError: The database can't begin or commit it.
 
         Example:
             >>> from thorn_core import Thorn
@@ -174,6 +174,7 @@ class SqlStore:
             with self.database.translating():
                 connection = within.connection(self.tables.messages, self.database)
                 if connection is not None:
+                    self.database.create_within(connection)
                     self._insert(connection, rows)
             if connection is not None:
                 within.on_commit(self._notifications.tell)

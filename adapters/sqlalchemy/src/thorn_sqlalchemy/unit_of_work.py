@@ -124,6 +124,8 @@ class SessionUnitOfWork:
         runner: Calls a function where the session may be used, from async code.
     """
 
+    open = True
+
     def __init__(self, handle: Any, session: Session, runner: Runner = _directly) -> None:
         self.handle = handle
         self._session = session
@@ -321,6 +323,8 @@ class ConnectionUnitOfWork:
         connection: The Connection behind it.
         runner: Calls a function where the connection may be used, from async code.
     """
+
+    open = True
 
     def __init__(self, handle: Any, connection: Connection, runner: Runner = _directly) -> None:
         self.handle = handle

@@ -31,7 +31,7 @@ from thorn_django.store.notifications import Notifications
 from thorn_django.store.outboxes import Outbox
 from thorn_django.store.rows import message_row
 from thorn_django.store.statements import VENDORS, insert_new
-from thorn_django.unit_of_work import AnyUnitOfWork, DjangoUnitOfWork
+from thorn_django.unit_of_work import DjangoUnitOfWork
 
 logger = logging.getLogger(__name__)
 
@@ -152,7 +152,7 @@ class DjangoStore:
             StoreError: The database can't do it.
         """
         rows = [message_row(message) for message in messages]
-        if isinstance(within, AnyUnitOfWork):
+        if isinstance(within, DjangoUnitOfWork):
             connection = within.connection()
             if connection is not None:
                 database = self._holding(connection.alias)
