@@ -90,7 +90,17 @@ def test_extras_are_imported_where_they_are_needed_and_when(path):
 
 ADAPTERS = sorted((ROOT / "adapters").glob("*/src/*/"))
 # Of the core, beside the names of `thorn_core` itself.
-PUBLIC = ("api", "cli", "patterns", "recipients", "receiver", "signals", "signatures", "testing")
+PUBLIC = (
+    "api",
+    "cli",
+    "patterns",
+    "recipients",
+    "receiver",
+    "signals",
+    "signatures",
+    "stores",
+    "testing",
+)
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS, ids=lambda path: path.name)

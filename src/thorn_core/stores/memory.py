@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import heapq
-import math
 import threading
 from bisect import bisect_right
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import count, islice
@@ -16,6 +15,7 @@ import attrs
 from thorn_core.errors import ConfigurationError, NotFoundError, StoreError
 from thorn_core.patterns import matches
 from thorn_core.stores.base import DeliveryQuery
+from thorn_core.stores.latencies import BUSIEST, percentiles
 from thorn_core.stores.queue import TimeQueue
 from thorn_core.stores.records import (
     IN_FLIGHT,
@@ -40,9 +40,6 @@ from thorn_core.values import (
     Stats,
     Subscription,
 )
-
-PERCENTILES = (50, 95, 99)
-BUSIEST = 20
 
 
 class MemoryStore:
@@ -562,8 +559,8 @@ class MemoryStore:
             attempts=len(recent),
             failed=sum(not ok for *_, ok in recent),
             window=window,
-            latency=percentiles([x for some in by_recipient.values() for x in some]),
-            recipients={recipient: percentiles(some) for recipient, some in busiest},
+            latency=percentiles(Counter(x for some in by_recipient.values() for x in some)),
+            recipients={recipient: percentiles(Counter(some)) for recipient, some in busiest},
         )
 
     # -- life
@@ -594,16 +591,3 @@ def _meets(delivery: DeliveryRecord, query: DeliveryQuery) -> bool:
         and (query.since is None or made.created_at >= query.since)
         and (query.until is None or made.created_at < query.until)
     )
-
-
-def percentiles(values: Sequence[float]) -> dict[int, float]:
-    """The 50th, 95th and 99th percentile of some values, by nearest rank; none of none.
-
-    Example:
-        >>> percentiles([3.0, 1.0, 2.0])
-        {50: 2.0, 95: 3.0, 99: 3.0}
-    """
-    ordered = sorted(values)
-    if not ordered:
-        return {}
-    return {p: ordered[max(math.ceil(p / 100 * len(ordered)), 1) - 1] for p in PERCENTILES}

@@ -50,6 +50,16 @@ CONFLICTS = {"40001", "40P01", "55P03", 1020, 1205, 1213}
 BUSY_TIMEOUT = 10_000
 CONNECT_TIMEOUT = 5
 LIBPQ = ("psycopg", "psycopg2")
+MYSQL_DRIVERS = ("pymysql", "mysqldb")
+# So that a network that swallows packets is noticed: in seconds, and of the last in milliseconds.
+LIVENESS = {
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+# Seconds that a statement of MySQL's may take; a migration takes its time.
+READ_TIMEOUT = 300
 # In a connection's `info`: what has an `over` to be called when it is back in its pool.
 FOLLOWING = "thorn_following"
 
@@ -113,9 +123,15 @@ def _engine_options(url: URL) -> dict[str, Any]:
     elif backend == "postgresql":
         options["pool_recycle"] = 3600
         if url.get_driver_name() in LIBPQ:
-            options["connect_args"] = {"connect_timeout": CONNECT_TIMEOUT}
+            options["connect_args"] = {"connect_timeout": CONNECT_TIMEOUT, **LIVENESS}
     elif backend in MYSQL:
         options |= {"isolation_level": "READ COMMITTED", "pool_recycle": 3600}
+        if url.get_driver_name() in MYSQL_DRIVERS:
+            options["connect_args"] = {
+                "connect_timeout": CONNECT_TIMEOUT,
+                "read_timeout": READ_TIMEOUT,
+                "write_timeout": READ_TIMEOUT,
+            }
     return options
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -26,6 +25,7 @@ from sqlalchemy import (
 
 from thorn_core import Attempt, Delivery, DeliveryQuery, DeliveryState, Stats
 from thorn_core.patterns import matches
+from thorn_core.stores import BUSIEST, STEPS, percentiles
 from thorn_sqlalchemy.claims import of_message
 from thorn_sqlalchemy.recipients import Recipients
 from thorn_sqlalchemy.rows import attempt_of, delivery_of, micros, moment
@@ -33,10 +33,6 @@ from thorn_sqlalchemy.schema import Tables
 from thorn_sqlalchemy.statements import beyond, chunks, one_of
 
 SETTLED = tuple(state for state in DeliveryState if state.settled)
-PERCENTILES = (50, 95, 99)
-BUSIEST = 20
-# Latencies are counted to the tenth of a millisecond, so that the database can do it.
-STEPS = 10_000
 
 
 class History:
@@ -251,9 +247,9 @@ class History:
             .group_by(attempts.c.recipient, step)
         )
         for recipient, steps, count in connection.execute(latencies):
-            by_recipient[recipient][float(steps)] = count
+            by_recipient[recipient][float(steps) / STEPS] = count
         every = select(step, func.count()).where(answered).group_by(step)
-        overall = {float(steps): count for steps, count in connection.execute(every)}
+        overall = {float(steps) / STEPS: count for steps, count in connection.execute(every)}
 
         def count_of(statement: Select[Any]) -> int:
             return int(connection.execute(statement).scalar_one())
@@ -273,19 +269,6 @@ class History:
             attempts=made,
             failed=int(failed or 0),
             window=window,
-            latency=_percentiles(overall),
-            recipients={name: _percentiles(counts) for name, counts in by_recipient.items()},
+            latency=percentiles(overall),
+            recipients={name: percentiles(counts) for name, counts in by_recipient.items()},
         )
-
-
-def _percentiles(counts: dict[float, int]) -> dict[int, float]:
-    """The percentiles of values that were counted, by nearest rank; none of none."""
-    total = sum(counts.values())
-    found: dict[int, float] = {}
-    seen = 0
-    for steps, count in sorted(counts.items()):
-        seen += count
-        for p in PERCENTILES:
-            if p not in found and seen >= max(math.ceil(p / 100 * total), 1):
-                found[p] = steps / STEPS
-    return found

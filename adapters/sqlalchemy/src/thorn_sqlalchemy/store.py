@@ -26,7 +26,7 @@ from thorn_sqlalchemy.claims import Claims
 from thorn_sqlalchemy.database import Database, metadata_for, shown
 from thorn_sqlalchemy.history import History
 from thorn_sqlalchemy.messages import Messages
-from thorn_sqlalchemy.notifications import Notifications
+from thorn_sqlalchemy.notifications import notifications_of
 from thorn_sqlalchemy.recipients import Recipients
 from thorn_sqlalchemy.schema import PREFIX, Tables
 from thorn_sqlalchemy.subscriptions import Subscriptions
@@ -76,7 +76,7 @@ class SqlStore:
             self.tables, dialect, self._recipients, self._messages, self._subscriptions
         )
         self._history = History(self.tables, dialect, self._recipients)
-        self._notifications = Notifications(self.database)
+        self._notifications = notifications_of(self.database)
         self._strangers: set[str] = set()
 
     def __repr__(self) -> str:
@@ -322,7 +322,7 @@ class SqlStore:
     def after_fork(self) -> None:
         """In a forked child: leave connections and threads to the parent."""
         self.database.after_fork()
-        self._notifications = Notifications(self.database)
+        self._notifications = notifications_of(self.database)
 
     def close(self) -> None:
         """Let go of the connections."""

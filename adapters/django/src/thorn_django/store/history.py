@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,17 +12,13 @@ from django.db.models.functions import Concat, Substr
 
 from thorn_core import Attempt, Delivery, DeliveryQuery, DeliveryState, Stats
 from thorn_core.patterns import matches
+from thorn_core.stores import BUSIEST, STEPS, percentiles
 from thorn_django import models
 from thorn_django.fields import KeyField
 from thorn_django.store import messages, recipients, subscriptions
 from thorn_django.store.deliveries import PENDING, SETTLED, asked_for, behind, rows
 from thorn_django.store.rows import ATTEMPT, DELIVERY, attempt_of, delivery_of
 from thorn_django.store.statements import chunks
-
-PERCENTILES = (50, 95, 99)
-BUSIEST = 20
-# Latencies are counted to the tenth of a millisecond, so that the database can do it.
-STEPS = 10_000
 
 Row = dict[str, Any]
 
@@ -201,7 +196,7 @@ def stats(
         attempts=made["made"],
         failed=made["made"] - made["well"],
         window=window,
-        latency=_percentiles(_steps(answered)[None]),
+        latency=percentiles(_steps(answered)[None]),
         recipients=_by_recipient(answered),
     )
 
@@ -217,7 +212,7 @@ def _by_recipient(answered: QuerySet[models.Attempt]) -> dict[str, dict[int, flo
     by_number = answered.values_list("recipient").annotate(many=Count("pk"))
     busiest = [name for name, _ in by_number.order_by("-many", "recipient")[:BUSIEST]]
     steps = _steps(answered.filter(recipient__in=busiest), "recipient")
-    return {name: _percentiles(steps[name]) for name in busiest}
+    return {name: percentiles(steps[name]) for name in busiest}
 
 
 def _steps(answered: QuerySet[models.Attempt], *by: str) -> dict[str | None, dict[float, int]]:
@@ -227,18 +222,5 @@ def _steps(answered: QuerySet[models.Attempt], *by: str) -> dict[str | None, dic
     step = Func(F("duration") * STEPS, function="ROUND", output_field=whole)
     grouped = answered.annotate(step=step).values_list(*by, "step").annotate(many=Count("pk"))
     for *group, steps, many in grouped.order_by():
-        counted.setdefault(group[0] if group else None, {})[float(steps)] = many
+        counted.setdefault(group[0] if group else None, {})[float(steps) / STEPS] = many
     return counted
-
-
-def _percentiles(counts: dict[float, int]) -> dict[int, float]:
-    """The percentiles of values that were counted, by nearest rank; none of none."""
-    total = sum(counts.values())
-    found: dict[int, float] = {}
-    seen = 0
-    for steps, many in sorted(counts.items()):
-        seen += many
-        for p in PERCENTILES:
-            if p not in found and seen >= max(math.ceil(p / 100 * total), 1):
-                found[p] = steps / STEPS
-    return found

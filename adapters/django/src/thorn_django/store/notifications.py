@@ -1,171 +1,33 @@
-"""Who waits for work is woken: in this process at once, in others by PostgreSQL's NOTIFY.
-
-NOTIFY isn't part of the sender's transaction: it would make every commit of the database wait for
-every other one that notifies. It follows the commit, at most so often, from a thread; one that is
-lost costs a poll interval.
-"""
+"""How workers in other processes are woken: by PostgreSQL's NOTIFY."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import selectors
-import socket
-import threading
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
-from thorn_core import StoreError
+from thorn_core.stores import Notifications
 from thorn_django.store.database import Database
-
-logger = logging.getLogger(__name__)
 
 # That of thorn-sqlalchemy, whose workers may work on the same tables.
 CHANNEL = "thorn_work"
-# Seconds.
-NOTIFY_INTERVAL = 0.02
-LONGEST_DELAY = 30.0
-JOIN_TIMEOUT = 5.0
 
 
-class Notifications:
-    """Wakes workers.
+def notifications_of(database: Database) -> Notifications:
+    """The notifications of a database."""
+    if database.vendor != "postgresql":
+        return Notifications()
 
-    Args:
-        database: Whose.
-    """
+    @contextmanager
+    def listening() -> Iterator[Any]:
+        with closing(database.connection()) as connection:
+            with connection.cursor() as cursor:
+                cursor.execute(f'LISTEN "{CHANNEL}"')
+            yield connection.connection
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._across = database.vendor == "postgresql"
-        self._wakers: list[Callable[[], None]] = []
-        self._lock = threading.Lock()
-        self._pending = False
-        self._told = threading.Event()
-        self._stopping = threading.Event()
-        self._notifier: threading.Thread | None = None
-        self._listener: _Listener | None = None
-
-    def tell(self) -> None:
-        """There may be something new to claim."""
-        self.wake()
-        if not self._across or self._stopping.is_set():
-            return
-        self._pending = True
-        self._told.set()
-        if self._notifier is None:
-            with self._lock:
-                if self._notifier is None:
-                    self._notifier = threading.Thread(
-                        target=self._notify, name="thorn-notify", daemon=True
-                    )
-                    self._notifier.start()
-
-    def wake(self) -> None:
-        """Wake those who wait in this process."""
-        for wake in self._wakers:
-            wake()
-
-    def _notify(self) -> None:
-        while True:
-            self._told.wait()
-            self._told.clear()
-            if self._pending:
-                self._pending = False
-                try:
-                    self._database.read(_notify)
-                except StoreError as error:
-                    logger.debug("workers can't be notified: %s", error)
-            if self._stopping.is_set():
-                return
-            self._stopping.wait(NOTIFY_INTERVAL)
-
-    def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
-        """Call `wake` from now on; the function returned ends it."""
-        with self._lock:
-            self._wakers = [*self._wakers, wake]
-            if self._across and not self._listener:
-                self._listener = _Listener(self._database, self.wake)
-
-        def forget() -> None:
-            with self._lock:
-                self._wakers = [other for other in self._wakers if other is not wake]
-                listener = None if self._wakers else self._listener
-                if listener is not None:
-                    self._listener = None
-            if listener is not None:
-                listener.stop()
-
-        return forget
-
-    def close(self) -> None:
-        """Stop the threads; what is still to be told is."""
-        self._stopping.set()
-        with self._lock:
-            self._wakers = []
-            listener, self._listener = self._listener, None
-            notifier = self._notifier
-        if listener is not None:
-            listener.stop()
-        if notifier is not None:
-            self._told.set()
-            notifier.join(JOIN_TIMEOUT)
+    return Notifications(lambda: database.read(_notify), listening)
 
 
 def _notify(connection: Any) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_notify(%s, '')", [CHANNEL])
-
-
-class _Listener:
-    """A thread with a connection of its own that LISTENs."""
-
-    def __init__(self, database: Database, wake: Callable[[], None]) -> None:
-        self._database, self._wake = database, wake
-        self._stopping = threading.Event()
-        self._ours, self._theirs = socket.socketpair()
-        self._thread = threading.Thread(target=self._run, name="thorn-listen", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the thread."""
-        self._stopping.set()
-        with contextlib.suppress(OSError):
-            self._theirs.send(b"x")
-        if self._thread is not threading.current_thread():
-            self._thread.join(JOIN_TIMEOUT)
-        self._theirs.close()
-
-    def _run(self) -> None:
-        delay = 0.5
-        with self._ours:
-            while not self._stopping.is_set():
-                try:
-                    with contextlib.closing(self._database.connection()) as connection:
-                        self._listen(connection)
-                    delay = 0.5
-                except Exception as error:
-                    logger.debug("can't listen for notifications: %s", error)
-                    self._stopping.wait(delay)
-                    delay = min(2 * delay, LONGEST_DELAY)
-
-    def _listen(self, connection: Any) -> None:
-        with connection.cursor() as cursor:
-            cursor.execute(f'LISTEN "{CHANNEL}"')
-        driver = connection.connection
-        with selectors.DefaultSelector() as selector:
-            selector.register(driver.fileno(), selectors.EVENT_READ)
-            selector.register(self._ours, selectors.EVENT_READ)
-            while not self._stopping.is_set():
-                selector.select()
-                if _received(driver):
-                    self._wake()
-
-
-def _received(driver: Any) -> bool:
-    if hasattr(driver, "poll"):  # psycopg2
-        driver.poll()
-        received = bool(driver.notifies)
-        driver.notifies.clear()
-        return received
-    return bool(list(driver.notifies(timeout=0)))

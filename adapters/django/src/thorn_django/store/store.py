@@ -27,7 +27,7 @@ from thorn_core import (
 from thorn_django import models
 from thorn_django.store import history, leases, messages, subscriptions
 from thorn_django.store.database import Database
-from thorn_django.store.notifications import Notifications
+from thorn_django.store.notifications import notifications_of
 from thorn_django.store.outboxes import Outbox
 from thorn_django.store.rows import message_row
 from thorn_django.store.statements import VENDORS, insert_new
@@ -69,7 +69,7 @@ class DjangoStore:
         self._outboxes = [Outbox(Database(name), self.database) for name in others]
         self._aliases = (alias, *others)
         self._by_alias = {database.alias: database for database in self._databases()}
-        self._notifications = Notifications(self.database)
+        self._notifications = notifications_of(self.database)
         self._strangers: set[str] = set()
 
     def __repr__(self) -> str:
@@ -321,7 +321,7 @@ class DjangoStore:
         """In a forked child: leave connections and threads to the parent."""
         for database in self._databases():
             database.after_fork()
-        self._notifications = Notifications(self.database)
+        self._notifications = notifications_of(self.database)
 
     def close(self) -> None:
         """Let go of the connections that aren't Django's own."""
