@@ -17,7 +17,15 @@ nox.options.sessions = ["tests", "minimal", "lint", "types", "docs"]
 ROOT = Path(__file__).resolve().parent
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 SUPPORTED = ("3.11", "3.12", "3.13")
-EVERYTHING = (".[cli,fast,ed25519,schema]", "./adapters/sqlalchemy[asyncio,mysql,postgresql]")
+EVERYTHING = (
+    ".[cli,fast,ed25519,schema]",
+    "./adapters/django[cli,rest,spectacular]",
+    "./adapters/sqlalchemy[asyncio,mysql,postgresql]",
+)
+# The oldest Django that is supported, on the oldest Python; the newest elsewhere.
+OLDEST_DJANGO = "django==5.2.*"
+# Django is set up once for a process, so its tests run in one of their own.
+DJANGO = ("tests/django", "tests/rest")
 # Seconds for a test: one that hangs fails.
 TIMEOUT = ("--timeout", "600")
 PACKAGES = ("thorn_core", "thorn_sqlalchemy")
@@ -67,30 +75,33 @@ os.environ["PATH"] = os.pathsep.join(
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """Every test on the first Python found, with coverage; those without servers on the others."""
-    session.install(*EVERYTHING, *group("test"))
+    oldest = session.python == PYTHONS[0]
+    session.install(*EVERYTHING, *group("test"), OLDEST_DJANGO if oldest else "django>=5.2")
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
-    if session.python != PYTHONS[0]:
-        servers = "not postgresql and not mariadb"
-        others = ("--ignore=tests/integration", "--ignore=tests/django")
-        session.run("pytest", "-n", "2", "-q", *TIMEOUT, *others, "-k", servers)
+    pytest = ("pytest", "-n", "2", "-q", *TIMEOUT)
+    others = tuple(f"--ignore={path}" for path in DJANGO)
+    if not oldest:
+        alone = ("-k", "not postgresql and not mariadb")
+        session.run(*pytest, *others, "--ignore=tests/integration", *alone)
+        session.run(*pytest, *DJANGO, *alone)
         return
     session.run("coverage", "erase")
-    session.run(
-        "coverage", "run", "-m", "pytest", "-n", "2", "-q", *TIMEOUT,
-        "--ignore=tests/django",
-        env={"COVERAGE_PROCESS_START": str(ROOT / "pyproject.toml")},
-    )  # fmt: skip
+    for paths in (others, DJANGO):
+        session.run(
+            "coverage", "run", "-m", *pytest, *paths,
+            env={"COVERAGE_PROCESS_START": str(ROOT / "pyproject.toml")},
+        )  # fmt: skip
     session.run("coverage", "combine", "-q")
     session.run("coverage", "report")
 
 
-@nox.session(python=PYTHONS[0])
+@nox.session(python=PYTHONS)
 def django(session: nox.Session) -> None:
-    """The Django adapter, which is being built."""
-    session.install(*EVERYTHING, "./adapters/django", *group("test"))
-    session.run("pytest", "-q", "-n", "2", *(session.posargs or ["tests/django"]))
+    """The Django adapter's tests, on the newest Django that there is for the Python."""
+    session.install(*EVERYTHING, *group("test"), "django>=5.2")
+    session.run("pytest", "-q", "-n", "2", *TIMEOUT, *(session.posargs or DJANGO))
 
 
 @nox.session(python=PYTHONS[0])

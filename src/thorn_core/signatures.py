@@ -20,6 +20,8 @@ PRIVATE_PREFIX = "whsk_"
 PUBLIC_PREFIX = "whpk_"
 # Standard Webhooks 1.0: 24 to 64 bytes.
 SECRET_BYTES = range(24, 65)
+# Of the header Hook-HMAC.
+HMAC_DIGESTS = ("sha256", "sha512", "sha1")
 # Of a text that both sides chose, as for GitHub's scheme.
 SHORTEST_TEXT = 8
 

@@ -14,10 +14,9 @@ from thorn_core.errors import ConfigurationError
 from thorn_core.patterns import check_pattern, matches
 from thorn_core.recipients import check_url
 from thorn_core.settings import Settings
-from thorn_core.signatures import check_secret, new_secret
+from thorn_core.signatures import HMAC_DIGESTS, check_secret, new_secret
 from thorn_core.values import Message, Subscription, derived_id, new_id
 
-HMAC_DIGESTS = ("sha256", "sha512", "sha1")
 DESCRIPTION_LENGTH = 1000
 # What can be given for a static subscription, and changed of a stored one.
 OPTIONS = (

@@ -83,6 +83,8 @@ def configure() -> None:
         INSTALLED_APPS=[
             "django.contrib.contenttypes",
             "django.contrib.auth",
+            "rest_framework",
+            "drf_spectacular",
             "thorn_django",
             "magazine",
             "eventing",

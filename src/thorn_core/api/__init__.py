@@ -22,6 +22,7 @@ Example:
 
 from thorn_core.api.exchange import ApiRequest, ApiResponse
 from thorn_core.api.openapi import openapi_document
+from thorn_core.api.problems import Problem
 from thorn_core.api.resource import Resource
 
-__all__ = ["ApiRequest", "ApiResponse", "Resource", "openapi_document"]
+__all__ = ["ApiRequest", "ApiResponse", "Problem", "Resource", "openapi_document"]

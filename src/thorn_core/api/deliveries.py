@@ -6,7 +6,7 @@ from collections import deque
 
 from thorn_core.api.bodies import read_options
 from thorn_core.api.calls import Call, is_id
-from thorn_core.api.exchange import ApiResponse, respond
+from thorn_core.api.exchange import HOOKS, ApiResponse, respond
 from thorn_core.api.hooks import check_enabled
 from thorn_core.api.paging import make_cursor, page_response, read_place, where_to_begin
 from thorn_core.api.parameters import TIME_HINT, Parameters, parse_time
@@ -48,7 +48,7 @@ def list_deliveries(call: Call) -> ApiResponse:
     page = found[:limit]
     further = make_cursor(page[-1].place, scope) if len(found) > limit else None
     items = [delivery_document(request, delivery) for delivery in page]
-    return page_response(request, ("hooks", subscription.id, "deliveries"), items, further)
+    return page_response(request, (HOOKS, subscription.id, "deliveries"), items, further)
 
 
 def show_delivery(call: Call) -> ApiResponse:

@@ -12,6 +12,8 @@ import attrs
 
 JSON = "application/json"
 EMPTY: Mapping[str, Any] = {}
+# The first part of the paths of subscriptions.
+HOOKS = "hooks"
 
 
 @attrs.frozen(kw_only=True)
@@ -29,6 +31,8 @@ class ApiRequest:
         operator: True for staff, who see and touch everything, and whose subscriptions have no
             owner unless there is an `owner`.
         base_url: Of the mount point; links begin with it. Without it they begin with `/hooks/`.
+        hooks_at_root: True if the mount point is that of subscriptions, as where it is `/hooks/`
+            itself: they are at `/` and `/{id}/`, and the rest is beside them, at `/deliveries/` …
     """
 
     method: str
@@ -39,6 +43,7 @@ class ApiRequest:
     owner: str | None = None
     operator: bool = False
     base_url: str = ""
+    hooks_at_root: bool = False
 
     def link(self, *parts: str, **query: Sequence[str] | str | int) -> str:
         """The URL of something below the mount point.
@@ -52,6 +57,8 @@ class ApiRequest:
             >>> request.link("hooks", "sub_1", limit=5)
             'https://e.com/api/hooks/sub_1/?limit=5'
         """
+        if self.hooks_at_root and parts[:1] == (HOOKS,):
+            parts = parts[1:]
         path = "".join(f"/{quote(part, safe='')}" for part in parts)
         asked = f"?{urlencode(query, doseq=True)}" if query else ""
         return f"{self.base_url.rstrip('/')}{path}/{asked}"

@@ -10,7 +10,7 @@ import attrs
 
 from thorn_core.api.bodies import read_object, read_options
 from thorn_core.api.calls import Call
-from thorn_core.api.exchange import ApiResponse, encode, etag_of, respond
+from thorn_core.api.exchange import HOOKS, ApiResponse, encode, etag_of, respond
 from thorn_core.api.paging import make_cursor, page_response, read_id, where_to_begin
 from thorn_core.api.parameters import Parameters
 from thorn_core.api.preconditions import check_unchanged
@@ -59,7 +59,7 @@ def list_hooks(call: Call) -> ApiResponse:
     page = found[:limit]
     further = make_cursor(page[-1].id, scope) if len(found) > limit else None
     items = [subscription_document(request, subscription) for subscription in page]
-    return page_response(request, ("hooks",), items, further)
+    return page_response(request, (HOOKS,), items, further)
 
 
 def subscribe(call: Call) -> ApiResponse:
@@ -124,7 +124,7 @@ def _repeated(
             f"This Idempotency-Key made {there.id}, which isn't what this request asks for, or no"
             " longer is; use a new key.",
         )
-    return _shown(call, there, {"location": call.request.link("hooks", there.id)})
+    return _shown(call, there, {"location": call.request.link(HOOKS, there.id)})
 
 
 def show_hook(call: Call) -> ApiResponse:

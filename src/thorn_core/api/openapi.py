@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from thorn_core.api.calls import Call
 from thorn_core.api.event_types import TEST, EventType, event_types
-from thorn_core.api.exchange import EMPTY, ApiResponse, respond
+from thorn_core.api.exchange import EMPTY, HOOKS, ApiResponse, respond
 from thorn_core.api.parameters import LARGEST_PAGE, ORDERS, PAGE
 from thorn_core.api.problems import KINDS, PROBLEM_JSON
 from thorn_core.api.schemas import OPTIONAL_TEXT, TEXT, TIME, Schema, described, obj, ref, schemas
@@ -20,7 +20,7 @@ from thorn_core.values import DeliveryState, Message
 
 JSON_TYPE = "application/json"
 # Every call may meet these.
-ALWAYS = ("unauthenticated", "unavailable")
+ALWAYS = ("unauthenticated", "forbidden", "unavailable")
 BODY = ("malformed", "too-large", "unsupported-media-type", "invalid")
 OWN = ("not-found",)
 CHANGE = ("precondition-failed",)
@@ -40,6 +40,7 @@ def openapi_document(
     app: Thorn,
     *,
     base_url: str = "",
+    hooks_at_root: bool = False,
     security_schemes: Mapping[str, Any] = EMPTY,
     title: str = "Webhooks",
     version: str = "1",
@@ -49,6 +50,7 @@ def openapi_document(
     Args:
         app: The app: its settings say what is allowed, its events make the webhooks.
         base_url: Of the mount point.
+        hooks_at_root: True if the mount point is that of subscriptions.
         security_schemes: By name; any one of them authenticates.
         title: Of the document.
         version: Of the document.
@@ -62,7 +64,10 @@ def openapi_document(
         "openapi": "3.1.0",
         "info": {"title": title, "version": version},
         "servers": [{"url": base_url.rstrip("/") or "/"}],
-        "paths": _paths(),
+        "paths": {
+            path.removeprefix(f"/{HOOKS}") if hooks_at_root else path: item
+            for path, item in _paths().items()
+        },
         "webhooks": {kind.name: _webhook(app, kind) for kind in (*event_types(app), TEST)},
         "components": {
             "schemas": schemas(app.rules),
@@ -83,6 +88,7 @@ def show_openapi(call: Call) -> ApiResponse:
         openapi_document(
             call.app,
             base_url=call.request.base_url,
+            hooks_at_root=call.request.hooks_at_root,
             security_schemes=call.security_schemes,
             title=call.title,
             version=call.version,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from http import HTTPStatus
 from typing import Any
 
 import attrs
@@ -19,6 +20,7 @@ SHOWN = 200
 KINDS: Mapping[str, tuple[int, str]] = {
     "malformed": (400, "The request isn't well-formed"),
     "unauthenticated": (401, "Nobody is logged in"),
+    "forbidden": (403, "That isn't allowed"),
     "not-found": (404, "There is no such thing"),
     "method-not-allowed": (405, "That can't be done with this"),
     "conflict": (409, "That can't be done now"),
@@ -30,6 +32,8 @@ KINDS: Mapping[str, tuple[int, str]] = {
     "too-many-requests": (429, "Too many requests"),
     "unavailable": (503, "The store can't be reached"),
 }
+# RFC 9457's own, for what only its status tells.
+OTHER = "about:blank"
 HIDDEN = object()
 
 
@@ -64,38 +68,54 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's word for it
     """A request that gets a problem for an answer.
 
     Args:
-        kind: One of `KINDS`.
+        kind: One of `KINDS`; or a status, as frameworks know it: the first kind that has it, or
+            else `about:blank`.
         detail: What is wrong with this request, and the way out.
         faults: Of its fields or parameters.
         headers: More headers of the answer.
+
+    Example:
+        >>> Problem("forbidden", "Ask an administrator.").response().status
+        403
+        >>> Problem(402, "Upgrade your plan.").response().json["title"]
+        'Payment Required'
     """
 
     def __init__(
         self,
-        kind: str,
+        kind: str | int,
         detail: str,
         *,
         faults: Iterable[Fault] = (),
         headers: Mapping[str, str] = EMPTY,
     ) -> None:
         super().__init__(detail)
-        self.kind = kind
+        self.type, self.status, self.title = _meaning(kind)
         self.detail = detail
         self.faults = tuple(faults)
         self.headers = headers
 
     def response(self) -> ApiResponse:
         """The answer."""
-        status, title = KINDS[self.kind]
         document: dict[str, Any] = {
-            "type": TYPE_PREFIX + self.kind,
-            "title": title,
-            "status": status,
+            "type": self.type,
+            "title": self.title,
+            "status": self.status,
             "detail": self.detail,
         }
         if self.faults:
             document["errors"] = [fault.document() for fault in self.faults]
-        return respond(status, document, headers=self.headers, content_type=PROBLEM_JSON)
+        return respond(self.status, document, headers=self.headers, content_type=PROBLEM_JSON)
+
+
+def _meaning(kind: str | int) -> tuple[str, int, str]:
+    if isinstance(kind, int):
+        known = next((name for name, (status, _) in KINDS.items() if status == kind), None)
+        if known is None:
+            title = HTTPStatus(kind).phrase if kind in set(HTTPStatus) else "Error"
+            return OTHER, kind, title
+        kind = known
+    return TYPE_PREFIX + kind, *KINDS[kind]
 
 
 def faulty(kind: str, faults: Sequence[Fault]) -> Problem:

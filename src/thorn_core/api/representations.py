@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from thorn_core.api.exchange import ApiRequest
+from thorn_core.api.exchange import HOOKS, ApiRequest
 from thorn_core.codecs import format_datetime
 from thorn_core.values import Attempt, Delivery, DeliveryState, Message, Subscription
 
@@ -21,8 +21,8 @@ def subscription_document(request: ApiRequest, subscription: Subscription) -> di
     """A subscription, without its secrets."""
     return {
         "id": subscription.id,
-        "subscription": request.link("hooks", subscription.id),
-        "deliveries": request.link("hooks", subscription.id, "deliveries"),
+        "subscription": request.link(HOOKS, subscription.id),
+        "deliveries": request.link(HOOKS, subscription.id, "deliveries"),
         "owner": subscription.owner,
         "event": list(subscription.events),
         "url": subscription.url,
@@ -50,7 +50,7 @@ def delivery_document(request: ApiRequest, delivery: Delivery) -> dict[str, Any]
         "id": delivery.id,
         "delivery": request.link("deliveries", delivery.id),
         "subscription_id": delivery.subscription_id,
-        "subscription": None if unstored else request.link("hooks", delivery.subscription_id),
+        "subscription": None if unstored else request.link(HOOKS, delivery.subscription_id),
         "message_id": delivery.message_id,
         "event": delivery.event,
         "recipient": delivery.recipient,

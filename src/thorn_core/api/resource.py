@@ -108,7 +108,7 @@ class Resource:
         try:
             response = self._answer(request)
         except Problem as problem:
-            response = problem.response()
+            return self.refuse(problem, method=request.method)
         except NotFoundError:
             # Somebody removed it in between.
             response = not_found().response()
@@ -119,11 +119,21 @@ class Resource:
                 "The data can't be reached now; try again in a few seconds.",
                 headers={"retry-after": str(RETRY_AFTER)},
             ).response()
-        headers = {**COMMON, **response.headers}
-        if request.method != "HEAD":
-            return attrs.evolve(response, headers=headers)
-        headers["content-length"] = str(len(response.body))
-        return attrs.evolve(response, headers=headers, body=b"")
+        return _finished(response, request.method)
+
+    def refuse(self, problem: Problem, *, method: str = "GET") -> ApiResponse:
+        """Answer what the adapter refuses before it is a request of somebody's, as `handle` does.
+
+        Args:
+            problem: Why.
+            method: Of the request, in upper case.
+
+        Example:
+            >>> with Thorn() as app:
+            ...     Resource(app).refuse(Problem("forbidden", "Ask an administrator.")).status
+            403
+        """
+        return _finished(problem.response(), method)
 
     def _answer(self, request: ApiRequest) -> ApiResponse:
         if not request.owner and not request.operator:
@@ -132,9 +142,9 @@ class Resource:
         if len(request.body) > self.body_limit:
             raise Problem(
                 "too-large",
-                f"The body has {len(request.body)} bytes; at most {self.body_limit} are taken.",
+                f"The body has more than {self.body_limit} bytes; send less.",
             )
-        found = find_route(request.path)
+        found = find_route(request.path, hooks_at_root=request.hooks_at_root)
         if found is None:
             raise not_found()
         route, key = found
@@ -160,6 +170,15 @@ class Resource:
             )
         )
         return _conditional(request, response) if reads else response
+
+
+def _finished(response: ApiResponse, method: str) -> ApiResponse:
+    """What every answer has; and for HEAD, without its body."""
+    headers = {**COMMON, **response.headers}
+    if method != "HEAD":
+        return attrs.evolve(response, headers=headers)
+    headers["content-length"] = str(len(response.body))
+    return attrs.evolve(response, headers=headers, body=b"")
 
 
 def _conditional(request: ApiRequest, response: ApiResponse) -> ApiResponse:

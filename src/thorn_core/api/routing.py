@@ -9,7 +9,7 @@ import attrs
 from thorn_core.api.calls import Call
 from thorn_core.api.deliveries import list_deliveries, recover, retry_delivery, show_delivery
 from thorn_core.api.event_types import list_event_types
-from thorn_core.api.exchange import ApiResponse
+from thorn_core.api.exchange import HOOKS, ApiResponse
 from thorn_core.api.hooks import (
     change_hook,
     list_hooks,
@@ -57,15 +57,15 @@ class Route:
 
 
 ROUTES = (
-    Route(("hooks",), {"GET": list_hooks, "POST": subscribe}),
+    Route((HOOKS,), {"GET": list_hooks, "POST": subscribe}),
     Route(
-        ("hooks", ID),
+        (HOOKS, ID),
         {"GET": show_hook, "PATCH": change_hook, "PUT": replace_hook, "DELETE": remove_hook},
     ),
-    Route(("hooks", ID, "rotate-secret"), {"POST": rotate_secret}),
-    Route(("hooks", ID, "test"), {"POST": send_test}),
-    Route(("hooks", ID, "deliveries"), {"GET": list_deliveries}),
-    Route(("hooks", ID, "recover"), {"POST": recover}),
+    Route((HOOKS, ID, "rotate-secret"), {"POST": rotate_secret}),
+    Route((HOOKS, ID, "test"), {"POST": send_test}),
+    Route((HOOKS, ID, "deliveries"), {"GET": list_deliveries}),
+    Route((HOOKS, ID, "recover"), {"POST": recover}),
     Route(("deliveries", ID), {"GET": show_delivery}),
     Route(("deliveries", ID, "retry"), {"POST": retry_delivery}),
     Route(("event-types",), {"GET": list_event_types}),
@@ -73,18 +73,28 @@ ROUTES = (
 )
 
 
-def find_route(path: str) -> tuple[Route, str] | None:
+# What is beside the subscriptions where they are at the root; no id is one of these.
+_BESIDE = {route.path[0] for route in ROUTES} - {HOOKS}
+
+
+def find_route(path: str, *, hooks_at_root: bool = False) -> tuple[Route, str] | None:
     """The route of a path, and the id in it; None if there is none.
 
     Args:
         path: Below the mount point; a slash at its end makes no difference.
+        hooks_at_root: True if the mount point is that of subscriptions.
 
     Example:
         >>> route, key = find_route("/hooks/sub_1/test")
         >>> route.allowed, key
         ('OPTIONS, POST', 'sub_1')
+        >>> find_route("/sub_1/test", hooks_at_root=True) == (route, key)
+        True
     """
-    parts = tuple(path.removeprefix("/").removesuffix("/").split("/"))
+    path = path.removeprefix("/")
+    if hooks_at_root and path.partition("/")[0] not in _BESIDE:
+        path = f"{HOOKS}/{path}"
+    parts = tuple(path.removesuffix("/").split("/"))
     for route in ROUTES:
         key = route.key(parts)
         if key is not None:

@@ -10,7 +10,8 @@ from thorn_core.api.problems import KINDS, TYPE_PREFIX
 from thorn_core.api.validation import MOST_PATTERNS
 from thorn_core.delivery import HEADER_COUNT, HEADER_LENGTH
 from thorn_core.recipients import LONGEST_URL
-from thorn_core.subscriptions import DESCRIPTION_LENGTH, HMAC_DIGESTS, SubscriptionRules
+from thorn_core.signatures import HMAC_DIGESTS
+from thorn_core.subscriptions import DESCRIPTION_LENGTH, SubscriptionRules
 from thorn_core.values import DeliveryState
 
 Schema = dict[str, Any]

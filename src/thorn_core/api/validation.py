@@ -16,8 +16,8 @@ from thorn_core.delivery import HEADER_COUNT, check_headers
 from thorn_core.errors import ConfigurationError, InvalidNameError, SecurityError
 from thorn_core.recipients import parse_url
 from thorn_core.recipients.urls import shown
-from thorn_core.signatures import check_secret
-from thorn_core.subscriptions import HMAC_DIGESTS, SubscriptionRules, check_option
+from thorn_core.signatures import HMAC_DIGESTS, check_secret
+from thorn_core.subscriptions import SubscriptionRules, check_option
 from thorn_core.values import Subscription
 
 # A subscription that needs more wants `*`.

@@ -1,0 +1,114 @@
+"""The forms of the browsable API. What is right and wrong, the resource says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, cast
+
+from rest_framework import serializers
+
+from thorn_core import get_app
+from thorn_core.api.deliveries import RECOVERED_AT_ONCE
+from thorn_core.signatures import HMAC_DIGESTS
+
+AREA = {"base_template": "textarea.html", "rows": 4}
+SHARED = "A secret that you share; empty makes one."
+
+
+class FormSerializer(serializers.Serializer[Any]):
+    """A form; its faults are those that the resource found.
+
+    Args:
+        faults: By field: what is wrong with what was filled in.
+        **more: As of any serializer.
+    """
+
+    def __init__(self, *, faults: Mapping[str, list[str]] | None = None, **more: Any) -> None:
+        super().__init__(**more)
+        self._faults = dict(faults or {})
+
+    def run_validation(self, data: Any = serializers.empty) -> Any:
+        """The faults, if there are any: nothing else is checked here."""
+        if self._faults:
+            raise serializers.ValidationError(self._faults)
+        return {}
+
+
+class SubscriptionSerializer(FormSerializer):
+    """A subscription, as it may be changed."""
+
+    event = serializers.JSONField(
+        style=AREA, help_text='Patterns: article.* user.created; or ["article.*"]'
+    )
+    url = serializers.CharField(
+        label="URL", style={"input_type": "url"}, help_text="Where requests go."
+    )
+    content_type = serializers.ChoiceField(choices=[], initial="application/json")
+    hmac_digest = serializers.ChoiceField(label="HMAC digest", choices=HMAC_DIGESTS)
+    headers = serializers.JSONField(
+        initial=dict, style=AREA, help_text='Extra ones: {"X-Shop": "1"}. null keeps what is there.'
+    )
+    description = serializers.CharField(style=AREA, help_text="For people.")
+    rate_limit = serializers.FloatField(
+        allow_null=True, help_text="Requests a second at most; empty is unlimited."
+    )
+    enabled = serializers.BooleanField(initial=True)
+
+    def get_fields(self) -> dict[str, Any]:
+        """Its fields, with what the app's codecs can encode to choose from."""
+        fields = super().get_fields()
+        content_type = cast("serializers.ChoiceField", fields["content_type"])
+        content_type.choices = sorted(get_app().rules.content_types)
+        return fields
+
+
+class NewSubscriptionSerializer(SubscriptionSerializer):
+    """A subscription that is made."""
+
+    hmac_secret = serializers.CharField(label="HMAC secret", help_text=SHARED)
+
+
+class SecretSerializer(FormSerializer):
+    """A new secret."""
+
+    hmac_secret = serializers.CharField(label="HMAC secret", help_text=SHARED)
+
+
+class RecoverSerializer(FormSerializer):
+    """What is to be tried again."""
+
+    since = serializers.CharField(help_text="2026-03-01T12:00:00Z")
+    until = serializers.CharField(help_text="Empty is now.")
+    event = serializers.CharField(help_text="Only of events that match this pattern.")
+    cursor = serializers.CharField(
+        help_text=f"From the answer before, where there were more than {RECOVERED_AT_ONCE}."
+    )
+
+
+def body_of_form(form: FormSerializer, filled_in: Mapping[str, Any]) -> dict[str, Any]:
+    """What a form says, as the JSON that the resource takes; what is left empty isn't said.
+
+    Args:
+        form: With the fields to look for.
+        filled_in: Texts by name; a box that isn't ticked isn't there.
+    """
+    body: dict[str, Any] = {}
+    for name, field in form.fields.items():
+        text = filled_in.get(name, "")
+        if isinstance(field, serializers.BooleanField):
+            body[name] = text in serializers.BooleanField.TRUE_VALUES
+        elif isinstance(text, str) and text.strip():
+            plain = isinstance(field, serializers.CharField | serializers.ChoiceField)
+            body[name] = text if plain else _value(text)
+    if isinstance(body.get("event"), str) and "since" not in form.fields:
+        body["event"] = body["event"].replace(",", " ").split()
+    return body
+
+
+def _value(text: str) -> Any:
+    """The value that a text is as JSON, or else the text, of which the resource says its mind."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text

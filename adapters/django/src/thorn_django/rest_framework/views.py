@@ -1,0 +1,377 @@
+"""The REST resource as viewsets: the framework decides who may ask, the resource answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, cast
+
+import attrs
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest, HttpResponse
+from django.utils.module_loading import import_string
+from rest_framework import exceptions
+from rest_framework.authentication import (
+    BasicAuthentication,
+    SessionAuthentication,
+    TokenAuthentication,
+)
+from rest_framework.negotiation import DefaultContentNegotiation
+from rest_framework.renderers import BaseRenderer, BrowsableAPIRenderer, JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.settings import api_settings
+from rest_framework.throttling import ScopedRateThrottle
+from rest_framework.viewsets import ViewSet
+
+from thorn_core import ConfigurationError, get_app
+from thorn_core.api import ApiRequest, ApiResponse, Problem, Resource
+from thorn_django.rest import (
+    MULTIPART,
+    NOBODY,
+    Access,
+    access_of,
+    api_request,
+    below_of,
+    body_of,
+    http_response,
+    resource_of,
+    roll_back,
+    session_scheme,
+)
+from thorn_django.rest_framework.parsers import (
+    LenientFormParser,
+    LenientJSONParser,
+    LenientMultiPartParser,
+    Unparsed,
+)
+from thorn_django.rest_framework.serializers import (
+    FormSerializer,
+    NewSubscriptionSerializer,
+    RecoverSerializer,
+    SecretSerializer,
+    SubscriptionSerializer,
+    body_of_form,
+)
+from thorn_django.store.subscriptions import subscription_model
+
+JSON = "application/json"
+FORMS = (MULTIPART, "application/x-www-form-urlencoded")
+# The scope of DEFAULT_THROTTLE_RATES that is the resource's.
+SCOPE = "thorn"
+# What an HTML page doesn't have of the answer that it shows.
+OF_THE_BODY = ("content-type", "content-length", "etag")
+
+
+class Negotiation(DefaultContentNegotiation):
+    """JSON for whoever accepts nothing that there is, as the resource itself does."""
+
+    def select_renderer(
+        self, request: Request, renderers: Any, format_suffix: str | None = None
+    ) -> Any:
+        """The renderer, and the media type."""
+        try:
+            return super().select_renderer(request, renderers, format_suffix)
+        except exceptions.NotAcceptable:
+            return renderers[0], renderers[0].media_type
+
+
+class ResourceViewSet(ViewSet):
+    """A part of the resource.
+
+    Authentication and throttling are the project's; permission classes are those of the setting
+    THORN_DRF_PERMISSION_CLASSES. A rate for the scope `thorn` among DEFAULT_THROTTLE_RATES counts
+    for these calls alone.
+    """
+
+    # How many parts of the path are below where the resource is mounted.
+    depth = 0
+    # There is one version, and others' names of theirs aren't looked for.
+    versioning_class = None
+    content_negotiation_class = Negotiation
+    parser_classes = (LenientJSONParser, LenientFormParser, LenientMultiPartParser)
+    # What the browsable API's forms begin with, and what was wrong with them.
+    shown: Mapping[str, Any] | None = None
+    faults: Mapping[str, list[str]] | None = None
+    body = b""
+
+    # -- the policies
+
+    @property
+    def renderer_classes(self) -> Sequence[type[BaseRenderer]]:  # type: ignore[override]
+        """JSON; and the browsable API where the project has it."""
+        projects: Iterable[Any] = api_settings.DEFAULT_RENDERER_CLASSES
+        return [
+            JSONRenderer,
+            *(each for each in projects if issubclass(each, BrowsableAPIRenderer)),
+        ]
+
+    @property
+    def default_response_headers(self) -> dict[str, str]:
+        """What an answer has besides those of the resource."""
+        return {"Vary": "Accept"} if len(self.renderer_classes) > 1 else {}
+
+    @property
+    def throttle_scope(self) -> str | None:
+        """Whose rate counts; None where the project sets none."""
+        return SCOPE if SCOPE in (ScopedRateThrottle.THROTTLE_RATES or {}) else None
+
+    def get_throttles(self) -> list[Any]:
+        """The project's, and the rate of these calls."""
+        throttles = super().get_throttles()
+        scoped = any(isinstance(throttle, ScopedRateThrottle) for throttle in throttles)
+        if self.throttle_scope is not None and not scoped:
+            throttles.append(ScopedRateThrottle())
+        return throttles
+
+    def get_permissions(self) -> list[Any]:
+        """Those of the setting."""
+        return [_permission(each)() for each in get_app().settings.drf_permission_classes]
+
+    def get_queryset(self) -> QuerySet[Any]:
+        """Subscriptions: permission classes ask which model this is about."""
+        return subscription_model()._default_manager.all()
+
+    def get_exception_handler(self) -> Callable[[Exception, Any], HttpResponse | None]:
+        """Problems, whatever the project makes of its own errors."""
+        return self._refusal
+
+    # -- the way of a request
+
+    def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Request:
+        """Read the body, as far as the resource does, before others can."""
+        self.body = body_of(request, self.resource.body_limit)
+        return super().initialize_request(request, *args, **kwargs)
+
+    def get_parsers(self) -> list[Any]:
+        """For those that look into the body before the resource does; never into a huge one."""
+        if len(self.body) > self.resource.body_limit:
+            return [Unparsed()]
+        return [*super().get_parsers(), Unparsed()]
+
+    def carry(self, *_: Any, **__: Any) -> Any:
+        """Answer any call: a response."""
+        asked = self._asked(access_of(self.request))
+        filled_in = self._filled_in(self.request)
+        if filled_in is not None:
+            body = json.dumps(body_of_form(self.get_serializer(), filled_in)).encode()
+            headers = {**asked.headers, "content-type": JSON}
+            asked = attrs.evolve(asked, body=body, headers=headers)
+        return self._response(self.resource.handle(asked), filled_in)
+
+    # Also what a path doesn't allow: the resource says what it does allow.
+    http_method_not_allowed = carry
+    options = carry
+
+    @property
+    def resource(self) -> Resource:
+        """The resource."""
+        return resource_of("rest_framework", self._security_schemes)
+
+    def _asked(self, access: Access) -> ApiRequest:
+        request = self.request._request
+        below = self.kwargs.get("below")
+        return api_request(
+            request,
+            below_of(request.path, self.depth) if below is None else below,
+            access=access,
+            body=self.body,
+            ignored=api_settings.URL_FORMAT_OVERRIDE,
+        )
+
+    def _filled_in(self, request: Request) -> Mapping[str, Any] | None:
+        """The form that a page of the browsable API sent; None if it wasn't one.
+
+        Only what has the CSRF token is, however the user is authenticated: other sites' pages can
+        send forms too.
+        """
+        if request._request.content_type not in FORMS or not self._on_a_page():
+            return None
+        if len(self.body) > self.resource.body_limit:
+            return None
+        try:
+            SessionAuthentication().enforce_csrf(request)
+        except exceptions.PermissionDenied:
+            return None
+        return cast("Mapping[str, Any]", request.data)
+
+    def _security_schemes(self) -> dict[str, Any]:
+        return {
+            name: scheme
+            for authenticator in self.get_authenticators()
+            for name, scheme in _scheme(authenticator).items()
+        }
+
+    # -- answers
+
+    def _refusal(self, error: Exception, _context: Any) -> HttpResponse | None:
+        """What Django REST framework refuses; None for what is no refusal."""
+        if isinstance(error, exceptions.NotAuthenticated):
+            answer = self.resource.handle(self._asked(NOBODY))
+        elif isinstance(error, exceptions.APIException):
+            answer = self._refuse(_status(error), _told(error.detail), _headers(error))
+        elif isinstance(error, Http404):
+            answer = self._refuse(404, "There is nothing here.")
+        elif isinstance(error, PermissionDenied):
+            answer = self._refuse(403, str(error) or exceptions.PermissionDenied.default_detail)
+        else:
+            return None
+        challenge = getattr(error, "auth_header", None)
+        if challenge:
+            headers = {**answer.headers, "www-authenticate": challenge}
+            answer = attrs.evolve(answer, headers=headers)
+        return self._response(answer)
+
+    def _refuse(self, status: int, detail: Any, headers: Mapping[str, str] | None = None) -> Any:
+        problem = Problem(status, str(detail), headers=headers or {})
+        return self.resource.refuse(problem, method=self.request.method or "")
+
+    def _response(
+        self, answer: ApiResponse, filled_in: Mapping[str, Any] | None = None
+    ) -> HttpResponse:
+        if not self._on_a_page():
+            return http_response(answer)
+        document = answer.json if answer.body else None
+        if answer.status >= 400:
+            roll_back()
+            self.shown = filled_in
+            self.faults = None if document is None else _by_field(document)
+        elif self.request.method in ("GET", "PUT", "PATCH"):
+            self.shown = document
+        headers = {k: v for k, v in answer.headers.items() if k not in OF_THE_BODY}
+        return Response(document, status=answer.status, headers=headers)
+
+    def _on_a_page(self) -> bool:
+        renderer = getattr(self.request, "accepted_renderer", None)
+        return isinstance(renderer, BrowsableAPIRenderer)
+
+    # -- the browsable API
+
+    def get_serializer(self, *_: Any, **__: Any) -> FormSerializer:
+        """The form of what can be done here, filled in with what is known."""
+        form = self.form()
+        if self.shown is not None and self.faults is not None:
+            wrong = form(data=self.shown, faults=self.faults)
+            wrong.is_valid()
+            return wrong
+        changes = self.action in ("update", "partial_update")
+        return form(instance=self.shown) if changes and self.shown is not None else form()
+
+    def form(self) -> type[FormSerializer]:
+        """The form of the action; one without fields for what needs no words."""
+        return FormSerializer
+
+
+class HookViewSet(ResourceViewSet):
+    """Subscriptions: which events go to which URLs."""
+
+    # Each is the resource's; their names are what permission classes know them by.
+    list = create = ResourceViewSet.carry
+    retrieve = update = partial_update = destroy = ResourceViewSet.carry
+    rotate_secret = test = deliveries = recover = ResourceViewSet.carry
+
+    def form(self) -> type[FormSerializer]:
+        """The form of the action."""
+        return {
+            "create": NewSubscriptionSerializer,
+            "update": SubscriptionSerializer,
+            "partial_update": SubscriptionSerializer,
+            "rotate_secret": SecretSerializer,
+            "recover": RecoverSerializer,
+        }.get(self.action or "", FormSerializer)
+
+    def get_extra_action_url_map(self) -> dict[str, str]:
+        """What can be done with a subscription, for the browsable API's menu."""
+        if self.action != "retrieve":
+            return {}
+        url = self.request.build_absolute_uri(self.request.path.removesuffix("/"))
+        return {
+            "Deliveries": f"{url}/deliveries/",
+            "Send a test": f"{url}/test/",
+            "Try again what failed": f"{url}/recover/",
+            "Rotate the secret": f"{url}/rotate-secret/",
+        }
+
+
+class DeliveryViewSet(ResourceViewSet):
+    """Deliveries: what became of messages."""
+
+    retrieve = retry = ResourceViewSet.carry
+
+
+class EventTypeViewSet(ResourceViewSet):
+    """Event types: what there is to subscribe to."""
+
+    list = ResourceViewSet.carry
+
+
+class DocumentViewSet(ResourceViewSet):
+    """The OpenAPI document; and for paths that there aren't, the problem that says so."""
+
+    schema = None
+    retrieve = ResourceViewSet.carry
+
+
+def _permission(named: Any) -> Any:
+    if not isinstance(named, str):
+        return named
+    try:
+        return import_string(named)
+    except ImportError as error:
+        raise ConfigurationError(
+            f"THORN_DRF_PERMISSION_CLASSES names {named!r}, which is nothing that can be imported:"
+            f" {error}"
+        ) from error
+
+
+def _scheme(authenticator: Any) -> dict[str, Any]:
+    """How one authenticates, as OpenAPI has it; of classes that are known."""
+    if isinstance(authenticator, SessionAuthentication):
+        return {"session": session_scheme()}
+    if isinstance(authenticator, BasicAuthentication):
+        return {"basic": {"type": "http", "scheme": "basic"}}
+    if isinstance(authenticator, TokenAuthentication):
+        if authenticator.keyword == "Bearer":
+            return {"token": {"type": "http", "scheme": "bearer"}}
+        written = f"{authenticator.keyword} and the token."
+        header = {"type": "apiKey", "in": "header", "name": "Authorization"}
+        return {"token": {**header, "description": written}}
+    return {}
+
+
+def _status(error: exceptions.APIException) -> int:
+    # Where no authenticator has a challenge, Django REST framework makes it a 403.
+    return 401 if isinstance(error, exceptions.AuthenticationFailed) else error.status_code
+
+
+def _told(detail: Any) -> str:
+    return str(detail) if isinstance(detail, str) else json.dumps(detail)
+
+
+def _headers(error: exceptions.APIException) -> dict[str, str]:
+    wait = getattr(error, "wait", None)
+    return {} if wait is None else {"retry-after": str(int(wait))}
+
+
+def _by_field(problem: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The faults of a problem, by the form's field; or what it says of the whole."""
+    if "errors" not in problem:
+        return {api_settings.NON_FIELD_ERRORS_KEY: [problem["detail"]]}
+    found: dict[str, list[str]] = {}
+    for fault in problem["errors"]:
+        inner, message = fault["field"], fault["message"]
+        field, _, rest = inner.partition(".")
+        found.setdefault(field, []).append(f"{rest}: {message}" if rest else message)
+    return found
+
+
+# -- drf-spectacular, where it is installed
+
+try:
+    from thorn_django.rest_framework.schema import ResourceSchema
+except ModuleNotFoundError as missing:
+    if missing.name is None or not missing.name.startswith("drf_spectacular"):
+        raise
+else:
+    ResourceViewSet.schema = ResourceSchema()

@@ -1,0 +1,173 @@
+"""What carries the REST resource, each made to look the same: a request in, an answer out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import attrs
+
+from thorn_core import Settings, Thorn
+from thorn_core.api import ApiRequest, Resource
+from thorn_core.recipients import allow_cidr_network, block_internal_ips
+
+HOST = "api.example.com"
+BASE = f"http://{HOST}/webhooks"
+VALIDATORS = [block_internal_ips(), allow_cidr_network("127.0.0.0/8")]
+NOBODY = "nobody"
+TOKEN = "a" * 32
+SETTINGS = {"THORN_DISPATCHER": "inline", "THORN_RECIPIENT_VALIDATORS": VALIDATORS}
+
+
+@attrs.frozen
+class Answer:
+    """What came back."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@attrs.frozen
+class Carrier:
+    """A carrier, mounted at `BASE`.
+
+    Attributes:
+        app: The app behind it.
+        send: Sends a request: method, path below `BASE`, body, headers, and as whom.
+        owners: The owner's id of each user: `ada`, `bob`, `staff` who is an operator, `nobody`.
+        options: Of the resource that it carries.
+    """
+
+    app: Thorn
+    send: Send
+    owners: Mapping[str, str | None]
+    options: Mapping[str, Any] = {}
+
+    def __call__(
+        self, method: str, path: str, body: Any = None, *, as_: str = "ada", **headers: str
+    ) -> Answer:
+        """Send a request; a body that isn't bytes goes as JSON. Headers are written with `_`."""
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        if body is not None and not isinstance(body, bytes):
+            body = json.dumps(body).encode()
+            sent.setdefault("content-type", "application/json")
+        return self.send(method, path.removeprefix(BASE), body or b"", sent, as_)
+
+    def itself(
+        self, method: str, path: str, body: Any = None, *, as_: str = "ada", **headers: str
+    ) -> Answer:
+        """Ask the resource itself the same."""
+        return attrs.evolve(
+            self, send=Direct(self.app, self.owners, Resource(self.app, **self.options))
+        )(method, path, body, as_=as_, **headers)
+
+    def subscribe(self, url: str = "https://example.com/", *, as_: str = "ada", **more: Any) -> Any:
+        """Make a subscription; gives back what was answered."""
+        made = self("POST", "/", {"event": "thorn.nothing", "url": url, **more}, as_=as_)
+        assert made.status == 201, made.body
+        return made.json
+
+
+class Send(Protocol):
+    """Sends a request."""
+
+    def __call__(
+        self, method: str, path: str, body: bytes, headers: Mapping[str, str], as_: str
+    ) -> Answer: ...
+
+
+# -- the resource itself
+
+
+@attrs.frozen
+class Direct:
+    """No carrier at all: what all others are to answer alike."""
+
+    app: Thorn
+    owners: Mapping[str, str | None]
+    resource: Resource
+
+    def __call__(self, method, path, body, headers, as_):
+        parts = urlsplit("http://x" + path)
+        answer = self.resource.handle(
+            ApiRequest(
+                method=method,
+                path=unquote(parts.path),
+                query=parse_qs(parts.query, keep_blank_values=True),
+                headers=headers,
+                body=body,
+                owner=self.owners[as_],
+                operator=as_ == "staff",
+                base_url=BASE,
+                hooks_at_root=True,
+            )
+        )
+        return Answer(answer.status, answer.headers, answer.body)
+
+
+@contextmanager
+def direct() -> Iterator[Carrier]:
+    """The resource itself, on a store in memory."""
+    owners = {"ada": "1", "bob": "2", "staff": "3", NOBODY: None}
+    with Thorn(settings=Settings(recipient_validators=VALIDATORS)) as app:
+        yield Carrier(app, Direct(app, owners, Resource(app)), owners)
+
+
+# -- Django
+
+
+@attrs.frozen
+class DjangoClient:
+    """Django's test client, for each user one."""
+
+    clients: Mapping[str, Any]
+
+    def __call__(self, method, path, body, headers, as_):
+        content_type = headers.get("content-type", "")
+        others = {k: v for k, v in headers.items() if k != "content-type"}
+        response = self.clients[as_].generic(
+            method,
+            "/webhooks" + path,
+            body,
+            content_type=content_type,
+            headers={"host": HOST, "x-csrftoken": TOKEN, **others},
+        )
+        headers = {name.lower(): value for name, value in response.items()}
+        return Answer(response.status_code, headers, response.content)
+
+
+@contextmanager
+def django(urls: str) -> Iterator[Carrier]:
+    """A carrier of Django's."""
+    import rest_project
+    from django.test import Client
+
+    from thorn_django import get_app
+
+    session = {"type": "apiKey", "in": "cookie", "name": "sessionid"}
+    schemes = {"session": session}
+    if urls == "rest_framework_urls":
+        schemes["basic"] = {"type": "http", "scheme": "basic"}
+    with rest_project.in_a_project(urls, **SETTINGS) as made:
+        clients = {name: Client(enforce_csrf_checks=True) for name in (*made, NOBODY)}
+        for client in clients.values():
+            client.cookies["csrftoken"] = TOKEN
+        for name, user in made.items():
+            clients[name].force_login(user)
+        owners = {name: str(user.pk) for name, user in made.items()} | {NOBODY: None}
+        yield Carrier(get_app(), DjangoClient(clients), owners, {"security_schemes": schemes})
+
+
+CARRIERS = {
+    "itself": direct,
+    "django": lambda: django("rest_plain_urls"),
+    "rest_framework": lambda: django("rest_framework_urls"),
+}
