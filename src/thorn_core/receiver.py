@@ -1,37 +1,71 @@
-"""The other end: verify a webhook that arrives, by any signature scheme."""
+"""The other end: verify a webhook that arrives, by any signature scheme, and handle it once."""
 
 from __future__ import annotations
 
 import hashlib
 import heapq
 import json
+import logging
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from enum import Enum
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
 import attrs
 
 from thorn_core.codecs import dump_json
-from thorn_core.errors import ConfigurationError, PayloadError, ReplayError
+from thorn_core.errors import ConfigurationError, PayloadError, ReplayError, SignatureError
 from thorn_core.signatures import SCHEMES, SignatureScheme, Verified
-from thorn_core.values import Message
+from thorn_core.values import EMPTY, Message
+
+logger = logging.getLogger(__name__)
 
 BODY_LIMIT = 1024 * 1024
+# Senders give up after 15 to 30 s; who takes this long has died, and a retry may begin anew.
+LEASE = timedelta(minutes=5)
+
+
+class Seen(Enum):
+    """Whether a webhook has been here."""
+
+    NEW = "new"
+    UNDER_WAY = "under way"
+    HANDLED = "handled"
 
 
 class ReplayGuard(Protocol):
-    """Remembers which webhooks have been here; several processes share one in a database."""
+    """Remembers which webhooks have been here; what several processes share makes them one.
 
-    def first_time(self, key: str, *, now: datetime, until: datetime) -> bool:
-        """Remember a key; False if it is remembered already.
+    A webhook is begun, and then either finished, or forgotten so that a retry may begin it again.
+    """
+
+    def begin(self, key: str, *, now: datetime, until: datetime) -> Seen:
+        """Note that a webhook is under way, if it is new; say whether it was.
+
+        Of several that begin the same at once, one is told that it is new.
 
         Args:
             key: Identifies a webhook.
             now: The time.
-            until: When it may be forgotten.
+            until: When it may be begun again, if it is neither finished nor forgotten.
         """
+        ...
+
+    def finish(self, key: str, *, now: datetime, until: datetime) -> None:
+        """Note that a webhook has been handled.
+
+        Args:
+            key: Identifies a webhook.
+            now: The time.
+            until: When that may be forgotten.
+        """
+        ...
+
+    def forget(self, key: str) -> None:
+        """Forget a webhook that could not be handled."""
         ...
 
 
@@ -45,21 +79,102 @@ class MemoryReplayGuard:
     def __init__(self, *, limit: int = 100_000) -> None:
         self._limit = limit
         self._lock = threading.Lock()
-        self._known: set[str] = set()
+        self._known: dict[str, tuple[datetime, Seen]] = {}
         self._by_time: list[tuple[datetime, str]] = []
 
-    def first_time(self, key: str, *, now: datetime, until: datetime) -> bool:
-        """Remember a key; False if it is remembered already."""
+    def begin(self, key: str, *, now: datetime, until: datetime) -> Seen:
+        """Note that a webhook is under way, if it is new; say whether it was."""
         with self._lock:
             while self._by_time and self._by_time[0][0] <= now:
-                self._known.discard(heapq.heappop(self._by_time)[1])
+                self._drop_first()
             if key in self._known:
-                return False
-            self._known.add(key)
-            heapq.heappush(self._by_time, (until, key))
-            if len(self._known) > self._limit:
-                self._known.discard(heapq.heappop(self._by_time)[1])
-            return True
+                return self._known[key][1]
+            self._note(key, until, Seen.UNDER_WAY)
+            return Seen.NEW
+
+    def finish(self, key: str, *, now: datetime, until: datetime) -> None:
+        """Note that a webhook has been handled."""
+        with self._lock:
+            self._note(key, until, Seen.HANDLED)
+
+    def forget(self, key: str) -> None:
+        """Forget a webhook that could not be handled."""
+        with self._lock:
+            self._known.pop(key, None)
+
+    def _note(self, key: str, until: datetime, seen: Seen) -> None:
+        self._known[key] = until, seen
+        heapq.heappush(self._by_time, (until, key))
+        # Counting too what has been noted anew or forgotten since.
+        while len(self._by_time) > self._limit:
+            self._drop_first()
+
+    def _drop_first(self) -> None:
+        until, key = heapq.heappop(self._by_time)
+        if key in self._known and self._known[key][0] == until:
+            del self._known[key]
+
+
+class Cache(Protocol):
+    """What a CacheReplayGuard needs of a cache: those of Django and of Flask-Caching have it."""
+
+    def add(self, key: str, value: str, timeout: int) -> Any:
+        """Keep a value for some seconds unless there is one; truthy if it was kept."""
+        ...
+
+    def get(self, key: str) -> Any:
+        """The value that is kept, or None."""
+        ...
+
+    def set(self, key: str, value: str, timeout: int) -> Any:
+        """Keep a value for some seconds."""
+        ...
+
+    def delete(self, key: str) -> Any:
+        """Keep it no longer."""
+        ...
+
+
+class CacheReplayGuard:
+    """A ReplayGuard in a cache, for all processes that share it.
+
+    Its `add` lets one of several in that begin the same at once. A cache that drops entries forgets
+    early.
+
+    Args:
+        cache: The cache.
+        prefix: What its keys begin with.
+    """
+
+    def __init__(self, cache: Cache, *, prefix: str = "thorn.webhook.") -> None:
+        self._cache = cache
+        self._prefix = prefix
+
+    def begin(self, key: str, *, now: datetime, until: datetime) -> Seen:
+        """Note that a webhook is under way, if it is new; say whether it was."""
+        name = self._name(key)
+        if self._cache.add(name, Seen.UNDER_WAY.value, timeout=_whole_seconds(now, until)):
+            return Seen.NEW
+        # What has gone meanwhile may be begun when it comes again.
+        handled = self._cache.get(name) == Seen.HANDLED.value
+        return Seen.HANDLED if handled else Seen.UNDER_WAY
+
+    def finish(self, key: str, *, now: datetime, until: datetime) -> None:
+        """Note that a webhook has been handled."""
+        seconds = _whole_seconds(now, until)
+        self._cache.set(self._name(key), Seen.HANDLED.value, timeout=seconds)
+
+    def forget(self, key: str) -> None:
+        """Forget a webhook that could not be handled."""
+        self._cache.delete(self._name(key))
+
+    def _name(self, key: str) -> str:
+        """A name that every cache takes, whatever is in an id."""
+        return self._prefix + hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _whole_seconds(now: datetime, until: datetime) -> int:
+    return math.ceil((until - now).total_seconds())
 
 
 def verify(
@@ -107,6 +222,50 @@ def verify(
         >>> message.event, message.id, message.payload
         ('article.created', 'msg_1', {'n': 1})
     """
+    now = now or datetime.now(UTC)
+    span = _span(tolerance)
+    genuine = _genuine(body, headers, secrets, scheme, span, limit, now)
+    if replay is not None:
+        # A signed time is refused by itself after the tolerance; without one, a day is remembered.
+        until = now + (2 * span if genuine.verified.at is not None else timedelta(days=1))
+        if replay.begin(genuine.key, now=now, until=until) is not Seen.NEW:
+            raise ReplayError(f"the webhook {genuine.id} has been here before")
+        replay.finish(genuine.key, now=now, until=until)
+    return genuine.message(now)
+
+
+@attrs.frozen
+class _Genuine:
+    """A webhook whose signature is good.
+
+    Attributes:
+        scheme: Name of the scheme.
+        id: What it is recognised by: the signed id, or a hash of the body.
+    """
+
+    body: bytes
+    headers: Mapping[str, str]
+    verified: Verified
+    scheme: str
+    id: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.scheme}:{self.id}"
+
+    def message(self, now: datetime) -> Message:
+        return _message(self.body, self.headers, self.verified, now)
+
+
+def _genuine(
+    body: bytes,
+    headers: Mapping[str, str],
+    secrets: str | Sequence[str],
+    scheme: str | SignatureScheme,
+    tolerance: timedelta,
+    limit: int,
+    now: datetime,
+) -> _Genuine:
     if len(body) > limit:
         raise PayloadError(f"the body has {len(body)} bytes; at most {limit} are allowed")
     chosen = _scheme(scheme)
@@ -114,16 +273,13 @@ def verify(
     if not any(keys):
         raise ConfigurationError("there is no secret to verify with")
     lowered = {name.lower(): value for name, value in headers.items()}
-    now = now or datetime.now(UTC)
-    span = tolerance if isinstance(tolerance, timedelta) else timedelta(seconds=tolerance)
-    verified = chosen.verify(lowered, body, keys, now=now, tolerance=span)
-    if replay is not None:
-        key = verified.id or hashlib.sha256(body).hexdigest()
-        # A signed time is refused by itself after the tolerance; without one, a day is remembered.
-        until = now + (2 * span if verified.at is not None else timedelta(days=1))
-        if not replay.first_time(f"{chosen.name}:{key}", now=now, until=until):
-            raise ReplayError(f"the webhook {key} has been here before")
-    return _message(body, lowered, verified, now)
+    verified = chosen.verify(lowered, body, keys, now=now, tolerance=tolerance)
+    identity = verified.id or hashlib.sha256(body).hexdigest()
+    return _Genuine(body, lowered, verified, chosen.name, identity)
+
+
+def _span(seconds: float | timedelta) -> timedelta:
+    return seconds if isinstance(seconds, timedelta) else timedelta(seconds=seconds)
 
 
 def _scheme(scheme: str | SignatureScheme) -> SignatureScheme:
@@ -197,3 +353,152 @@ def _told(document: Any) -> _Told:
     if "type" in text and "timestamp" in document and "data" in document:
         return _Told(text["type"], document["data"])
     return _Told(text.get("type"), document, id=text.get("id"))
+
+
+# -- what a web framework's adapter does with a request
+
+
+@attrs.frozen(kw_only=True)
+class Answer:
+    """What to answer a webhook that isn't to be handled.
+
+    Attributes:
+        status: The status code.
+        headers: By name.
+        body: A problem by RFC 9457, or nothing.
+    """
+
+    status: int
+    headers: Mapping[str, str] = EMPTY
+    body: bytes = b""
+
+
+@attrs.frozen(kw_only=True)
+class Arrival:
+    """A webhook to handle, and then to settle.
+
+    Attributes:
+        message: What it says.
+        key: By which the guard knows it.
+    """
+
+    message: Message
+    key: str
+
+
+@attrs.frozen(kw_only=True)
+class Receiver:
+    """One way to receive webhooks: what is genuine is handled once, and all else answered.
+
+    Why something is refused is logged, and not answered.
+
+    Attributes:
+        guard: Remembers what has been here.
+        scheme: By which it is signed; see `verify`.
+        tolerance: Seconds that the signed time may be off, either way.
+        remember: Seconds that what was handled is remembered: repetitions and replays within them
+            are answered 200 and not handled again. 0 remembers nothing.
+        limit: Bytes of the body at most.
+
+    Example:
+        >>> receiver = Receiver(guard=MemoryReplayGuard())
+        >>> receiver.take(b"{}", {}, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").status
+        401
+    """
+
+    guard: ReplayGuard
+    scheme: str | SignatureScheme = "standard-webhooks"
+    tolerance: timedelta = attrs.field(default=timedelta(minutes=5), converter=_span)
+    remember: timedelta = attrs.field(default=timedelta(days=1), converter=_span)
+    limit: int = BODY_LIMIT
+
+    def take(
+        self,
+        body: bytes,
+        headers: Mapping[str, str],
+        secrets: str | Sequence[str],
+        *,
+        endpoint: str = "",
+        now: datetime | None = None,
+    ) -> Arrival | Answer:
+        """Take a request: a webhook to handle and then to `settle`, or what to answer.
+
+        Args:
+            body: As it came; give at least one byte more than `limit` of one that is longer.
+            headers: As they came, whatever their case.
+            secrets: The secret, or several during a rotation.
+            endpoint: Where it came to. The same webhook is handled once at each.
+            now: The time; None reads the clock.
+
+        Raises:
+            ConfigurationError: There is no such scheme, or no secret.
+        """
+        now = now or datetime.now(UTC)
+        if len(body) > self.limit:
+            return refusal(413, endpoint, f"it has more than {self.limit} bytes")
+        try:
+            genuine = _genuine(body, headers, secrets, self.scheme, self.tolerance, self.limit, now)
+            message = genuine.message(now)
+        except SignatureError as error:
+            return refusal(401, endpoint, str(error))
+        except PayloadError as error:
+            return refusal(400, endpoint, str(error))
+        key = f"{endpoint}:{genuine.key}"
+        seen = self.guard.begin(key, now=now, until=now + LEASE)
+        if seen is Seen.HANDLED:
+            return Answer(status=200)
+        if seen is Seen.UNDER_WAY:
+            return refusal(409, endpoint, f"{genuine.id} is being handled")
+        return Arrival(message=message, key=key)
+
+    def settle(self, arrival: Arrival, *, handled: bool, now: datetime | None = None) -> None:
+        """Say whether a webhook has been handled; if not, its next repetition is taken again.
+
+        What goes wrong with the guard is logged: what was handled stays handled.
+
+        Args:
+            arrival: The webhook.
+            handled: Whether it was.
+            now: The time; None reads the clock.
+        """
+        now = now or datetime.now(UTC)
+        try:
+            if handled and self.remember:
+                self.guard.finish(arrival.key, now=now, until=now + self.remember)
+            else:
+                self.guard.forget(arrival.key)
+        except Exception:
+            logger.exception("the webhook %r could not be settled", arrival.message.id)
+
+
+TITLES = {
+    400: "Bad Request",
+    401: "Unauthorized",
+    405: "Method Not Allowed",
+    409: "Conflict",
+    413: "Content Too Large",
+}
+# Seconds after which somebody else's handling has ended, mostly.
+RETRY_AFTER = "30"
+
+
+def refusal(status: int, endpoint: str, reason: str) -> Answer:
+    """Log why a request is refused, and make an answer that doesn't say it.
+
+    Args:
+        status: 400, 401, 405, 409 or 413.
+        endpoint: Where it came to.
+        reason: Why.
+
+    Example:
+        >>> refusal(401, "/hook", "no secret signed it").body
+        b'{"title":"Unauthorized","status":401}'
+    """
+    logger.warning("a webhook to %r is refused: %r", endpoint, reason)
+    headers = {"Content-Type": "application/problem+json"}
+    if status == 409:
+        headers["Retry-After"] = RETRY_AFTER
+    if status == 405:
+        headers["Allow"] = "POST"
+    body = dump_json({"title": TITLES[status], "status": status})
+    return Answer(status=status, headers=headers, body=body)

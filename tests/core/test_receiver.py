@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from thorn_core import ConfigurationError, PayloadError, ReplayError, SignatureError
-from thorn_core.receiver import MemoryReplayGuard, verify
+from thorn_core.receiver import (
+    LEASE,
+    Answer,
+    Arrival,
+    MemoryReplayGuard,
+    Receiver,
+    Seen,
+    verify,
+)
 from thorn_core.signatures import SCHEMES, HookHMAC, Signable
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -121,13 +130,34 @@ def test_a_forgery_is_not_remembered():
 def test_the_guard_forgets_what_is_over_and_is_bounded():
     guard = MemoryReplayGuard(limit=2)
     soon, later = NOW + timedelta(seconds=1), NOW + timedelta(seconds=9)
-    assert guard.first_time("a", now=NOW, until=soon)
-    assert not guard.first_time("a", now=NOW, until=soon)
-    assert guard.first_time("a", now=soon, until=later)
-    assert guard.first_time("b", now=soon, until=later + timedelta(seconds=1))
-    assert guard.first_time("c", now=soon, until=later + timedelta(seconds=2))
-    assert guard.first_time("a", now=soon, until=later + timedelta(seconds=3))
-    assert not guard.first_time("c", now=soon, until=later)
+    assert guard.begin("a", now=NOW, until=soon) is Seen.NEW
+    assert guard.begin("a", now=NOW, until=soon) is Seen.UNDER_WAY
+    assert guard.begin("a", now=soon, until=later) is Seen.NEW
+    assert guard.begin("b", now=soon, until=later + timedelta(seconds=1)) is Seen.NEW
+    assert guard.begin("c", now=soon, until=later + timedelta(seconds=2)) is Seen.NEW
+    assert guard.begin("a", now=soon, until=later + timedelta(seconds=3)) is Seen.NEW
+    assert guard.begin("c", now=soon, until=later) is Seen.UNDER_WAY
+
+
+def test_the_guard_knows_what_was_handled_and_what_was_forgotten():
+    guard = MemoryReplayGuard(limit=10)
+    soon, later = NOW + timedelta(seconds=1), NOW + timedelta(seconds=9)
+    for key in ("done", "failed"):
+        guard.begin(key, now=NOW, until=soon)
+    guard.finish("done", now=NOW, until=later)
+    guard.forget("failed")
+    guard.forget("never seen")
+    assert guard.begin("done", now=soon, until=later) is Seen.HANDLED
+    assert guard.begin("failed", now=NOW, until=soon) is Seen.NEW
+    assert guard.begin("done", now=later, until=later) is Seen.NEW
+
+
+def test_the_guard_is_bounded_by_what_is_begun_and_forgotten_too():
+    guard = MemoryReplayGuard(limit=3)
+    for _ in range(100):
+        guard.begin("a", now=NOW, until=NOW + timedelta(seconds=5))
+        guard.forget("a")
+    assert len(guard._by_time) <= 3
 
 
 @pytest.mark.parametrize(
@@ -163,3 +193,91 @@ def test_a_scheme_of_ones_own_can_be_given():
     headers = HookHMAC().sign(signable, [SECRET])
     scheme = HookHMAC(digest="sha512")
     assert verify(b"{}", headers, SECRET, scheme=scheme, tolerance=timedelta(1), now=NOW)
+
+
+# -- what an adapter does
+
+
+def taken(receiver, body=b"{}", *, headers=None, at=NOW, **options):
+    headers = signed(body, at=at) if headers is None else headers
+    return receiver.take(body, headers, SECRET, now=at, **options)
+
+
+@pytest.fixture
+def receiver():
+    return Receiver(guard=MemoryReplayGuard())
+
+
+def test_what_is_genuine_is_to_be_handled_once(receiver):
+    arrival = taken(receiver)
+    assert isinstance(arrival, Arrival)
+    assert arrival.message.id == "msg_1"
+    receiver.settle(arrival, handled=True, now=NOW)
+    # A sender that missed the answer tries again, much later and signed anew.
+    assert taken(receiver, at=NOW + timedelta(hours=2)) == Answer(status=200)
+    assert isinstance(taken(receiver, at=NOW + timedelta(days=2)), Arrival)
+
+
+def test_what_failed_is_handled_when_it_comes_again(receiver):
+    receiver.settle(taken(receiver), handled=False)
+    assert isinstance(taken(receiver), Arrival)
+
+
+def test_what_is_under_way_is_to_come_again_until_whoever_handles_it_must_have_died(receiver):
+    taken(receiver)
+    answer = taken(receiver)
+    assert (answer.status, answer.headers["Retry-After"]) == (409, "30")
+    assert isinstance(taken(receiver, at=NOW + LEASE), Arrival)
+
+
+def test_the_same_webhook_is_handled_at_each_endpoint(receiver):
+    for endpoint in ("/a/", "/b/"):
+        assert isinstance(taken(receiver, endpoint=endpoint), Arrival)
+    assert taken(receiver, endpoint="/a/").status == 409
+
+
+def test_nothing_may_be_remembered():
+    receiver = Receiver(guard=MemoryReplayGuard(), remember=0)
+    for _ in range(2):
+        arrival = taken(receiver)
+        receiver.settle(arrival, handled=True, now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status"),
+    [
+        (b"{}", {}, 401),
+        (b"{}", signed(b"{ }"), 401),
+        (b"{}", signed(b"{}", at=NOW - timedelta(minutes=6)), 401),
+        (b"{", signed(b"{"), 400),
+        (b"x" * 101, {}, 413),
+    ],
+)
+def test_a_refusal_says_nothing_but_is_logged(body, headers, status, caplog):
+    guard = MemoryReplayGuard()
+    answer = taken(Receiver(guard=guard, limit=100), body, headers=headers, endpoint="/in/")
+    assert answer.status == status
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    problem = json.loads(answer.body)
+    assert set(problem) == {"title", "status"}
+    assert problem["status"] == status
+    (record,) = caplog.records
+    assert record.getMessage().startswith("a webhook to '/in/' is refused: ")
+    assert SECRET not in record.getMessage()
+    assert guard._known == {}
+
+
+def test_a_guard_that_fails_does_not_undo_what_was_handled(receiver, caplog, monkeypatch):
+    def fail(*_, **__):
+        raise OSError("the cache is away")
+
+    arrival = taken(receiver)
+    monkeypatch.setattr(receiver.guard, "finish", fail)
+    receiver.settle(arrival, handled=True)
+    assert "'msg_1' could not be settled" in caplog.text
+
+
+def test_of_many_that_come_at_once_one_is_handled(receiver):
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda _: taken(receiver), range(50)))
+    assert sum(isinstance(result, Arrival) for result in results) == 1

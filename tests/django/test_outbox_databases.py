@@ -263,6 +263,30 @@ def unreachable(alias):
         settings["PORT"] = port
 
 
+def test_subscribers_named_by_a_function_may_ask_the_database(alias):
+    """Also after that thread has lost its connection to the server."""
+    from magazine.models import Tag
+
+    Tag.objects.using(alias).create(name="hook")
+    connections[alias].close()
+    threads = []
+
+    def asks(message):
+        path = Tag.objects.using(alias).get().name
+        threads.append(threading.current_thread().name)
+        if alias in SERVERS:
+            connections[alias].connection.close()
+            connections[alias].errors_occurred = True
+        return f"{recipient.url.rstrip('/')}/{path}"
+
+    settings = SETTINGS.evolve(subscribers={"a.*": asks})
+    with LocalRecipient() as recipient, app_at(alias, settings=settings) as app, working(app):
+        for number in range(5):
+            app.send("a.b", number)
+            recipient.wait_for(number + 1)
+    assert all(name.startswith("thorn-store") for name in threads)
+
+
 def test_a_worker_waits_quietly_for_a_database_that_is_down(server_alias, caplog):
     caplog.set_level(logging.INFO)
     with LocalRecipient() as recipient, app_at(server_alias) as app, app_at(server_alias) as behind:

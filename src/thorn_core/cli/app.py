@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +14,18 @@ from thorn_core.app import Thorn
 from thorn_core.errors import ConfigurationError
 
 
-def find_app(path: str | None) -> Thorn:
-    """The user's app.
+def find_app(path: str | Callable[[], Thorn] | None) -> AbstractContextManager[Thorn]:
+    """The user's app, for the length of a `with` block.
 
     Args:
-        path: `module:attribute`; the attribute is a Thorn, or a function that makes one.
+        path: `module:attribute`; the attribute is a Thorn, or a function that makes one. Where a
+            framework runs the command, a function that gives its app, which isn't closed then.
 
     Raises:
         ConfigurationError: There is none there.
     """
+    if callable(path):
+        return nullcontext(path())
     if not path:
         raise ConfigurationError(
             "this command needs to know your app: thorn --app module:attribute …, or THORN_APP"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
 
+from thorn_core.app import Thorn
 from thorn_core.cli.demo import demo
 from thorn_core.cli.history import attempts, deliveries, subscriptions
 from thorn_core.cli.listen import listen
@@ -93,4 +94,40 @@ def run(arguments: Sequence[str]) -> int:
     except ThornError as error:
         click.echo(f"Error: {error}", err=True)
         return 2
+    return result if isinstance(result, int) else 0
+
+
+def commands_of(app: Thorn) -> Mapping[str, click.Command]:
+    """The commands that a framework's own command line may carry, those of plugins included.
+
+    Each finds the app in click's object, which is to be a function that gives it: see `find_app`.
+
+    Args:
+        app: Whose plugins add commands.
+    """
+    carried = click.Group(commands=dict(group.commands))
+    app.plugins.hook.thorn_cli(group=carried)
+    return {name: command for name, command in carried.commands.items() if command is not demo}
+
+
+def run_for(app: Callable[[], Thorn], name: str, arguments: Sequence[str]) -> int:
+    """Run one of the commands for an app that needn't be found by `--app`, as frameworks do.
+
+    Args:
+        app: Gives the app, which is left open.
+        name: Of the command.
+        arguments: Its own.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        click.ClickException: What went wrong, with its exit code.
+        click.Abort: It was stopped by Ctrl-C.
+    """
+    command = group.commands[name]
+    try:
+        result = command.main(list(arguments), prog_name=name, obj=app, standalone_mode=False)
+    except ThornError as error:
+        raise Failure(error) from error
     return result if isinstance(result, int) else 0

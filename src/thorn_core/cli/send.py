@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +69,11 @@ def send(
             " to send: --url https://…"
         )
     if url is not None:
-        app = _app_for(url, secret, allow_local=allow_local)
+        found: AbstractContextManager[Thorn] = _app_for(url, secret, allow_local=allow_local)
         dispatcher = "inline"
     else:
-        app, dispatcher = find_app(app_path), None
-    with app:
+        found, dispatcher = find_app(app_path), None
+    with found as app:
         receipt = app.send(event, payload, sender=sender)
         delivered = bool(receipt) if dispatcher == "inline" else receipt.wait(wait)
         _show(app, receipt, as_json=as_json)

@@ -73,9 +73,9 @@ def worker(
     with find_app(app_path) as app, ExitStack() as stack:
         if not app.store.shared:
             raise ConfigurationError(
-                f"--app {app_path} keeps everything in its own process ({app.store!r}), where no"
-                " worker can find it; give it a database, Thorn(store='sqlite:///thorn.db'), or"
-                " let it deliver by itself, Thorn(dispatcher='background')"
+                f"this app keeps everything in its own process ({app.store!r}), where no worker"
+                " can find it; give it a database, Thorn(store='sqlite:///thorn.db'), or let it"
+                " deliver by itself, Thorn(dispatcher='background')"
             )
         job = Job(app, app.worker(concurrency=concurrency), once=once)
         stack.enter_context(job.tally)

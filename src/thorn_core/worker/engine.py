@@ -370,28 +370,42 @@ class Worker:
         left = [message for message in messages if message.only is None]
         limit = max(self._settings.chunksize, 1000)
         while left:
-            pages = await self._io(self._store.matching_each, left, limit=limit)
-            routings = [
-                self._routing(message, page, now, last=len(page) < limit)
-                for message, page in zip(left, pages, strict=False)
-            ]
-            await self._io(self._store.route, routings)
+            pages = await self._io(self._route_first, left, limit, now)
             for message, page in zip(left, pages, strict=False):
                 if len(page) >= limit:
                     await self._route_on(message, page[-1].id, limit, now)
             left = left[len(pages) :]
 
+    def _route_first(
+        self, messages: Sequence[Message], limit: int, now: datetime
+    ) -> Sequence[Sequence[Subscription]]:
+        """Write the first deliveries of the first of some messages; returns their pages.
+
+        Where the store may block: so may whoever names subscribers, or vetoes them.
+        """
+        pages = self._store.matching_each(messages, limit=limit)
+        self._store.route(
+            [
+                self._routing(message, page, now, last=len(page) < limit)
+                for message, page in zip(messages, pages, strict=False)
+            ]
+        )
+        return pages
+
     async def _route_on(self, message: Message, after: str, limit: int, now: datetime) -> None:
         """Write the deliveries of a message beyond its first page."""
-        last = False
-        while not last:
+        page: Sequence[Subscription] | None = None
+        while page is None or len(page) == limit:
             await asyncio.sleep(0)
-            page = await self._io(
-                self._store.matching, message.event, sender=message.sender, after=after, limit=limit
-            )
-            last = len(page) < limit
-            await self._io(self._store.route, [self._routing(message, page, now, last=last)])
+            page = await self._io(self._route_page, message, after, limit, now)
             after = page[-1].id if page else after
+
+    def _route_page(
+        self, message: Message, after: str, limit: int, now: datetime
+    ) -> Sequence[Subscription]:
+        page = self._store.matching(message.event, sender=message.sender, after=after, limit=limit)
+        self._store.route([self._routing(message, page, now, last=len(page) < limit)])
+        return page
 
     async def _direct(self, message: Message, now: datetime) -> Routing:
         """The routing of a message to the one subscription that it is for."""

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
+from contextvars import Context
 from typing import Any, TypeVar
 
 from thorn_core.errors import ThornError
@@ -57,7 +58,8 @@ class LoopThread:
         except ThornError:
             coroutine.close()
             raise
-        return asyncio.run_coroutine_threadsafe(coroutine, loop)
+        # In a context of its own: the caller's, such as a request's, is over before the engine is.
+        return Context().run(asyncio.run_coroutine_threadsafe, coroutine, loop)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop and wait for its result.

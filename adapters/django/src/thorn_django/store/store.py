@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from django.db import connections
+from django.db import close_old_connections, connections
 
 from thorn_core import (
     Attempt,
@@ -131,12 +131,15 @@ class DjangoStore:
         self, event: str, *, sender: str | None, after: str | None, limit: int
     ) -> Sequence[Subscription]:
         """A page of the enabled subscriptions that an event reaches."""
+        # What subscribers named by a function ask next, in a worker's thread, as in a request.
+        close_old_connections()
         return self.database.read(lambda c: subscriptions.matching(c, event, sender, after, limit))
 
     def matching_each(
         self, messages: Sequence[Message], *, limit: int
     ) -> Sequence[Sequence[Subscription]]:
         """The first page of `matching` for each of the first of some messages."""
+        close_old_connections()
         return self.database.read(lambda c: subscriptions.matching_each(c, messages, limit))
 
     # -- the way of a message

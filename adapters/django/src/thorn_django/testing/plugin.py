@@ -1,0 +1,16 @@
+"""The pytest plugin: the fixture `thorn_messages`, which knows of the transactions of tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from thorn_django.testing.capture import CapturedMessages, capture
+
+
+@pytest.fixture
+def thorn_messages() -> Iterator[CapturedMessages]:
+    """What the default app sends during the test; nothing of it leaves the process."""
+    with capture() as messages:
+        yield messages

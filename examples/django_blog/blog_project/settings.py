@@ -1,0 +1,117 @@
+"""Settings; what differs between machines comes from the environment.
+
+| variable           | what it says                                                              |
+| ------------------ | ------------------------------------------------------------------------- |
+| `BLOG_DEBUG`       | `1` on your own machine                                                   |
+| `BLOG_SECRET_KEY`  | Django's secret key; needed without `BLOG_DEBUG`                          |
+| `BLOG_HOSTS`       | Host names, separated by commas                                           |
+| `BLOG_URL`         | Where the blog is, for the links in events                                |
+| `BLOG_DATABASE`    | `sqlite:///blog.db`, `postgresql://user@host/name`, `mysql://…`      |
+| `BLOG_SUBSCRIBERS` | Static subscribers, as JSON: pattern to URL, list, mapping or dotted path |
+| `BLOG_DESKS`       | Who is told of what is published in a category, as JSON: its name to URL  |
+"""
+
+import json
+import os
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+DEBUG = os.environ.get("BLOG_DEBUG") == "1"
+SECRET_KEY = "only for development" if DEBUG else os.environ["BLOG_SECRET_KEY"]
+ALLOWED_HOSTS = [host for host in os.environ.get("BLOG_HOSTS", "").split(",") if host]
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.messages",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "rest_framework.authtoken",
+    "thorn_django",
+    "blog",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "blog_project.urls"
+WSGI_APPLICATION = "blog_project.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+STATIC_URL = "static/"
+USE_TZ = True
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+
+def database(url: str) -> dict[str, object]:
+    """What Django wants to know of the database at a URL."""
+    parts = urlsplit(url)
+    if parts.scheme == "sqlite":
+        return {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": str(BASE_DIR / parts.path.removeprefix("/")),
+            # Several processes write: each waits for its turn before it reads anything.
+            "OPTIONS": {
+                "transaction_mode": "IMMEDIATE",
+                "init_command": "PRAGMA journal_mode=WAL;",
+                "timeout": 20,
+            },
+        }
+    return {
+        "ENGINE": f"django.db.backends.{parts.scheme}",
+        "NAME": parts.path.removeprefix("/"),
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "HOST": parts.hostname or "",
+        "PORT": str(parts.port or ""),
+    }
+
+
+DATABASES = {
+    "default": {
+        **database(os.environ.get("BLOG_DATABASE", "sqlite:///blog.db")),
+        # A request is a transaction: what it has changed and what it has sent go together.
+        "ATOMIC_REQUESTS": True,
+    }
+}
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "rest_framework.authentication.TokenAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+}
+
+# Requests only write; `manage.py thorn_worker` delivers.
+THORN_DISPATCHER = "outbox"
+THORN_BASE_URL = os.environ.get("BLOG_URL", "http://127.0.0.1:8000")
+THORN_SUBSCRIBERS = json.loads(os.environ.get("BLOG_SUBSCRIBERS", "{}"))
+BLOG_DESKS = json.loads(os.environ.get("BLOG_DESKS", "{}"))
+if DEBUG:
+    # Recipients on this machine, on any port.
+    THORN_RECIPIENT_VALIDATORS = [
+        ("block_internal_ips",),
+        ("allow_cidr_network", "127.0.0.0/8"),
+        ("ensure_protocol", "http", "https"),
+    ]
+    THORN_POLL_INTERVAL = 0.2

@@ -1,0 +1,8 @@
+"""For a WSGI server: `gunicorn blog_project.wsgi`."""
+
+import os
+
+from django.core.wsgi import get_wsgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "blog_project.settings")
+application = get_wsgi_application()
