@@ -1,0 +1,93 @@
+"""Messages: what was sent, to be looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.http import urlencode
+
+from thorn_django.admin.lists import HistoryAdmin, link, url_of
+from thorn_django.admin.shown import block, readable
+from thorn_django.models import Delivery, Message
+
+
+class RoutedFilter(admin.SimpleListFilter):
+    """Whether their deliveries have been made; the index begins with that."""
+
+    title = "routing"
+    parameter_name = "routed"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Sequence[tuple[str, str]]:
+        """Yes or no."""
+        return [("yes", "Routed"), ("no", "Waiting")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """By the index."""
+        if self.value() not in ("yes", "no"):
+            return queryset
+        return queryset.filter(route_at__isnull=self.value() == "yes")
+
+
+class MessageAdmin(HistoryAdmin):
+    """Messages in the store's database; those of other databases are moved there by workers."""
+
+    list_display = ("id", "event", "sender", "at", "routed")
+    list_filter = (RoutedFilter,)
+    sortable_by = ()
+    # As the index has them: ids needn't tell the time.
+    ordering = ("-route_at", "-at", "-id")
+    search_fields = ("id",)
+    search_help_text = "An id, whole. The newest 10,000 are listed."
+    fields = (
+        "id",
+        "event",
+        "at",
+        "sender",
+        "sender_name",
+        "ref",
+        "routed",
+        "deliveries",
+        "payload",
+    )
+    readonly_fields = fields
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """Without the payloads, which may be large."""
+        return super().get_queryset(request).defer("data")
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        """By id."""
+        term = search_term.strip()
+        return (queryset.filter(pk=term) if term else queryset), False
+
+    @admin.display(boolean=True)
+    def routed(self, obj: Message) -> bool:
+        """Whether its deliveries have been made."""
+        return obj.route_at is None
+
+    @admin.display(description="sender's name")
+    def sender_name(self, obj: Message) -> str:
+        """As recipients are told it."""
+        return str((obj.extra or {}).get("sender_name") or "-")
+
+    @admin.display
+    def ref(self, obj: Message) -> str:
+        """What it is about."""
+        return str((obj.extra or {}).get("ref") or "-")
+
+    @admin.display
+    def deliveries(self, obj: Message) -> str:
+        """Where they are listed."""
+        url = url_of(self.admin_site, Delivery, "changelist")
+        return link(url and f"{url}?{urlencode({'q': obj.pk})}", "Deliveries of this message")
+
+    @admin.display
+    def payload(self, obj: Message) -> str:
+        """As it was when the event was sent."""
+        return block(readable(bytes(obj.data)))

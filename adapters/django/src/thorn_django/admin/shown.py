@@ -1,0 +1,106 @@
+"""How what came and went is shown: text that a browser can't be led astray by, of bounded size."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from django.utils.html import format_html
+
+from thorn_core import Attempt, Subscription
+from thorn_core.api import ApiRequest
+from thorn_core.api.representations import subscription_document
+
+# Characters of a payload or body that a page shows.
+TEXT_SHOWN = 100_000
+# Bytes of a body that isn't text.
+BYTES_SHOWN = 512
+MASK = "••••••••"
+
+
+def readable(data: bytes) -> str:
+    """Bytes as text: JSON indented, text as it is, anything else as hexadecimal digits.
+
+    Example:
+        >>> print(readable(b'{"a":1}'))
+        {
+          "a": 1
+        }
+        >>> readable(bytes([255, 0]))
+        'ff 00'
+    """
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return _hexadecimal(data)
+    try:
+        text = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        if "\0" in text:
+            return _hexadecimal(data)
+    return _cut(printable(text), TEXT_SHOWN)
+
+
+def printable(text: str) -> str:
+    """Text without what steers a terminal or the direction of writing."""
+    kept = (c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return "".join(kept)
+
+
+def _hexadecimal(data: bytes) -> str:
+    digits = data[:BYTES_SHOWN].hex(" ")
+    lines = [digits[start : start + 48].rstrip() for start in range(0, len(digits), 48)]
+    more = len(data) - BYTES_SHOWN
+    return "\n".join([*lines, f"… {more:,} bytes more"] if more > 0 else lines)
+
+
+def _cut(text: str, length: int) -> str:
+    if len(text) <= length:
+        return text
+    return f"{text[:length]}\n… {len(text) - length:,} characters more"
+
+
+def block(text: str) -> str:
+    """Text on lines of its own, as it is."""
+    return format_html('<pre class="thorn-text" tabindex="0">{}</pre>', text)
+
+
+def header_lines(subscription: Subscription) -> list[str]:
+    """A subscription's headers, those masked that may be credentials."""
+    document = subscription_document(ApiRequest(method="GET", path="/"), subscription)
+    headers: dict[str, str | None] = document["headers"]
+    return [f"{name}: {MASK if value is None else value}" for name, value in headers.items()]
+
+
+def attempt_row(attempt: Attempt) -> dict[str, Any]:
+    """What a page shows of an attempt."""
+    return {
+        "number": attempt.number,
+        "at": attempt.at,
+        "took": milliseconds(attempt.duration),
+        "ok": attempt.ok,
+        "answer": answer(attempt),
+        "headers": [(printable(n), printable(v)) for n, v in attempt.headers.items()],
+        "body": readable(attempt.body) if attempt.body else "",
+    }
+
+
+def answer(attempt: Attempt) -> str:
+    """What came of an attempt, in a few words."""
+    return str(attempt.status) if attempt.status is not None else printable(attempt.error or "")
+
+
+def milliseconds(seconds: float) -> str:
+    """A duration.
+
+    Example:
+        >>> milliseconds(0.0123), milliseconds(12)
+        ('12 ms', '12,000 ms')
+    """
+    return f"{1000 * seconds:,.0f} ms"
+
+
+def stamp(at: datetime) -> str:
+    """A time for the history, which keeps words."""
+    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -1,0 +1,21 @@
+"""`manage.py thorn_worker`: deliver what waits in the store."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import close_old_connections
+
+from thorn_django.management.command import ThornCommand
+
+
+class Command(ThornCommand):
+    """Deliver what waits in the store."""
+
+    carried = "worker"
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Run it."""
+        # Opened by checks and the like; a worker may run for months without looking at it again.
+        close_old_connections()
+        super().handle(*args, **options)
