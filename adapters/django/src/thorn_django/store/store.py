@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from django.db import close_old_connections, connections
+from django.db import connections
 
 from thorn_core import (
     Attempt,
@@ -131,15 +131,14 @@ class DjangoStore:
         self, event: str, *, sender: str | None, after: str | None, limit: int
     ) -> Sequence[Subscription]:
         """A page of the enabled subscriptions that an event reaches."""
-        # What subscribers named by a function ask next, in a worker's thread, as in a request.
-        close_old_connections()
+        _replace_broken_connections()
         return self.database.read(lambda c: subscriptions.matching(c, event, sender, after, limit))
 
     def matching_each(
         self, messages: Sequence[Message], *, limit: int
     ) -> Sequence[Sequence[Subscription]]:
         """The first page of `matching` for each of the first of some messages."""
-        close_old_connections()
+        _replace_broken_connections()
         return self.database.read(lambda c: subscriptions.matching_each(c, messages, limit))
 
     # -- the way of a message
@@ -347,3 +346,13 @@ def _check(alias: str) -> None:
             f"the database {alias!r} is one of {vendor}, which Thorn's Django store doesn't speak"
             " to; name one of PostgreSQL, MySQL, MariaDB or SQLite (THORN_STORE = 'django://alias')"
         )
+
+
+def _replace_broken_connections() -> None:
+    """Do as Django does between requests, for functions of the project's that ask the database.
+
+    They name subscribers, or veto them, in a worker's thread, right after they have been matched.
+    """
+    for connection in connections.all(initialized_only=True):
+        if connection.errors_occurred:
+            connection.close_if_unusable_or_obsolete()
