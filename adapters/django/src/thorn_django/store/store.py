@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -10,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from thorn_core import (
     Attempt,
@@ -71,6 +73,7 @@ class DjangoStore:
         self._by_alias = {database.alias: database for database in self._databases()}
         self._notifications = notifications_of(self.database)
         self._strangers: set[str] = set()
+        self._opened = _Opened()
 
     def __repr__(self) -> str:
         return f"<DjangoStore {self.database.alias}>"
@@ -131,14 +134,14 @@ class DjangoStore:
         self, event: str, *, sender: str | None, after: str | None, limit: int
     ) -> Sequence[Subscription]:
         """A page of the enabled subscriptions that an event reaches."""
-        _replace_broken_connections()
+        self._opened.begin()
         return self.database.read(lambda c: subscriptions.matching(c, event, sender, after, limit))
 
     def matching_each(
         self, messages: Sequence[Message], *, limit: int
     ) -> Sequence[Sequence[Subscription]]:
         """The first page of `matching` for each of the first of some messages."""
-        _replace_broken_connections()
+        self._opened.begin()
         return self.database.read(lambda c: subscriptions.matching_each(c, messages, limit))
 
     # -- the way of a message
@@ -200,6 +203,7 @@ class DjangoStore:
 
     def route(self, routings: Sequence[Routing]) -> None:
         """Keep deliveries of messages."""
+        self._opened.close()
         self.database.run(lambda c: self._messages.route(c, routings), lasting=False)
 
     def claim(
@@ -348,11 +352,28 @@ def _check(alias: str) -> None:
         )
 
 
-def _replace_broken_connections() -> None:
-    """Do as Django does between requests, for functions of the project's that ask the database.
+class _Opened:
+    """The connections of a thread that functions of the project's have opened.
 
-    They name subscribers, or veto them, in a worker's thread, right after they have been matched.
+    They name subscribers, or veto them, between matching and routing, in a worker's thread. As
+    after a request, nothing of theirs stays open.
     """
-    for connection in connections.all(initialized_only=True):
-        if connection.errors_occurred:
-            connection.close_if_unusable_or_obsolete()
+
+    def __init__(self) -> None:
+        self._here = threading.local()
+
+    def begin(self) -> None:
+        """What is open now isn't theirs."""
+        self._here.before = {id(c) for c in _open_connections()}
+
+    def close(self) -> None:
+        """Close what has been opened since."""
+        before = self._here.__dict__.pop("before", None)
+        if before is not None:
+            for connection in _open_connections():
+                if id(connection) not in before and not connection.in_atomic_block:
+                    connection.close()
+
+
+def _open_connections() -> list[BaseDatabaseWrapper]:
+    return [c for c in connections.all(initialized_only=True) if c.connection is not None]
