@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from django.db import connections
+from django.db import Error, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from thorn_core import (
@@ -372,7 +372,8 @@ class _Opened:
         if before is not None:
             for connection in _open_connections():
                 if id(connection) not in before and not connection.in_atomic_block:
-                    connection.close()
+                    with suppress(Error):  # it is lost
+                        connection.close()
 
 
 def _open_connections() -> list[BaseDatabaseWrapper]:
