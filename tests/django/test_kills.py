@@ -10,8 +10,8 @@ from kills.django_kit import DjangoKit
 from kills.run import Run
 from kills.verdict import faults_of
 
-# Half of what the other store is tested with: the engine is the same.
-MESSAGES = int(os.environ.get("THORN_TEST_KILLS_MESSAGES", "10000"))
+# Fewer than the other store is tested with: the engine is the same.
+MESSAGES = int(os.environ.get("THORN_TEST_KILLS_MESSAGES", "6000"))
 
 
 def test_what_is_committed_arrives_and_nothing_else_whoever_is_killed(server_alias, tmp_path):

@@ -595,8 +595,11 @@ def test_a_class_on_the_other_side_is_listened_to_only_for_the_collection(world)
 @pytest.fixture
 def forgotten():
     """Let the classes of the test go: they would be refused again in the next."""
-    before = set(models._models)
+    before, watchers = set(models._models), list(models._watchers)
+    # Apps that other tests have left to the garbage collector would watch them too.
+    models._watchers.clear()
     yield
+    models._watchers.update(watchers)
     for model in set(models._models) - before:
         models._models.discard(model)
 
