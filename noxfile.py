@@ -20,6 +20,7 @@ SUPPORTED = ("3.11", "3.12", "3.13")
 EVERYTHING = (
     ".[cli,fast,ed25519,schema]",
     "./adapters/django[cli,rest,spectacular]",
+    "./adapters/flask[async,cli,sqlalchemy]",
     "./adapters/sqlalchemy[asyncio,mysql,postgresql]",
 )
 # The oldest Django that is supported, on the oldest Python; the newest elsewhere.
@@ -28,7 +29,7 @@ OLDEST_DJANGO = "django==5.2.*"
 DJANGO = ("tests/django", "tests/rest")
 # Seconds for a test: one that hangs fails.
 TIMEOUT = ("--timeout", "600")
-PACKAGES = ("thorn_core", "thorn_sqlalchemy")
+PACKAGES = ("thorn_core", "thorn_flask", "thorn_sqlalchemy")
 
 
 def group(name: str) -> list[str]:
@@ -155,5 +156,5 @@ def demo(session: nox.Session) -> None:
 @nox.session(python=PYTHONS[0])
 def bench(session: nox.Session) -> None:
     """Measure, as ratios against a named peer in the same run."""
-    session.install(*EVERYTHING)
+    session.install(*EVERYTHING, *group("bench"))
     session.run("python", "benchmarks/run.py", *session.posargs)

@@ -13,7 +13,9 @@ import attrs
 from common import Figure
 from server import running
 
-TOPICS = ("inside", "throughput", "isolation", "outbox", "backlog", "durable")
+TOPICS = ("inside", "throughput", "isolation", "outbox", "backlog", "durable", "django")
+# Where a module of the topic's name would hide a package.
+MODULES = {"django": "django_adapter"}
 
 
 def show(figure: Figure) -> None:
@@ -44,7 +46,7 @@ def main() -> None:
     figures: list[Figure] = []
     with running(addresses=20) as port:
         for topic in arguments.topics or TOPICS:
-            for figure in import_module(topic).run(port, quick=arguments.quick):
+            for figure in import_module(MODULES.get(topic, topic)).run(port, quick=arguments.quick):
                 show(figure)
                 figures.append(figure)
     if arguments.json:

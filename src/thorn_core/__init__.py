@@ -19,7 +19,7 @@ from thorn_core.errors import (
     TransportError,
     TransportTimeout,
 )
-from thorn_core.events import Event, Receipt, get_app, make_default_app_by
+from thorn_core.events import Event, Receipt, find_app_by, get_app, make_default_app_by
 from thorn_core.filters import Q, as_q
 from thorn_core.hookspecs import hookimpl
 from thorn_core.models import (
@@ -102,6 +102,7 @@ __all__ = [
     "Worker",
     "as_q",
     "buffer_events",
+    "find_app_by",
     "get_app",
     "hookimpl",
     "make_default_app_by",

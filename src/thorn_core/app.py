@@ -26,7 +26,7 @@ from thorn_core.events import (
     forget_default_app,
     set_default_app,
 )
-from thorn_core.models import ModelAdapter, PlainModelAdapter, watch_models
+from thorn_core.models import ModelAdapter, ModelAdapters, PlainModelAdapter, watch_models
 from thorn_core.plugins import Plugins
 from thorn_core.process import keep
 from thorn_core.sending import MessagesById, Sending, wait_for
@@ -69,6 +69,7 @@ class Thorn:
         transport: Makes the transport, in place of the plugins' choice; called on the event loop
             that uses it.
         clock: The time, aware UTC.
+        default: Become the default app if there is none.
 
     Raises:
         ConfigurationError: A plugin, the store's URL, the dispatcher, a signature scheme or a
@@ -93,10 +94,12 @@ class Thorn:
         plugins: Iterable[Any] = (),
         transport: Callable[[], Transport] | None = None,
         clock: Callable[[], datetime] = utc_now,
+        default: bool = True,
     ) -> None:
         self.settings = settings or Settings()
         self.clock = clock
         self.plugins = Plugins(plugins, builtin=(BuiltinDispatchers(), PlainModelAdapter()))
+        self._model_adapters = ModelAdapters(self.plugins.hook.thorn_model_adapter)
         self.codecs = {**self.plugins.gather("thorn_codecs"), **self.settings.codecs}
         self.rules = SubscriptionRules(
             settings=self.settings,
@@ -115,7 +118,8 @@ class Thorn:
         self.dispatcher()
         keep(self)
         watch_models(self)
-        set_default_app(self, only_if_none=True)
+        if default:
+            set_default_app(self, only_if_none=True)
 
     def __repr__(self) -> str:
         return f"<Thorn {type(self.store).__name__} {self._dispatcher_name}>"
@@ -237,8 +241,7 @@ class Thorn:
 
     def model_adapter(self, model: type) -> ModelAdapter:
         """The ORM adapter for a class."""
-        adapter: ModelAdapter = self.plugins.hook.thorn_model_adapter(model=model)
-        return adapter
+        return self._model_adapters.of(model)
 
     def absolute_url(self, url: str) -> str:
         """A path made a URL: by the setting `base_url`, else by what a web adapter knows.
@@ -467,11 +470,12 @@ class Thorn:
             and not self.plugins.asks_subscriptions
         ):
             return ()
-        found = list(self._static.reached(message.event, message))
-        if event is not None and event.static_subscribers is not None:
-            targets = event.static_subscribers
-            found += static_subscriptions(self.rules, event.name, targets, message)
-        found += self.plugins.subscriptions(message)
+        with self.plugins.calling():
+            found = list(self._static.reached(message.event, message))
+            if event is not None and event.static_subscribers is not None:
+                targets = event.static_subscribers
+                found += static_subscriptions(self.rules, event.name, targets, message)
+            found += self.plugins.subscriptions(message)
         return list({subscription.id: subscription for subscription in found}.values())
 
     def _progressed(self) -> None:

@@ -132,7 +132,7 @@ class Event:
         schema: JSON Schema that payloads must follow (extra `schema`).
         description: For people.
         example: An example payload, for people.
-        app: The app; None is the default app at the time of sending.
+        app: The app; None is what `get_app()` gives at the time of sending.
 
     Raises:
         InvalidNameError: The name isn't one.
@@ -202,7 +202,7 @@ class Event:
 
     @property
     def app(self) -> Thorn:
-        """The app that it is sent by: its own, or the default app of the moment.
+        """The app that it is sent by: its own, or what `get_app()` gives at the moment.
 
         Raises:
             ConfigurationError: There is none.
@@ -421,6 +421,7 @@ _making = threading.RLock()
 _declared: dict[str, tuple[weakref.ref[Event], ...]] = {}
 _default_app: Thorn | None = None
 _make_default: Callable[[], Thorn] | None = None
+_finders: tuple[Callable[[], Thorn | None], ...] = ()
 
 
 def _declare(event: Event) -> None:
@@ -462,7 +463,7 @@ def event_for(name: str, app: Thorn) -> Event:
         event = Event(name, app=app)
         event._ad_hoc = True
         return event
-    if declared._app is app or (declared._app is None and _default_app is app):
+    if declared._app is app or (declared._app is None and _app_here() is app):
         return declared
     event = copy.copy(declared)
     event._app = app
@@ -470,15 +471,21 @@ def event_for(name: str, app: Thorn) -> Event:
 
 
 def get_app() -> Thorn:
-    """The default app: the first one made, or the one that `make_default()` was called on.
+    """The app of what is going on (`find_app_by`), or the default app.
+
+    That is the first one made, or the one that `make_default()` was called on.
 
     Raises:
         ConfigurationError: There is none.
     """
-    if _default_app is not None:
-        return _default_app
+    app = _app_here()
+    if app is not None:
+        return app
     if _make_default is None:
-        raise ConfigurationError("there is no app yet; make one first: app = Thorn()")
+        raise ConfigurationError(
+            "there is no app yet; make one first: app = Thorn(), or enter the context of a web app"
+            " that has one"
+        )
     with _making:
         if _default_app is None:
             set_default_app(_make_default(), only_if_none=True)
@@ -502,6 +509,39 @@ def make_default_app_by(make: Callable[[], Thorn] | None) -> None:
     """
     global _make_default
     _make_default = make
+
+
+def find_app_by(find: Callable[[], Thorn | None]) -> None:
+    """Let `get_app` find the app by what is going on, such as the request that is being answered.
+
+    Args:
+        find: Asked before the default app is taken; gives None where it knows of none. Giving it
+            again changes nothing.
+
+    Example:
+        >>> from contextvars import ContextVar
+        >>> from thorn_core import Thorn, get_app
+        >>> answering = ContextVar("answering", default=None)
+        >>> find_app_by(answering.get)
+        >>> with Thorn(default=False) as app:
+        ...     token = answering.set(app)
+        ...     found = get_app() is app
+        ...     answering.reset(token)
+        >>> found
+        True
+    """
+    global _finders
+    with _lock:
+        if find not in _finders:
+            _finders = (*_finders, find)
+
+
+def _app_here() -> Thorn | None:
+    for find in _finders:
+        app = find()
+        if app is not None:
+            return app
+    return _default_app
 
 
 def set_default_app(app: Thorn | None, *, only_if_none: bool = False) -> None:

@@ -17,6 +17,7 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -126,6 +127,15 @@ def thorn_model_adapter(model: type) -> ModelAdapter | None:
 @hookspec(firstresult=True)
 def thorn_unit_of_work(handle: Any) -> UnitOfWork | None:
     """The unit of work for a transaction handle (`within=`), None if it isn't yours."""
+
+
+@hookspec(firstresult=True)
+def thorn_calling() -> AbstractContextManager[object] | None:
+    """What is entered around the program's own code where Thorn calls it, None for nothing.
+
+    That is callbacks, callable subscribers, receivers of signals, and the hooks that say which
+    recipients there are, whether they may be called and how: mostly in the engine's thread.
+    """
 
 
 @hookspec(firstresult=True)

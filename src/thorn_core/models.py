@@ -77,6 +77,28 @@ class PlainModelAdapter:
         return {k: v for k, v in vars(instance).items() if not k.startswith("_")}
 
 
+class ModelAdapters:
+    """The ORM adapters of an app, each asked for once.
+
+    Args:
+        ask: The hook, which every plugin answers.
+    """
+
+    def __init__(self, ask: Callable[..., ModelAdapter]) -> None:
+        self._ask = ask
+        self._found: weakref.WeakKeyDictionary[type, ModelAdapter] = weakref.WeakKeyDictionary()
+
+    def of(self, model: type) -> ModelAdapter:
+        """The adapter for a class."""
+        adapter = self._found.get(model)
+        if adapter is None:
+            adapter = self._ask(model=model)
+            # A class without one may yet be mapped.
+            if not isinstance(adapter, PlainModelAdapter):
+                self._found[model] = adapter
+        return adapter
+
+
 class ModelEvent(Event):
     """An event that a model's instances send when they change.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, cast
 
 import pluggy
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from thorn_core.dispatchers.base import Dispatcher
 
 logger = logging.getLogger(__name__)
+
+NOTHING = nullcontext()
 
 
 class BuiltinPorts:
@@ -68,6 +71,8 @@ class Plugins:
     def __init__(
         self, given: Iterable[Any] = (), *, builtin: Iterable[Any] = (), discover: bool = True
     ) -> None:
+        # A name stands for whatever transaction is open when it is used.
+        self._named_units: dict[str, UnitOfWork] = {}
         self.manager = pluggy.PluginManager(hookspecs.PROJECT)
         self.manager.add_hookspecs(hookspecs)
         for plugin in (BuiltinPorts(), *builtin):
@@ -93,6 +98,7 @@ class Plugins:
         self.asks_accepts = bool(self.hook.thorn_accepts.get_hookimpls())
         self.asks_validate = bool(self.hook.thorn_validate_recipient.get_hookimpls())
         self.asks_subscriptions = bool(self.hook.thorn_subscriptions.get_hookimpls())
+        self._asks_calling = bool(self.hook.thorn_calling.get_hookimpls())
         self.asks_attempted = bool(self.hook.thorn_attempted.get_hookimpls())
         # pluggy calls the latest registered first; a chain runs in that order too.
         self._preparers = tuple(reversed(self.hook.thorn_prepare_request.get_hookimpls()))
@@ -150,8 +156,13 @@ class Plugins:
         """
         if handle is None:
             return IMMEDIATE
+        named = self._named_units.get(handle) if isinstance(handle, str) else None
+        if named is not None:
+            return named
         unit = self.hook.thorn_unit_of_work(handle=handle)
         if unit is not None:
+            if isinstance(handle, str):
+                self._named_units[handle] = unit
             return cast("UnitOfWork", unit)
         if isinstance(handle, UnitOfWork):
             return handle
@@ -159,6 +170,10 @@ class Plugins:
             f"within={handle!r} is no transaction handle of an installed adapter;"
             " thorn-sqlalchemy takes a Session or Connection, thorn-django a database alias"
         )
+
+    def calling(self) -> AbstractContextManager[object]:
+        """What is entered around a call of the program's own code."""
+        return (self._asks_calling and self.hook.thorn_calling()) or NOTHING
 
     def subscriptions(self, message: Message) -> list[Subscription]:
         """The recipients that plugins add to a message."""
@@ -170,7 +185,8 @@ class Plugins:
         """False if a plugin leaves the recipient out."""
         if not self.asks_accepts:
             return True
-        answers = self.hook.thorn_accepts(message=message, subscription=subscription)
+        with self.calling():
+            answers = self.hook.thorn_accepts(message=message, subscription=subscription)
         return False not in answers
 
     def validate_recipient(self, url: str) -> None:
@@ -182,7 +198,8 @@ class Plugins:
         if not self.asks_validate:
             return
         try:
-            self.hook.thorn_validate_recipient(url=url)
+            with self.calling():
+                self.hook.thorn_validate_recipient(url=url)
         except SecurityError:
             raise
         except Exception as error:
@@ -194,10 +211,13 @@ class Plugins:
 
     def prepare_request(self, request: Request, delivery: Delivery) -> Request:
         """Let each plugin change the request in turn."""
-        for preparer in self._preparers:
-            offered: dict[str, Any] = {"request": request, "delivery": delivery}
-            arguments = [offered[name] for name in preparer.argnames]
-            request = cast("Request | None", preparer.function(*arguments)) or request
+        if not self._preparers:
+            return request
+        with self.calling():
+            for preparer in self._preparers:
+                offered: dict[str, Any] = {"request": request, "delivery": delivery}
+                arguments = [offered[name] for name in preparer.argnames]
+                request = cast("Request | None", preparer.function(*arguments)) or request
         return request
 
     def attempted(self, attempt: Attempt, delivery: Delivery) -> None:
@@ -205,7 +225,8 @@ class Plugins:
         if not self.asks_attempted:
             return
         try:
-            self.hook.thorn_attempted(attempt=attempt, delivery=delivery)
+            with self.calling():
+                self.hook.thorn_attempted(attempt=attempt, delivery=delivery)
         except Exception:
             logger.exception("a plugin failed in thorn_attempted")
 

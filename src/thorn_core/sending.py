@@ -174,7 +174,8 @@ class Sending:
         callbacks = self._callbacks.get(delivery.message_id)
         if callbacks is not None:
             try:
-                callbacks.call(attempt)
+                with self._app.plugins.calling():
+                    callbacks.call(attempt)
             except Exception:
                 logger.exception("a callback of message %s failed", delivery.message_id)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Any, Self
@@ -312,26 +314,34 @@ class Settings:
         return type(self)(**{**attrs.asdict(self, recurse=False), **changes})
 
     @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Any], *, prefix: str = "THORN_") -> Self:
+    def from_mapping(
+        cls, mapping: Mapping[str, Any], *, prefix: str = "THORN_", dotted: bool = False
+    ) -> Self:
         """Read the settings among a mapping's `THORN_` names, as of a framework or the environment.
 
         Args:
             mapping: Names to values. A text that is a setting of another kind is read as JSON.
             prefix: What the names of settings begin with.
+            dotted: Import the subscribers, codecs and validators that are named by a dotted path,
+                `shop.hooks.recipients`.
 
         Raises:
-            ConfigurationError: A name is unknown or a value isn't allowed.
+            ConfigurationError: A name is unknown, or a value isn't allowed or can't be imported.
 
         Example:
             >>> Settings.from_mapping({"THORN_RETRY": "false", "HOME": "/"}).retry
             False
+            >>> named = {"THORN_CODECS": {"text/x": "json.dumps"}}
+            >>> Settings.from_mapping(named, dotted=True).codecs["text/x"].__name__
+            'dumps'
         """
         values = {}
         for key, value in mapping.items():
             name = key.removeprefix(prefix)
             if name == key or name.startswith(_NOT_SETTINGS):
                 continue
-            values[name.lower()] = _from_text(name.lower(), value)
+            value = _from_text(name.lower(), value)
+            values[name.lower()] = _imported(key, value) if dotted and name in _NAMED else value
         return cls(**values)
 
 
@@ -368,3 +378,29 @@ def _from_text(name: str, value: Any) -> Any:
     except ValueError:
         return value
     return RetryPolicy(value) if name == "retry_policy" else value
+
+
+# Settings whose values may be named by a dotted path, and not be URLs, names of validators …
+_NAMED = ("SUBSCRIBERS", "CODECS", "RECIPIENT_VALIDATORS")
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+
+
+def _imported(setting: str, value: Any) -> Any:
+    """What a setting holds, with what it names by a dotted path in its place."""
+    if isinstance(value, Mapping):
+        return {key: _named(setting, target) for key, target in value.items()}
+    return value if isinstance(value, str) else _named(setting, value)
+
+
+def _named(setting: str, value: Any) -> Any:
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_named(setting, item) for item in value]
+    if not isinstance(value, str) or not _DOTTED.fullmatch(value):
+        return value
+    module, _, attribute = value.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(
+            f"{setting} names {value!r}, which is nothing that can be imported: {error}"
+        ) from error

@@ -67,6 +67,7 @@ def tell(signal: Signal, sender: Any, **values: Any) -> None:
         return
     for receiver in signal.receivers_for(sender):
         try:
-            receiver(sender, **values)
+            with sender.plugins.calling():
+                receiver(sender, **values)
         except Exception:
             logger.exception("a receiver of the signal %s failed", signal)

@@ -166,8 +166,52 @@ def django(urls: str) -> Iterator[Carrier]:
         yield Carrier(get_app(), DjangoClient(clients), owners, {"security_schemes": schemes})
 
 
+# -- Flask
+
+
+@attrs.frozen
+class FlaskClient:
+    """Flask's test client; who it is, is in a header."""
+
+    client: Any
+
+    def __call__(self, method, path, body, headers, as_):
+        path, _, query = path.partition("?")
+        response = self.client.open(
+            "/webhooks" + path,
+            method=method,
+            query_string=query,
+            data=body,
+            base_url=f"http://{HOST}/",
+            headers={"x-user": as_, **headers},
+        )
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return Answer(response.status_code, headers, response.data)
+
+
+@contextmanager
+def flask() -> Iterator[Carrier]:
+    """The blueprint of Flask's."""
+    from flask import Flask, request
+
+    from thorn_flask import ThornFlask, rest_blueprint
+
+    owners = {"ada": "1", "bob": "2", "staff": "3", NOBODY: None}
+    app = Flask("rest")
+    app.config.update(SETTINGS)
+    ThornFlask(app)
+    blueprint = rest_blueprint(
+        lambda: owners[request.headers["x-user"]],
+        operator_loader=lambda: request.headers["x-user"] == "staff",
+    )
+    app.register_blueprint(blueprint, url_prefix="/webhooks")
+    with app.extensions["thorn"] as thorn:
+        yield Carrier(thorn, FlaskClient(app.test_client()), owners)
+
+
 CARRIERS = {
     "itself": direct,
     "django": lambda: django("rest_plain_urls"),
     "rest_framework": lambda: django("rest_framework_urls"),
+    "flask": flask,
 }

@@ -12,8 +12,8 @@ import threading
 import time
 
 import pytest
-from conftest import make_place
 from gate import Gate
+from places import make_place
 from sqlalchemy import create_engine, delete, make_url, text
 from sqlalchemy.event import listen
 from sqlalchemy.orm import Session

@@ -10,7 +10,7 @@ from alembic.autogenerate import compare_metadata, produce_migrations, render_py
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from alembic.script import ScriptDirectory
-from conftest import make_place
+from places import make_place
 from schemas.freeze import HEADERS, SECRET, schema_of, statements_of
 from schemas.freeze import HERE as SCHEMAS
 from sqlalchemy import Column, Engine, Integer, MetaData, Table, create_engine, inspect, text

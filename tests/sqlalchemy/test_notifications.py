@@ -9,8 +9,8 @@ import threading
 import time
 
 import pytest
-from conftest import make_place
 from gate import Gate
+from places import make_place
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.orm import Session
 

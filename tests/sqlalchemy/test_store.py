@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 import pytest
-from conftest import Place, make_place
+from places import Place, make_place
 
 from thorn_core import Subscription
 from thorn_core.testing.store_contract import StoreContract

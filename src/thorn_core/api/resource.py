@@ -177,7 +177,9 @@ def _finished(response: ApiResponse, method: str) -> ApiResponse:
     headers = {**COMMON, **response.headers}
     if method != "HEAD":
         return attrs.evolve(response, headers=headers)
-    headers["content-length"] = str(len(response.body))
+    # Of a 204 and a 304 it would be that of something else (RFC 9110 section 8.6).
+    if response.status not in (204, 304):
+        headers["content-length"] = str(len(response.body))
     return attrs.evolve(response, headers=headers, body=b"")
 
 

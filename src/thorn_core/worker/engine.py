@@ -242,7 +242,13 @@ class Worker:
     async def _io(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         if self._executor is None or self._loop is None:
             return function(*args, **kwargs)
-        return await self._loop.run_in_executor(self._executor, partial(function, *args, **kwargs))
+        call = partial(function, *args, **kwargs)
+        try:
+            future = self._loop.run_in_executor(self._executor, call)
+        except RuntimeError:
+            # The interpreter ends, and its executors have: nobody but this waits for the loop now.
+            return call()
+        return await future
 
     def _woken(self) -> None:
         self._routable = True

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from django.apps import apps
 from django.conf import settings as project
 from django.core.exceptions import AppRegistryNotReady, ImproperlyConfigured
-from django.utils.module_loading import import_string
 
 from thorn_core import ConfigurationError, Settings, Thorn
 
@@ -23,7 +21,6 @@ DATABASES = "THORN_DATABASES"
 # Settings that Django's adapter has beside those of every app.
 OWN = (STORE, DATABASES)
 
-_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _made: Thorn | None = None
 
 
@@ -84,54 +81,7 @@ def settings_of(values: Mapping[str, Any]) -> Settings:
         >>> settings_of({"THORN_CODECS": {"text/x": "json.dumps"}}).codecs["text/x"].__name__
         'dumps'
     """
-    resolved = {
-        name: _RESOLVED[name](name, value) if name in _RESOLVED else value
-        for name, value in values.items()
-        if name not in OWN
-    }
-    return Settings.from_mapping(resolved)
-
-
-def _imported(name: str, path: str) -> Any:
-    try:
-        return import_string(path)
-    except ImportError as error:
-        raise ConfigurationError(
-            f"{name} names {path!r}, which is nothing that can be imported: {error}"
-        ) from error
-
-
-def _subscribers(name: str, value: Any) -> Any:
-    if not isinstance(value, Mapping):
-        return value
-    return {pattern: _subscriber(name, target) for pattern, target in value.items()}
-
-
-def _subscriber(name: str, target: Any) -> Any:
-    if isinstance(target, str):
-        return _imported(name, target) if _DOTTED.fullmatch(target) else target
-    if isinstance(target, list | tuple | set | frozenset):
-        return [_subscriber(name, item) for item in target]
-    return target
-
-
-def _codecs(name: str, value: Any) -> Any:
-    if not isinstance(value, Mapping):
-        return value
-    return {k: _imported(name, v) if isinstance(v, str) else v for k, v in value.items()}
-
-
-def _validators(name: str, value: Any) -> Any:
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        return value
-    return [_imported(name, v) if isinstance(v, str) and _DOTTED.fullmatch(v) else v for v in value]
-
-
-_RESOLVED: Mapping[str, Callable[[str, Any], Any]] = {
-    "THORN_SUBSCRIBERS": _subscribers,
-    "THORN_CODECS": _codecs,
-    "THORN_RECIPIENT_VALIDATORS": _validators,
-}
+    return Settings.from_mapping({k: v for k, v in values.items() if k not in OWN}, dotted=True)
 
 
 # -- the store

@@ -63,19 +63,17 @@ class DjangoUnitOfWork:
         return hash(self._aliases)
 
     @property
-    def alias(self) -> str:
-        """Of the database."""
-        return next((a for a in self._aliases if in_transaction(connections[a])), self._aliases[0])
-
-    @property
     def open(self) -> bool:
         """True if one is."""
-        return in_transaction(connections[self.alias])
+        return self.connection() is not None
 
     def connection(self) -> BaseDatabaseWrapper | None:
         """The connection of the transaction; None if none is open."""
-        connection = connections[self.alias]
-        return connection if in_transaction(connection) else None
+        for alias in self._aliases:
+            connection = connections[alias]
+            if in_transaction(connection):
+                return connection
+        return None
 
     def on_commit(self, callback: Callback) -> None:
         """Call back right after the outermost transaction has committed, as Django does."""

@@ -1,0 +1,9 @@
+"""Thorn on Flask: an extension, the REST resource, commands, views that receive webhooks."""
+
+from thorn_flask.extension import ThornFlask, current_thorn
+from thorn_flask.receiving import verify_webhook
+from thorn_flask.rest import rest_blueprint
+
+__version__ = "2.0.0"
+
+__all__ = ["ThornFlask", "current_thorn", "rest_blueprint", "verify_webhook"]

@@ -1,0 +1,239 @@
+"""Django's adapter: what saves cost, and how fast a worker process is over Django's store.
+
+Django is set up once for a process, so every part runs in processes of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from common import Figure, alternate
+from databases import NAMES, database
+from durable import clear, fill
+from sqlalchemy import create_engine, text
+
+BROKER = os.environ.get("THORN_TEST_REDIS", "redis://127.0.0.1:6379/0")
+# Seconds for any of the processes.
+DEADLINE = 120
+DELIVERED = text(
+    "SELECT count(*), min(created) FROM django_webhook_webhookevent WHERE status = 'SUCCESS'"
+)
+
+
+@contextlib.contextmanager
+def program(name: str, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    """One of these programs, ended with its children at the end, or when its time is up.
+
+    Args:
+        name: Of the file.
+        *arguments: Of its command line.
+        **variables: Of its environment.
+    """
+    process = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name(name)), *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "DJANGO_SETTINGS_MODULE": "django_settings", **variables},
+    )
+
+    def end() -> None:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+    watchdog = threading.Timer(DEADLINE, end)
+    watchdog.start()
+    try:
+        with process:
+            try:
+                yield process
+            finally:
+                end()
+    finally:
+        watchdog.cancel()
+
+
+def output(name: str, *arguments: str, **variables: str) -> str:
+    """What a program prints."""
+    with program(name, *arguments, **variables) as process:
+        said, _ = process.communicate()
+    if process.returncode:
+        raise SystemExit(f"{name} ended with {process.returncode}")
+    return said
+
+
+# -- saves
+
+
+def saves(url: str, name: str, number: int, rounds: int) -> Iterator[Figure]:
+    """Saves of a model with three events, against the same without, plus a row."""
+    variables = {"BENCH_DATABASE": url, "BENCH_APPS": "thorn_django"}
+    found = json.loads(output("django_saves.py", str(number), str(rounds), **variables))
+    for kind, (peer, subject, ratio) in found.items():
+        yield Figure(
+            name=f"Django's save of a {kind} instance with three events, {name}",
+            subject=subject,
+            peer=peer,
+            against="the same without events, plus create() of a like-sized row",
+            unit="µs",
+            ratio=ratio,
+            target="<=1.25",
+        )
+
+
+# -- workers
+
+
+def drained(number: int, name: str, *arguments: str, **variables: str) -> float:
+    """Deliveries a second of a worker process, of all there are."""
+    with program(name, *arguments, **variables) as process:
+        assert process.stdout is not None
+        if process.stdout.readline() != "ready\n":
+            raise SystemExit(f"{name} isn't ready")
+        said, _ = process.communicate("go\n")
+    if process.returncode:
+        raise SystemExit(f"{name} ended with {process.returncode}")
+    begun, ended, tried = said.split()
+    assert int(tried) == number, f"{tried} of {number} delivered"
+    return number / (float(ended) - float(begun))
+
+
+def over_django(store: str, url: str, number: int) -> float:
+    """Deliveries a second of a worker process over Django's store."""
+    refill(store, url, number)
+    return drained(number, "django_drain.py", BENCH_DATABASE=store, BENCH_APPS="thorn_django")
+
+
+def over_sqlalchemy(store: str, url: str, number: int) -> float:
+    """Deliveries a second of a worker process over thorn-sqlalchemy's store."""
+    refill(store, url, number)
+    return drained(number, "drain.py", store, "fast")
+
+
+def refill(store: str, url: str, number: int) -> None:
+    """Publish messages, for one subscription."""
+    fill(store, url, number)
+    clear(store)
+
+
+def worker(store: str, name: str, url: str, number: int, rounds: int) -> Figure:
+    """A worker process over Django's store, against one over thorn-sqlalchemy's."""
+    peer, subject, ratio = alternate(
+        lambda: over_sqlalchemy(store, url, number),
+        lambda: over_django(store, url, number),
+        rounds,
+    )
+    return Figure(
+        name=f"a worker process over Django's store on {name}, fast transport",
+        subject=subject,
+        peer=peer,
+        against="thorn-sqlalchemy's store on the same tables",
+        unit="/s",
+        ratio=ratio,
+        target=">=0.8",
+    )
+
+
+# -- django-webhook
+
+
+def django_webhook(store: str, url: str, number: int, rounds: int) -> Figure | None:
+    """A worker process over Django's store, against django-webhook's task in a Celery worker."""
+    with broker() as variables:
+        if variables is None:
+            return None
+        told = {
+            **variables,
+            "BENCH_DATABASE": store,
+            "BENCH_APPS": "django_webhook",
+            # It asks the database while Django's apps are loaded.
+            "PYTHONWARNINGS": "ignore",
+        }
+        peer, subject, ratio = alternate(
+            lambda: fired(told, url, number // 5),
+            lambda: over_django(store, url, number),
+            rounds,
+        )
+    return Figure(
+        name="a worker process over Django's store on PostgreSQL, against another package",
+        subject=subject,
+        peer=peer,
+        against="django-webhook in a Celery worker of two processes, on Redis",
+        unit="/s",
+        ratio=ratio,
+        target=">=10",
+        note="whose connections to the database are kept (CONN_MAX_AGE)",
+    )
+
+
+@contextlib.contextmanager
+def broker() -> Iterator[Mapping[str, str] | None]:
+    """What of Redis the peer is to use, emptied afterwards; None if that or it isn't there."""
+    if None in map(importlib.util.find_spec, ("django_webhook", "redis")):
+        print("    django-webhook isn't installed with Celery for Redis, and isn't measured")
+        yield None
+        return
+    import redis
+
+    prefix = f"thorn_bench_{uuid.uuid4().hex[:8]}:"
+    with redis.Redis.from_url(BROKER, socket_connect_timeout=5, socket_timeout=5) as client:
+        try:
+            client.ping()
+        except redis.RedisError as error:
+            print(f"    Redis isn't there, nor then django-webhook: {error.__class__.__name__}")
+            yield None
+            return
+        try:
+            yield {"BENCH_BROKER": BROKER, "BENCH_PREFIX": prefix}
+        finally:
+            for key in client.scan_iter(f"{prefix}*"):
+                client.delete(key)
+
+
+def fired(variables: Mapping[str, str], url: str, number: int) -> float:
+    """Deliveries a second of django-webhook, from its first record of one to its last."""
+    output("django_peer.py", "fill", url, str(number), **variables)
+    engine = create_engine(variables["BENCH_DATABASE"], isolation_level="AUTOCOMMIT")
+    until = time.monotonic() + DEADLINE
+    done: Any = 0
+    try:
+        with program("django_peer.py", "worker", **variables) as process, engine.connect() as asked:
+            while process.poll() is None and time.monotonic() < until:
+                done, begun = asked.execute(DELIVERED).one()
+                if done == number:
+                    return float(number / (time.time() - begun.timestamp()))
+                time.sleep(0.05)
+    finally:
+        engine.dispose()
+    raise SystemExit(f"django-webhook delivered {done} of {number}")
+
+
+def run(port: int, *, quick: bool) -> Iterator[Figure]:
+    """Every figure."""
+    url = f"http://127.0.0.1:{port}/"
+    saved, number, rounds = (200, 1_000, 1) if quick else (1_500, 5_000, 3)
+    for name in NAMES:
+        with database(name) as store:
+            if store is not None:
+                yield from saves(store, name, saved, 2 * rounds - 1)
+    for name in NAMES:
+        with database(name) as store:
+            if store is not None:
+                yield worker(store, name, url, number, rounds)
+    with database("PostgreSQL") as store:
+        figure = None if store is None else django_webhook(store, url, number, rounds)
+        if figure is not None:
+            yield figure

@@ -1,0 +1,35 @@
+"""A worker process over Django's store: `python benchmarks/django_drain.py`, as `drain.py`."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import django
+from common import local_settings
+
+from thorn_core import Thorn
+from thorn_core.transports.aiohttp import AiohttpTransport
+
+
+def main() -> None:
+    """Deliver all there is."""
+    django.setup()
+    from thorn_django.store import DjangoStore
+
+    with Thorn(
+        store=DjangoStore(),
+        dispatcher="outbox",
+        settings=local_settings(),
+        transport=AiohttpTransport,
+    ) as app:
+        app.store.check()
+        print("ready", flush=True)
+        sys.stdin.readline()
+        begun = time.time()
+        tried = app.worker().drain()
+        print(begun, time.time(), tried, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""Saves of a Django model with events: `python benchmarks/django_saves.py NUMBER ROUNDS`.
+
+It prints, as JSON, what new and changed instances cost: the medians of the peer, of the subject and
+of their ratios.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+import time
+from collections.abc import Callable
+
+import django
+from common import alternate
+from django.core.management import call_command
+from django.db import connection, models, transaction
+
+from thorn_core import ModelEvent, webhook_model
+from thorn_core.codecs import dump_json
+
+django.setup()
+
+# Saves in one transaction: as a request handler makes a few.
+PER_TRANSACTION = 10
+VALUES = {"title": "Hello", "state": "DRAFT", "body": "x" * 300}
+DATA = dump_json({"id": 1000, **VALUES})
+
+
+class Columns(models.Model):
+    """What both have."""
+
+    title = models.CharField(max_length=200)
+    state = models.CharField(max_length=20)
+    body = models.TextField()
+
+    class Meta:
+        abstract = True
+        app_label = "bench"
+
+    def __str__(self) -> str:
+        return self.title
+
+
+@webhook_model
+class Article(Columns):
+    """With three events."""
+
+    class webhooks:  # noqa: N801 - the name that webhook_model looks for
+        on_create = ModelEvent("article.created")
+        on_change = ModelEvent("article.changed")
+        on_publish = ModelEvent(
+            "article.published", state__now_eq="PUBLISHED"
+        ).dispatches_on_change()
+
+
+class Plain(Columns):
+    """Without."""
+
+
+class LikeSized(models.Model):
+    """Rows as large as messages, and found by an index as they are."""
+
+    id = models.CharField(max_length=64, primary_key=True)
+    event = models.CharField(max_length=200)
+    data = models.BinaryField()
+    at = models.BigIntegerField()
+    sender = models.CharField(max_length=255, null=True)
+    extra = models.TextField(null=True)
+    route_at = models.BigIntegerField(null=True)
+
+    class Meta:
+        app_label = "bench"
+        indexes = (models.Index(fields=["route_at", "at", "id"], name="like_sized_route"),)
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
+_serial = iter(range(10**9))
+
+
+def create_row() -> None:
+    """What the peer does for a message."""
+    key = f"msg_{time.time_ns():016x}{next(_serial):016x}"
+    LikeSized.objects.create(id=key, event="article.created", data=DATA, at=1, route_at=0)
+
+
+def timed(instances: list[Columns], save: Callable[[Columns], None]) -> float:
+    """Microseconds for each of many saves in transactions of a few."""
+    # What one leaves behind isn't for the other to clear away.
+    gc.collect()
+    begun = time.perf_counter()
+    for start in range(0, len(instances), PER_TRANSACTION):
+        with transaction.atomic():
+            for instance in instances[start : start + PER_TRANSACTION]:
+                save(instance)
+    return (time.perf_counter() - begun) / len(instances) * 1e6
+
+
+def save_with_row(instance: Columns) -> None:
+    """Save an instance without events, and create the row."""
+    instance.save()
+    create_row()
+
+
+def fresh(model: type[Columns], number: int, save: Callable[[Columns], None]) -> float:
+    """What new instances cost."""
+    return timed([model(**VALUES) for _ in range(number)], save)
+
+
+def changed(model: type[Columns], number: int, save: Callable[[Columns], None]) -> float:
+    """What instances cost that were loaded and have changed."""
+    instances = list(model._default_manager.order_by("-pk")[:number])
+    for instance in instances:
+        instance.title = f"Hello {next(_serial)}"
+    return timed(instances, save)
+
+
+def main(number: int, rounds: int) -> None:
+    """Measure both."""
+    from thorn_django.models import Message
+
+    call_command("migrate", verbosity=0, interactive=False)
+    with connection.schema_editor() as editor:
+        for model in (Article, Plain, LikeSized):
+            editor.create_model(model)
+    figures = {}
+    for name, cost in (("new", fresh), ("changed", changed)):
+        # The first of a kind prepare what the others use.
+        cost(Plain, PER_TRANSACTION, save_with_row)
+        cost(Article, PER_TRANSACTION, Article.save)
+        before = Message.objects.count()
+        figures[name] = alternate(
+            lambda cost=cost: cost(Plain, number, save_with_row),
+            lambda cost=cost: cost(Article, number, Article.save),
+            rounds,
+        )
+        made = Message.objects.count() - before
+        assert made == number * rounds, f"{made} messages of {number * rounds} saves"
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
