@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from contextlib import contextmanager
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 
 import pytest
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
+from places import make_place
 from sqlalchemy import create_engine, event
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from thorn_core import Event, ModelEvent, webhook_model
 from thorn_flask import ThornFlask, current_thorn
 from thorn_sqlalchemy import SqlStore, define_tables
-
-_spec = spec_from_file_location(
-    "thorn_databases", Path(__file__).parents[1] / "sqlalchemy" / "conftest.py"
-)
-_databases = module_from_spec(_spec)
-sys.modules.setdefault("thorn_databases", _databases)
-_spec.loader.exec_module(_databases)
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 paid = Event("flask_shop.paid")
@@ -49,7 +40,7 @@ class Order(db.Model):
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request, tmp_path):
-    for place in _databases.make_place(request.param, tmp_path):
+    for place in make_place(request.param, tmp_path):
         yield place.url
 
 
