@@ -187,9 +187,10 @@ def test_a_subscription_model_that_is_none_is_an_error(name, words):
 # -- system checks
 
 
-def checked(id_=None, **options):
+def checked(id_=None, databases=(), **options):
     """What the checks say, of Thorn's or of one kind."""
-    found = [m for m in run_checks(**options) if str(m.id).startswith("thorn")]
+    found = run_checks(databases=list(databases), **options)
+    found = [message for message in found if str(message.id).startswith("thorn")]
     assert id_ is None or {m.id for m in found} == {id_}, found
     return found
 
