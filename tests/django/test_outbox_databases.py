@@ -7,11 +7,11 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from django.db import connections, transaction
+from django.db import OperationalError, connections, transaction
 from django.db.backends.signals import connection_created
 from django.db.backends.sqlite3.base import DatabaseWrapper as SqliteWrapper
 from magazine_project import DATABASES, SERVERS, administered, make_database
@@ -175,7 +175,8 @@ def sessions(alias):
                 if alias == "postgresql":
                     cursor.execute("SELECT pg_terminate_backend(%s)", [id_])
                 else:
-                    cursor.execute(f"KILL {id_}")
+                    with suppress(OperationalError):  # it has ended meanwhile
+                        cursor.execute(f"KILL {id_}")
 
         yield ids, kill
 
