@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 
 import attrs
@@ -595,6 +596,32 @@ def test_a_long_drain_leases_from_its_present_time_on(recipient, clock):
     since = [(until - begun).total_seconds() for until in store.leases]
     assert since == [60, 100, 140, 180, 220]
     app.close()
+
+
+class Late(MemoryStore):
+    """A store in a thread that finds nothing to claim, and says so once all that was has ended."""
+
+    blocking = True
+    worker = None
+
+    def claim(self, **arguments):
+        claims = super().claim(**arguments)
+        deadline = time.monotonic() + WAIT
+        while not claims and self.worker.in_flight:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        return claims
+
+
+def test_a_drain_goes_on_if_all_ends_while_it_asks_for_more(recipient):
+    store = Late()
+    most = settings(concurrency=1, recipient_concurrency=1, chunksize=4)
+    with Thorn(store=store, dispatcher="outbox", settings=most) as app:
+        app.subscribe("*", recipient.url)
+        for number in range(20):
+            app.send("a.b", number)
+        store.worker = app.worker()
+        assert store.worker.drain() == 20
 
 
 class Flaky(MemoryStore):

@@ -73,4 +73,6 @@ def test_any_request_is_answered(carrier, method, path, query, body, content_typ
         assert kind == expected
         assert answer.status == answer.json.get("status", answer.status)
     if who == NOBODY:
-        assert answer.status in (401, 404)
+        # Of a form that can't be read, Django's CSRF protection can't tell whose it is.
+        broken_form = content_type.startswith("multipart/") and kind.startswith("text/html")
+        assert answer.status in (401, 404, *([400] if broken_form else []))

@@ -177,9 +177,10 @@ class Worker:
         cutoff = self._wiring.clock()
         mine: set[str] = set()
         while not self._stopping:
-            if await self._pump(cutoff, message_ids, mine):
-                continue
             progress = self._progress
+            # What ends while the store is asked makes room for what it didn't give.
+            if await self._pump(cutoff, message_ids, mine) or progress.is_set():
+                continue
             if mine.isdisjoint(self._held) and not await self._crowded(cutoff, message_ids):
                 break
             await progress.wait()
