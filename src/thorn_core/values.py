@@ -346,6 +346,22 @@ class Stats:
     recipients: Mapping[str, Mapping[int, float]]
 
 
+@attrs.frozen(kw_only=True)
+class Period:
+    """How deliveries to a subscription went in a stretch of time.
+
+    Attributes:
+        at: When it begins.
+        deliveries: How many were made in it, by the state that they are in now; none is left out.
+        latency: Seconds by percentile (50, 95, 99) of the attempts made in it that got a response;
+            of those deliveries that were looked at.
+    """
+
+    at: datetime
+    deliveries: Mapping[DeliveryState, int]
+    latency: Mapping[int, float]
+
+
 def new_id(prefix: str, at: datetime) -> str:
     """Mint an id that sorts by time, and within this process in the order of minting.
 

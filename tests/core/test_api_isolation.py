@@ -21,6 +21,7 @@ CALLS = {
     ("PATCH", "/hooks/{hook}/"): ({"description": "mine"}, 200),
     ("PUT", "/hooks/{hook}/"): (HOOK, 200),
     ("GET", "/hooks/{hook}/deliveries/"): (None, 200),
+    ("GET", "/hooks/{hook}/stats/"): (None, 200),
     ("POST", "/hooks/{hook}/rotate-secret/"): (None, 200),
     ("GET", "/deliveries/{delivery}/"): (None, 200),
     ("POST", "/deliveries/{delivery}/retry/"): (None, 202),

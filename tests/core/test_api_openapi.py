@@ -219,6 +219,8 @@ def test_every_answer_is_as_described(app):
         ask(ada, "GET", delivery, key="none")
         ask(ada, "GET", hook + "deliveries/", key=made["id"], limit="1")
         ask(ada, "GET", hook + "deliveries/", key=made["id"], order="x")
+        for period in ("hour", "day", "week", "month", "year"):
+            ask(ada, "GET", hook + "stats/", key=made["id"], period=period)
         since = {"since": "2026-01-01T00:00:00Z"}
         ask(ada, "POST", hook + "recover/", key=made["id"], body=since)
         ask(ada, "POST", hook + "recover/", key=made["id"], body={})

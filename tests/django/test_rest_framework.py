@@ -524,6 +524,7 @@ def test_the_schema_holds_every_call_and_no_warnings(users, version, monkeypatch
         "/hooks/{id}/deliveries/": ["get"],
         "/hooks/{id}/recover/": ["post"],
         "/hooks/{id}/rotate-secret/": ["post"],
+        "/hooks/{id}/stats/": ["get"],
         "/hooks/{id}/test/": ["post"],
         "/hooks/deliveries/{id}/": ["get"],
         "/hooks/deliveries/{id}/retry/": ["post"],

@@ -94,6 +94,7 @@ PUBLIC = (
     "api",
     "cli",
     "patterns",
+    "portal",
     "recipients",
     "receiver",
     "signals",

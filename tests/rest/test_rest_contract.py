@@ -16,6 +16,7 @@ CALLS = {
     ("PATCH", "/{hook}/"): ({"description": "mine"}, 200),
     ("PUT", "/{hook}/"): (HOOK, 200),
     ("GET", "/{hook}/deliveries/"): (None, 200),
+    ("GET", "/{hook}/stats/"): (None, 200),
     ("POST", "/{hook}/rotate-secret/"): (None, 200),
     ("GET", "/deliveries/{delivery}/"): (None, 200),
     ("POST", "/deliveries/{delivery}/retry/"): (None, 202),

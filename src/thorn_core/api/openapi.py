@@ -14,6 +14,7 @@ from thorn_core.api.exchange import EMPTY, HOOKS, ApiResponse, respond
 from thorn_core.api.parameters import LARGEST_PAGE, ORDERS, PAGE
 from thorn_core.api.problems import KINDS, PROBLEM_JSON
 from thorn_core.api.schemas import OPTIONAL_TEXT, TEXT, TIME, Schema, described, obj, ref, schemas
+from thorn_core.api.stats import DEFAULT_PERIOD, STEPS
 from thorn_core.app import Thorn
 from thorn_core.codecs import dump_json, envelope_of
 from thorn_core.values import DeliveryState, Message
@@ -162,6 +163,13 @@ def _paths() -> dict[str, Any]:
                 problems=("malformed", *OWN),
             ),
         },
+        "/hooks/{id}/stats/": {
+            "parameters": [_parameter("id")],
+            "get": _operation(
+                "getStats", "See how its deliveries went lately", ref("Stats"),
+                parameters=("period", "if-none-match"), problems=("malformed", *OWN),
+            ),
+        },
         "/hooks/{id}/recover/": {
             "parameters": [_parameter("id")],
             "post": _operation(
@@ -273,6 +281,12 @@ _PARAMETERS: Mapping[str, Any] = {
     "until": _in("query", "until", TIME, "Only made before this time."),
     "order": _in(
         "query", "order", {"type": "string", "enum": list(ORDERS), "default": ORDERS[0]}, "By age."
+    ),
+    "period": _in(
+        "query",
+        "period",
+        {"type": "string", "enum": list(STEPS), "default": DEFAULT_PERIOD},
+        "How far back.",
     ),
     "if-match": _in("header", "If-Match", TEXT, "Only if it has this entity tag."),
     "if-none-match": _in("header", "If-None-Match", TEXT, "Only if it has another entity tag."),

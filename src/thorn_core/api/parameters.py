@@ -97,11 +97,16 @@ class Parameters:
 
     def newest_first(self) -> bool:
         """The order of a list."""
-        text = self.text("order")
-        if text is not None and text not in ORDERS:
-            fault = Fault("order", "isn't one of those allowed", value=text, allowed=ORDERS)
-            self._faults.append(fault)
-        return text != "oldest"
+        return self.one_of("order", ORDERS, ORDERS[0]) != "oldest"
+
+    def one_of(self, name: str, allowed: Iterable[str], default: str) -> str:
+        """One of several words."""
+        text, choices = self.text(name), list(allowed)
+        if text is None or text in choices:
+            return default if text is None else text
+        fault = Fault(name, "isn't one of those allowed", value=text, allowed=choices)
+        self._faults.append(fault)
+        return default
 
     def owner(self) -> str | None:
         """Somebody's id."""

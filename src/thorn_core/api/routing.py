@@ -21,6 +21,7 @@ from thorn_core.api.hooks import (
     subscribe,
 )
 from thorn_core.api.openapi import show_openapi
+from thorn_core.api.stats import show_stats
 
 ID = "{id}"
 
@@ -65,6 +66,7 @@ ROUTES = (
     Route((HOOKS, ID, "rotate-secret"), {"POST": rotate_secret}),
     Route((HOOKS, ID, "test"), {"POST": send_test}),
     Route((HOOKS, ID, "deliveries"), {"GET": list_deliveries}),
+    Route((HOOKS, ID, "stats"), {"GET": show_stats}),
     Route((HOOKS, ID, "recover"), {"POST": recover}),
     Route(("deliveries", ID), {"GET": show_delivery}),
     Route(("deliveries", ID, "retry"), {"POST": retry_delivery}),

@@ -7,10 +7,12 @@ from typing import Any
 
 from thorn_core.api.deliveries import ATTEMPTS_SHOWN
 from thorn_core.api.problems import KINDS, TYPE_PREFIX
+from thorn_core.api.stats import COUNTED, OUTCOMES
 from thorn_core.api.validation import MOST_PATTERNS
 from thorn_core.delivery import HEADER_COUNT, HEADER_LENGTH
 from thorn_core.recipients import LONGEST_URL
 from thorn_core.signatures import HMAC_DIGESTS
+from thorn_core.stores import PERCENTILES
 from thorn_core.subscriptions import DESCRIPTION_LENGTH, SubscriptionRules
 from thorn_core.values import DeliveryState
 
@@ -104,6 +106,7 @@ def schemas(rules: SubscriptionRules) -> dict[str, Schema]:
                 "cursor": described(OPTIONAL_TEXT, "To go on with: send it back. Null at the end."),
             }
         ),
+        "Stats": obj(_STATS),
         "EventType": obj(_EVENT_TYPE),
         "EventTypes": listed(ref("EventType")),
         "Problem": _problem(),
@@ -242,6 +245,32 @@ _ATTEMPT: Mapping[str, Schema] = {
     "body": described(TEXT, "The beginning of what the recipient answered."),
     "error": described(OPTIONAL_TEXT, "What went wrong where there was no answer."),
     "timed_out": SWITCH,
+}
+_LATENCY: Schema = {
+    "type": ["object", "null"],
+    "required": [f"p{percentile}" for percentile in PERCENTILES],
+    "properties": {f"p{percentile}": {"type": "number"} for percentile in PERCENTILES},
+}
+_PERIOD: Mapping[str, Schema] = {
+    "at": described(TIME, "When it begins."),
+    **{
+        name: described(WHOLE, f"How many of the deliveries made in it are {' or '.join(states)}.")
+        for name, states in OUTCOMES.items()
+    },
+    "latency": described(
+        _LATENCY, "Seconds that recipients took to answer in it, by percentile; null for none."
+    ),
+}
+_STATS: Mapping[str, Schema] = {
+    "since": TIME,
+    "until": TIME,
+    "step": described(WHOLE, "Seconds: how long each period is."),
+    "complete": described(
+        SWITCH, f"False if there were more than the newest {COUNTED:,}, which were counted."
+    ),
+    "periods": described(
+        {"type": "array", "items": obj(_PERIOD)}, "One after another, the oldest first."
+    ),
 }
 _RECOVER: Mapping[str, Schema] = {
     "since": described(TIME, "Deliveries made at or after this time."),

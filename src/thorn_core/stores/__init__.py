@@ -1,16 +1,19 @@
 """Where subscriptions, messages, deliveries and attempts live."""
 
 from thorn_core.stores.base import DeliveryQuery, Store
-from thorn_core.stores.latencies import BUSIEST, STEPS, percentiles
+from thorn_core.stores.latencies import BUSIEST, PERCENTILES, STEPS, percentiles
 from thorn_core.stores.memory import MemoryStore
 from thorn_core.stores.notifications import Notifications
+from thorn_core.stores.periods import Periods
 
 __all__ = [
     "BUSIEST",
+    "PERCENTILES",
     "STEPS",
     "DeliveryQuery",
     "MemoryStore",
     "Notifications",
+    "Periods",
     "Store",
     "percentiles",
 ]

@@ -11,6 +11,7 @@ import attrs
 
 from thorn_core.errors import ConfigurationError
 from thorn_core.patterns import check_pattern
+from thorn_core.stores.periods import Periods
 from thorn_core.unit_of_work import UnitOfWork
 from thorn_core.values import (
     Attempt,
@@ -18,6 +19,7 @@ from thorn_core.values import (
     Delivery,
     DeliveryState,
     Message,
+    Period,
     Routing,
     Settlement,
     Stats,
@@ -287,6 +289,13 @@ class Store(Protocol):
 
     def stats(self, *, now: datetime, window: timedelta) -> Stats:
         """What there is, and how attempts went in the time before now."""
+        ...
+
+    def periods(self, asked: Periods) -> Sequence[Period]:
+        """How deliveries to one subscription went, period by period, the oldest first.
+
+        Looks at no more than the newest `asked.limit` of its deliveries, however many there are.
+        """
         ...
 
     # -- life

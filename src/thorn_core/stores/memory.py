@@ -15,7 +15,8 @@ import attrs
 from thorn_core.errors import ConfigurationError, NotFoundError, StoreError
 from thorn_core.patterns import matches
 from thorn_core.stores.base import DeliveryQuery
-from thorn_core.stores.latencies import BUSIEST, percentiles
+from thorn_core.stores.latencies import BUSIEST, STEPS, percentiles
+from thorn_core.stores.periods import Periods
 from thorn_core.stores.queue import TimeQueue
 from thorn_core.stores.records import (
     IN_FLIGHT,
@@ -35,6 +36,7 @@ from thorn_core.values import (
     Delivery,
     DeliveryState,
     Message,
+    Period,
     Routing,
     Settlement,
     Stats,
@@ -561,6 +563,25 @@ class MemoryStore:
             window=window,
             latency=percentiles(Counter(x for some in by_recipient.values() for x in some)),
             recipients={recipient: percentiles(Counter(some)) for recipient, some in busiest},
+        )
+
+    def periods(self, asked: Periods) -> Sequence[Period]:
+        """How deliveries to one subscription went, period by period."""
+        states: Counter[tuple[int, str]] = Counter()
+        steps: Counter[tuple[int, float]] = Counter()
+        with self._lock:
+            query = DeliveryQuery(
+                subscription_id=asked.subscription_id, since=asked.since, until=asked.until
+            )
+            for delivery in self._found(query, asked.limit, newest_first=True):
+                states[(delivery.made.created_at - asked.since) // asked.step, delivery.state] += 1
+                for attempt in delivery.attempts:
+                    n = (attempt.at - asked.since) // asked.step
+                    if attempt.status is not None:
+                        steps[n, round(attempt.duration * STEPS)] += 1
+        return asked.made(
+            ((n, state, many) for (n, state), many in states.items()),
+            ((n, tenths, many) for (n, tenths), many in steps.items()),
         )
 
     # -- life

@@ -23,9 +23,9 @@ from sqlalchemy import (
     update,
 )
 
-from thorn_core import Attempt, Delivery, DeliveryQuery, DeliveryState, Stats
+from thorn_core import Attempt, Delivery, DeliveryQuery, DeliveryState, Period, Stats
 from thorn_core.patterns import matches
-from thorn_core.stores import BUSIEST, STEPS, percentiles
+from thorn_core.stores import BUSIEST, STEPS, Periods, percentiles
 from thorn_sqlalchemy.claims import of_message
 from thorn_sqlalchemy.recipients import Recipients
 from thorn_sqlalchemy.rows import attempt_of, delivery_of, micros, moment
@@ -271,4 +271,41 @@ class History:
             window=window,
             latency=percentiles(overall),
             recipients={name: percentiles(counts) for name, counts in by_recipient.items()},
+        )
+
+    def periods(self, connection: Connection, asked: Periods) -> list[Period]:
+        """How deliveries to one subscription went, period by period."""
+        deliveries, attempts = self._tables.deliveries, self._tables.attempts
+        since, step = micros(asked.since), micros(asked.since + asked.step) - micros(asked.since)
+        mine = and_(
+            deliveries.c.subscription_id == asked.subscription_id,
+            deliveries.c.created_at >= since,
+            deliveries.c.created_at < micros(asked.until),
+        )
+        newest = select(deliveries.c.created_at).where(mine)
+        oldest = connection.execute(
+            newest.order_by(deliveries.c.created_at.desc()).offset(asked.limit - 1).limit(1)
+        ).scalar()
+        looked_at = mine if oldest is None else and_(mine, deliveries.c.created_at >= oldest)
+
+        # By a name that no column has: databases look for columns first.
+        def number(at: ColumnElement[int]) -> ColumnElement[int]:
+            return ((at - since) // step).label("nth")
+
+        counts = (
+            select(number(deliveries.c.created_at), deliveries.c.state, func.count())
+            .where(looked_at)
+            .group_by("nth", deliveries.c.state)
+        )
+        tenths = func.round(attempts.c.duration * STEPS).label("tenths")
+        latencies = (
+            select(number(attempts.c.at), tenths, func.count())
+            .select_from(attempts.join(deliveries, attempts.c.delivery_id == deliveries.c.id))
+            # Without a range of `at`: by that index, a database may go through them all each time.
+            .where(looked_at, attempts.c.status.is_not(None))
+            .group_by("nth", "tenths")
+        )
+        return asked.made(
+            ((int(n), state, many) for n, state, many in connection.execute(counts)),
+            ((int(n), tenths, many) for n, tenths, many in connection.execute(latencies)),
         )

@@ -16,12 +16,14 @@ from thorn_core import (
     Delivery,
     DeliveryQuery,
     Message,
+    Period,
     Routing,
     Settlement,
     Stats,
     Subscription,
     UnitOfWork,
 )
+from thorn_core.stores import Periods
 from thorn_sqlalchemy.claims import Claims
 from thorn_sqlalchemy.database import Database, metadata_for, shown
 from thorn_sqlalchemy.history import History
@@ -316,6 +318,10 @@ class SqlStore:
     def stats(self, *, now: datetime, window: timedelta) -> Stats:
         """What there is, and how attempts went in the time before now."""
         return self.database.read(lambda c: self._history.stats(c, now, window))
+
+    def periods(self, asked: Periods) -> Sequence[Period]:
+        """How deliveries to one subscription went, period by period."""
+        return self.database.read(lambda c: self._history.periods(c, asked))
 
     # -- life
 

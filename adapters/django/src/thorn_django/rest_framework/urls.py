@@ -88,6 +88,11 @@ urlpatterns = [
         name="hook-deliveries",
     ),
     re_path(
+        r"^(?P<id>[^/]+)/stats/?$",
+        HookViewSet.as_view({"get": "stats"}, depth=2, name="How it goes"),
+        name="hook-stats",
+    ),
+    re_path(
         r"^(?P<id>[^/]+)/recover/?$",
         HookViewSet.as_view({"post": "recover"}, depth=2, name="Try again what failed"),
         name="hook-recover",

@@ -269,7 +269,7 @@ class HookViewSet(ResourceViewSet):
     # Each is the resource's; their names are what permission classes know them by.
     list = create = ResourceViewSet.carry
     retrieve = update = partial_update = destroy = ResourceViewSet.carry
-    rotate_secret = test = deliveries = recover = ResourceViewSet.carry
+    rotate_secret = test = deliveries = stats = recover = ResourceViewSet.carry
 
     def form(self) -> type[FormSerializer]:
         """The form of the action."""
@@ -288,6 +288,7 @@ class HookViewSet(ResourceViewSet):
         url = self.request.build_absolute_uri(self.request.path.removesuffix("/"))
         return {
             "Deliveries": f"{url}/deliveries/",
+            "How it goes": f"{url}/stats/",
             "Send a test": f"{url}/test/",
             "Try again what failed": f"{url}/recover/",
             "Rotate the secret": f"{url}/rotate-secret/",

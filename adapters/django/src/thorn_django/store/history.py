@@ -7,12 +7,26 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import Count, Exists, F, FloatField, Func, Min, OuterRef, Q, QuerySet, Value
+from django.db.models import (
+    Case,
+    Count,
+    Exists,
+    F,
+    FloatField,
+    Func,
+    IntegerField,
+    Min,
+    OuterRef,
+    Q,
+    QuerySet,
+    Value,
+    When,
+)
 from django.db.models.functions import Concat, Substr
 
-from thorn_core import Attempt, Delivery, DeliveryQuery, DeliveryState, Stats
+from thorn_core import Attempt, Delivery, DeliveryQuery, DeliveryState, Period, Stats
 from thorn_core.patterns import matches
-from thorn_core.stores import BUSIEST, STEPS, percentiles
+from thorn_core.stores import BUSIEST, STEPS, Periods, percentiles
 from thorn_django import models
 from thorn_django.fields import KeyField
 from thorn_django.store import messages, recipients, subscriptions
@@ -218,9 +232,49 @@ def _by_recipient(answered: QuerySet[models.Attempt]) -> dict[str, dict[int, flo
 def _steps(answered: QuerySet[models.Attempt], *by: str) -> dict[str | None, dict[float, int]]:
     """How often each latency was there, for all or by a column."""
     counted: dict[str | None, dict[float, int]] = {} if by else {None: {}}
-    whole: FloatField[float, float] = FloatField()
-    step = Func(F("duration") * STEPS, function="ROUND", output_field=whole)
-    grouped = answered.annotate(step=step).values_list(*by, "step").annotate(many=Count("pk"))
+    grouped = answered.annotate(step=_tenths()).values_list(*by, "step").annotate(many=Count("pk"))
     for *group, steps, many in grouped.order_by():
         counted.setdefault(group[0] if group else None, {})[float(steps) / STEPS] = many
     return counted
+
+
+def _tenths() -> Func:
+    """How long an attempt took, in tenths of a millisecond."""
+    whole: FloatField[float, float] = FloatField()
+    return Func(F("duration") * STEPS, function="ROUND", output_field=whole)
+
+
+def periods(connection: BaseDatabaseWrapper, asked: Periods) -> list[Period]:
+    """How deliveries to one subscription went, period by period."""
+    mine = rows(connection).filter(
+        subscription_id=asked.subscription_id,
+        created_at__gte=asked.since,
+        created_at__lt=asked.until,
+    )
+    newest = mine.order_by("-created_at").values_list("created_at", flat=True)
+    oldest = newest[asked.limit - 1 : asked.limit].first()
+    looked_at = mine if oldest is None else mine.filter(created_at__gte=oldest)
+    counts = (
+        looked_at.annotate(nth=_number(asked, "created_at"))
+        .values_list("nth", "state")
+        .annotate(many=Count("pk"))
+        .order_by()
+    )
+    latencies = (
+        _attempts(connection)
+        # Without a range of `at`: by that index, a database may go through them all each time.
+        .filter(delivery_id__in=looked_at.values("pk"), status__isnull=False)
+        .annotate(nth=_number(asked, "at"), tenths=_tenths())
+        .values_list("nth", "tenths")
+        .annotate(many=Count("pk"))
+        .order_by()
+    )
+    return asked.made(counts, latencies)
+
+
+def _number(asked: Periods, column: str) -> Case:
+    """Which of the periods a time is in; -1 is before them, and null behind them."""
+    ends = (asked.since + (n + 1) * asked.step for n in range(-1, asked.number))
+    whens = (When(**{f"{column}__lt": end}, then=Value(n)) for n, end in enumerate(ends, -1))
+    whole: IntegerField[int, int] = IntegerField()
+    return Case(*whens, output_field=whole)

@@ -20,12 +20,14 @@ from thorn_core import (
     Delivery,
     DeliveryQuery,
     Message,
+    Period,
     Routing,
     Settlement,
     Stats,
     Subscription,
     UnitOfWork,
 )
+from thorn_core.stores import Periods
 from thorn_django import models
 from thorn_django.store import history, leases, messages, subscriptions
 from thorn_django.store.database import Database
@@ -320,6 +322,10 @@ class DjangoStore:
         """What there is, and how attempts went in the time before now."""
         waiting = [outbox.read(history.unrouted) for outbox in self._outboxes]
         return self.database.read(lambda c: history.stats(c, now, window, waiting))
+
+    def periods(self, asked: Periods) -> Sequence[Period]:
+        """How deliveries to one subscription went, period by period."""
+        return self.database.read(lambda c: history.periods(c, asked))
 
     # -- life
 

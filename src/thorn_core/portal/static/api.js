@@ -1,0 +1,91 @@
+// Calls of the REST resource.
+
+const meta = (name) => document.querySelector(`meta[name="thorn-${name}"]`).content;
+const HOOKS = meta("hooks");
+const BESIDE = meta("beside");
+const CSRF = meta("csrf");
+// Milliseconds: an inline dispatcher makes the request itself before it answers.
+const PATIENCE = 60_000;
+
+export const signInUrl = meta("sign-in");
+export const hookPath = (id, call) => `${HOOKS}${encodeURIComponent(id)}/${call ? `${call}/` : ""}`;
+export const deliveryPath = (id, call) => `${BESIDE}deliveries/${encodeURIComponent(id)}/${call ? `${call}/` : ""}`;
+export const hooksPath = HOOKS;
+export const eventTypesPath = `${BESIDE}event-types/`;
+
+// What the resource refuses (RFC 9457), or that it can't be reached.
+export class Problem extends Error {
+  constructor({ status = 0, title, detail, errors = [] }) {
+    super(detail ?? title ?? "");
+    this.status = status;
+    this.title = title;
+    this.errors = errors;
+  }
+}
+
+export async function call(method, path, { body, headers = {}, query } = {}) {
+  const asked = query && String(query) ? `${path}?${query}` : path;
+  const sent = { Accept: "application/json", ...headers };
+  if (body !== undefined) sent["Content-Type"] = "application/json";
+  if (method !== "GET" && CSRF) sent["X-CSRFToken"] = CSRF;
+  let response;
+  try {
+    response = await fetch(asked, {
+      method,
+      headers: sent,
+      body: body === undefined ? undefined : JSON.stringify(body),
+      credentials: "same-origin",
+      cache: "no-store",
+      redirect: "error",
+      signal: AbortSignal.timeout(PATIENCE),
+    });
+  } catch (error) {
+    const late = error.name === "TimeoutError";
+    throw new Problem({
+      title: "No answer",
+      detail: late ? "There was no answer in a minute; try again." : "The server can't be reached; try again.",
+    });
+  }
+  const value = response.status === 204 ? null : await decoded(response);
+  if (!response.ok) throw new Problem({ status: response.status, ...value });
+  return { value, status: response.status };
+}
+
+async function decoded(response) {
+  try {
+    return await response.json();
+  } catch {
+    throw new Problem({
+      status: response.status,
+      title: `Status ${response.status}`,
+      detail: "The server answered with something else than JSON; reload the page.",
+    });
+  }
+}
+
+export const get = (path, query) => call("GET", path, { query });
+export const post = (path, body) => call("POST", path, { body });
+
+// The query of a list's next page: links may name another host than the one that the browser uses.
+export const nextQuery = (page) => (page.next ? new URL(page.next, location.href).searchParams : null);
+
+// Look at a delivery until it is settled, or has been tried and waits for another try; null if that
+// takes longer than somebody watches.
+const LOOKS = [100, 200, 400, 800, 1500, 2500, 4000, 6000];
+
+export async function settled(id, { attempts = 0, stopped = () => false } = {}) {
+  for (const pause of LOOKS) {
+    try {
+      const { value } = await get(deliveryPath(id));
+      const { state } = value;
+      // An attempt may be there before what became of it.
+      if (state !== "in_flight" && (state !== "pending" || value.attempts.length > attempts)) return value;
+    } catch (error) {
+      // It isn't there before its message is routed.
+      if (error.status !== 404) throw error;
+    }
+    await new Promise((resolve) => { setTimeout(resolve, pause); });
+    if (stopped()) break;
+  }
+  return null;
+}

@@ -1,0 +1,12 @@
+// How a subscription is doing, in a word.
+
+import { el, time } from "./dom.js";
+
+export function health(hook) {
+  if (!hook.enabled) return el("span", { class: "state paused" }, "paused");
+  if (hook.failing_since) {
+    return el("span", {}, el("span", { class: "state exhausted" }, "failing"),
+      el("span", { class: "quiet under" }, "since ", time(hook.failing_since)));
+  }
+  return el("span", { class: "state delivered" }, "active");
+}

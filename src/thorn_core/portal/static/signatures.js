@@ -1,0 +1,47 @@
+// What an attempt was signed with (Standard Webhooks 1.0): computed here, of what is typed in here.
+// Neither secret nor body leaves the page, and neither is kept.
+
+import { busy, el } from "./dom.js";
+
+const PREFIX = "whsec_";
+
+export function signatureCheck(messageId, attempt) {
+  const timestamp = Math.floor(Date.parse(attempt.at) / 1000);
+  if (!globalThis.crypto?.subtle) {
+    return el("p", { class: "quiet" }, "Signatures can be checked here when the page is opened over HTTPS.");
+  }
+  const id = (name) => `signature-${name}-${attempt.number}`;
+  const secret = el("input", { type: "password", id: id("secret"), autocomplete: "off", required: true });
+  const body = el("textarea", { id: id("body"), rows: 3, spellcheck: "false" });
+  const received = el("input", { type: "text", id: id("received"), spellcheck: "false", autocomplete: "off" });
+  const told = el("output", { class: "signature" });
+  const check = el("button", { type: "submit" }, "Compute");
+  const submit = async () => {
+    try {
+      const signature = `v1,${await sign(secret.value.trim(), `${messageId}.${timestamp}.${body.value}`)}`;
+      const known = received.value.trim();
+      const verdict = known && (known.split(/\s+/).includes(signature) ? "It matches. " : "It doesn't match. ");
+      told.replaceChildren(verdict, "webhook-signature: ", el("code", {}, signature));
+    } catch {
+      told.replaceChildren("That is no secret: behind whsec_ comes base64.");
+    }
+  };
+  const field = (label, input) => el("div", { class: "field" }, el("label", { for: input.id }, label), input);
+  return el("details", { class: "more" }, el("summary", {}, "Check what your program computes"),
+    el("p", { class: "quiet hint" }, "Signed is ", el("code", {}, `${messageId}.${timestamp}.`),
+      " and the body, byte by byte. It is computed in this page: the secret goes nowhere."),
+    el("form", { autocomplete: "off", onsubmit: (event) => { event.preventDefault(); busy(check, submit); } },
+      field("Secret", secret), field("Body, as it was received", body),
+      field("webhook-signature that was received, if you have it", received),
+      el("div", { class: "actions" }, check), told));
+}
+
+export async function sign(secret, text) {
+  const encoder = new TextEncoder();
+  const raw = secret.startsWith(PREFIX)
+    ? Uint8Array.from(atob(secret.slice(PREFIX.length)), (c) => c.charCodeAt(0))
+    : encoder.encode(secret);
+  const key = await crypto.subtle.importKey("raw", raw, { name: "HMAC", hash: "SHA-256" }, false, ["sign"]);
+  const digest = new Uint8Array(await crypto.subtle.sign("HMAC", key, encoder.encode(text)));
+  return btoa(String.fromCharCode(...digest));
+}

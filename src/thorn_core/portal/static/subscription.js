@@ -1,0 +1,138 @@
+// One subscription: what it is, what can be done with it, how it goes.
+
+import { call, get, hookPath, post, settled } from "./api.js";
+import { button, confirmed, el, facts, heading, notify, openDialog, plural, printable, time, busy, problemBox } from "./dom.js";
+import { charts } from "./charts.js";
+import { edit } from "./editor.js";
+import { health } from "./health.js";
+import { deliveryLog } from "./log.js";
+import { reveal } from "./secret.js";
+
+export async function show({ parts: [id], query, stopped, reload }) {
+  const { value: hook } = await get(hookPath(id));
+  const log = deliveryLog(id, query);
+  const pictures = charts(id, query);
+  const refresh = () => Promise.all([log.refresh(), pictures.refresh()]);
+  refresh().catch((error) => notify(error.message, "bad"));
+  return [
+    el("p", { class: "crumbs" }, el("a", { href: "#/" }, "Subscriptions")),
+    el("div", { class: "title" }, el("div", {}, heading(hook.url),
+      hook.description && el("p", { class: "quiet" }, hook.description)), health(hook)),
+    trouble(hook),
+    actions(hook, { refresh, reload, stopped }),
+    about(hook),
+    pictures.element,
+    log.element,
+  ].filter(Boolean);
+}
+
+function trouble(hook) {
+  if (hook.enabled) return null;
+  const reason = hook.disabled_reason ? `: ${printable(hook.disabled_reason)}` : "";
+  return el("p", { class: "box warn" }, `Paused${reason}. Nothing is sent until you resume it.`);
+}
+
+function actions(hook, page) {
+  const change = async (body, words) => {
+    await call("PATCH", hookPath(hook.id), { body });
+    notify(words);
+    await page.reload();
+  };
+  return el("div", { class: "actions" },
+    hook.enabled && button("Send test", () => test(hook, page), { class: "main" }),
+    hook.enabled
+      ? button("Pause", () => change({ enabled: false }, "The subscription is paused."))
+      : button("Resume", () => change({ enabled: true }, "The subscription is active."), { class: "main" }),
+    button("Edit", async () => { if (await edit(hook)) await page.reload(); }),
+    button("Rotate secret", () => rotate(hook, page)),
+    hook.enabled && button("Recover …", () => recover(hook, page)),
+    button("Delete", () => remove(hook), { class: "danger" }));
+}
+
+async function test(hook, page) {
+  const { value: sent } = await post(hookPath(hook.id, "test"));
+  const delivery = await settled(sent.delivery_id, page);
+  if (page.stopped()) return;
+  const last = delivery?.attempts.at(-1);
+  if (delivery?.state === "delivered") notify(`The test was delivered: ${last.status}.`);
+  else if (last) notify(`The test failed: ${last.status ?? printable(last.error ?? "")}.`, "bad");
+  else notify("The test waits for a worker.");
+  await page.refresh();
+}
+
+async function rotate(hook, page) {
+  const sure = await confirmed("Rotate the secret?",
+    "A new secret signs from now on. The present one signs besides for a while, so that your program can change over.",
+    "Rotate", "main");
+  if (!sure) return;
+  const { value } = await post(hookPath(hook.id, "rotate-secret"));
+  await reveal(value.secret, value.former_secrets_until && time(value.former_secrets_until));
+  await page.reload();
+}
+
+async function remove(hook) {
+  const sure = await confirmed("Delete the subscription?",
+    `Nothing more is sent to ${hook.url}, and what is pending for it is discarded. This can't be undone.`, "Delete");
+  if (!sure) return;
+  await call("DELETE", hookPath(hook.id));
+  notify("The subscription was deleted.");
+  location.hash = "#/";
+}
+
+// -- try again what failed
+
+const HOUR = 3_600_000;
+
+function recover(hook, page) {
+  return openDialog("Recover what failed", (close) => {
+    const since = el("input", { type: "datetime-local", id: "recover-since", name: "since", required: true, value: local(new Date(Date.now() - 24 * HOUR)) });
+    const told = el("div");
+    const go = el("button", { type: "submit", class: "main" }, "Recover");
+    const submit = async () => {
+      try {
+        const count = await recoverAll(hook.id, new Date(since.value).toISOString());
+        close();
+        notify(count ? `${plural(count, "delivery", "deliveries")} will be tried again.` : "Nothing has failed since.");
+        await page.refresh();
+      } catch (error) {
+        told.replaceChildren(problemBox(error));
+      }
+    };
+    return el("form", { onsubmit: (event) => { event.preventDefault(); busy(go, submit); } }, told,
+      el("p", {}, "Everything that was exhausted or discarded is sent once more."),
+      el("div", { class: "field" }, el("label", { for: "recover-since" }, "Failed deliveries made since"), since),
+      el("div", { class: "actions" }, go, el("button", { type: "button", onclick: () => close() }, "Cancel")));
+  });
+}
+
+async function recoverAll(id, since) {
+  let count = 0;
+  let cursor = null;
+  do {
+    const { value } = await post(hookPath(id, "recover"), cursor ? { since, cursor } : { since });
+    count += value.recovered;
+    cursor = value.cursor;
+  } while (cursor);
+  return count;
+}
+
+// As a field for local times has it.
+function local(date) {
+  return new Date(date - date.getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
+}
+
+// -- what it is
+
+function about(hook) {
+  const headers = Object.entries(hook.headers).map(([name, value]) =>
+    el("code", { class: "line" }, `${name}: ${printable(value ?? "••••••••")}`));
+  return facts([
+    ["Events", el("span", { class: "patterns" }, hook.event.map((pattern) => el("code", {}, pattern)))],
+    ["Content type", hook.content_type],
+    ["Headers", headers.length ? headers : null],
+    ["Rate limit", hook.rate_limit && `${hook.rate_limit} a second`],
+    ["Owner", hook.owner],
+    ["Created", time(hook.created_at)],
+    ["Id", el("code", {}, hook.id)],
+  ]);
+}
