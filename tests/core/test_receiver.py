@@ -10,7 +10,6 @@ import pytest
 
 from thorn_core import ConfigurationError, PayloadError, ReplayError, SignatureError
 from thorn_core.receiver import (
-    LEASE,
     Answer,
     Arrival,
     MemoryReplayGuard,
@@ -18,6 +17,7 @@ from thorn_core.receiver import (
     Seen,
     verify,
 )
+from thorn_core.receiver.receiving import LEASE
 from thorn_core.signatures import SCHEMES, HookHMAC, Signable
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

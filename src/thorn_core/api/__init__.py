@@ -24,5 +24,13 @@ from thorn_core.api.exchange import ApiRequest, ApiResponse
 from thorn_core.api.openapi import openapi_document
 from thorn_core.api.problems import Problem
 from thorn_core.api.resource import Resource
+from thorn_core.api.stats import OUTCOMES
 
-__all__ = ["ApiRequest", "ApiResponse", "Problem", "Resource", "openapi_document"]
+__all__ = [
+    "OUTCOMES",
+    "ApiRequest",
+    "ApiResponse",
+    "Problem",
+    "Resource",
+    "openapi_document",
+]

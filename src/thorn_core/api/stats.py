@@ -21,7 +21,7 @@ STEPS = {
     "month": (timedelta(days=1), 30),
 }
 DEFAULT_PERIOD = "day"
-# The states that each outcome is made of.
+# Outcomes as charts show them, from the bottom up, and the states that each is made of.
 OUTCOMES = {
     "delivered": (DeliveryState.DELIVERED,),
     "waiting": (DeliveryState.PENDING, DeliveryState.IN_FLIGHT),

@@ -43,7 +43,7 @@ from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.utils.connection import ConnectionProxy
 from django.views.decorators.csrf import csrf_exempt
 
-from thorn_core import ConfigurationError, receiver
+from thorn_core import receiver
 from thorn_core.receiver import Answer, Arrival, Receiver
 from thorn_core.signatures import SignatureScheme
 
@@ -97,7 +97,7 @@ def verify_webhook(
         >>> paid(RequestFactory().post("/webhooks/", {}, "application/json")).status_code
         401
     """
-    _check_secrets(secrets, setting)
+    receiver.check_secrets(secrets, setting)
     receiving = Receiver(
         guard=CacheReplayGuard(cache),
         scheme=scheme,
@@ -108,7 +108,7 @@ def verify_webhook(
 
     def secrets_of(request: HttpRequest) -> Any:
         if setting is not None:
-            return getattr(project, setting, None) or _missing(setting)
+            return receiver.secrets_of(setting, getattr(project, setting, None))
         return secrets(request) if callable(secrets) else secrets
 
     def decorate(view: View) -> View:
@@ -116,23 +116,6 @@ def verify_webhook(
         return csrf_exempt(around(view, receiving, secrets_of))
 
     return decorate
-
-
-def _check_secrets(secrets: Any, setting: str | None) -> None:
-    if (secrets is None) == (setting is None):
-        raise ConfigurationError(
-            f"verify_webhook needs secrets or a setting; secrets is"
-            f" {'not given' if secrets is None else 'given'}, and setting is {setting!r}"
-        )
-    if secrets is not None and not secrets:
-        raise ConfigurationError("verify_webhook's secrets are empty; whoever signs has one")
-
-
-def _missing(setting: str) -> Any:
-    raise ConfigurationError(
-        f"the setting {setting} is empty or missing, so that no webhook can be verified; set it to"
-        " the secret that the sender has given you"
-    )
 
 
 def _is_async(view: View) -> bool:

@@ -28,7 +28,7 @@ from typing import Any
 from flask import Response, current_app, request
 from werkzeug.exceptions import ClientDisconnected
 
-from thorn_core import ConfigurationError, receiver
+from thorn_core import receiver
 from thorn_core.receiver import Answer, Arrival, MemoryReplayGuard, Receiver, ReplayGuard
 from thorn_core.signatures import SignatureScheme
 from thorn_flask.bodies import body_of
@@ -82,7 +82,7 @@ def verify_webhook(
         >>> app.test_client().post("/webhooks/", json={}).status_code
         401
     """
-    _check_secrets(secrets, setting)
+    receiver.check_secrets(secrets, setting)
     receiving = Receiver(
         guard=MemoryReplayGuard() if guard is None else guard,
         scheme=scheme,
@@ -93,7 +93,7 @@ def verify_webhook(
 
     def secrets_now() -> Any:
         if setting is not None:
-            return current_app.config.get(setting) or _missing(setting)
+            return receiver.secrets_of(setting, current_app.config.get(setting))
         return current_app.ensure_sync(secrets)() if callable(secrets) else secrets
 
     def decorate(view: View) -> View:
@@ -114,23 +114,6 @@ def verify_webhook(
         return wrapped
 
     return decorate
-
-
-def _check_secrets(secrets: Any, setting: str | None) -> None:
-    if (secrets is None) == (setting is None):
-        raise ConfigurationError(
-            f"verify_webhook needs secrets or a setting; secrets is"
-            f" {'not given' if secrets is None else 'given'}, and setting is {setting!r}"
-        )
-    if secrets is not None and not secrets:
-        raise ConfigurationError("verify_webhook's secrets are empty; whoever signs has one")
-
-
-def _missing(setting: str) -> Any:
-    raise ConfigurationError(
-        f"the setting {setting} is empty or missing, so that no webhook can be verified; set it to"
-        " the secret that the sender has given you"
-    )
 
 
 def _take(receiving: Receiver, secrets_now: Callable[[], Any]) -> Arrival | Answer:

@@ -10,19 +10,12 @@ from typing import Any
 import attrs
 from django.utils import timezone
 
-from thorn_core import DeliveryState
+from thorn_core.api import OUTCOMES
 from thorn_django.models import Delivery
 
 DAYS = 14
 # Of a busy subscription the newest deliveries tell enough.
 COUNTED = 10_000
-# Outcomes from the bottom up, and the states that each is made of.
-OUTCOMES = {
-    "delivered": (DeliveryState.DELIVERED,),
-    "waiting": (DeliveryState.PENDING, DeliveryState.IN_FLIGHT),
-    "exhausted": (DeliveryState.EXHAUSTED,),
-    "discarded": (DeliveryState.DISCARDED,),
-}
 BY_STATE = {state.value: name for name, states in OUTCOMES.items() for state in states}
 # The drawing's own units.
 HEIGHT, PITCH, BAR = 100, 40, 28

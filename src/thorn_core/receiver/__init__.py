@@ -1,0 +1,34 @@
+"""The other end: verify a webhook that arrives, by any signature scheme, and handle it once."""
+
+from thorn_core.receiver.receiving import (
+    Answer,
+    Arrival,
+    Receiver,
+    check_secrets,
+    refusal,
+    secrets_of,
+)
+from thorn_core.receiver.replays import (
+    Cache,
+    CacheReplayGuard,
+    MemoryReplayGuard,
+    ReplayGuard,
+    Seen,
+)
+from thorn_core.receiver.verifying import BODY_LIMIT, verify
+
+__all__ = [
+    "BODY_LIMIT",
+    "Answer",
+    "Arrival",
+    "Cache",
+    "CacheReplayGuard",
+    "MemoryReplayGuard",
+    "Receiver",
+    "ReplayGuard",
+    "Seen",
+    "check_secrets",
+    "refusal",
+    "secrets_of",
+    "verify",
+]

@@ -1,0 +1,207 @@
+"""Receiving: what a web framework's adapter does with a request."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import attrs
+
+from thorn_core.codecs import dump_json
+from thorn_core.errors import ConfigurationError, PayloadError, SignatureError
+from thorn_core.receiver.replays import ReplayGuard, Seen
+from thorn_core.receiver.verifying import BODY_LIMIT, genuine_of, span_of
+from thorn_core.signatures import SignatureScheme
+from thorn_core.values import EMPTY, Message
+
+logger = logging.getLogger(__name__)
+
+# Senders give up after 15 to 30 s; who takes this long has died, and a retry may begin anew.
+LEASE = timedelta(minutes=5)
+
+
+@attrs.frozen(kw_only=True)
+class Answer:
+    """What to answer a webhook that isn't to be handled.
+
+    Attributes:
+        status: The status code.
+        headers: By name.
+        body: A problem by RFC 9457, or nothing.
+    """
+
+    status: int
+    headers: Mapping[str, str] = EMPTY
+    body: bytes = b""
+
+
+@attrs.frozen(kw_only=True)
+class Arrival:
+    """A webhook to handle, and then to settle.
+
+    Attributes:
+        message: What it says.
+        key: By which the guard knows it.
+    """
+
+    message: Message
+    key: str
+
+
+@attrs.frozen(kw_only=True)
+class Receiver:
+    """One way to receive webhooks: what is genuine is handled once, and all else answered.
+
+    Why something is refused is logged, and not answered.
+
+    Attributes:
+        guard: Remembers what has been here.
+        scheme: By which it is signed; see `verify`.
+        tolerance: Seconds that the signed time may be off, either way.
+        remember: Seconds that what was handled is remembered: repetitions and replays within them
+            are answered 200 and not handled again. 0 remembers nothing.
+        limit: Bytes of the body at most.
+
+    Example:
+        >>> from thorn_core.receiver import MemoryReplayGuard
+        >>> receiver = Receiver(guard=MemoryReplayGuard())
+        >>> receiver.take(b"{}", {}, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").status
+        401
+    """
+
+    guard: ReplayGuard
+    scheme: str | SignatureScheme = "standard-webhooks"
+    tolerance: timedelta = attrs.field(default=timedelta(minutes=5), converter=span_of)
+    remember: timedelta = attrs.field(default=timedelta(days=1), converter=span_of)
+    limit: int = BODY_LIMIT
+
+    def take(
+        self,
+        body: bytes,
+        headers: Mapping[str, str],
+        secrets: str | Sequence[str],
+        *,
+        endpoint: str = "",
+        now: datetime | None = None,
+    ) -> Arrival | Answer:
+        """Take a request: a webhook to handle and then to `settle`, or what to answer.
+
+        Args:
+            body: As it came; give at least one byte more than `limit` of one that is longer.
+            headers: As they came, whatever their case.
+            secrets: The secret, or several during a rotation.
+            endpoint: Where it came to. The same webhook is handled once at each.
+            now: The time; None reads the clock.
+
+        Raises:
+            ConfigurationError: There is no such scheme, or no secret.
+        """
+        now = now or datetime.now(UTC)
+        if len(body) > self.limit:
+            return refusal(413, endpoint, f"it has more than {self.limit} bytes")
+        try:
+            genuine = genuine_of(
+                body, headers, secrets, self.scheme, self.tolerance, self.limit, now
+            )
+            message = genuine.message(now)
+        except SignatureError as error:
+            return refusal(401, endpoint, str(error))
+        except PayloadError as error:
+            return refusal(400, endpoint, str(error))
+        key = f"{endpoint}:{genuine.key}"
+        seen = self.guard.begin(key, now=now, until=now + LEASE)
+        if seen is Seen.HANDLED:
+            return Answer(status=200)
+        if seen is Seen.UNDER_WAY:
+            return refusal(409, endpoint, f"{genuine.id} is being handled")
+        return Arrival(message=message, key=key)
+
+    def settle(self, arrival: Arrival, *, handled: bool, now: datetime | None = None) -> None:
+        """Say whether a webhook has been handled; if not, its next repetition is taken again.
+
+        What goes wrong with the guard is logged: what was handled stays handled.
+
+        Args:
+            arrival: The webhook.
+            handled: Whether it was.
+            now: The time; None reads the clock.
+        """
+        now = now or datetime.now(UTC)
+        try:
+            if handled and self.remember:
+                self.guard.finish(arrival.key, now=now, until=now + self.remember)
+            else:
+                self.guard.forget(arrival.key)
+        except Exception:
+            logger.exception("the webhook %r could not be settled", arrival.message.id)
+
+
+TITLES = {
+    400: "Bad Request",
+    401: "Unauthorized",
+    405: "Method Not Allowed",
+    409: "Conflict",
+    413: "Content Too Large",
+}
+# Seconds after which somebody else's handling has ended, mostly.
+RETRY_AFTER = "30"
+
+
+def refusal(status: int, endpoint: str, reason: str) -> Answer:
+    """Log why a request is refused, and make an answer that doesn't say it.
+
+    Args:
+        status: 400, 401, 405, 409 or 413.
+        endpoint: Where it came to.
+        reason: Why.
+
+    Example:
+        >>> refusal(401, "/hook", "no secret signed it").body
+        b'{"title":"Unauthorized","status":401}'
+    """
+    logger.warning("a webhook to %r is refused: %r", endpoint, reason)
+    headers = {"Content-Type": "application/problem+json"}
+    if status == 409:
+        headers["Retry-After"] = RETRY_AFTER
+    if status == 405:
+        headers["Allow"] = "POST"
+    body = dump_json({"title": TITLES[status], "status": status})
+    return Answer(status=status, headers=headers, body=body)
+
+
+# -- secrets
+
+
+def check_secrets(secrets: Any, setting: str | None) -> None:
+    """See that there are secrets to verify with, either given or by the name of a setting.
+
+    Args:
+        secrets: Those given, or a function that gives them; None for none.
+        setting: The setting's name; None for none.
+
+    Raises:
+        ConfigurationError: There are both, or neither, or they are empty.
+    """
+    if (secrets is None) == (setting is None):
+        raise ConfigurationError(
+            f"verify_webhook needs secrets or a setting; secrets is"
+            f" {'not given' if secrets is None else 'given'}, and setting is {setting!r}"
+        )
+    if secrets is not None and not secrets:
+        raise ConfigurationError("verify_webhook's secrets are empty; whoever signs has one")
+
+
+def secrets_of(setting: str, value: Any) -> Any:
+    """The secrets that a setting holds.
+
+    Raises:
+        ConfigurationError: It holds none.
+    """
+    if value:
+        return value
+    raise ConfigurationError(
+        f"the setting {setting} is empty or missing, so that no webhook can be verified; set it to"
+        " the secret that the sender has given you"
+    )
