@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from importlib.util import find_spec
 
 import pytest
 
@@ -289,3 +290,34 @@ def test_without_uvloop_asyncios_own_loop_is_used(monkeypatch):
     loop = new_event_loop()
     assert isinstance(loop, asyncio.SelectorEventLoop)
     loop.close()
+
+
+GREENLETS = {
+    "gevent": "from gevent import monkey; monkey.patch_all()",
+    "eventlet": "import eventlet; eventlet.monkey_patch()",
+}
+
+
+@pytest.mark.parametrize("name", GREENLETS)
+def test_where_threads_are_greenlets_others_go_on_while_the_loop_waits(name):
+    # Imported here, eventlet would warn of every later fork.
+    if find_spec(name) is None:
+        pytest.skip(f"{name} isn't installed")
+    program = f"""
+{GREENLETS[name]}
+import sys
+from thorn_core import Settings, Thorn
+from thorn_core.recipients import allow_cidr_network
+
+settings = Settings(recipient_validators=[allow_cidr_network("127.0.0.0/8")])
+with Thorn(dispatcher="background", settings=settings) as app:
+    app.subscribe("*", sys.argv[1])
+    assert app.send("article.created", {{}}).wait(20)
+print("delivered")
+"""
+    with LocalRecipient() as recipient:
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", program, recipient.url],
+            capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+    assert done.stdout.strip() == "delivered", done.stderr

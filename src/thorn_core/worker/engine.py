@@ -10,27 +10,26 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from functools import partial
+from time import monotonic
 from typing import Any, Self, TypeVar
 
 import attrs
 
 from thorn_core import signals
-from thorn_core.delivery import disabled_message, make_delivery, make_unstored_delivery
+from thorn_core.delivery import disabled_message
 from thorn_core.errors import ConfigurationError, StoreError
 from thorn_core.stores.base import DeliveryQuery
 from thorn_core.transports.base import Transport
 from thorn_core.unit_of_work import IMMEDIATE
 from thorn_core.values import (
     Claim,
-    Delivery,
     DeliveryState,
-    Message,
-    Routing,
     Settlement,
     Subscription,
 )
 from thorn_core.worker.attempts import Attempts
 from thorn_core.worker.load import SLOW_SECONDS, Load
+from thorn_core.worker.routing import Router
 from thorn_core.worker.thread import LoopThread, stopping_on_signals
 from thorn_core.worker.wiring import Wiring
 
@@ -71,6 +70,7 @@ class Worker:
         # A store that takes its time is asked early.
         self._ahead = wiring.settings.chunksize if self._store.blocking else 0
         self._load = Load(wiring.settings, self._ahead)
+        self._router = Router(wiring, self._io)
         self._held: dict[str, Claim] = {}
         # When the lease of a token's claims is over.
         self._until: dict[str, datetime] = {}
@@ -176,15 +176,53 @@ class Worker:
         self._routable = True
         cutoff = self._wiring.clock()
         mine: set[str] = set()
+        if message_ids is not None:
+            await self._route_named(message_ids, cutoff)
         while not self._stopping:
             progress = self._progress
+            if message_ids is None:
+                worked = await self._pump(cutoff, mine)
+            else:
+                worked = await self._claim_some(cutoff, message_ids, mine)
             # What ends while the store is asked makes room for what it didn't give.
-            if await self._pump(cutoff, message_ids, mine) or progress.is_set():
+            if worked or progress.is_set():
                 continue
             if mine.isdisjoint(self._held) and not await self._crowded(cutoff, message_ids):
                 break
             await progress.wait()
         return len(mine)
+
+    async def abegin(self, message_ids: Collection[str], seconds: float) -> bool:
+        """Route these messages and begin requests of what of them is due; those then go on.
+
+        It waits for room: while as many requests are under way as may be, in all or to a recipient
+        that answers. What is to go to one that doesn't is left to the store.
+
+        Args:
+            message_ids: Which.
+            seconds: How long at most, calls of the store not counted.
+
+        Returns:
+            False if time was up before all was begun.
+        """
+        self._bind()
+        cutoff = self._wiring.clock()
+        until = monotonic() + seconds
+        await self._route_named(message_ids, cutoff)
+        while not self._stopping:
+            progress = self._progress
+            # As the claim sees it: meanwhile, there may be room again.
+            full, crowded = self._full, self._load.crowded()
+            if not await self._claim_some(cutoff, message_ids, None):
+                if not (full or await self._any_due(cutoff, message_ids, crowded)):
+                    return True
+                # Recipients become slow without anything having ended.
+                patience = min(until - monotonic(), SLOW_SECONDS)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(progress.wait(), max(patience, 0))
+            if monotonic() >= until:
+                return False
+        return False
 
     async def aclose(self) -> None:
         """End requests under way within the grace period, return the rest to pending, let go."""
@@ -292,20 +330,15 @@ class Worker:
 
     # -- route and claim
 
-    async def _pump(
-        self,
-        now: datetime,
-        message_ids: Collection[str] | None = None,
-        started: set[str] | None = None,
-    ) -> int:
+    async def _pump(self, now: datetime, started: set[str] | None = None) -> int:
         """Route and claim once; returns how much there was of both."""
         if not self._held or self._executor is None:
-            routed = await self._route_some(now, message_ids)
-            return routed + await self._claim_some(now, message_ids, started)
+            routed = await self._route_some(now)
+            return routed + await self._claim_some(now, None, started)
         # Requests are under way: they don't wait for the routing of others.
         both = await asyncio.gather(
-            self._route_some(now, message_ids),
-            self._claim_some(now, message_ids, started),
+            self._route_some(now),
+            self._claim_some(now, None, started),
             return_exceptions=True,
         )
         counted = 0
@@ -315,34 +348,41 @@ class Worker:
             counted += count
         return counted
 
-    async def _route_some(self, now: datetime, message_ids: Collection[str] | None) -> int:
-        if message_ids is None:
-            if not self._routable:
-                return 0
-            self._routable = False
-        limit = self._settings.chunksize
+    async def _route_some(self, now: datetime) -> int:
+        if not self._routable:
+            return 0
+        self._routable = False
         try:
-            messages = await self._io(
-                self._store.claim_messages,
-                now=now,
-                lease=self._lease_from(now),
-                limit=limit,
-                ids=message_ids,
-            )
-            await self._route(messages, now)
+            routed = await self._route_chunk(now)
         except BaseException:
             self._routable = True
             raise
-        if len(messages) == limit:
+        if routed == self._settings.chunksize:
             self._routable = True
+        return routed
+
+    async def _route_named(self, message_ids: Collection[str], now: datetime) -> None:
+        """Route those of these messages that aren't."""
+        ids, size = list(message_ids), self._settings.chunksize
+        for start in range(0, len(ids), size):
+            await self._route_chunk(now, ids[start : start + size])
+
+    async def _route_chunk(self, now: datetime, ids: Collection[str] | None = None) -> int:
+        messages = await self._io(
+            self._store.claim_messages,
+            now=now,
+            lease=self._lease_from(now),
+            limit=self._settings.chunksize,
+            ids=ids,
+        )
+        await self._router.route(messages, now)
         return len(messages)
 
     async def _claim_some(
         self, now: datetime, message_ids: Collection[str] | None, started: set[str] | None
     ) -> int:
         self._fill_lanes()
-        wanted = self._load.wanted(len(self._unsettled))
-        if wanted <= self._ahead // 2 or self._stopping:
+        if self._full or self._stopping:
             return 0
         self._tokens += 1
         token, lease = f"{self._name}.{self._tokens}", self._lease_from(now)
@@ -350,7 +390,7 @@ class Worker:
             self._store.claim,
             now=now,
             lease=lease,
-            limit=wanted,
+            limit=self._load.wanted(len(self._unsettled)),
             token=token,
             per_recipient=self._load.per_recipient,
             busy=self._busy(),
@@ -369,77 +409,6 @@ class Worker:
         """How long a lease is to be, if `now` is when a long drain began."""
         return self._lease + max(self._wiring.clock() - now, timedelta())
 
-    async def _route(self, messages: Sequence[Message], now: datetime) -> None:
-        """Write the deliveries of messages, in batches of about a chunk."""
-        directed = [message for message in messages if message.only is not None]
-        if directed:
-            await self._io(self._store.route, [await self._direct(m, now) for m in directed])
-        left = [message for message in messages if message.only is None]
-        limit = max(self._settings.chunksize, 1000)
-        while left:
-            pages = await self._io(self._route_first, left, limit, now)
-            for message, page in zip(left, pages, strict=False):
-                if len(page) >= limit:
-                    await self._route_on(message, page[-1].id, limit, now)
-            left = left[len(pages) :]
-
-    def _route_first(
-        self, messages: Sequence[Message], limit: int, now: datetime
-    ) -> Sequence[Sequence[Subscription]]:
-        """Write the first deliveries of the first of some messages; returns their pages.
-
-        Where the store may block: so may whoever names subscribers, or vetoes them.
-        """
-        pages = self._store.matching_each(messages, limit=limit)
-        self._store.route(
-            [
-                self._routing(message, page, now, last=len(page) < limit)
-                for message, page in zip(messages, pages, strict=False)
-            ]
-        )
-        return pages
-
-    async def _route_on(self, message: Message, after: str, limit: int, now: datetime) -> None:
-        """Write the deliveries of a message beyond its first page."""
-        page: Sequence[Subscription] | None = None
-        while page is None or len(page) == limit:
-            await asyncio.sleep(0)
-            page = await self._io(self._route_page, message, after, limit, now)
-            after = page[-1].id if page else after
-
-    def _route_page(
-        self, message: Message, after: str, limit: int, now: datetime
-    ) -> Sequence[Subscription]:
-        page = self._store.matching(message.event, sender=message.sender, after=after, limit=limit)
-        self._store.route([self._routing(message, page, now, last=len(page) < limit)])
-        return page
-
-    async def _direct(self, message: Message, now: datetime) -> Routing:
-        """The routing of a message to the one subscription that it is for."""
-        assert message.only is not None
-        found = await self._io(self._store.subscription, message.only)
-        chosen = [make_delivery(message, found, now)] if found else []
-        return Routing(message=message, deliveries=chosen)
-
-    def _routing(
-        self, message: Message, page: Sequence[Subscription], now: datetime, *, last: bool
-    ) -> Routing:
-        accepts = self._wiring.plugins.accepts
-        chosen: list[Delivery] = []
-        try:
-            chosen += [make_delivery(message, s, now) for s in page if accepts(message, s)]
-            if last:
-                chosen += [
-                    make_unstored_delivery(message, subscription, now)
-                    for subscription in self._wiring.unstored(message)
-                    if accepts(message, subscription)
-                ]
-        except Exception:
-            # Those had don't wait for the others; the message is routed again after its lease.
-            logger.exception("the recipients of %s can't be had; trying again", message.id)
-            last = False
-        return Routing(message=message, deliveries=chosen, complete=last)
-
     def _busy(self) -> Mapping[str, int]:
         busy = self._load.by_recipient()
         return busy if self._executor is None else dict(busy)
@@ -450,13 +419,27 @@ class Worker:
             return False
         if message_ids is None:
             return True
-        if self._load.wanted(len(self._unsettled)) <= self._ahead // 2:
+        if self._full:
             return True
         load, most = self._busy(), self._load.per_recipient
+        recipients = {recipient for recipient, number in load.items() if number >= most}
+        return await self._any_due(cutoff, message_ids, recipients)
+
+    @property
+    def _full(self) -> bool:
+        """Whether nothing more is claimed, whoever it is for."""
+        return self._load.wanted(len(self._unsettled)) <= self._ahead // 2
+
+    async def _any_due(
+        self, cutoff: datetime, message_ids: Collection[str], recipients: Collection[str]
+    ) -> bool:
+        """Whether any of these messages' deliveries to some recipients are still to be begun."""
+        if not recipients:
+            return False
         for message_id in message_ids:
             query = DeliveryQuery(message_id=message_id, states=(DeliveryState.PENDING,))
             for delivery in await self._io(self._store.deliveries, query):
-                if delivery.due_at <= cutoff and load.get(delivery.recipient, 0) >= most:
+                if delivery.due_at <= cutoff and delivery.recipient in recipients:
                     return True
         return False
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from time import monotonic
 
 from thorn_core.settings import Settings
@@ -31,7 +31,8 @@ class Load:
         self._concurrency = settings.concurrency
         self._most = settings.recipient_concurrency
         self._ahead = ahead
-        self._begun: dict[str, float] = {}
+        # When and to which recipient, in order of time.
+        self._begun: dict[str, tuple[float, str]] = {}
         self._under_way: dict[str, int] = {}
         self._busy: dict[str, int] = {}
         self._caps: dict[str, int] = {}
@@ -63,7 +64,7 @@ class Load:
         claim = queue.popleft()
         if not queue:
             del self._waiting[recipient]
-        self._begun[claim.delivery.id] = monotonic()
+        self._begun[claim.delivery.id] = (monotonic(), recipient)
         self._under_way[recipient] = self._under_way.get(recipient, 0) + 1
         self._queue_up(recipient)
         return claim
@@ -115,13 +116,16 @@ class Load:
         """How many requests may be under way now; slow ones make room for others."""
         if len(self._begun) < self._concurrency:
             return self._concurrency
+        slow = sum(1 for _ in self._slow())
+        return self._concurrency + min(slow, SLOW_FACTOR * self._concurrency)
+
+    def _slow(self) -> Iterator[str]:
+        """The recipients of requests that are under way for long."""
         horizon = monotonic() - SLOW_SECONDS
-        slow = 0
-        for begun in self._begun.values():
+        for begun, recipient in self._begun.values():
             if begun > horizon:
                 break
-            slow += 1
-        return self._concurrency + min(slow, SLOW_FACTOR * self._concurrency)
+            yield recipient
 
     def wanted(self, unsettled: int) -> int:
         """How many more to claim.
@@ -137,6 +141,12 @@ class Load:
     def per_recipient(self) -> int:
         """How many of one recipient may be claimed at once."""
         return self._most + min(self._ahead, self._most)
+
+    def crowded(self) -> set[str]:
+        """The recipients of which no more may be claimed now, though they answer soon."""
+        most = self.per_recipient
+        full = {recipient for recipient, n in self.by_recipient().items() if n >= most}
+        return full.difference(self._slow()) if full else full
 
     def by_recipient(self) -> Mapping[str, int]:
         """How many of each are claimed; those that don't answer count as nearly full."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
@@ -17,12 +18,27 @@ T = TypeVar("T")
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """A uvloop loop where uvloop is installed (extra `fast`), else asyncio's own."""
+    """A uvloop loop where uvloop is installed (extra `fast`), else asyncio's own.
+
+    Where threads are greenlets it is always asyncio's: uvloop's would wait in C and never let
+    another of them run.
+    """
+    if _threads_are_greenlets():
+        return asyncio.new_event_loop()
     try:
         import uvloop
     except ImportError:
         return asyncio.new_event_loop()
     return uvloop.new_event_loop()
+
+
+def _threads_are_greenlets() -> bool:
+    gevent = sys.modules.get("gevent.monkey")
+    eventlet = sys.modules.get("eventlet.patcher")
+    return bool(
+        (gevent is not None and gevent.is_module_patched("threading"))
+        or (eventlet is not None and eventlet.is_monkey_patched("thread"))
+    )
 
 
 class LoopThread:
