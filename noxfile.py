@@ -19,6 +19,7 @@ PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 SUPPORTED = ("3.11", "3.12", "3.13")
 EVERYTHING = (
     ".[cli,fast,ed25519,schema]",
+    "./adapters/celery[cli,redis]",
     "./adapters/django[cli,rest,spectacular]",
     "./adapters/flask[async,cli,sqlalchemy]",
     "./adapters/sqlalchemy[asyncio,mysql,postgresql]",
@@ -27,9 +28,11 @@ EVERYTHING = (
 OLDEST_DJANGO = "django==5.2.*"
 # Django is set up once for a process, so its tests run in one of their own.
 DJANGO = ("tests/django", "tests/rest")
+# These wait more than they compute, so more of them run at once.
+CELERY = ("tests/celery",)
 # Seconds for a test: one that hangs fails.
 TIMEOUT = ("--timeout", "600")
-PACKAGES = ("thorn_core", "thorn_flask", "thorn_sqlalchemy")
+PACKAGES = ("thorn_celery", "thorn_core", "thorn_flask", "thorn_sqlalchemy")
 
 
 def group(name: str) -> list[str]:
@@ -82,14 +85,14 @@ def tests(session: nox.Session) -> None:
         session.run("pytest", *session.posargs)
         return
     pytest = ("pytest", "-n", "2", "-q", *TIMEOUT)
-    others = tuple(f"--ignore={path}" for path in DJANGO)
+    others = tuple(f"--ignore={path}" for path in (*DJANGO, *CELERY))
     if not oldest:
         alone = ("-k", "not postgresql and not mariadb")
         session.run(*pytest, *others, "--ignore=tests/integration", *alone)
         session.run(*pytest, *DJANGO, *alone)
         return
     session.run("coverage", "erase")
-    for paths in (others, DJANGO):
+    for paths in (others, DJANGO, CELERY):
         session.run(
             "coverage", "run", "-m", *pytest, *paths,
             env={"COVERAGE_PROCESS_START": str(ROOT / "pyproject.toml")},

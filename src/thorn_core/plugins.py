@@ -141,6 +141,7 @@ class Plugins:
         if name not in factories:
             raise ConfigurationError(
                 f"no dispatcher {name!r}; known are {', '.join(sorted(factories))}"
+                " (celery comes with the package thorn-celery)"
             )
         return cast("Dispatcher", factories[name](app))
 

@@ -1,0 +1,156 @@
+"""What the tasks do: drain messages, and find what is due."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection, Sequence
+from datetime import timedelta
+
+import attrs
+
+from thorn_celery.dispatcher import CeleryDispatcher, dispatcher_of
+from thorn_celery.options import Route
+from thorn_core import Claim, Delivery, Message, Thorn
+
+# Seconds after which a task makes room for others.
+TASK_SECONDS = 5.0
+# Chunks that are looked at, at once.
+PAGES = 10
+# How long what is only looked at is kept from others, if who looks dies meanwhile.
+LOOK_LEASE = timedelta(seconds=10)
+# Seconds between the looks of one sweep.
+LOOK_SECONDS = 0.5
+
+
+def deliver(app: Thorn, message_ids: Sequence[str], *, again: bool = False) -> None:
+    """Route messages and begin the requests that are due for them, for a bounded time.
+
+    The engine goes on with these, and a task waits only where it has no room for more: so a
+    recipient that hangs keeps no worker from what comes next.
+
+    Args:
+        app: Whose.
+        message_ids: Which.
+        again: Others of these messages' tasks are under way: tell at most one more worker.
+    """
+    if not app.submit(app.engine.abegin(message_ids, TASK_SECONDS)).result():
+        _recruit(app, message_ids, again=again)
+
+
+def _recruit(app: Thorn, message_ids: Sequence[str], *, again: bool) -> None:
+    """Tell more workers of messages that one alone takes long for.
+
+    Less than a chunk is what a recipient holds up that doesn't answer: more tasks would only wait
+    for it as well. The sweep finds it.
+    """
+    size = app.settings.chunksize
+    left = due(app, limit=size if again else PAGES * size, message_ids=message_ids)
+    dispatcher = dispatcher_of(app)
+    if len(left) >= size and dispatcher is not None:
+        _tell(dispatcher, left)
+
+
+def sweep(app: Thorn) -> int:
+    """Tell workers of what is due and nobody seems to be at.
+
+    Of messages whose task is lost, of retries, of deliveries whose recipient was paused or whose
+    worker died. It looks for as long as that brings up more, an interval at most.
+
+    Args:
+        app: Whose.
+
+    Returns:
+        Of how many messages and deliveries it told.
+    """
+    dispatcher = dispatcher_of(app)
+    if dispatcher is None:
+        return 0
+    interval = dispatcher.options.sweep_interval
+    until = time.monotonic() + interval
+    told: set[str] = set()
+    while True:
+        messages, claims = _look(app, timedelta(seconds=interval), told)
+        for message in messages:
+            route = dispatcher.options.route_of(message.event)
+            dispatcher.tell(attrs.evolve(route, expires=interval), [message.id])
+        _tell(dispatcher, claims)
+        told.update(message.id for message in messages)
+        told.update(claim.delivery.id for claim in claims)
+        if not (messages or claims) or time.monotonic() + LOOK_SECONDS > until:
+            return len(told)
+        time.sleep(LOOK_SECONDS)
+
+
+def _look(
+    app: Thorn, interval: timedelta, told: Collection[str]
+) -> tuple[list[Message], list[Claim]]:
+    """The messages to be routed and deliveries due, without those that were told of before.
+
+    What is younger than an interval is being worked on, or waits for its task.
+    """
+    now, limit = app.clock(), PAGES * app.settings.chunksize
+    waiting = app.store.claim_messages(now=now, lease=timedelta(), limit=limit)
+    messages = [m for m in waiting if m.at <= now - interval and m.id not in told]
+    claims = [
+        claim
+        for claim in due(app, limit=limit)
+        if claim.delivery.id not in told
+        and (_tried(claim.delivery) or claim.delivery.due_at <= now - interval)
+    ]
+    return messages, claims
+
+
+def _tell(dispatcher: CeleryDispatcher, claims: Sequence[Claim]) -> None:
+    """Tell of deliveries: a task for each chunk of them, of few recipients each."""
+    options = dispatcher.options
+    slow = {claim.delivery.recipient for claim in claims if _tried(claim.delivery)}
+    by_route: dict[Route, list[str]] = {}
+    for claim in sorted(claims, key=lambda claim: claim.delivery.recipient):
+        route = options.route_of(claim.delivery.event)
+        if options.retry_queue is not None and claim.delivery.recipient in slow:
+            route = Route(queue=options.retry_queue, priority=route.priority)
+        route = attrs.evolve(route, expires=options.sweep_interval, again=True)
+        by_route.setdefault(route, []).append(claim.delivery.message_id)
+    for route, message_ids in by_route.items():
+        dispatcher.tell(route, message_ids)
+
+
+def _tried(delivery: Delivery) -> bool:
+    return delivery.attempt_count > delivery.attempts_before
+
+
+def due(app: Thorn, *, limit: int, message_ids: Collection[str] | None = None) -> Sequence[Claim]:
+    """See which deliveries could be claimed now, a chunk of each recipient's at most.
+
+    Args:
+        app: Whose.
+        limit: How many at most.
+        message_ids: Only of these messages.
+    """
+    store = app.store
+    claims = store.claim(
+        now=app.clock(),
+        lease=LOOK_LEASE,
+        limit=limit,
+        token=f"look.{os.urandom(8).hex()}",
+        per_recipient=app.settings.chunksize,
+        busy={},
+        message_ids=message_ids,
+    )
+    if claims:
+        store.release(claims)
+    return claims
+
+
+def purge(app: Thorn, age: timedelta | None) -> int:
+    """Remove settled deliveries of an age.
+
+    Args:
+        app: Whose.
+        age: How old at least; None removes nothing.
+
+    Returns:
+        How many went.
+    """
+    return 0 if age is None else app.purge(until=app.clock() - age)

@@ -1,0 +1,63 @@
+"""Brokers and databases; names of a test's own in each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+pytest.importorskip("celery")
+
+from celery_program import Setup
+from celery_world import Broker, World, broker_of, world_of
+from places import Place, make_place
+
+from thorn_core.testing import LocalRecipient
+
+
+@pytest.fixture(params=["rabbitmq", "redis"])
+def broker(request) -> Iterator[Broker]:
+    with broker_of(request.param) as broker:
+        yield broker
+
+
+@pytest.fixture(params=["postgresql", "mariadb"])
+def place(request, tmp_path) -> Iterator[Place]:
+    yield from make_place(request.param, tmp_path)
+
+
+@pytest.fixture
+def postgresql(tmp_path) -> Iterator[Place]:
+    yield from make_place("postgresql", tmp_path)
+
+
+@pytest.fixture
+def rabbitmq() -> Iterator[Broker]:
+    with broker_of("rabbitmq") as broker:
+        yield broker
+
+
+@pytest.fixture
+def recipient() -> Iterator[LocalRecipient]:
+    with LocalRecipient() as recipient:
+        yield recipient
+
+
+@pytest.fixture
+def world(broker, place) -> Iterator[World]:
+    """A program on each broker and each database."""
+    with world_of(Setup(place.url, broker.url, broker.name)) as world:
+        yield world
+
+
+@pytest.fixture
+def small_world(rabbitmq, postgresql) -> Iterator[World]:
+    """A program on one of each."""
+    with world_of(Setup(postgresql.url, rabbitmq.url, rabbitmq.name)) as world:
+        yield world
+
+
+@pytest.fixture
+def other_recipient() -> Iterator[LocalRecipient]:
+    with LocalRecipient() as recipient:
+        yield recipient
