@@ -119,6 +119,35 @@ def test_the_document_can_be_had_without_a_request(app):
     assert (document["servers"], "security" in document) == ([{"url": "/"}], False)
 
 
+def test_what_only_operators_may_say_is_described_to_them(app):
+    resource = Resource(app)
+    for client, described in (
+        (Client(resource, operator=True), True),
+        (Client(resource, "ada"), False),
+    ):
+        listing = client("GET", "/openapi.json").json["paths"]["/hooks/"]["get"]
+        names = {parameter["$ref"].split("/")[-1] for parameter in listing["parameters"]}
+        assert ("owner" in names) == described
+        assert names >= {"cursor", "limit"}
+
+
+def test_links_lead_to_calls_that_there_are(app):
+    operations = [
+        operation
+        for item in document_of(app)["paths"].values()
+        for method, operation in item.items()
+        if method != "parameters"
+    ]
+    links = [
+        link
+        for operation in operations
+        for response in operation["responses"].values()
+        for link in response.get("links", {}).values()
+    ]
+    assert links
+    assert {link["operationId"] for link in links} <= {each["operationId"] for each in operations}
+
+
 @pytest.mark.parametrize("envelope", ["thorn", "standard", "cloudevents"])
 def test_each_event_is_a_webhook_with_its_schema_and_example(envelope):
     item = {

@@ -127,6 +127,7 @@ def test_from_signing_in_to_a_chart_that_has_what_was_retried(site, tmp_path):
         browser.fill("username", "ada")
         browser.fill("password", "lovelace")
         browser.find("[type=submit]").click()
+        portal_browser.paint_first(browser)
         subscription = portal_browser.subscribe(browser, app, recipient)
         portal_browser.send_tests(browser, recipient)
         portal_browser.look_and_retry(browser, recipient)

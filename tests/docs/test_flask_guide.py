@@ -8,6 +8,7 @@ import re
 import shutil
 import time
 
+import portal_browser
 import pytest
 from guide_reader import DOCS, reader_in, steps_of
 
@@ -21,16 +22,35 @@ HOOK = {"event": "a.b", "url": "https://example.com/"}
 TESTED = re.compile(r"^<!-- tested: (.+?) -->\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def test_the_guide_leads_to_a_verified_webhook(tmp_path):
+def test_the_guide_leads_to_a_verified_webhook_and_a_portal_that_shows_it(tmp_path):
     if shutil.which("curl") is None:
         assert not os.environ.get("THORN_REQUIRE_SERVICES"), "curl is required here"
         pytest.skip("curl isn't installed")
-    steps = steps_of("flask.md", "8099", "5000")
-    with reader_in(tmp_path, "thorn-core", "thorn-flask") as reader:
+    portal_browser.need_browser()
+    *steps, (last, url) = steps_of("flask.md", "8099", "5000")
+    place, profile = tmp_path / "place", tmp_path / "profile"
+    place.mkdir()
+    with reader_in(place, "thorn-core", "thorn-flask") as reader:
         for step, text in steps:
             reader.follow(step, text)
+        with portal_browser.opened_browser(profile) as browser:
+            see_deliveries(browser, url.strip())
     kinds = [step.split()[0] for step, _ in steps]
     assert (kinds[0], kinds[-1], len(reader.terminals)) == ("install", "the", 2)
+    assert last == "in a browser"
+
+
+def see_deliveries(browser, url):
+    """Choose the subscription in the portal; both deliveries are there, and how they went."""
+    browser.driver.get(url)
+    browser.see(".stacks a", "/orders").click()
+    browser.see(".readout", "2 deliveries: 2 delivered")
+    for number, event in enumerate(("order.paid", "order.created")):
+        browser.see(f".stacks tbody tr:nth-child({number + 1})", event)
+        browser.see(f".stacks tbody tr:nth-child({number + 1}) .state", "delivered")
+    browser.find(".stacks tbody a").click()
+    browser.see(".attempt .state", "204")
+    assert browser.told() == []
 
 
 @pytest.fixture

@@ -131,6 +131,7 @@ def test_from_signing_in_to_a_chart_that_has_what_was_retried(site, browser, cha
     # The resource's 401, which a browser tells of.
     assert all("401" in message for message in browser.told())
     browser.press("Sign in")
+    portal_browser.paint_first(browser)
     subscription = portal_browser.subscribe(browser, app, recipient)
     portal_browser.send_tests(browser, recipient)
     portal_browser.look_and_retry(browser, recipient)

@@ -14,12 +14,13 @@ PATIENCE = 15
 WIDTHS = (1200, 400)
 STORED = "return JSON.stringify([localStorage, sessionStorage, document.cookie, history.state])"
 WIDER = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
-# What the browser has to have before it paints anything, beside the page.
-NEEDED = """
-return performance.getEntriesByType("resource")
-  .filter((entry) => entry.renderBlockingStatus === "blocking")
-  .map((entry) => entry.name.split("/").at(-1));
+# What the browser has got, by name, with how many bytes; and whether it has painted anything.
+LOADED = """
+return ["navigation", "resource"].flatMap((kind) => performance.getEntriesByType(kind))
+  .filter((entry) => entry.responseStatus === 200)
+  .map((entry) => [entry.name.split("/").at(-1), entry.encodedBodySize]);
 """
+PAINTED = 'return performance.getEntriesByName("first-contentful-paint").length'
 
 
 def need_browser():
@@ -74,8 +75,15 @@ class Browser:
     def press(self, words, within="body"):
         """Press a button by what is on it."""
         path = f".//*[self::button or self::a or self::summary][normalize-space()='{words}']"
-        inside = self.find(within)
-        self.wait(lambda: next(iter(inside.find_elements("xpath", path)), None)).click()
+
+        def pressed():
+            # It may be drawn anew before it is pressed.
+            found = self.find(within).find_elements("xpath", path)
+            if found:
+                found[0].click()
+            return bool(found)
+
+        self.wait(pressed)
 
     def key(self, *keys):
         from selenium.webdriver.common.action_chains import ActionChains
@@ -130,10 +138,36 @@ def opened_browser(directory):
         driver.quit()
 
 
+def paint_first(browser):
+    """It paints without its modules and without any data; and all that it needs is little."""
+    browser.see("h1", "Subscriptions")
+    loaded = browser.driver.execute_script(LOADED)
+    assert sum(size for _, size in loaded) < 150_000
+    withhold(browser, "*.js", "*/hooks/*")
+    browser.driver.refresh()
+    browser.wait(lambda: browser.driver.execute_script(PAINTED))
+    loaded = dict(browser.driver.execute_script(LOADED))
+    # It is asked for when the rest is there.
+    loaded.pop("icon.svg", None)
+    assert loaded.keys() == {"", "portal.css"}, loaded
+    browser.see("main", "Loading …")
+    withhold(browser)
+    # What was withheld, the browser tells of; and of what isn't the portal's.
+    told = [message for message in browser.told() if "/portal/" in message]
+    assert all("ERR_BLOCKED_BY_CLIENT" in message for message in told), told
+    browser.driver.refresh()
+    browser.see("h1", "Subscriptions")
+
+
+def withhold(browser, *urls):
+    """Keep some from the browser from now on."""
+    browser.driver.execute_cdp_cmd("Network.enable", {})
+    browser.driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": urls})
+
+
 def subscribe(browser, app, recipient):
     """Subscribe, after what the core refuses; gives back the subscription."""
     browser.see("main p", "You have no subscriptions yet")
-    assert browser.driver.execute_script(NEEDED) == ["portal.css"]
     browser.picture("empty")
     browser.press("Add subscription")
     browser.find("dialog")

@@ -44,12 +44,18 @@ class Carrier:
         send: Sends a request: method, path below `BASE`, body, headers, and as whom.
         owners: The owner's id of each user: `ada`, `bob`, `staff` who is an operator, `nobody`.
         options: Of the resource that it carries.
+        wsgi: The whole site, as a server calls it.
     """
 
     app: Thorn
     send: Send
     owners: Mapping[str, str | None]
     options: Mapping[str, Any] = {}
+    wsgi: Any = None
+
+    def credentials(self, name: str) -> Mapping[str, str]:
+        """The headers by which a user is told from others."""
+        return self.send.credentials(name)
 
     def __call__(
         self, method: str, path: str, body: Any = None, *, as_: str = "ada", **headers: str
@@ -78,6 +84,8 @@ class Carrier:
 
 class Send(Protocol):
     """Sends a request."""
+
+    def credentials(self, name: str) -> Mapping[str, str]: ...
 
     def __call__(
         self, method: str, path: str, body: bytes, headers: Mapping[str, str], as_: str
@@ -130,6 +138,10 @@ class DjangoClient:
 
     clients: Mapping[str, Any]
 
+    def credentials(self, name):
+        cookies = self.clients[name].cookies.output(attrs=[], header="", sep=";").strip()
+        return {"cookie": cookies, "x-csrftoken": TOKEN}
+
     def __call__(self, method, path, body, headers, as_):
         content_type = headers.get("content-type", "")
         others = {k: v for k, v in headers.items() if k != "content-type"}
@@ -148,6 +160,7 @@ class DjangoClient:
 def django(urls: str) -> Iterator[Carrier]:
     """A carrier of Django's."""
     import rest_project
+    from django.core.handlers.wsgi import WSGIHandler
     from django.test import Client
 
     from thorn_django import get_app
@@ -163,7 +176,8 @@ def django(urls: str) -> Iterator[Carrier]:
         for name, user in made.items():
             clients[name].force_login(user)
         owners = {name: str(user.pk) for name, user in made.items()} | {NOBODY: None}
-        yield Carrier(get_app(), DjangoClient(clients), owners, {"security_schemes": schemes})
+        options = {"security_schemes": schemes}
+        yield Carrier(get_app(), DjangoClient(clients), owners, options, WSGIHandler())
 
 
 # -- Flask
@@ -174,6 +188,9 @@ class FlaskClient:
     """Flask's test client; who it is, is in a header."""
 
     client: Any
+
+    def credentials(self, name):
+        return {"x-user": name}
 
     def __call__(self, method, path, body, headers, as_):
         path, _, query = path.partition("?")
@@ -200,13 +217,16 @@ def flask() -> Iterator[Carrier]:
     app = Flask("rest")
     app.config.update(SETTINGS)
     ThornFlask(app)
+    header = {"type": "apiKey", "in": "header", "name": "x-user"}
+    options = {"security_schemes": {"user": header}}
     blueprint = rest_blueprint(
-        lambda: owners[request.headers["x-user"]],
-        operator_loader=lambda: request.headers["x-user"] == "staff",
+        lambda: owners.get(request.headers.get("x-user")),
+        operator_loader=lambda: request.headers.get("x-user") == "staff",
+        **options,
     )
     app.register_blueprint(blueprint, url_prefix="/webhooks")
     with app.extensions["thorn"] as thorn:
-        yield Carrier(thorn, FlaskClient(app.test_client()), owners)
+        yield Carrier(thorn, FlaskClient(app.test_client()), owners, options, app)
 
 
 CARRIERS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from urllib.parse import quote, urlencode
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from rest_carriers import NOBODY
 
@@ -54,6 +54,16 @@ METHODS = st.sampled_from(
     content_type=TYPES,
     accept=ACCEPTS,
     who=st.sampled_from(["ada", "bob", "staff", NOBODY]),
+)
+# A page of what is refused, for a method that has none.
+@example(
+    method="HEAD",
+    path="/none/",
+    query="",
+    body=b"a=1",
+    content_type="application/x-www-form-urlencoded",
+    accept="text/html",
+    who="ada",
 )
 def test_any_request_is_answered(carrier, method, path, query, body, content_type, accept, who):
     if "HOOK" in path:

@@ -11,9 +11,20 @@ from urllib.parse import quote
 from thorn_core.api.calls import Call
 from thorn_core.api.event_types import TEST, EventType, event_types
 from thorn_core.api.exchange import EMPTY, HOOKS, ApiResponse, respond
-from thorn_core.api.parameters import LARGEST_PAGE, ORDERS, PAGE
+from thorn_core.api.hooks import KEY_PATTERN, LONGEST_KEY
+from thorn_core.api.parameters import LARGEST_PAGE, LONGEST_OWNER, ORDERS, PAGE
 from thorn_core.api.problems import KINDS, PROBLEM_JSON
-from thorn_core.api.schemas import OPTIONAL_TEXT, TEXT, TIME, Schema, described, obj, ref, schemas
+from thorn_core.api.schemas import (
+    OPTIONAL_TEXT,
+    PATTERN,
+    TEXT,
+    TIME,
+    Schema,
+    described,
+    obj,
+    ref,
+    schemas,
+)
 from thorn_core.api.stats import DEFAULT_PERIOD, STEPS
 from thorn_core.app import Thorn
 from thorn_core.codecs import dump_json, envelope_of
@@ -42,6 +53,7 @@ def openapi_document(
     *,
     base_url: str = "",
     hooks_at_root: bool = False,
+    operator: bool = True,
     security_schemes: Mapping[str, Any] = EMPTY,
     title: str = "Webhooks",
     version: str = "1",
@@ -52,6 +64,7 @@ def openapi_document(
         app: The app: its settings say what is allowed, its events make the webhooks.
         base_url: Of the mount point.
         hooks_at_root: True if the mount point is that of subscriptions.
+        operator: Describe what only operators may say too.
         security_schemes: By name; any one of them authenticates.
         title: Of the document.
         version: Of the document.
@@ -67,7 +80,7 @@ def openapi_document(
         "servers": [{"url": base_url.rstrip("/") or "/"}],
         "paths": {
             path.removeprefix(f"/{HOOKS}") if hooks_at_root else path: item
-            for path, item in _paths().items()
+            for path, item in _paths(operator=operator).items()
         },
         "webhooks": {kind.name: _webhook(app, kind) for kind in (*event_types(app), TEST)},
         "components": {
@@ -90,6 +103,7 @@ def show_openapi(call: Call) -> ApiResponse:
             call.app,
             base_url=call.request.base_url,
             hooks_at_root=call.request.hooks_at_root,
+            operator=call.request.operator,
             security_schemes=call.security_schemes,
             title=call.title,
             version=call.version,
@@ -99,21 +113,28 @@ def show_openapi(call: Call) -> ApiResponse:
 
 # -- the calls
 
+_OF_SUBSCRIPTION = (
+    *("getSubscription", "changeSubscription", "replaceSubscription", "unsubscribe"),
+    *("rotateSecret", "sendTest", "listDeliveries", "getStats", "recover"),
+)
 
-def _paths() -> dict[str, Any]:
+
+def _paths(*, operator: bool) -> dict[str, Any]:
     listing = ("cursor", "limit")
+    whose = ("owner",) if operator else ()
     changing = ("if-match",)
     refusals = (*BODY, *OWN, *CHANGE)
     return {
         "/hooks/": {
             "get": _operation(
                 "listSubscriptions", "List your subscriptions", ref("Subscriptions"),
-                parameters=(*listing, "owner", "if-none-match"), problems=("malformed",),
+                parameters=(*listing, *whose, "if-none-match"), problems=("malformed",),
             ),
             "post": _operation(
                 "subscribe", "Subscribe a URL to events", ref("SubscriptionWithSecret"),
                 status=201, body=ref("NewSubscription"), parameters=("idempotency-key",),
                 problems=(*BODY, "idempotency-key-reused", *RATE),
+                links=dict.fromkeys(_OF_SUBSCRIPTION, "id"),
                 more={"200": _json_response(
                     "The Idempotency-Key made it before: without the secret", ref("Subscription")
                 )},
@@ -151,6 +172,7 @@ def _paths() -> dict[str, Any]:
             "post": _operation(
                 "sendTest", "Send it a thorn.test message", ref("SentTest"), status=202,
                 problems=(*BODY, *OWN, "conflict", *RATE),
+                links=dict.fromkeys(("getDelivery", "retryDelivery"), "delivery_id"),
             ),
         },
         "/hooks/{id}/deliveries/": {
@@ -216,10 +238,14 @@ def _operation(
     optional_body: Schema | None = None,
     parameters: Iterable[str] = (),
     problems: Iterable[str] = (),
+    links: Mapping[str, str] = EMPTY,
     more: Mapping[str, Any] = EMPTY,
 ) -> dict[str, Any]:
     names = list(parameters)
-    responses = {str(status): _json_response(summary, answer), **more}
+    response = _json_response(summary, answer)
+    if links:
+        response["links"] = {name: _link(name, field) for name, field in links.items()}
+    responses = {str(status): response, **more}
     if "if-none-match" in names:
         responses["304"] = {"description": "It is what If-None-Match names"}
     by_status: dict[int, list[str]] = {}
@@ -242,6 +268,11 @@ def _json_response(description: str, schema: Schema | None) -> dict[str, Any]:
     if schema is None:
         return {"description": description}
     return {"description": description, "content": {JSON_TYPE: {"schema": schema}}}
+
+
+def _link(operation: str, field: str) -> dict[str, Any]:
+    """What can be done next, with an id that is a field of the answer."""
+    return {"operationId": operation, "parameters": {"id": f"$response.body#/{field}"}}
 
 
 def _problem_response(kind: str) -> dict[str, Any]:
@@ -270,13 +301,20 @@ _STATES: Schema = {
     "type": "array",
     "items": {"type": "string", "enum": [str(state) for state in DeliveryState]},
 }
+_OWNER: Schema = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": LONGEST_OWNER,
+    "pattern": r"^[^\x00-\x1f\x7f-\x9f]+$",
+}
+_KEY: Schema = {"type": "string", "maxLength": LONGEST_KEY, "pattern": f"^{KEY_PATTERN}$"}
 _PARAMETERS: Mapping[str, Any] = {
     "id": _in("path", "id", TEXT, "Its id."),
     "cursor": _in("query", "cursor", TEXT, "Where the page begins: from `next`."),
     "limit": _in("query", "limit", _LIMIT, "How many to a page."),
-    "owner": _in("query", "owner", TEXT, "Only this owner's; for operators."),
+    "owner": _in("query", "owner", _OWNER, "Only this owner's; for operators."),
     "state": _in("query", "state", _STATES, "Only in these states."),
-    "event": _in("query", "event", TEXT, "Only of events that match this pattern."),
+    "event": _in("query", "event", PATTERN, "Only of events that match this pattern."),
     "since": _in("query", "since", TIME, "Only made at or after this time."),
     "until": _in("query", "until", TIME, "Only made before this time."),
     "order": _in(
@@ -291,7 +329,7 @@ _PARAMETERS: Mapping[str, Any] = {
     "if-match": _in("header", "If-Match", TEXT, "Only if it has this entity tag."),
     "if-none-match": _in("header", "If-None-Match", TEXT, "Only if it has another entity tag."),
     "idempotency-key": _in(
-        "header", "Idempotency-Key", TEXT, "The same key makes one subscription only."
+        "header", "Idempotency-Key", _KEY, "The same key makes one subscription only."
     ),
 }
 

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from thorn_core.api.deliveries import ATTEMPTS_SHOWN
-from thorn_core.api.problems import KINDS, TYPE_PREFIX
+from thorn_core.api.problems import KINDS, SHOWN, TYPE_PREFIX
 from thorn_core.api.stats import COUNTED, OUTCOMES
 from thorn_core.api.validation import MOST_PATTERNS
 from thorn_core.delivery import HEADER_COUNT, HEADER_LENGTH
+from thorn_core.patterns import MAX_LENGTH, MAX_WORDS
 from thorn_core.recipients import LONGEST_URL
-from thorn_core.signatures import HMAC_DIGESTS
+from thorn_core.signatures import HMAC_DIGESTS, SHORTEST_TEXT
 from thorn_core.stores import PERCENTILES
 from thorn_core.subscriptions import DESCRIPTION_LENGTH, SubscriptionRules
 from thorn_core.values import DeliveryState
@@ -25,6 +26,19 @@ SWITCH: Schema = {"type": "boolean"}
 URL: Schema = {"type": "string", "format": "uri-reference"}
 TIME: Schema = {"type": "string", "format": "date-time"}
 OPTIONAL_TIME: Schema = {"type": ["string", "null"], "format": "date-time"}
+# Regular expressions as ECMA-262, Python and Rust read them alike.
+_WORD = r"([A-Za-z0-9_-]+|\*)"
+PATTERN: Schema = {
+    "type": "string",
+    "maxLength": MAX_LENGTH,
+    "pattern": rf"^{_WORD}(\.{_WORD}){{0,{MAX_WORDS - 1}}}$",
+}
+_HEADER_NAME = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"
+_HEADER_VALUE = r"^[\t -~]*$"
+_ABSOLUTE_URL = r"^[Hh][Tt][Tt][Pp][Ss]?://[^/?#@\\\s]{1,253}([/?#][^\\\s]*)?$"
+_B64 = "[A-Za-z0-9+/]"
+# 24 to 64 bytes.
+_SECRET = rf"^whsec_({_B64}{{4}}){{8,20}}({_B64}{{4}}|{_B64}{{2}}==|{_B64}{{3}}=|{_B64}{{6}}==)?$"
 
 
 def ref(name: str) -> Schema:
@@ -56,11 +70,18 @@ def schemas(rules: SubscriptionRules) -> dict[str, Schema]:
         rules: The app's, for what they allow.
     """
     fields = _fields(rules)
-    secret = described(
-        OPTIONAL_TEXT,
-        "Signs its requests: whsec_ and base64 of 24 to 64 bytes, or any text of 8 characters or"
-        " more that both sides know. Without it, one is made.",
-    )
+    secret: Schema = {
+        **OPTIONAL_TEXT,
+        "description": (
+            "Signs its requests: whsec_ and base64 of 24 to 64 bytes, or any text of 8 characters"
+            " or more that both sides know. Without it, one is made."
+        ),
+        "anyOf": [
+            {"pattern": _SECRET},
+            {"minLength": SHORTEST_TEXT, "not": {"pattern": "^whs(ec|k)_"}},
+        ],
+    }
+    new = {**fields, "headers": _headers(kept=False), "hmac_secret": secret}
     change = _taken({**_READ_ONLY, **fields})
     return {
         "Subscription": _subscription(fields),
@@ -81,7 +102,7 @@ def schemas(rules: SubscriptionRules) -> dict[str, Schema]:
             },
         ),
         "NewSubscription": {
-            **_taken({**fields, "hmac_secret": secret}),
+            **_taken(new),
             "required": ["event", "url"],
         },
         "SubscriptionChange": described(
@@ -124,12 +145,9 @@ def _taken(properties: Mapping[str, Schema]) -> Schema:
 
 def _fields(rules: SubscriptionRules) -> dict[str, Schema]:
     """What can be set of a subscription."""
-    pattern = described(TEXT, "Words joined by dots; * stands for a word, at the end for several.")
-    header = {
-        "type": ["string", "null"],
-        "maxLength": HEADER_LENGTH,
-        "description": "Null in an answer is a value that isn't shown; sent back, it stays.",
-    }
+    pattern = described(
+        PATTERN, "Words joined by dots; * stands for a word, at the end for several."
+    )
     return {
         "event": {
             "description": "Which events.",
@@ -142,6 +160,7 @@ def _fields(rules: SubscriptionRules) -> dict[str, Schema]:
             "type": "string",
             "format": "uri",
             "maxLength": LONGEST_URL,
+            "pattern": _ABSOLUTE_URL,
             "description": "Where requests go: a public host, over HTTP or HTTPS.",
         },
         "content_type": {
@@ -156,12 +175,7 @@ def _fields(rules: SubscriptionRules) -> dict[str, Schema]:
             "default": "sha256",
             "description": "Digest of the Hook-HMAC header.",
         },
-        "headers": {
-            "type": "object",
-            "maxProperties": HEADER_COUNT,
-            "additionalProperties": header,
-            "description": "Extra headers for its requests.",
-        },
+        "headers": _headers(kept=True),
         "description": {
             "type": "string",
             "maxLength": DESCRIPTION_LENGTH,
@@ -182,9 +196,26 @@ def _fields(rules: SubscriptionRules) -> dict[str, Schema]:
     }
 
 
+def _headers(*, kept: bool) -> Schema:
+    """Headers of a subscription; of one that is there already, values may be kept unseen."""
+    value: Schema = {"type": "string", "maxLength": HEADER_LENGTH, "pattern": _HEADER_VALUE}
+    if kept:
+        hidden = "Null in an answer is a value that isn't shown; sent back, it stays."
+        value = described({**value, "type": ["string", "null"]}, hidden)
+    return {
+        "type": "object",
+        "maxProperties": HEADER_COUNT,
+        "propertyNames": {"pattern": _HEADER_NAME, "maxLength": SHOWN},
+        "additionalProperties": value,
+        "description": "Extra headers for its requests.",
+    }
+
+
 def _subscription(fields: Mapping[str, Schema]) -> Schema:
     patterns = {"type": "array", "items": TEXT, "description": "Which events: patterns."}
-    return obj({**_READ_ONLY, **fields, "event": patterns})
+    # Those that an operator has made by a program may be otherwise.
+    url = {name: value for name, value in fields["url"].items() if name != "pattern"}
+    return obj({**_READ_ONLY, **fields, "event": patterns, "url": url})
 
 
 _READ_ONLY: Mapping[str, Schema] = {
@@ -275,7 +306,7 @@ _STATS: Mapping[str, Schema] = {
 _RECOVER: Mapping[str, Schema] = {
     "since": described(TIME, "Deliveries made at or after this time."),
     "until": described(OPTIONAL_TIME, "Made before this time."),
-    "event": described(OPTIONAL_TEXT, "Of events that match this pattern."),
+    "event": described({**PATTERN, "type": ["string", "null"]}, "Of events that match this."),
     "cursor": described(OPTIONAL_TEXT, "From the answer before, to go on."),
 }
 _EVENT_TYPE: Mapping[str, Schema] = {

@@ -27,10 +27,11 @@ from thorn_core import Attempt, Delivery, DeliveryQuery, DeliveryState, Period, 
 from thorn_core.patterns import matches
 from thorn_core.stores import BUSIEST, STEPS, Periods, percentiles
 from thorn_sqlalchemy.claims import of_message
+from thorn_sqlalchemy.database import MYSQL
 from thorn_sqlalchemy.recipients import Recipients
 from thorn_sqlalchemy.rows import attempt_of, delivery_of, micros, moment
 from thorn_sqlalchemy.schema import Tables
-from thorn_sqlalchemy.statements import beyond, chunks, one_of
+from thorn_sqlalchemy.statements import beyond, chunks, one_of, same
 
 SETTLED = tuple(state for state in DeliveryState if state.settled)
 
@@ -124,7 +125,10 @@ class History:
     ) -> list[Row[Any]]:
         table = self._tables.deliveries
         keys = [table.c.created_at, table.c.id]
-        order = [key.desc() for key in keys] if newest_first else keys
+        by = keys
+        if query.subscription_id is not None and self._dialect in MYSQL:
+            by = [table.c.subscription_id, *keys]
+        order = [key.desc() for key in by] if newest_first else by
         selected = select(table).where(*self._conditions(query)).order_by(*order).limit(limit)
         found: list[Row[Any]] = []
         while len(found) < limit:
@@ -147,7 +151,7 @@ class History:
         if query.message_id is not None:
             yield of_message(self._tables.deliveries, query.message_id)
         if query.subscription_id is not None:
-            yield c.subscription_id == query.subscription_id
+            yield same(self._dialect, c.subscription_id, query.subscription_id)
         if query.event is not None:
             yield c.event.startswith(query.event.partition("*")[0], autoescape=True)
         if query.states is not None:

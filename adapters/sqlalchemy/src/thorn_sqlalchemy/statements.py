@@ -290,6 +290,21 @@ def beyond(
     return or_(compare(first, one), and_(first == one, compare(second, two)))
 
 
+def same(dialect: str, column: ColumnElement[str], value: str) -> ColumnElement[bool]:
+    """True if a column has a value, in a list that is ordered by an index which begins with it.
+
+    Args:
+        dialect: Name of the database.
+        column: The column; where it matters, MySQL's order names it too.
+        value: The value.
+    """
+    if dialect not in MYSQL:
+        return column == value
+    # Told that it equals one, MariaDB goes through that one's rows from the list's very beginning,
+    # however far behind the place is that `beyond` names.
+    return and_(column >= value, column <= value)
+
+
 def chunks(values: Sequence[T], size: int = IN_SIZE) -> Iterator[Sequence[T]]:
     """Values in pieces: databases limit the parameters of a statement."""
     return (values[start : start + size] for start in range(0, len(values), size))

@@ -143,6 +143,11 @@ export function heading(text) {
   return el("h1", { tabindex: "-1" }, text);
 }
 
+// A name of words joined by dots: too long for a line, it breaks behind a dot.
+export function dotted(name) {
+  return el("code", {}, name.split(/(?<=\.)/).flatMap((part, n) => (n ? [el("wbr"), part] : [part])));
+}
+
 // A table that is a list of blocks on a narrow screen: each cell knows its column's name.
 export function table(columns, caption) {
   const body = el("tbody");

@@ -1,7 +1,7 @@
 // The deliveries of a subscription, filtered; the filters are in the address.
 
 import { get, hookPath, nextQuery } from "./api.js";
-import { busy, button, el, printable, problemBox, state, STATES, table, time } from "./dom.js";
+import { busy, button, dotted, el, printable, problemBox, state, STATES, table, time } from "./dom.js";
 
 const PAGE = "25";
 
@@ -17,7 +17,7 @@ export function deliveryLog(id, query) {
     next = nextQuery(page);
     more.hidden = !next;
     list.element.hidden = !list.element.querySelector("tbody tr");
-    told.replaceChildren(list.element.hidden ? el("p", { class: "quiet" }, "There are none.") : "");
+    told.replaceChildren(list.element.hidden ? none(asked) : "");
   };
   async function further() {
     fill((await get(hookPath(id, "deliveries"), next)).value);
@@ -44,11 +44,16 @@ export function deliveryLog(id, query) {
   return { element, refresh };
 }
 
+function none(asked) {
+  const filtered = Object.values(asked).some((value) => value.length);
+  return el("p", { class: "box empty quiet" }, filtered ? "None are as you ask." : "Nothing has been sent to it yet.");
+}
+
 function row(id, delivery) {
   const href = `#/${encodeURIComponent(id)}/${encodeURIComponent(delivery.id)}`;
   return [
     el("a", { href }, time(delivery.created_at)),
-    el("code", {}, delivery.event),
+    dotted(delivery.event),
     state(delivery.state),
     String(delivery.attempt_count),
     delivery.due_at && delivery.attempt_count

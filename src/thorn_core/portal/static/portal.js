@@ -1,17 +1,17 @@
 // The page: which view belongs to the address, and what all views have in common.
 
-import { signInUrl } from "./api.js";
-import { el, heading, problemBox } from "./dom.js";
+// The page asks for this file alone; what the view needs is then asked for all at once.
+viewOf(address().parts).catch(() => {}); // What went wrong, `show` says.
+const [{ signInUrl }, { el, heading }] = await Promise.all([import("./api.js"), import("./dom.js")]);
 
 const main = document.querySelector("main");
 const name = document.title;
 let shown = 0;
 
 // The address: #/, #/{subscription}, #/{subscription}/{delivery}; what is behind a ? is the view's.
-function parsed() {
+function address() {
   const [path, query = ""] = location.hash.replace(/^#/, "").split("?");
-  const parts = path.split("/").filter(Boolean).map(decodeURIComponent);
-  return { parts, query: new URLSearchParams(query) };
+  return { parts: path.split("/").filter(Boolean), query: new URLSearchParams(query) };
 }
 
 // Only what is looked at is loaded.
@@ -25,10 +25,10 @@ async function show() {
   const stopped = () => turn !== shown;
   let content;
   try {
-    const { parts, query } = parsed();
+    const { parts, query } = address();
     main.setAttribute("aria-busy", "true");
     const view = await viewOf(parts);
-    content = await view.show({ parts, query, stopped, reload: show });
+    content = await view.show({ parts: parts.map(decodeURIComponent), query, stopped, reload: show });
   } catch (error) {
     content = failed(error);
   }
@@ -52,7 +52,7 @@ function failed(error) {
   const words = error.status === 404 ? "There is no such thing, or it isn't yours." : error.message;
   return [
     heading(title),
-    problemBox({ title, message: words }),
+    el("p", { class: "box bad", role: "alert" }, words),
     el("p", {}, el("button", { type: "button", onclick: show }, "Try again"), " ", el("a", { href: "#/" }, "All subscriptions")),
   ];
 }

@@ -1,7 +1,7 @@
 // One subscription: what it is, what can be done with it, how it goes.
 
 import { call, get, hookPath, post, settled } from "./api.js";
-import { button, confirmed, el, facts, heading, notify, openDialog, plural, printable, time, busy, problemBox } from "./dom.js";
+import { button, confirmed, dotted, el, facts, heading, notify, openDialog, plural, printable, time, busy, problemBox } from "./dom.js";
 import { charts } from "./charts.js";
 import { edit } from "./editor.js";
 import { health } from "./health.js";
@@ -127,7 +127,7 @@ function about(hook) {
   const headers = Object.entries(hook.headers).map(([name, value]) =>
     el("code", { class: "line" }, `${name}: ${printable(value ?? "••••••••")}`));
   return facts([
-    ["Events", el("span", { class: "patterns" }, hook.event.map((pattern) => el("code", {}, pattern)))],
+    ["Events", el("span", { class: "patterns" }, hook.event.map(dotted))],
     ["Content type", hook.content_type],
     ["Headers", headers.length ? headers : null],
     ["Rate limit", hook.rate_limit && `${hook.rate_limit} a second`],

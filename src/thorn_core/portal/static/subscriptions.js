@@ -1,7 +1,7 @@
 // All subscriptions of whoever is signed in.
 
 import { get, hooksPath, nextQuery } from "./api.js";
-import { busy, button, el, heading, table, time } from "./dom.js";
+import { busy, button, dotted, el, heading, table, time } from "./dom.js";
 import { health } from "./health.js";
 
 export async function show() {
@@ -16,7 +16,7 @@ export async function show() {
       el("p", {}, "You have no subscriptions yet."),
       el("p", { class: "quiet" }, "A subscription names events and a URL; each event is sent there as a signed request."))];
   }
-  const list = table(["Recipient", "Events", "State", "Since"], "Subscriptions");
+  const list = table(["Recipient", "Events", "State", "Created"], "Subscriptions");
   const more = el("button", { type: "button", onclick: () => busy(more, further) }, "Show more");
   let next;
   const fill = (page) => {
@@ -37,7 +37,7 @@ function row(hook) {
       el("a", { href: `#/${encodeURIComponent(hook.id)}`, class: "url" }, hook.url),
       hook.description && el("span", { class: "quiet under" }, hook.description),
     ].filter(Boolean),
-    el("span", { class: "patterns" }, hook.event.map((pattern) => el("code", {}, pattern))),
+    el("span", { class: "patterns" }, hook.event.map(dotted)),
     health(hook),
     time(hook.created_at),
   ];

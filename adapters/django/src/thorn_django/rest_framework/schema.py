@@ -42,8 +42,6 @@ class ResourceSchema(AutoSchema):
         shared = translated.of(item.get("parameters", []))
         if shared:
             operation["parameters"] = [*shared, *operation.get("parameters", [])]
-        name = operation["operationId"]
-        operation["operationId"] = f"{TAG}{name[0].upper()}{name[1:]}"
         operation["tags"] = [TAG]
         auth = self.get_auth()
         return {**operation, "security": auth} if auth else operation
@@ -71,6 +69,9 @@ class _Translation:
         if "$ref" in node:
             return self._referred(node["$ref"])
         found = {name: self.of(value) for name, value in node.items()}
+        if isinstance(name := found.get("operationId"), str):
+            # An operation's, or that of a link to one.
+            found["operationId"] = f"{TAG}{name[0].upper()}{name[1:]}"
         if isinstance(found.get("properties"), dict):
             found["properties"] = {k: self._named(k, v) for k, v in found["properties"].items()}
         return _older(found) if self._nullable else found
@@ -104,7 +105,8 @@ class _Translation:
 
 
 def _older(schema: dict[str, Any]) -> dict[str, Any]:
-    """OpenAPI 3.1's ways of saying null and constants, in those of 3.0."""
+    """OpenAPI 3.1's ways of saying null and constants, in those of 3.0; what that lacks goes."""
+    schema = {name: value for name, value in schema.items() if name != "propertyNames"}
     kinds = schema.get("type")
     if isinstance(kinds, list):
         rest = [kind for kind in kinds if kind != NULL]

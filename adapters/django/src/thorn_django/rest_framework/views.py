@@ -235,8 +235,9 @@ class ResourceViewSet(ViewSet):
         document = answer.json if answer.body else None
         if answer.status >= 400:
             roll_back()
-            self.shown = filled_in
-            self.faults = None if document is None else _by_field(document)
+            # For HEAD there is no page to show it on.
+            if document is not None:
+                self.shown, self.faults = filled_in, _by_field(document)
         elif self.request.method in ("GET", "PUT", "PATCH"):
             self.shown = document
         headers = {k: v for k, v in answer.headers.items() if k not in OF_THE_BODY}

@@ -65,6 +65,17 @@ class _Beyond(Func):
         return f"({first}, {second}) {compare} ({one}, {two})", parameters
 
 
+def in_order(
+    connection: BaseDatabaseWrapper, query: DeliveryQuery, *, newest_first: bool
+) -> QuerySet[models.Delivery, Any]:
+    """Those that are `asked_for`, by age."""
+    keys = ["created_at", "id"]
+    if query.subscription_id is not None and connection.vendor == "mysql":
+        keys = ["subscription_id", *keys]
+    order = (f"-{key}" for key in keys) if newest_first else keys
+    return asked_for(connection, query).order_by(*order)
+
+
 def asked_for(
     connection: BaseDatabaseWrapper, query: DeliveryQuery
 ) -> QuerySet[models.Delivery, Any]:
@@ -75,7 +86,7 @@ def asked_for(
     if query.message_id is not None:
         found = found.filter(of_messages([query.message_id]))
     if query.subscription_id is not None:
-        found = found.filter(subscription_id=query.subscription_id)
+        found = _of_subscription(connection, found, query.subscription_id)
     if query.event is not None:
         found = found.filter(event__startswith=query.event.partition("*")[0])
     if query.states is not None:
@@ -85,3 +96,13 @@ def asked_for(
     if query.until is not None:
         found = found.filter(created_at__lt=query.until)
     return found
+
+
+def _of_subscription(
+    connection: BaseDatabaseWrapper, found: QuerySet[models.Delivery, Any], subscription_id: str
+) -> QuerySet[models.Delivery, Any]:
+    if connection.vendor != "mysql":
+        return found.filter(subscription_id=subscription_id)
+    # Told that it equals one, MariaDB goes through that one's rows from the list's very beginning,
+    # however far behind the place is that `behind` names.
+    return found.filter(subscription_id__gte=subscription_id, subscription_id__lte=subscription_id)

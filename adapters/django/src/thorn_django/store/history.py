@@ -30,7 +30,7 @@ from thorn_core.stores import BUSIEST, STEPS, Periods, percentiles
 from thorn_django import models
 from thorn_django.fields import KeyField
 from thorn_django.store import messages, recipients, subscriptions
-from thorn_django.store.deliveries import PENDING, SETTLED, asked_for, behind, rows
+from thorn_django.store.deliveries import PENDING, SETTLED, asked_for, behind, in_order, rows
 from thorn_django.store.rows import ATTEMPT, DELIVERY, attempt_of, delivery_of
 from thorn_django.store.statements import chunks
 
@@ -71,8 +71,7 @@ def _found(
     *,
     newest_first: bool = False,
 ) -> list[Row]:
-    order = ("-created_at", "-id") if newest_first else ("created_at", "id")
-    asked = asked_for(connection, query).order_by(*order)
+    asked = in_order(connection, query, newest_first=newest_first)
     found: list[Row] = []
     while len(found) < limit:
         rest = asked
