@@ -9,70 +9,22 @@ import contextlib
 import importlib.util
 import json
 import os
-import signal
-import subprocess
-import sys
-import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from common import Figure, alternate
 from databases import NAMES, database
 from durable import clear, fill
+from programs import DEADLINE, output, program
 from sqlalchemy import create_engine, text
 
 BROKER = os.environ.get("THORN_TEST_REDIS", "redis://127.0.0.1:6379/0")
-# Seconds for any of the processes.
-DEADLINE = 120
+PROJECT = {"DJANGO_SETTINGS_MODULE": "django_settings"}
 DELIVERED = text(
     "SELECT count(*), min(created) FROM django_webhook_webhookevent WHERE status = 'SUCCESS'"
 )
-
-
-@contextlib.contextmanager
-def program(name: str, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
-    """One of these programs, ended with its children at the end, or when its time is up.
-
-    Args:
-        name: Of the file.
-        *arguments: Of its command line.
-        **variables: Of its environment.
-    """
-    process = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name(name)), *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "DJANGO_SETTINGS_MODULE": "django_settings", **variables},
-    )
-
-    def end() -> None:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-
-    watchdog = threading.Timer(DEADLINE, end)
-    watchdog.start()
-    try:
-        with process:
-            try:
-                yield process
-            finally:
-                end()
-    finally:
-        watchdog.cancel()
-
-
-def output(name: str, *arguments: str, **variables: str) -> str:
-    """What a program prints."""
-    with program(name, *arguments, **variables) as process:
-        said, _ = process.communicate()
-    if process.returncode:
-        raise SystemExit(f"{name} ended with {process.returncode}")
-    return said
 
 
 # -- saves
@@ -80,7 +32,7 @@ def output(name: str, *arguments: str, **variables: str) -> str:
 
 def saves(url: str, name: str, number: int, rounds: int) -> Iterator[Figure]:
     """Saves of a model with three events, against the same without, plus a row."""
-    variables = {"BENCH_DATABASE": url, "BENCH_APPS": "thorn_django"}
+    variables = {**PROJECT, "BENCH_DATABASE": url, "BENCH_APPS": "thorn_django"}
     found = json.loads(output("django_saves.py", str(number), str(rounds), **variables))
     for kind, (peer, subject, ratio) in found.items():
         yield Figure(
@@ -114,7 +66,8 @@ def drained(number: int, name: str, *arguments: str, **variables: str) -> float:
 def over_django(store: str, url: str, number: int) -> float:
     """Deliveries a second of a worker process over Django's store."""
     refill(store, url, number)
-    return drained(number, "django_drain.py", BENCH_DATABASE=store, BENCH_APPS="thorn_django")
+    variables = {**PROJECT, "BENCH_DATABASE": store, "BENCH_APPS": "thorn_django"}
+    return drained(number, "django_drain.py", **variables)
 
 
 def over_sqlalchemy(store: str, url: str, number: int) -> float:
@@ -156,6 +109,7 @@ def django_webhook(store: str, url: str, number: int, rounds: int) -> Figure | N
         if variables is None:
             return None
         told = {
+            **PROJECT,
             **variables,
             "BENCH_DATABASE": store,
             "BENCH_APPS": "django_webhook",

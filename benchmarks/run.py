@@ -13,9 +13,12 @@ import attrs
 from common import Figure
 from server import running
 
-TOPICS = ("inside", "throughput", "isolation", "outbox", "backlog", "durable", "django")
+TOPICS = (
+    *("inside", "throughput", "isolation", "outbox", "backlog", "api", "durable", "django"),
+    "celery",
+)
 # Where a module of the topic's name would hide a package.
-MODULES = {"django": "django_adapter"}
+MODULES = {"django": "django_adapter", "celery": "celery_adapter"}
 
 
 def show(figure: Figure) -> None:

@@ -1,0 +1,139 @@
+"""What a page of a list costs deep in it, against its first page."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qs
+
+import attrs
+from common import Figure, alternate
+from databases import NAMES, database
+from sqlalchemy import text
+
+from thorn_core import DeliveryQuery, DeliveryState, Subscription, Thorn
+from thorn_core.api import ApiRequest, Resource
+from thorn_core.api.paging import make_cursor
+from thorn_sqlalchemy import SqlStore
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+SUBSCRIPTION = "sub_" + "7" * 32
+# Of a hundred deliveries, five have failed, and ten are of another event.
+FAILED = 20
+OTHERS = 10
+FILTERS: Mapping[str, DeliveryQuery] = {
+    "": DeliveryQuery(subscription_id=SUBSCRIPTION),
+    "state=exhausted": DeliveryQuery(
+        subscription_id=SUBSCRIPTION, states=(DeliveryState.EXHAUSTED,)
+    ),
+    "event=order.*": DeliveryQuery(subscription_id=SUBSCRIPTION, event="order.*"),
+    "since=2026-03-01T00:00:01Z": DeliveryQuery(
+        subscription_id=SUBSCRIPTION, since=START + timedelta(seconds=1)
+    ),
+}
+
+
+def fill(store: SqlStore, number: int) -> None:
+    """Make so many settled deliveries to one subscription, one each millisecond."""
+    store.add_subscription(
+        Subscription(
+            id=SUBSCRIPTION,
+            events=("*",),
+            url="https://example.com/",
+            owner="ada",
+            secrets=("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",),
+            created_at=START,
+            updated_at=START,
+        )
+    )
+    begin = int(START.timestamp() * 1_000_000)
+    deliveries = store.tables.deliveries
+    for first in range(0, number, 20_000):
+        rows = [
+            {
+                "id": f"dlv_{n:032x}_{'7' * 32}",
+                "message_id": f"msg_{n:032x}",
+                "subscription_id": SUBSCRIPTION,
+                "event": "order.paid" if n % OTHERS == 3 else "article.changed",
+                "recipient": "example.com:443",
+                "state": "exhausted" if n % FAILED == 7 else "delivered",
+                "attempt_count": 1,
+                "attempts_before": 0,
+                "due_at": begin + 1000 * n,
+                "created_at": begin + 1000 * n,
+                "settled_at": begin + 1000 * n,
+            }
+            for n in range(first, min(first + 20_000, number))
+        ]
+        with store.database.engine.begin() as connection:
+            connection.execute(deliveries.insert(), rows)
+    analyze = "ANALYZE TABLE" if store.database.name in ("mysql", "mariadb") else "ANALYZE"
+    with store.database.engine.begin() as connection:
+        connection.execute(text(f"{analyze} {deliveries.name}"))
+
+
+@attrs.frozen
+class Lists:
+    """The list of the subscription's deliveries, as its owner asks for it.
+
+    Attributes:
+        resource: Who is asked.
+        number: How many deliveries there are.
+        repeats: How often a page is had for one figure.
+    """
+
+    resource: Resource
+    number: int
+    repeats: int
+
+    def page(self, query: Mapping[str, Sequence[str]]) -> float:
+        """Milliseconds for a page."""
+        request = ApiRequest(
+            method="GET", path=f"/hooks/{SUBSCRIPTION}/deliveries/", query=query, owner="ada"
+        )
+        begun = time.perf_counter()
+        for _ in range(self.repeats):
+            response = self.resource.handle(request)
+        took = (time.perf_counter() - begun) / self.repeats * 1000
+        assert response.status == 200, response.body
+        assert len(response.json["items"]) == 50
+        return took
+
+    def figure(self, name: str, filtered: str, rounds: int) -> Figure:
+        """A page after nine tenths of them all, against the first."""
+        asked = parse_qs(filtered)
+        place = self.number // 10
+        at = START + timedelta(milliseconds=place)
+        scope = ("deliveries", FILTERS[filtered], True)
+        cursor = make_cursor((at, f"dlv_{place:032x}_{'7' * 32}"), scope)
+        first, deep = asked, {**asked, "cursor": [cursor]}
+        for query in (first, deep):
+            self.page(query)
+        peer, subject, ratio = alternate(lambda: self.page(first), lambda: self.page(deep), rounds)
+        words = f" with {filtered}" if filtered else ""
+        return Figure(
+            name=f"a page of 50{words} after {self.number - place:,} of {self.number:,}, {name}",
+            subject=subject,
+            peer=peer,
+            against="the first page",
+            unit="ms",
+            ratio=ratio,
+            target="<2",
+        )
+
+
+def run(port: int, *, quick: bool) -> Iterator[Figure]:
+    """Every figure."""
+    number, repeats, rounds = (20_000, 3, 1) if quick else (1_000_000, 5, 7)
+    for name in NAMES:
+        with database(name) as url:
+            if url is None:
+                continue
+            store = SqlStore(url)
+            store.create()
+            fill(store, number)
+            with Thorn(store=store, dispatcher="outbox", default=False) as app:
+                lists = Lists(Resource(app), number, repeats)
+                for filtered in FILTERS:
+                    yield lists.figure(name, filtered, rounds)

@@ -1,0 +1,58 @@
+"""Programs that the benchmarks start: these files, each in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+# Seconds for any of the processes.
+DEADLINE = 120
+
+
+@contextlib.contextmanager
+def program(name: str, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    """One of these programs, ended with its children at the end, or when its time is up.
+
+    Args:
+        name: Of the file.
+        *arguments: Of its command line.
+        **variables: Of its environment.
+    """
+    process = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name(name)), *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, **variables},
+    )
+
+    def end() -> None:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+    watchdog = threading.Timer(DEADLINE, end)
+    watchdog.start()
+    try:
+        with process:
+            try:
+                yield process
+            finally:
+                end()
+    finally:
+        watchdog.cancel()
+
+
+def output(name: str, *arguments: str, **variables: str) -> str:
+    """What a program prints."""
+    with program(name, *arguments, **variables) as process:
+        said, _ = process.communicate()
+    if process.returncode:
+        raise SystemExit(f"{name} ended with {process.returncode}")
+    return said

@@ -1,0 +1,275 @@
+"""How Thorn scales, computed: `python benchmarks/scale.py [check] [ceilings] [limits] [levels]`.
+
+`check` runs workers over a filled database and puts the model (scale_model.py) beside what came
+out. `ceilings` tells how much each part can do alone. `limits` gives the model work without end,
+and shows which part has none left to give. `levels` tells what it takes to deliver so many a
+second. They print the tables of docs/scale.md.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import sys
+from collections.abc import Iterator, Sequence
+
+import attrs
+from common import PAYLOAD, local_settings
+from databases import database
+from durable import drained
+from scale_costs import Cost, Costs
+from scale_model import Model, Site, World
+from server import running
+
+from thorn_core import Event, Settings, Thorn, buffer_events
+from thorn_sqlalchemy import SqlStore
+
+# Of what a processor can give, what is planned for: the rest is for peaks.
+PLANNED = 0.6
+# Processors of one database server, at most.
+CORES = 16
+LEVELS = (1_000, 10_000, 100_000, 1_000_000)
+# Seconds of the model's time.
+LONG = 20.0
+DAY = 86_400
+
+
+def table(head: Sequence[str], rows: Iterator[Sequence[object]]) -> None:
+    """Print a table as Markdown has it."""
+    print("| " + " | ".join(head) + " |")
+    print("| " + " | ".join("---" for _ in head) + " |")
+    for row in rows:
+        print("| " + " | ".join(map(str, row)) + " |", flush=True)
+    print()
+
+
+# -- arithmetic
+
+
+@attrs.frozen
+class Each:
+    """Milliseconds of processors for a delivery.
+
+    Attributes:
+        worker: Of a worker.
+        database: Of the database, sending and purging included.
+    """
+
+    worker: float
+    database: float
+
+
+def each(costs: Costs, chunk: int = 100) -> Each:
+    """What a delivery costs where each message is sent by itself, and workers have full chunks."""
+
+    def of(cost: Cost, rows: int, *, client: bool) -> float:
+        if client:
+            return cost.client / rows + cost.client_each
+        return cost.server / rows + cost.server_each
+
+    steps = (costs.route, costs.claim, costs.settle)
+    return Each(
+        worker=costs.request + sum(of(cost, chunk, client=True) for cost in steps),
+        database=sum(of(cost, chunk, client=False) for cost in (*steps, costs.purge))
+        + of(costs.send, 1, client=False),
+    )
+
+
+def under_way(world: World) -> float:
+    """Seconds that a request takes on average, that to those who don't answer left out.
+
+    Of these, a process makes one at a time to each.
+    """
+    answer = world.median * math.exp(world.spread**2 / 2)
+    if world.tail:
+        answer *= world.tail / (world.tail - 1)
+    return (1 - world.slow - world.down) * answer + world.slow * 5
+
+
+# -- the model against what it models
+
+
+# The benchmarks' own recipients: twenty, all alike, which answer at once.
+LOOPBACK = World(
+    recipients=20, skew=0, median=0.0001, spread=0, tail=None, down=0, limited=0, slow=0
+)
+
+
+def measured(number: int, workers: int) -> float:
+    """Deliveries a second of worker processes over what was sent before, to twenty recipients."""
+    with running(LOOPBACK.recipients) as port, database("PostgreSQL") as store:
+        if store is None:
+            raise SystemExit("PostgreSQL isn't there")
+        settings = local_settings()
+        with Thorn(store=SqlStore(store), dispatcher="outbox", settings=settings) as app:
+            app.store.create()
+            events = []
+            for n in range(LOOPBACK.recipients):
+                events.append(Event(f"a.{n}", app=app))
+                app.subscribe(f"a.{n}", f"http://127.0.0.{n + 1}:{port}/")
+            for start in range(0, number, 1000):
+                with buffer_events():
+                    for n in range(start, start + 1000):
+                        events[n % len(events)].send(PAYLOAD)
+        return drained(store, "fast", number, workers)
+
+
+def modelled(costs: Costs, number: int, workers: int, cores: int) -> float:
+    """The same of the model, all of it on so many processors."""
+    site = Site(processes=workers, cores=cores, shared=cores, settings=local_settings())
+    model = Model(costs, LOOPBACK, site)
+    model.fill(number)
+    step, until = 0.02, 0.0
+    while model.database.delivered < number:
+        until += step
+        model.run(until)
+    return number / until
+
+
+def check(costs: Costs) -> Iterator[Sequence[object]]:
+    """The model beside the medians of three runs, on this machine's two processors."""
+    number = 10_000
+    for workers in (1, 2):
+        real = statistics.median(measured(number, workers) for _ in range(3))
+        model = modelled(costs, number, workers, 2)
+        yield workers, f"{real:,.0f}/s", f"{model:,.0f}/s", f"{100 * (model / real - 1):+.0f} %"
+
+
+# -- each part alone
+
+# Of PostgreSQL, as it comes.
+CONNECTIONS = 100
+# Of a worker's process, at most; one of them is to be woken by.
+OF_A_PROCESS = 6
+# Deliveries that a purge removes in a transaction.
+PURGED = 500
+
+
+def ceilings(costs: Costs) -> Iterator[Sequence[object]]:
+    """What each part can do, if nothing else holds it up."""
+    cost, settings = each(costs), Settings()
+    by_requests = settings.concurrency / under_way(World())
+    processes = CONNECTIONS // OF_A_PROCESS
+    purge = costs.purge.wall + PURGED * costs.purge.wall_each
+    for part, rate in (
+        (f"requests under way in a process (`concurrency` {settings.concurrency})", by_requests),
+        ("the processor of a process", 1000 / cost.worker),
+        (f"{CONNECTIONS} connections, for {processes} processes", processes * by_requests),
+        ("a database of 4 processors", 4 * 1000 / cost.database),
+        (f"a database of {CORES} processors", CORES * 1000 / cost.database),
+        ("one purge at a time", PURGED * 1000 / purge),
+    ):
+        yield part, f"{rate:,.0f}/s"
+
+
+# -- work without end
+
+
+def limits(costs: Costs) -> Iterator[Sequence[object]]:
+    """What is delivered while far more waits, and how busy everything is."""
+    for cores in (4, CORES):
+        for processes in (1, 4, 16, 32, 64):
+            site = Site(processes=processes, cores=cores)
+            model = Model(costs, World(), site)
+            model.fill(processes * 8_000)
+            model.run(5.0)
+            yield (
+                cores,
+                processes,
+                f"{model.database.delivered / 5:,.0f}/s",
+                *busy(model, 5.0),
+            )
+
+
+def busy(model: Model, seconds: float) -> tuple[str, str]:
+    """How busy workers and the database are."""
+    workers = statistics.mean(process.thread.used for process in model.processes) / seconds
+    cores = model.database.cores
+    return f"{workers:.0%}", f"{cores.used / seconds / cores.number:.0%}"
+
+
+# -- what it takes
+
+
+@attrs.frozen(kw_only=True)
+class Plan:
+    """What it takes to deliver so many a second.
+
+    Attributes:
+        rate: Deliveries a second.
+        databases: Servers.
+        cores: Processors of each.
+        processes: Workers' processes for each.
+    """
+
+    rate: int
+    databases: int
+    cores: int
+    processes: int
+
+
+def plan(rate: int, cost: Each, world: World, concurrency: int) -> Plan:
+    """The least that leaves room for peaks."""
+    cores = rate * cost.database / 1000 / PLANNED
+    databases = math.ceil(cores / CORES)
+    by_processor = rate * cost.worker / 1000 / PLANNED
+    by_requests = rate * under_way(world) / concurrency / PLANNED
+    return Plan(
+        rate=rate,
+        databases=databases,
+        cores=max(2 ** math.ceil(math.log2(cores / databases)), 1),
+        processes=math.ceil(max(by_processor, by_requests) / databases),
+    )
+
+
+def levels(costs: Costs) -> Iterator[Sequence[object]]:
+    """What is needed at each level, and how one of its databases and its workers then do."""
+    cost = each(costs)
+    for rate in LEVELS:
+        wanted = plan(rate, cost, World(), Settings().concurrency)
+        # As many recipients as are told something once a second.
+        world = World(recipients=rate // wanted.databases)
+        model = Model(costs, world, Site(processes=wanted.processes, cores=wanted.cores))
+        model.send(rate / wanted.databases, LONG)
+        model.run(LONG)
+        yield (
+            f"{rate:,}/s",
+            wanted.databases,
+            wanted.cores,
+            f"{wanted.databases * wanted.processes:,}",
+            *busy(model, LONG),
+            f"{1000 * model.seen.quantile(0.5):,.0f} ms",
+            f"{1000 * model.seen.quantile(0.99):,.0f} ms",
+            f"{rate * DAY * costs.kept / 1e12:,.2f} TB",
+            f"{rate * costs.logged / 1e6:,.0f} MB/s",
+        )
+
+
+def main(*topics: str) -> None:
+    """Print what is asked for, or all."""
+    costs = Costs.read()
+    wanted = topics or ("check", "ceilings", "limits", "levels")
+    cost = each(costs)
+    print(
+        f"A delivery costs {cost.worker:.2f} ms of a worker and {cost.database:.2f} ms of the"
+        f" database: {1000 / cost.worker:,.0f}/s of a process, {1000 / cost.database:,.0f}/s of a"
+        f" processor of the database. A request takes {under_way(World()):.2f} s on average.\n"
+    )
+    if "check" in wanted:
+        table(("processes", "measured", "model", "error"), check(costs))
+    if "ceilings" in wanted:
+        table(("part", "deliveries"), ceilings(costs))
+    if "limits" in wanted:
+        head = ("database's processors", "processes", "delivered", "workers busy", "database busy")
+        table(head, limits(costs))
+    if "levels" in wanted:
+        head = (
+            *("deliveries", "databases", "processors of each", "worker processes"),
+            *("workers busy", "databases busy"),
+            *("p50 to first attempt", "p99", "kept a day", "write-ahead log"),
+        )
+        table(head, levels(costs))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
