@@ -30,10 +30,10 @@ def at_port(url, port):
 
 
 def quickly(send):
-    """Send, seeing that it takes no time."""
+    """Send, seeing that it doesn't wait for a broker."""
     began = time.monotonic()
     receipt = send()
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < hints.BROKER_SECONDS
     return receipt
 
 
