@@ -177,9 +177,7 @@ class Database:
         if pause is not None:
             self._paused[item.recipient] = pause
 
-    def claim(
-        self, limit: int, most: int, busy: Mapping[str, int], locked: set[str]
-    ) -> list[Item]:
+    def claim(self, limit: int, most: int, busy: Mapping[str, int], locked: set[str]) -> list[Item]:
         """Some of what is due, recipients taking turns; as the stores do.
 
         Recipients are locked until `unlock`. Where others have locked all that there are, one waits
