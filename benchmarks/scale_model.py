@@ -177,27 +177,17 @@ class Database:
         if pause is not None:
             self._paused[item.recipient] = pause
 
-    def claim(self, limit: int, most: int, busy: Mapping[str, int], locked: set[str]) -> list[Item]:
-        """Some of what is due, recipients taking turns; as the stores do.
-
-        Recipients are locked until `unlock`. Where others have locked all that there are, one waits
-        for one of them.
-        """
+    def claim(self, limit: int, most: int, busy: Mapping[str, int]) -> list[Item]:
+        """Some of what is due, recipients taking turns; as the stores do."""
         while self._later and self._later[0][0] <= self.clock.now:
             self.ready(heapq.heappop(self._later)[2])
         turns: list[str] = []
         passed: list[str] = []
         while self._turns and len(turns) < limit:
             name = self._turns.popleft()
-            held = (
-                name in self._locked
-                or busy.get(name, 0) >= most
-                or self._paused.get(name, 0) > self.clock.now
-            )
+            held = busy.get(name, 0) >= most or self._paused.get(name, 0) > self.clock.now
             (passed if held else turns).append(name)
         self._turns.extendleft(reversed(passed))
-        locked.update(turns)
-        self._locked.update(turns)
         share = max(4 * limit // max(len(turns), 1), 1)
         room = {name: min(most - busy.get(name, 0), share) for name in turns}
         claims: list[Item] = []
