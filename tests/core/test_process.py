@@ -321,3 +321,35 @@ print("delivered")
             capture_output=True, text=True, timeout=60,
         )  # fmt: skip
     assert done.stdout.strip() == "delivered", done.stderr
+
+
+def test_a_signal_that_another_thread_gets_stops_a_worker():
+    program = """
+import asyncio, signal, sys, threading, time
+from thorn_core import Thorn
+
+main = threading.main_thread().ident
+
+def waits():
+    frame = sys._current_frames()[main]
+    while frame is not None:
+        if frame.f_code.co_name == "run" and "thorn_core" in frame.f_code.co_filename:
+            return True
+        frame = frame.f_back
+    return False
+
+def terminate():
+    while not (waits() and signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL):
+        time.sleep(0.01)
+    time.sleep(0.2)  # until it is in C
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+with Thorn(dispatcher="outbox") as app:
+    threading.Thread(target=terminate).start()
+    app.worker().run()
+print("stopped")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=30
+    )
+    assert done.stdout.strip() == "stopped", done.stderr

@@ -22,7 +22,7 @@ from thorn_core.cli.status import Backlog, Figures, Rate, Tally, Trouble, status
 from thorn_core.errors import ConfigurationError, StoreError, StoreSetupError
 from thorn_core.signals import attempt_made
 from thorn_core.worker import Worker
-from thorn_core.worker.thread import stopping_on_signals
+from thorn_core.worker.thread import result_of, stopping_on_signals
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ class Job:
             if self._once:
                 self.worker.drain()
             else:
-                self.app.submit(self.worker.arun()).result()
+                result_of(self.app.submit(self.worker.arun()))
         finally:
             seconds = monotonic() - began
             tell("worker stopped", self.tally.figures, seconds)

@@ -30,7 +30,7 @@ from thorn_core.values import (
 from thorn_core.worker.attempts import Attempts
 from thorn_core.worker.load import SLOW_SECONDS, Load
 from thorn_core.worker.routing import Router
-from thorn_core.worker.thread import LoopThread, stopping_on_signals
+from thorn_core.worker.thread import LoopThread, result_of, stopping_on_signals
 from thorn_core.worker.wiring import Wiring
 
 logger = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ class Worker:
         """
         future = self._thread.submit(self.arun())
         with stopping_on_signals(self.stop):
-            future.result()
+            result_of(future)
 
     def drain(self) -> int:
         """Route and deliver all that is due now, each delivery once, and let go.

@@ -8,13 +8,17 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextvars import Context
 from typing import Any, TypeVar
 
 from thorn_core.errors import ThornError
 
 T = TypeVar("T")
+
+# A signal that the system gives to another thread is handled by the main one once it is awake:
+# seconds until then at most.
+SIGNAL_SECONDS = 0.5
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
@@ -89,7 +93,7 @@ class LoopThread:
                 "a blocking call was made on the engine's own thread (in a callback, a signal"
                 " receiver or a hook?), where it would wait for itself; use the async one"
             )
-        return self.submit(coroutine).result()
+        return result_of(self.submit(coroutine))
 
     def call_soon(self, function: Callable[[], object]) -> None:
         """Call a function on the loop, soon; not at all if it has been stopped meanwhile."""
@@ -137,6 +141,13 @@ async def _cancel_all() -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def result_of(future: Future[T]) -> T:
+    """Wait for a result, for however long, without keeping signals from being handled."""
+    while not wait((future,), SIGNAL_SECONDS).done:
+        continue
+    return future.result()
 
 
 @contextlib.contextmanager
