@@ -28,7 +28,7 @@ EVERYTHING = (
 OLDEST_DJANGO = "django==5.2.*"
 # Django is set up once for a process, so its tests run in one of their own.
 DJANGO = ("tests/django", "tests/rest")
-# These wait more than they compute, so more of them run at once.
+# These need brokers.
 CELERY = ("tests/celery",)
 # Seconds for a test: one that hangs fails.
 TIMEOUT = ("--timeout", "600")

@@ -325,23 +325,20 @@ print("delivered")
 
 def test_a_signal_that_another_thread_gets_stops_a_worker():
     program = """
-import asyncio, signal, sys, threading, time
+import signal, sys, threading, time
 from thorn_core import Thorn
 
 main = threading.main_thread().ident
 
 def waits():
+    # Whether the main thread waits for the worker.
     frame = sys._current_frames()[main]
-    while frame is not None:
-        if frame.f_code.co_name == "run" and "thorn_core" in frame.f_code.co_filename:
-            return True
-        frame = frame.f_back
-    return False
+    waiting = frame.f_code.co_name == "wait" and frame.f_code.co_filename == threading.__file__
+    return waiting and signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
 
 def terminate():
-    while not (waits() and signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL):
+    while not waits():
         time.sleep(0.01)
-    time.sleep(0.2)  # until it is in C
     signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
 
 with Thorn(dispatcher="outbox") as app:

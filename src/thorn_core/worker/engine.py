@@ -18,7 +18,6 @@ import attrs
 from thorn_core import signals
 from thorn_core.delivery import disabled_message
 from thorn_core.errors import ConfigurationError, StoreError
-from thorn_core.stores.base import DeliveryQuery
 from thorn_core.transports.base import Transport
 from thorn_core.unit_of_work import IMMEDIATE
 from thorn_core.values import (
@@ -195,8 +194,8 @@ class Worker:
     async def abegin(self, message_ids: Collection[str], seconds: float) -> bool:
         """Route these messages and begin requests of what of them is due; those then go on.
 
-        It waits for room: while as many requests are under way as may be, in all or to a recipient
-        that answers. What is to go to one that doesn't is left to the store.
+        It waits for room: while as many requests are under way as may be, in all or to a recipient.
+        What is to go to one that answers none of them is left to the store.
 
         Args:
             message_ids: Which.
@@ -212,7 +211,7 @@ class Worker:
         while not self._stopping:
             progress = self._progress
             # As the claim sees it: meanwhile, there may be room again.
-            full, crowded = self._full, self._load.crowded()
+            full, crowded = self._full, self._load.crowded() - self._load.stuck()
             if not await self._claim_some(cutoff, message_ids, None):
                 if not (full or await self._any_due(cutoff, message_ids, crowded)):
                     return True
@@ -421,9 +420,7 @@ class Worker:
             return True
         if self._full:
             return True
-        load, most = self._busy(), self._load.per_recipient
-        recipients = {recipient for recipient, number in load.items() if number >= most}
-        return await self._any_due(cutoff, message_ids, recipients)
+        return await self._any_due(cutoff, message_ids, self._load.crowded())
 
     @property
     def _full(self) -> bool:
@@ -436,12 +433,22 @@ class Worker:
         """Whether any of these messages' deliveries to some recipients are still to be begun."""
         if not recipients:
             return False
-        for message_id in message_ids:
-            query = DeliveryQuery(message_id=message_id, states=(DeliveryState.PENDING,))
-            for delivery in await self._io(self._store.deliveries, query):
-                if delivery.due_at <= cutoff and delivery.recipient in recipients:
-                    return True
-        return False
+        # A claim of one tells, and is given back: a list would be asked for message by message.
+        others = self._load.crowded().difference(recipients)
+        self._tokens += 1
+        claims = await self._io(
+            self._store.claim,
+            now=cutoff,
+            lease=self._lease_from(cutoff),
+            limit=1,
+            token=f"{self._name}.{self._tokens}",
+            per_recipient=1,
+            busy=dict.fromkeys(others, 1),
+            message_ids=message_ids,
+        )
+        if claims:
+            await self._io(self._store.release, claims)
+        return bool(claims)
 
     def _start(self, claims: Sequence[Claim]) -> None:
         assert self._loop is not None

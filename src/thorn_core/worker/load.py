@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from time import monotonic
 
@@ -143,10 +143,14 @@ class Load:
         return self._most + min(self._ahead, self._most)
 
     def crowded(self) -> set[str]:
-        """The recipients of which no more may be claimed now, though they answer soon."""
+        """The recipients of which no more may be claimed now."""
         most = self.per_recipient
-        full = {recipient for recipient, n in self.by_recipient().items() if n >= most}
-        return full.difference(self._slow()) if full else full
+        return {recipient for recipient, n in self.by_recipient().items() if n >= most}
+
+    def stuck(self) -> set[str]:
+        """The recipients whose requests are all under way for long."""
+        slow = Counter(self._slow())
+        return {recipient for recipient, n in slow.items() if n == self._under_way[recipient]}
 
     def by_recipient(self) -> Mapping[str, int]:
         """How many of each are claimed; those that don't answer count as nearly full."""

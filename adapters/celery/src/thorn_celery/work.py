@@ -41,8 +41,7 @@ def deliver(app: Thorn, message_ids: Sequence[str], *, again: bool = False) -> N
 def _recruit(app: Thorn, message_ids: Sequence[str], *, again: bool) -> None:
     """Tell more workers of messages that one alone takes long for.
 
-    Less than a chunk is what a recipient holds up that doesn't answer: more tasks would only wait
-    for it as well. The sweep finds it.
+    Less than a chunk isn't worth another task: the sweep finds it.
     """
     size = app.settings.chunksize
     left = due(app, limit=size if again else PAGES * size, message_ids=message_ids)
