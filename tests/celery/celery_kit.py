@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, Self
 
 from celery import Celery
+from celery_program import make_celery
 from kills.sqlalchemy_kit import SqlAlchemyKit
 
 from thorn_celery import install
@@ -39,19 +40,12 @@ class CeleryKit(SqlAlchemyKit):
 
     @cached_property
     def celery(self) -> Celery:
-        celery = Celery(self.name, broker=self.broker, set_as_current=False)
-        celery.conf.update(
-            task_default_queue=self.name,
-            worker_enable_remote_control=False,
-            worker_hijack_root_logger=False,
+        return make_celery(
+            self.broker,
+            self.name,
             thorn_sweep_interval=SWEEP_SECONDS,
-            broker_transport_options=(
-                {"global_keyprefix": f"{self.name}:", "visibility_timeout": 5}
-                if self.broker.startswith("redis")
-                else {}
-            ),
+            worker_hijack_root_logger=False,
         )
-        return celery
 
     def app(self, settings: Settings, *, number: int = 0) -> Any:
         source = self.engine if number % 2 else self.url

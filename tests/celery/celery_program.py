@@ -36,6 +36,24 @@ class Setup:
         return {"CELERY_PROGRAM": json.dumps(attrs.asdict(self))}
 
 
+def make_celery(broker: str, name: str, **conf: Any) -> Celery:
+    """A Celery app that keeps to names of its own in a broker."""
+    celery = Celery(name, broker=broker, set_as_current=False)
+    celery.conf.update(
+        task_default_queue=name,
+        worker_enable_remote_control=False,
+        worker_send_task_events=False,
+        broker_connection_retry_on_startup=True,
+        broker_transport_options=(
+            {"global_keyprefix": f"{name}:", "visibility_timeout": 5}
+            if broker.startswith("redis")
+            else {}
+        ),
+        **conf,
+    )
+    return celery
+
+
 def make(setup: Setup) -> tuple[Thorn, Celery]:
     """The two apps; the first isn't made the default one."""
     quick = {"retry_max": 50, "retry_delay": 0.5, "lease": 6.0, "event_timeout": 2.0}
@@ -43,21 +61,8 @@ def make(setup: Setup) -> tuple[Thorn, Celery]:
         recipient_validators=[allow_cidr_network("127.0.0.0/8")], **{**quick, **setup.settings}
     )
     thorn = Thorn(store=setup.store, dispatcher="celery", settings=settings, default=False)
-    celery = Celery(setup.name, broker=setup.broker, set_as_current=False)
-    celery.conf.update(
-        task_default_queue=setup.name,
-        worker_enable_remote_control=False,
-        worker_send_task_events=False,
-        broker_connection_retry_on_startup=True,
-        broker_transport_options=(
-            {"global_keyprefix": f"{setup.name}:", "visibility_timeout": 5}
-            if setup.broker.startswith("redis")
-            else {}
-        ),
-        # A test decides when there is a sweep.
-        thorn_sweep_interval=0.5,
-        **setup.conf,
-    )
+    # A test decides when there is a sweep.
+    celery = make_celery(setup.broker, setup.name, thorn_sweep_interval=0.5, **setup.conf)
     install(celery, thorn)
     return thorn, celery
 

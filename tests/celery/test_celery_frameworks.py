@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 
 import pytest
 from celery_world import TIMEOUT, WorkerProcess
+from running import run
 from sqlalchemy import make_url
 
 DJANGO = {
@@ -164,18 +162,6 @@ def written(files, where):
     for name, text in files.items():
         (where / name).parent.mkdir(exist_ok=True)
         (where / name).write_text(text, "utf-8")
-
-
-def run(where, environment, *command):
-    done = subprocess.run(
-        [sys.executable, *command],
-        cwd=where,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def arrived(recipient, number, sweep):

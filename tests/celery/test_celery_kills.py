@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import random
 
 import pytest
 from celery_kit import CeleryKit
 from celery_world import broker_of
-from kills.run import Run
-from kills.verdict import faults_of
+from kills.verdict import check
 from places import make_place
 
 # Fewer than the store is tested with: the engine is the same.
@@ -25,13 +23,4 @@ def kit(request, tmp_path):
 
 
 def test_what_is_committed_arrives_and_nothing_else_whoever_is_killed(kit, tmp_path):
-    seed = int(os.environ.get("THORN_TEST_SEED") or random.SystemRandom().getrandbits(32))
-    print(f"again by: THORN_TEST_SEED={seed}")
-    outcome = Run(kit, tmp_path, seed=seed, messages=MESSAGES).go()
-    print(outcome.faults, len(outcome.truth), "messages,", len(outcome.arrivals), "requests")
-    faults = faults_of(outcome)
-    print(*faults[:20], sep="\n")
-    assert len(outcome.truth) >= MESSAGES
-    assert outcome.faults["worker killed"] > 3
-    assert outcome.faults["writer killed"] > 1
-    assert not faults, f"{len(faults)} faults, printed above"
+    check(kit, tmp_path, messages=MESSAGES)

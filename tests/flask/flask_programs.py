@@ -63,17 +63,3 @@ class Running:
         with self._changed:
             assert self._changed.wait_for(lambda: re.search(pattern, self.text), TIMEOUT), self.text
         return re.search(pattern, self.text)
-
-
-def run(where, environment, *command):
-    """Run a Python program to its end; gives what it wrote."""
-    done = subprocess.run(
-        [sys.executable, *command],
-        cwd=where,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout

@@ -9,7 +9,7 @@ import click
 import pytest
 from flask import Flask, current_app
 from flask_programs import FLASK, TIMEOUT, Running
-from flask_programs import run as run_program
+from running import run as run_program
 
 from thorn_core import hookimpl
 from thorn_core.cli.group import group

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
-from flask_programs import FLASK, TIMEOUT, Running, run
+from flask_programs import FLASK, TIMEOUT, Running
+from running import run
 
 from thorn_core import Settings, Thorn
 from thorn_core.recipients import allow_cidr_network

@@ -10,7 +10,8 @@ from pathlib import Path
 import attrs
 import httpx
 import pytest
-from flask_programs import FLASK, TIMEOUT, Running, run
+from flask_programs import FLASK, TIMEOUT, Running
+from running import run
 
 SHOP = Path(__file__).parents[2] / "examples" / "flask_shop"
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

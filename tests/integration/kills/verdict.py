@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
+import os
+import random
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
+from kills.kit import Kit
 from kills.programs import CHUNK, CONCURRENCY
-from kills.run import RECIPIENTS, Arrival, Outcome
+from kills.run import RECIPIENTS, Arrival, Outcome, Run
 from thorn_core import DeliveryState
 
 # What a worker may hold at once: requests under way, slow ones beside, and four times as many as it
 # may claim that it hasn't settled yet.
 HELD = 3 * CONCURRENCY + 5 * (CONCURRENCY + CHUNK)
+
+
+def check(kit: Kit, directory: Path, *, messages: int) -> None:
+    """Run programs and kill them; fails unless what arrived is just what was committed.
+
+    Args:
+        kit: Of the programs.
+        directory: For their files.
+        messages: How many at least.
+    """
+    seed = int(os.environ.get("THORN_TEST_SEED") or random.SystemRandom().getrandbits(32))
+    print(f"again by: THORN_TEST_SEED={seed}")
+    outcome = Run(kit, directory, seed=seed, messages=messages).go()
+    print(outcome.faults, len(outcome.truth), "messages,", len(outcome.arrivals), "requests")
+    faults = faults_of(outcome)
+    print(*faults[:20], sep="\n")
+    assert len(outcome.truth) >= messages
+    assert outcome.faults["worker killed"] > 3
+    assert outcome.faults["writer killed"] > 1
+    assert not faults, f"{len(faults)} faults, printed above"
 
 
 def faults_of(outcome: Outcome) -> list[str]:
