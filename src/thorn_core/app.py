@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from operator import attrgetter
-from time import monotonic
 from typing import Any, Self, TypeVar
 
 import attrs
@@ -26,30 +25,30 @@ from thorn_core.events import (
     forget_default_app,
     set_default_app,
 )
+from thorn_core.history import purge_deliveries, replay_deliveries
 from thorn_core.models import ModelAdapter, ModelAdapters, PlainModelAdapter, watch_models
 from thorn_core.plugins import Plugins
 from thorn_core.process import keep
-from thorn_core.sending import MessagesById, Sending, wait_for
+from thorn_core.progress import Progress
+from thorn_core.sending import Sending
 from thorn_core.settings import Settings
-from thorn_core.signatures import check_secret, new_secret
-from thorn_core.stores.base import DeliveryQuery, Store, delivery_query, settled_pages
+from thorn_core.stores.base import Store, delivery_query
 from thorn_core.subscriptions import (
     StaticSubscribers,
     SubscriptionRules,
+    change_secret,
     change_subscription,
     identify,
     make_subscription,
     static_subscriptions,
 )
 from thorn_core.transports.base import Transport
-from thorn_core.values import Attempt, Delivery, DeliveryState, Message, Stats, Subscription
+from thorn_core.values import Attempt, Delivery, Message, Stats, Subscription
 from thorn_core.worker import EventOptions, LoopThread, Wiring, Worker
 
 T = TypeVar("T")
 
 PAGE = 500
-# Deliveries purged at once: a transaction that others may have to wait for.
-BATCH_LIMIT = 10_000
 NO_OPTIONS = EventOptions()
 
 
@@ -140,8 +139,7 @@ class Thorn:
     def _begin(self) -> None:
         """Set up what belongs to one process: made again in a forked child."""
         self._lock = threading.RLock()
-        self._progress = threading.Condition()
-        self._waiters = 0
+        self._progress = Progress()
         self._sending = Sending(self, self._dispatcher_name)
         self._thread = LoopThread("thorn-engine")
         self._engine: Worker | None = None
@@ -337,17 +335,11 @@ class Thorn:
             NotFoundError: There is none.
             ConfigurationError: The secret isn't one.
         """
-        subscription, at = self._required(subscription_id), self.clock()
-        until = at + timedelta(seconds=self.settings.secret_overlap)
-        old = subscription.signing_secrets(at)
-        expiry = {s: min(subscription.secret_expiry.get(s, until), until) for s in old}
-        newest = new_secret() if secret is None else check_secret(secret)
-        expiry.pop(newest, None)
-        rotated = attrs.evolve(
-            subscription,
-            secrets=(newest, *(s for s in old if s != newest)),
-            secret_expiry=expiry,
-            updated_at=at,
+        rotated = change_secret(
+            self._required(subscription_id),
+            secret,
+            at=self.clock(),
+            overlap=timedelta(seconds=self.settings.secret_overlap),
         )
         self.store.save_subscription(rotated)
         return rotated
@@ -479,9 +471,8 @@ class Thorn:
         return list({subscription.id: subscription for subscription in found}.values())
 
     def _progressed(self) -> None:
-        if self._waiters:
-            with self._progress:
-                self._progress.notify_all()
+        # Looked up each time: a forked child has another one.
+        self._progress.made()
 
     def wait_until(self, done: Callable[[], bool], timeout: float | None) -> bool:
         """Wait until something is done by a worker, here or elsewhere.
@@ -493,23 +484,7 @@ class Thorn:
         Returns:
             False if the time was up.
         """
-        deadline = None if timeout is None else monotonic() + timeout
-        pause = 0.01
-        with self._progress:
-            self._waiters += 1
-        try:
-            while not done():
-                left = None if deadline is None else deadline - monotonic()
-                if left is not None and left <= 0:
-                    return False
-                # Other processes can't notify; looking at their work now and then is enough.
-                with self._progress:
-                    self._progress.wait(pause if left is None else min(pause, left))
-                pause = min(2 * pause, 0.25)
-            return True
-        finally:
-            with self._progress:
-                self._waiters -= 1
+        return self._progress.wait_until(done, timeout)
 
     # -- history
 
@@ -590,27 +565,18 @@ class Thorn:
         Raises:
             ConfigurationError: No criterion is given, or one isn't one.
         """
-        criteria = (delivery_id, message_id, subscription_id, event, since, until, state)
-        if all(criterion is None for criterion in criteria):
-            raise ConfigurationError(
-                "replay needs to know what: give a delivery_id, subscription_id, event or since"
-            )
-        if state is None and delivery_id is None:
-            state = (DeliveryState.EXHAUSTED, DeliveryState.DISCARDED)
         query = delivery_query(message_id, subscription_id, event, state, since, until)
         if delivery_id is not None:
             ids = (delivery_id,) if isinstance(delivery_id, str) else tuple(delivery_id)
             query = attrs.evolve(query, ids=ids)
-        now, count = self.clock(), 0
-        for page in settled_pages(self.store, query, PAGE):
-            replayed = self.store.replay(page, now=now, limit=PAGE)
-            if replayed:
-                count += len(replayed)
-                sent = list(dict.fromkeys(delivery.message_id for delivery in replayed))
-                wait_for(self.dispatcher().dispatch(MessagesById(self.store, sent)))
-            if progress is not None:
-                progress(count)
-        return count
+        return replay_deliveries(
+            self.store,
+            query,
+            now=self.clock(),
+            size=PAGE,
+            dispatcher=self.dispatcher(),
+            progress=progress,
+        )
 
     def purge(
         self,
@@ -647,29 +613,15 @@ class Thorn:
             ...     app.purge(until=app.clock() - timedelta(days=30))
             0
         """
-        if not isinstance(until, datetime):
-            raise ConfigurationError(
-                f"until={until!r}; purge needs to know the age: until=now - timedelta(days=30)"
-            )
-        if not 1 <= batch <= BATCH_LIMIT:
-            raise ConfigurationError(f"batch={batch!r}; allowed is 1 to {BATCH_LIMIT}")
-        query = delivery_query(None, subscription_id, event, state, None, until)
-        unsettled = [str(s) for s in query.states or () if not s.settled]
-        if unsettled:
-            raise ConfigurationError(
-                f"state={state!r}: what is {' or '.join(unsettled)} is never purged; only"
-                " delivered, exhausted and discarded deliveries are"
-            )
-        count = 0
-        for page in settled_pages(self.store, query, batch):
-            count += self.store.purge(page, limit=batch)
-            if progress is not None:
-                progress(count)
-        if query == DeliveryQuery(until=until):
-            # What was settled meanwhile, and the messages that reached nobody.
-            while gone := self.store.purge(query, limit=batch):
-                count += gone
-        return count
+        return purge_deliveries(
+            self.store,
+            until=until,
+            state=state,
+            event=event,
+            subscription_id=subscription_id,
+            batch=batch,
+            progress=progress,
+        )
 
     def stats(self, *, window: timedelta = timedelta(hours=1)) -> Stats:
         """What the store holds, and how attempts went lately.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import attrs
@@ -105,6 +105,33 @@ def change_subscription(
     if values.get("enabled"):
         values["failing_since"] = values["disabled_reason"] = None
     return attrs.evolve(subscription, updated_at=at, **values)
+
+
+def change_secret(
+    subscription: Subscription, secret: str | None, *, at: datetime, overlap: timedelta
+) -> Subscription:
+    """The subscription with a new secret; those that sign now go on signing for a while.
+
+    Args:
+        subscription: As it is.
+        secret: The new secret; None mints one.
+        at: The time of the change.
+        overlap: For how long the old ones go on.
+
+    Raises:
+        ConfigurationError: The secret isn't one.
+    """
+    until = at + overlap
+    old = subscription.signing_secrets(at)
+    expiry = {s: min(subscription.secret_expiry.get(s, until), until) for s in old}
+    newest = new_secret() if secret is None else check_secret(secret)
+    expiry.pop(newest, None)
+    return attrs.evolve(
+        subscription,
+        secrets=(newest, *(s for s in old if s != newest)),
+        secret_expiry=expiry,
+        updated_at=at,
+    )
 
 
 def check_option(rules: SubscriptionRules, name: str, value: Any) -> Any:

@@ -17,7 +17,8 @@ from sqlalchemy.orm import (
     relationship,
 )
 
-from thorn_core import ConfigurationError, ModelEvent, Thorn, models, webhook_model
+from thorn_core import ConfigurationError, ModelEvent, Thorn, webhook_model
+from thorn_core.models import decorating
 
 OVERLAPPING = {"overlaps": "articles,tags"}
 
@@ -595,13 +596,13 @@ def test_a_class_on_the_other_side_is_listened_to_only_for_the_collection(world)
 @pytest.fixture
 def forgotten():
     """Let the classes of the test go: they would be refused again in the next."""
-    before, watchers = set(models._models), list(models._watchers)
+    before, watchers = set(decorating._models), list(decorating._watchers)
     # Apps that other tests have left to the garbage collector would watch them too.
-    models._watchers.clear()
+    decorating._watchers.clear()
     yield
-    models._watchers.update(watchers)
-    for model in set(models._models) - before:
-        models._models.discard(model)
+    decorating._watchers.update(watchers)
+    for model in set(decorating._models) - before:
+        decorating._models.discard(model)
 
 
 @pytest.mark.parametrize("field", ["tagz", "title", "author", "seen"])

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import heapq
 import threading
-from bisect import bisect_right
-from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import count, islice
@@ -13,9 +10,8 @@ from itertools import count, islice
 import attrs
 
 from thorn_core.errors import ConfigurationError, NotFoundError, StoreError
-from thorn_core.patterns import matches
 from thorn_core.stores.base import DeliveryQuery
-from thorn_core.stores.latencies import BUSIEST, STEPS, percentiles
+from thorn_core.stores.history import History
 from thorn_core.stores.periods import Periods
 from thorn_core.stores.queue import TimeQueue
 from thorn_core.stores.records import (
@@ -59,7 +55,7 @@ class MemoryStore:
     shared = False
 
     def __init__(self, *, history: int = 10_000, backlog: int = 1_000_000) -> None:
-        self._history = history
+        self._limit = history
         self._backlog = backlog
         self._subscriptions: dict[str, Subscription] = {}
         self._index = SubscriptionIndex()
@@ -72,18 +68,11 @@ class MemoryStore:
     def _begin(self) -> None:
         self._lock = threading.Lock()
         self._serial = count()
-        self._messages: dict[str, MessageRecord] = {}
+        self._history = History(self._limit)
         self._unrouted = TimeQueue(is_unrouted)
         self._message_leases = TimeQueue(is_being_routed)
-        self._deliveries: dict[str, DeliveryRecord] = {}
-        self._by_subscription: dict[str, dict[str, None]] = {}
         self._turns = Turns()
         self._leases = TimeQueue(is_leased)
-        self._settled: OrderedDict[str, None] = OrderedDict()
-        self._unreached: OrderedDict[str, None] = OrderedDict()
-        self._attempted: deque[tuple[datetime, str, float | None, bool]] = deque(
-            maxlen=self._history
-        )
         self._waiting = 0
 
     # -- subscriptions
@@ -174,9 +163,9 @@ class MemoryStore:
     def _keep(self, messages: Sequence[Message]) -> None:
         with self._lock:
             for message in messages:
-                if message.id not in self._messages:
+                if message.id not in self._history.messages:
                     kept = MessageRecord(message, next(self._serial))
-                    self._messages[message.id] = kept
+                    self._history.messages[message.id] = kept
                     self._unrouted.push(message.at, kept.serial, kept)
                     self._waiting += 1
         self._wake()
@@ -198,7 +187,7 @@ class MemoryStore:
             claimed: list[Message] = []
             if ids is not None:
                 for key in islice(ids, limit):
-                    named = self._messages.get(key)
+                    named = self._history.messages.get(key)
                     if named is not None and is_unrouted(named, now):
                         claimed.append(self._lease_message(named, now + lease))
                 return claimed
@@ -216,25 +205,23 @@ class MemoryStore:
         """Keep deliveries of messages."""
         with self._lock:
             for routing in routings:
-                kept = self._messages.get(routing.message.id)
+                kept = self._history.messages.get(routing.message.id)
                 if kept is not None:
                     self._route(kept, routing)
 
     def _route(self, kept: MessageRecord, routing: Routing) -> None:
         for made in routing.deliveries:
-            if made.id not in self._deliveries:
+            if made.id not in self._history.deliveries:
                 delivery = DeliveryRecord(made, next(self._serial), made.state, made.due_at)
-                self._deliveries[made.id] = delivery
-                kept.deliveries.append(made.id)
-                self._by_subscription.setdefault(made.subscription_id, {})[made.id] = None
+                self._history.add(delivery, kept)
                 self._waiting += 1
                 self._turns.add(delivery)
         if routing.complete and not kept.routed:
             kept.routed = True
             self._waiting -= 1
             if not kept.deliveries:
-                self._unreached[kept.message.id] = None
-                self._trim()
+                self._history.reached_nobody(kept)
+                self._history.trim()
 
     def claim(
         self,
@@ -276,9 +263,9 @@ class MemoryStore:
         """The deliveries of these messages that are due."""
         taken: dict[str, int] = {}
         for message_id in message_ids:
-            kept = self._messages.get(message_id)
+            kept = self._history.messages.get(message_id)
             for key in kept.deliveries if kept is not None else ():
-                delivery = self._deliveries[key]
+                delivery = self._history.deliveries[key]
                 recipient = delivery.made.recipient
                 if (
                     delivery.state is PENDING
@@ -297,7 +284,7 @@ class MemoryStore:
         made = delivery.made
         return Claim(
             delivery=delivery.value(),
-            message=self._messages[made.message_id].message,
+            message=self._history.messages[made.message_id].message,
             subscription=made.target or self._subscriptions.get(made.subscription_id),
             token=token,
         )
@@ -308,7 +295,7 @@ class MemoryStore:
         delivery.token = delivery.leased_until = None
 
     def _held(self, claim: Claim) -> DeliveryRecord | None:
-        delivery = self._deliveries.get(claim.delivery.id)
+        delivery = self._history.deliveries.get(claim.delivery.id)
         if delivery is None or delivery.state is not IN_FLIGHT or delivery.token != claim.token:
             return None
         return delivery
@@ -337,24 +324,17 @@ class MemoryStore:
         disabled: list[Subscription] = []
         with self._lock:
             for settlement in settlements:
-                delivery = self._deliveries.get(settlement.claim.delivery.id)
+                delivery = self._history.deliveries.get(settlement.claim.delivery.id)
                 if delivery is None:
                     continue
                 held = self._held(settlement.claim) is not None
-                self._record(delivery, settlement.attempt)
+                if settlement.attempt is not None:
+                    self._history.attempted(delivery, settlement.attempt)
                 if held:
                     self._apply(delivery, settlement)
                     disabled += self._judge_subscription(settlement)
-            self._trim()
+            self._history.trim()
         return disabled
-
-    def _record(self, delivery: DeliveryRecord, attempt: Attempt | None) -> None:
-        if attempt is not None:
-            delivery.attempts.append(attempt)
-            delivery.attempt_count += 1
-            latency = None if attempt.status is None else attempt.duration
-            entry = (attempt.at, delivery.made.recipient, latency, attempt.ok)
-            self._attempted.append(entry)
 
     def _apply(self, delivery: DeliveryRecord, settlement: Settlement) -> None:
         outcome = settlement.outcome
@@ -368,7 +348,7 @@ class MemoryStore:
         else:
             delivery.settled_at = settlement.at
             self._waiting -= 1
-            self._settled[delivery.made.id] = None
+            self._history.settled(delivery)
 
     def _judge_subscription(self, settlement: Settlement) -> list[Subscription]:
         attempt, outcome = settlement.attempt, settlement.outcome
@@ -389,25 +369,6 @@ class MemoryStore:
         if failing_since != subscription.failing_since:
             self._save(attrs.evolve(subscription, failing_since=failing_since))
         return []
-
-    def _trim(self) -> None:
-        """Keep the history within its bound."""
-        while len(self._settled) > self._history:
-            self._drop(next(iter(self._settled)))
-        while len(self._unreached) > self._history:
-            del self._messages[self._unreached.popitem(last=False)[0]]
-
-    def _drop(self, delivery_id: str) -> None:
-        del self._settled[delivery_id]
-        made = self._deliveries.pop(delivery_id).made
-        siblings = self._by_subscription[made.subscription_id]
-        del siblings[delivery_id]
-        if not siblings:
-            del self._by_subscription[made.subscription_id]
-        kept = self._messages[made.message_id]
-        kept.deliveries.remove(delivery_id)
-        if not kept.deliveries and kept.routed:
-            del self._messages[made.message_id]
 
     def next_due(self, now: datetime) -> datetime | None:
         """When there may next be something to claim that can't be claimed now."""
@@ -430,17 +391,17 @@ class MemoryStore:
 
     def message(self, message_id: str) -> Message | None:
         """The message of that id."""
-        kept = self._messages.get(message_id)
+        kept = self._history.messages.get(message_id)
         return None if kept is None else kept.message
 
     def routed(self, message_id: str) -> bool:
         """True if the message has been routed completely, or is no longer here."""
-        kept = self._messages.get(message_id)
+        kept = self._history.messages.get(message_id)
         return kept is None or kept.routed
 
     def delivery(self, delivery_id: str) -> Delivery | None:
         """The delivery of that id."""
-        delivery = self._deliveries.get(delivery_id)
+        delivery = self._history.deliveries.get(delivery_id)
         return None if delivery is None else delivery.value()
 
     def deliveries(
@@ -453,70 +414,31 @@ class MemoryStore:
     ) -> Sequence[Delivery]:
         """A page of deliveries, by age."""
         with self._lock:
-            found = self._found(query, limit, after=after, newest_first=newest_first)
+            found = self._history.found(query, limit, after=after, newest_first=newest_first)
             return [delivery.value() for delivery in found]
-
-    def _found(
-        self,
-        query: DeliveryQuery,
-        limit: int,
-        *,
-        after: tuple[datetime, str] | None = None,
-        newest_first: bool = False,
-    ) -> Sequence[DeliveryRecord]:
-        meeting = (
-            delivery
-            for key in self._candidates(query)
-            if _meets(delivery := self._deliveries[key], query)
-        )
-        if newest_first:
-            older = (d for d in meeting if after is None or d.made.place < after)
-            return heapq.nlargest(limit, older, key=_place)
-        newer = (d for d in meeting if after is None or d.made.place > after)
-        return heapq.nsmallest(limit, newer, key=_place)
-
-    def _candidates(self, query: DeliveryQuery) -> Iterable[str]:
-        """The ids among which are those that a query asks for."""
-        if query.ids is not None:
-            return [key for key in dict.fromkeys(query.ids) if key in self._deliveries]
-        if query.message_id is not None:
-            kept = self._messages.get(query.message_id)
-            return [] if kept is None else kept.deliveries
-        if query.subscription_id is not None:
-            return self._by_subscription.get(query.subscription_id, {})
-        return self._deliveries
 
     def attempts(
         self, delivery_ids: Sequence[str], *, after: str | None = None, limit: int = 100
     ) -> Sequence[Attempt]:
         """A page of the attempts of these deliveries."""
         with self._lock:
-            found = [
-                attempt
-                for key in dict.fromkeys(delivery_ids)
-                if key in self._deliveries
-                for attempt in self._deliveries[key].attempts
-            ]
-        found.sort(key=lambda attempt: attempt.id)
-        start = 0 if after is None else bisect_right(found, after, key=lambda a: a.id)
-        return found[start : start + limit]
+            return self._history.attempts(delivery_ids, after, limit)
 
     def count(self, query: DeliveryQuery) -> int:
         """How many deliveries there are."""
         with self._lock:
-            return sum(_meets(self._deliveries[key], query) for key in self._candidates(query))
+            return self._history.count(query)
 
     def replay(self, query: DeliveryQuery, *, now: datetime, limit: int) -> Sequence[Delivery]:
         """Make settled deliveries pending again."""
         with self._lock:
-            settled = query.only_settled()
             replayed = []
-            for delivery in self._found(settled, limit):
+            for delivery in self._history.found(query.only_settled(), limit):
                 self._unlease(delivery, PENDING)
                 delivery.attempts_before = delivery.attempt_count
                 delivery.due_at = now
                 delivery.settled_at = delivery.reason = None
-                del self._settled[delivery.made.id]
+                self._history.reopened(delivery)
                 self._waiting += 1
                 self._turns.add(delivery)
                 replayed.append(delivery.value())
@@ -526,63 +448,17 @@ class MemoryStore:
     def purge(self, query: DeliveryQuery, *, limit: int) -> int:
         """Remove settled deliveries with their attempts, and messages left without any."""
         with self._lock:
-            found = self._found(query.only_settled(), limit)
-            for delivery in found:
-                self._drop(delivery.made.id)
-            if len(found) < limit and query == DeliveryQuery(until=query.until):
-                for key in list(self._unreached):
-                    if query.until is None or self._messages[key].message.at < query.until:
-                        del self._unreached[key], self._messages[key]
-            return len(found)
+            return self._history.purge(query, limit)
 
     def stats(self, *, now: datetime, window: timedelta) -> Stats:
         """What there is, and how attempts went in the time before now."""
         with self._lock:
-            states = dict.fromkeys(DeliveryState, 0)
-            due = []
-            for delivery in self._deliveries.values():
-                states[delivery.state] += 1
-                if delivery.state is PENDING and delivery.due_at <= now:
-                    due.append(delivery.due_at)
-            recent = [entry for entry in self._attempted if now - window <= entry[0] <= now]
-            unrouted = [kept.message.at for kept in self._messages.values() if not kept.routed]
-            messages, subscriptions = len(self._messages), len(self._subscriptions)
-        by_recipient: dict[str, list[float]] = {}
-        for _, recipient, latency, _ in recent:
-            if latency is not None:
-                by_recipient.setdefault(recipient, []).append(latency)
-        busiest = sorted(by_recipient.items(), key=lambda item: -len(item[1]))[:BUSIEST]
-        return Stats(
-            subscriptions=subscriptions,
-            messages=messages,
-            unrouted=len(unrouted),
-            deliveries=states,
-            due_since=min([*due, *unrouted], default=None),
-            attempts=len(recent),
-            failed=sum(not ok for *_, ok in recent),
-            window=window,
-            latency=percentiles(Counter(x for some in by_recipient.values() for x in some)),
-            recipients={recipient: percentiles(Counter(some)) for recipient, some in busiest},
-        )
+            return self._history.stats(now, window, len(self._subscriptions))
 
     def periods(self, asked: Periods) -> Sequence[Period]:
         """How deliveries to one subscription went, period by period."""
-        states: Counter[tuple[int, str]] = Counter()
-        steps: Counter[tuple[int, float]] = Counter()
         with self._lock:
-            query = DeliveryQuery(
-                subscription_id=asked.subscription_id, since=asked.since, until=asked.until
-            )
-            for delivery in self._found(query, asked.limit, newest_first=True):
-                states[(delivery.made.created_at - asked.since) // asked.step, delivery.state] += 1
-                for attempt in delivery.attempts:
-                    n = (attempt.at - asked.since) // asked.step
-                    if attempt.status is not None:
-                        steps[n, round(attempt.duration * STEPS)] += 1
-        return asked.made(
-            ((n, state, many) for (n, state), many in states.items()),
-            ((n, tenths, many) for (n, tenths), many in steps.items()),
-        )
+            return self._history.periods(asked)
 
     # -- life
 
@@ -596,19 +472,3 @@ class MemoryStore:
 
     def close(self) -> None:
         """There is nothing to let go of: history can still be read."""
-
-
-def _place(delivery: DeliveryRecord) -> tuple[datetime, str]:
-    return delivery.made.place
-
-
-def _meets(delivery: DeliveryRecord, query: DeliveryQuery) -> bool:
-    made = delivery.made
-    return (
-        (query.states is None or delivery.state in query.states)
-        and (query.message_id is None or made.message_id == query.message_id)
-        and (query.subscription_id is None or made.subscription_id == query.subscription_id)
-        and (query.event is None or matches(query.event, made.event))
-        and (query.since is None or made.created_at >= query.since)
-        and (query.until is None or made.created_at < query.until)
-    )

@@ -1,0 +1,171 @@
+"""webhook_model: which classes send events, and the signals that reach them."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar, overload
+
+from thorn_core import signals
+from thorn_core.models.adapters import ModelWatcher
+from thorn_core.models.event import ModelEvent
+from thorn_core.models.webhooks import ModelWebhooks
+
+M = TypeVar("M", bound=type)
+
+
+@overload
+def webhook_model(model: M, /) -> M: ...
+@overload
+def webhook_model(**options: Any) -> Callable[[M], M]: ...
+def webhook_model(model: M | None = None, /, **options: Any) -> M | Callable[[M], M]:
+    """Make a class send events: as `@webhook_model`, or `@webhook_model(on_create=…)`.
+
+    The class's inner `class webhooks` holds `ModelEvent`s, `sender_field`, `reverse`, and the
+    methods `payload(self, instance)` and `headers(self, instance)`. Afterwards `Model.webhooks`
+    is a `ModelWebhooks`. Subclasses send its events too.
+
+    Args:
+        model: The class.
+        **options: Events, `sender_field` and `reverse`, beside or in place of `class webhooks`.
+
+    Raises:
+        ConfigurationError: What is declared isn't an event or option.
+
+    Example:
+        >>> from thorn_core import Thorn, signals
+        >>> app = Thorn(dispatcher="outbox").make_default()
+        >>> @webhook_model
+        ... class Article:
+        ...     class webhooks:
+        ...         on_create = ModelEvent("article.created")
+        ...         def payload(self, article):
+        ...             return {"title": article.title}
+        ...     title = "Thorn"
+        >>> results = signals.model_created.send(Article, instance=Article())
+        >>> [message.payload for message in app.messages_to_route()]
+        [{'title': 'Thorn'}]
+        >>> app.close()
+    """
+
+    def decorate(cls: M) -> M:
+        inner = cls.__dict__.get("webhooks")
+        webhooks = ModelWebhooks(cls, inner() if isinstance(inner, type) else inner, options)
+        cls.webhooks = webhooks  # type: ignore[attr-defined]
+        with _lock:
+            _models.add(cls)
+            for model_signal, receiver in _RECEIVERS:
+                model_signal.connect(receiver)
+            watchers = list(_watchers)
+        try:
+            for watcher in watchers:
+                watch_model(watcher, cls)
+        except Exception:
+            with _lock:
+                _models.discard(cls)
+            raise
+        return cls
+
+    return decorate if model is None else decorate(model)
+
+
+# -- what has been decorated in this process, and the signals that reach it
+
+_lock = threading.Lock()
+# Weakly, and not the webhooks: they hold their class.
+_models: weakref.WeakSet[type] = weakref.WeakSet()
+_watchers: weakref.WeakSet[ModelWatcher] = weakref.WeakSet()
+
+
+def watch_models(watcher: ModelWatcher) -> None:
+    """Let ORM adapters watch every decorated class: those there are, and those to come.
+
+    An app does it when it is made. An adapter whose apps are made late does it for its own classes.
+
+    Args:
+        watcher: Names the adapters; it is asked for as long as it lives.
+
+    Example:
+        >>> class Watcher:
+        ...     def model_adapter(self, model):
+        ...         return PlainModelAdapter() if model.__module__ == "mine" else None
+        >>> watcher = Watcher()
+        >>> watch_models(watcher)
+    """
+    with _lock:
+        _watchers.add(watcher)
+        models = list(_models)
+    for model in models:
+        watch_model(watcher, model)
+
+
+def watch_model(watcher: ModelWatcher, model: type) -> None:
+    """Let an ORM adapter watch a decorated class."""
+    adapter = watcher.model_adapter(model)
+    if adapter is not None:
+        adapter.watch(model.__dict__["webhooks"])
+
+
+def _events(model: type, trigger: str, field: str | None = None) -> Iterator[ModelEvent]:
+    """The events on a trigger, of a class and of the decorated classes it inherits from."""
+    for cls in model.__mro__:
+        webhooks = cls.__dict__.get("webhooks")
+        if isinstance(webhooks, ModelWebhooks):
+            yield from webhooks.triggered(trigger, field)
+
+
+def _created(model: type, *, instance: Any, within: Any = None, **_: Any) -> None:
+    for event in _events(type(instance), "create"):
+        event.signalled(instance, previous=None, within=within)
+
+
+def _changed(
+    model: type,
+    *,
+    instance: Any,
+    previous: Mapping[str, Any] | None = None,
+    within: Any = None,
+    **_: Any,
+) -> None:
+    for event in _events(type(instance), "change"):
+        event.signalled(instance, previous=previous or {}, within=within)
+
+
+def _deleted(model: type, *, instance: Any, within: Any = None, **_: Any) -> None:
+    for event in _events(type(instance), "delete"):
+        event.signalled(instance, previous={}, within=within)
+
+
+def _m2m(trigger: str) -> Callable[..., None]:
+    def receive(
+        model: type,
+        *,
+        instance: Any,
+        field: str,
+        related: Sequence[Any] = (),
+        within: Any = None,
+        **_: Any,
+    ) -> None:
+        for event in _events(type(instance), trigger, field):
+            context = {"field": field, "related": [str(_key(item)) for item in related]}
+            event.signalled(instance, previous={}, within=within, context=context)
+
+    return receive
+
+
+def _key(item: Any) -> Any:
+    for attribute in ("pk", "id"):
+        if getattr(item, attribute, None) is not None:
+            return getattr(item, attribute)
+    return item
+
+
+_RECEIVERS = (
+    (signals.model_created, _created),
+    (signals.model_changed, _changed),
+    (signals.model_deleted, _deleted),
+    (signals.model_m2m_added, _m2m("m2m_add")),
+    (signals.model_m2m_removed, _m2m("m2m_remove")),
+    (signals.model_m2m_cleared, _m2m("m2m_clear")),
+)

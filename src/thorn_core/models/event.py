@@ -1,0 +1,230 @@
+"""ModelEvent: an event that a model's instances send when they change."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections.abc import Mapping
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Self
+
+from thorn_core.errors import ConfigurationError
+from thorn_core.events import Event, Receipt
+from thorn_core.filters import Q
+from thorn_core.models.reversing import Reverser
+from thorn_core.patterns import check_template, fill, has_fields
+from thorn_core.unit_of_work import IMMEDIATE
+
+if TYPE_CHECKING:
+    from thorn_core.app import Thorn
+    from thorn_core.events import Callbacks
+    from thorn_core.models.webhooks import ModelWebhooks
+    from thorn_core.values import Message
+
+logger = logging.getLogger(__name__)
+
+
+class ModelEvent(Event):
+    """An event that a model's instances send when they change.
+
+    Args:
+        name: As for `Event`; may hold fields of the instance, `user.{.username}`.
+        *conditions: `Q` values that must hold for the instance, or what an adapter makes them of.
+        reverse: Gives the `ref` from an instance; else `get_absolute_url()`.
+        sender_field: Attribute of the instance that is the sender, `author` or `author.company`.
+        signal_honors_transaction: Wait for the commit; None is as the setting says (it does).
+        propagate_errors: Raise what a filter or payload method raises, in the caller's save; else
+            it is logged. That the store can't keep the message is raised in any case.
+        **options: Those of `Event`; and conditions, as in `state__now_eq="PUBLISHED"`.
+
+    Raises:
+        InvalidNameError: The name isn't one.
+        ValueError: A condition isn't one.
+        ConfigurationError: An option isn't allowed.
+
+    Example:
+        >>> published = ModelEvent("article.published", state__now_eq="PUBLISHED")
+        >>> published.dispatches_on_change()
+        <ModelEvent article.published>
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *conditions: Any,
+        reverse: Reverser | None = None,
+        sender_field: str | None = None,
+        signal_honors_transaction: bool | None = None,
+        propagate_errors: bool = False,
+        **options: Any,
+    ) -> None:
+        chosen = {k: options.pop(k) for k in _EVENT_OPTIONS & options.keys()}
+        super().__init__(name, **chosen)
+        self.filter = Q(*conditions, **options)
+        self.reverse = reverse
+        self.sender_field = sender_field
+        self.signal_honors_transaction = signal_honors_transaction
+        self.propagate_errors = propagate_errors
+        self.triggers: set[tuple[str, str | None]] = set()
+        self._webhooks: weakref.ref[ModelWebhooks] | None = None
+
+    @staticmethod
+    def _checked_name(name: str) -> str:
+        return check_template(name)
+
+    def dispatches_on_create(self) -> Self:
+        """Send when an instance has been created."""
+        return self._dispatches_on("create")
+
+    def dispatches_on_change(self) -> Self:
+        """Send when an instance has been changed."""
+        return self._dispatches_on("change")
+
+    def dispatches_on_delete(self) -> Self:
+        """Send when an instance has been deleted."""
+        return self._dispatches_on("delete")
+
+    def dispatches_on_m2m_add(self, field: str) -> Self:
+        """Send when something has been added to a many-to-many field."""
+        return self._dispatches_on("m2m_add", field)
+
+    def dispatches_on_m2m_remove(self, field: str) -> Self:
+        """Send when something has been removed from a many-to-many field."""
+        return self._dispatches_on("m2m_remove", field)
+
+    def dispatches_on_m2m_clear(self, field: str) -> Self:
+        """Send when a many-to-many field has been cleared."""
+        return self._dispatches_on("m2m_clear", field)
+
+    def _dispatches_on(self, trigger: str, field: str | None = None) -> Self:
+        self.triggers.add((trigger, field))
+        return self
+
+    def bind(self, webhooks: ModelWebhooks) -> None:
+        """Make it an event of a model's webhooks; done by `webhook_model`.
+
+        Raises:
+            ConfigurationError: It is another model's already.
+        """
+        if self._webhooks is not None and self._webhooks() not in (None, webhooks):
+            raise ConfigurationError(
+                f"{self!r} belongs to {self.webhooks.model.__name__} already;"
+                f" make another one for {webhooks.model.__name__}"
+            )
+        self._webhooks = weakref.ref(webhooks)
+
+    @property
+    def webhooks(self) -> ModelWebhooks:
+        """The webhooks of the model that it belongs to.
+
+        Raises:
+            ConfigurationError: It belongs to none.
+        """
+        webhooks = self._webhooks() if self._webhooks is not None else None
+        if webhooks is None:
+            raise ConfigurationError(
+                f"{self!r} belongs to no model; put it into a class decorated with webhook_model"
+            )
+        return webhooks
+
+    def send(self, data: Any = None, *, instance: Any = None, **options: Any) -> Receipt:
+        """Send it for an instance by hand, whatever its filter says.
+
+        Args:
+            data: The payload; None is the model's own of the instance.
+            instance: The instance; may be left out if the name holds no fields.
+            **options: Those of `Event.send`.
+        """
+        if instance is None:
+            return super().send(data, **options)
+        return self._send(instance, data, **options)
+
+    def send_from_instance(self, instance: Any, **options: Any) -> Receipt:
+        """Send it with the model's own payload of an instance, whatever its filter says."""
+        return self._send(instance, None, **options)
+
+    def signalled(
+        self,
+        instance: Any,
+        *,
+        previous: Mapping[str, Any] | None,
+        within: Any = None,
+        context: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Send it if the filter holds, because a model signal says that something happened.
+
+        What goes wrong with the model's own methods is logged, unless `propagate_errors`.
+
+        Raises:
+            StoreError: The message can't be kept: then what it tells of had better not happen.
+        """
+        try:
+            if not self.filter(instance, previous):
+                return
+            app = self.app
+            message, _ = self._compose_for(app, instance, None, context=context)
+            within = within if self._waits(app) else IMMEDIATE
+        except Exception:
+            if self.propagate_errors:
+                raise
+            logger.exception("%r could not be sent for a %s", self, type(instance).__name__)
+            return
+        app.send_message(message, within=within, dispatcher=self.dispatcher)
+
+    def _send(self, instance: Any, data: Any, *, within: Any = None, **options: Any) -> Receipt:
+        app = self.app
+        message, callbacks = self._compose_for(app, instance, data, **options)
+        app.send_message(message, within=within, dispatcher=self.dispatcher, callbacks=callbacks)
+        return Receipt(app, message)
+
+    def _compose_for(
+        self,
+        app: Thorn,
+        instance: Any,
+        data: Any,
+        *,
+        sender: Any = None,
+        headers: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> tuple[Message, Callbacks | None]:
+        webhooks = self.webhooks
+        own = webhooks.headers(instance)
+        return self._compose(
+            app,
+            fill(self.name, instance) if has_fields(self.name) else self.name,
+            webhooks.payload(instance, app) if data is None else data,
+            sender=self._sender(instance) if sender is None else sender,
+            headers={**own, **(headers or {})} if own or headers else None,
+            ref=webhooks.ref(instance, self.reverse, app),
+            **options,
+        )
+
+    def _waits(self, app: Thorn) -> bool:
+        if self.signal_honors_transaction is None:
+            return app.settings.signal_honors_transaction
+        return self.signal_honors_transaction
+
+    def _sender(self, instance: Any) -> Any:
+        field = self.sender_field or self.webhooks.sender_field
+        return attrgetter(field.replace("__", "."))(instance) if field else None
+
+
+_EVENT_OPTIONS = frozenset(
+    {
+        "timeout",
+        "retry",
+        "retry_max",
+        "retry_delay",
+        "retry_policy",
+        "dispatcher",
+        "recipient_validators",
+        "subscribers",
+        "request_data",
+        "allow_keepalive",
+        "headers",
+        "schema",
+        "description",
+        "example",
+        "app",
+    }
+)

@@ -1,0 +1,53 @@
+"""An instance's URL, by the name of a view."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from thorn_core.events import get_app
+
+if TYPE_CHECKING:
+    from thorn_core.app import Thorn
+
+Reverser = Callable[[Any], str | None]
+
+
+@attrs.frozen
+class ModelReverser:
+    """Gives an instance's URL by the name of a view; made by `model_reverser`."""
+
+    view: str
+    args: tuple[str, ...]
+    kwargs: Mapping[str, str]
+
+    def __call__(self, instance: Any) -> str:
+        """The URL, by the default app's web adapter."""
+        return self.reverse(instance, get_app())
+
+    def reverse(self, instance: Any, app: Thorn) -> str:
+        """The URL, by an app's web adapter."""
+        url = app.plugins.reverse(
+            self.view,
+            [attrgetter(path)(instance) for path in self.args],
+            {key: attrgetter(path)(instance) for key, path in self.kwargs.items()},
+        )
+        return app.absolute_url(url)
+
+
+def model_reverser(view: str, *args: str, **kwargs: str) -> ModelReverser:
+    """Make a reverser: the URL of a view whose arguments are attributes of the instance.
+
+    Args:
+        view: The view's name in the web framework.
+        *args: Attributes for positional arguments, nested by dots: `category.name`.
+        **kwargs: Attributes for named arguments.
+
+    Example:
+        >>> model_reverser("article:detail", "category.name", uuid="uuid")
+        ModelReverser(view='article:detail', args=('category.name',), kwargs={'uuid': 'uuid'})
+    """
+    return ModelReverser(view, args, kwargs)

@@ -1,0 +1,28 @@
+"""The contract of stores, whole."""
+
+from __future__ import annotations
+
+from thorn_core.testing.store_contract.claims import ClaimContract
+from thorn_core.testing.store_contract.figures import FigureContract
+from thorn_core.testing.store_contract.history import HistoryContract
+from thorn_core.testing.store_contract.messages import MessageContract
+from thorn_core.testing.store_contract.settling import SettlingContract
+from thorn_core.testing.store_contract.subscriptions import SubscriptionContract
+
+
+class StoreContract(
+    SubscriptionContract,
+    MessageContract,
+    ClaimContract,
+    SettlingContract,
+    HistoryContract,
+    FigureContract,
+):
+    """What every store must do.
+
+    Subclass it in a test module, with a `make_store` of yours; a store that others may share says
+    in `reopen` how to get another handle on the same data::
+
+        class TestMyStore(StoreContract):
+            def make_store(self): return MyStore("my://")
+    """

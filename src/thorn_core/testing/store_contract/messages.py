@@ -1,0 +1,140 @@
+"""Of the contract of stores: messages, from publishing to routing."""
+
+from __future__ import annotations
+
+import threading
+import tracemalloc
+
+from thorn_core.delivery import make_delivery
+from thorn_core.retries import RetryPolicy
+from thorn_core.stores.base import DeliveryQuery, Store
+from thorn_core.testing.store_contract.steps import (
+    DELIVERED,
+    LEASE,
+    NOW,
+    PENDING,
+    StoreSteps,
+    later,
+    make_message,
+    make_subscription,
+)
+
+
+class MessageContract(StoreSteps):
+    """A store keeps messages until they are routed, and wakes who routes them."""
+
+    def test_a_message_comes_back_as_it_was(self, store: Store) -> None:
+        full = make_message(
+            data='{"title":"Hé 🎉"}'.encode(),
+            sender="42",
+            sender_name="Ada",
+            ref="https://example.com/1",
+            headers={"X-A": "1"},
+            context={"field": "tags", "n": [1, None]},
+            timeout=2.5,
+            retry_policy=RetryPolicy((1, 2.5), jitter=0.1),
+            declared="article.{.kind}",
+            only="sub_1",
+        )
+        self.publish(store, full)
+        assert store.message(full.id) == full
+        assert list(store.claim_messages(now=NOW, lease=LEASE, limit=10)) == [full]
+        assert store.message("msg_none") is None
+
+    def test_a_message_is_published_once(self, store: Store) -> None:
+        self.publish(store, make_message(), make_message(data=b"2"))
+        self.publish(store, make_message(data=b"3"))
+        (only,) = store.claim_messages(now=NOW, lease=LEASE, limit=10)
+        assert only.data == b'{"n":1}'
+
+    def test_messages_are_leased_the_oldest_first(self, store: Store) -> None:
+        messages = [make_message(number, at=later(-number)) for number in (1, 2, 3)]
+        self.publish(store, *messages)
+        first = store.claim_messages(now=NOW, lease=LEASE, limit=2)
+        assert [m.id for m in first] == [messages[2].id, messages[1].id]
+        rest = store.claim_messages(now=NOW, lease=LEASE, limit=2)
+        assert [m.id for m in rest] == [messages[0].id]
+        assert not store.claim_messages(now=later(59), lease=LEASE, limit=2)
+        again = store.claim_messages(now=later(60), lease=LEASE, limit=5)
+        assert {m.id for m in again} == {m.id for m in messages}
+
+    def test_messages_can_be_leased_by_id(self, store: Store) -> None:
+        messages = [make_message(number) for number in (1, 2, 3)]
+        self.publish(store, *messages)
+        ids = [messages[1].id, "msg_none"]
+        claimed = store.claim_messages(now=NOW, lease=LEASE, limit=5, ids=ids)
+        assert [m.id for m in claimed] == [messages[1].id]
+        assert not store.claim_messages(now=NOW, lease=LEASE, limit=5, ids=ids)
+        rest = store.claim_messages(now=NOW, lease=LEASE, limit=5)
+        assert {m.id for m in rest} == {messages[0].id, messages[2].id}
+        assert store.claim_messages(now=later(61), lease=LEASE, limit=5, ids=ids)
+
+    def test_a_routed_message_is_not_leased_again(self, store: Store) -> None:
+        message = make_message()
+        self.publish(store, message)
+        assert not store.routed(message.id)
+        store.claim_messages(now=NOW, lease=LEASE, limit=1)
+        self.route(store, message, [])
+        assert store.routed(message.id)
+        assert store.routed("msg_none")
+        assert not store.claim_messages(now=later(61), lease=LEASE, limit=1)
+
+    def test_routing_again_writes_nothing_twice(self, store: Store) -> None:
+        message, subscription = make_message(), make_subscription()
+        store.add_subscription(subscription)
+        self.publish(store, message)
+        delivery = make_delivery(message, subscription, NOW)
+        self.route(store, message, [delivery], complete=False)
+        assert not store.routed(message.id)
+        (claim,) = self.claim(store)
+        store.settle([self.settlement(claim)])
+        self.route(store, message, [delivery])
+        (kept,) = store.deliveries(DeliveryQuery(message_id=message.id))
+        assert (kept.state, kept.attempt_count) == (DELIVERED, 1)
+        assert not self.claim(store)
+
+    def test_a_huge_fan_out_is_routed_in_chunks(self, store: Store) -> None:
+        self.populate(store, (make_subscription(number) for number in range(self.fan_out)))
+        message = make_message()
+        self.publish(store, message)
+        after, routed, peak = None, 0, 0
+        # Of the last chunks, where it would be the most: measuring takes several times as long.
+        measured = self.fan_out if self.fan_out_memory is None else self.fan_out - 3000
+        while routed < self.fan_out:
+            if routed >= measured:
+                tracemalloc.start()
+            page = store.matching("article.created", sender=None, after=after, limit=1000)
+            chunk = [make_delivery(message, subscription, NOW) for subscription in page]
+            self.route(store, message, chunk, complete=False)
+            if routed >= measured:
+                peak = max(peak, tracemalloc.get_traced_memory()[1])
+                tracemalloc.stop()
+            assert page
+            after, routed = page[-1].id, routed + len(page)
+        self.route(store, message, [])
+        assert routed == self.fan_out
+        assert self.fan_out_memory is None or peak < self.fan_out_memory
+        assert store.stats(now=NOW, window=LEASE).deliveries[PENDING] == self.fan_out
+
+    def test_workers_are_woken(self, store: Store) -> None:
+        woken = threading.Event()
+        forget = store.on_work(woken.set)
+        self.publish(store, make_message(1))
+        if not store.shared:
+            assert woken.wait(10)
+        forget()
+        woken.clear()
+        self.publish(store, make_message(2))
+        assert not woken.is_set()
+
+    def test_threads_may_publish_at_once(self, store: Store) -> None:
+        def publish(begin: int) -> None:
+            for number in range(begin, begin + 50):
+                self.publish(store, make_message(number))
+
+        threads = [threading.Thread(target=publish, args=(100 * n,)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(store.claim_messages(now=NOW, lease=LEASE, limit=1000)) == 200

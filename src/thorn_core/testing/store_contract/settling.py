@@ -1,0 +1,157 @@
+"""Of the contract of stores: how claims end, and what that does to recipients."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import attrs
+import pytest
+
+from thorn_core.delivery import make_unstored_delivery
+from thorn_core.stores.base import Store
+from thorn_core.testing.store_contract.steps import (
+    DELIVERED,
+    NOW,
+    PENDING,
+    StoreSteps,
+    later,
+    make_message,
+    make_subscription,
+)
+from thorn_core.values import DeliveryState
+
+
+class SettlingContract(StoreSteps):
+    """A store writes attempts, states, pauses, and what becomes of subscriptions."""
+
+    def test_a_delivered_one_is_settled_with_its_attempt(self, store: Store) -> None:
+        self.deliver(store, make_message(), make_subscription())
+        (claim,) = self.claim(store)
+        settlement = self.settlement(claim, at=later(1))
+        assert list(store.settle([settlement])) == []
+        kept = store.delivery(claim.delivery.id)
+        assert kept is not None
+        assert (kept.state, kept.attempt_count, kept.settled_at) == (DELIVERED, 1, later(1))
+        assert list(store.attempts([kept.id])) == [settlement.attempt]
+        assert not self.claim(store, now=later(1000))
+
+    def test_an_attempt_comes_back_as_it_was(self, store: Store) -> None:
+        self.deliver(store, make_message(), make_subscription())
+        (claim,) = self.claim(store)
+        settlement = self.settlement(claim, PENDING, due_at=later(5))
+        assert settlement.attempt is not None
+        full = attrs.evolve(
+            settlement.attempt,
+            duration=1.5,
+            status=None,
+            headers={"content-type": "text/plain"},
+            body=b"\x00\xff",
+            error="no response in time",
+            timed_out=True,
+        )
+        store.settle([attrs.evolve(settlement, attempt=full)])
+        assert list(store.attempts([claim.delivery.id])) == [full]
+
+    def test_a_retry_waits_until_it_is_due(self, store: Store) -> None:
+        self.deliver(store, make_message(), make_subscription())
+        (claim,) = self.claim(store)
+        store.settle([self.settlement(claim, PENDING, status=500, due_at=later(5), reason="500")])
+        kept = store.delivery(claim.delivery.id)
+        assert kept is not None
+        assert (kept.state, kept.due_at, kept.reason) == (PENDING, later(5), "500")
+        assert (kept.attempt_count, kept.settled_at) == (1, None)
+        assert not self.claim(store, now=later(4))
+        (again,) = self.claim(store, now=later(5))
+        assert again.delivery.attempt_count == 1
+
+    @pytest.mark.parametrize("state", [DeliveryState.EXHAUSTED, DeliveryState.DISCARDED])
+    def test_a_final_state_is_final(self, store: Store, state: DeliveryState) -> None:
+        self.deliver(store, make_message(), make_subscription())
+        (claim,) = self.claim(store)
+        store.settle([self.settlement(claim, state, attempt=False, reason="why")])
+        kept = store.delivery(claim.delivery.id)
+        assert kept is not None
+        assert (kept.state, kept.reason, kept.attempt_count) == (state, "why", 0)
+        assert not self.claim(store, now=later(1000))
+        assert not store.attempts([kept.id])
+
+    def test_a_late_settlement_is_history_only(self, store: Store) -> None:
+        self.deliver(store, make_message(), make_subscription())
+        (first,) = self.claim(store)
+        (second,) = self.claim(store, now=later(60), token="two")
+        store.settle([self.settlement(first, DeliveryState.EXHAUSTED, status=500, at=later(61))])
+        kept = store.delivery(first.delivery.id)
+        assert kept is not None
+        assert kept.state is DeliveryState.IN_FLIGHT
+        store.settle([self.settlement(second, at=later(62))])
+        kept = store.delivery(first.delivery.id)
+        assert kept is not None
+        assert (kept.state, kept.attempt_count) == (DELIVERED, 2)
+        assert len(store.attempts([kept.id])) == 2
+
+    def test_a_paused_recipient_is_left_alone(self, store: Store) -> None:
+        mine, other = make_subscription(1), make_subscription(2)
+        self.deliver(store, make_message(1), mine)
+        (claim,) = self.claim(store)
+        pause: dict[str, Any] = {"due_at": later(5), "pause_until": later(30)}
+        store.settle([self.settlement(claim, PENDING, status=429, **pause)])
+        self.deliver(store, make_message(2), mine, other)
+        assert [c.delivery.recipient for c in self.claim(store, now=later(10))] == [
+            "r2.example.com:443"
+        ]
+        assert not self.claim(store, now=later(29), message_ids=[make_message(2).id])
+        assert len(self.claim(store, now=later(30))) == 2
+
+    def test_of_two_pauses_the_later_holds(self, store: Store) -> None:
+        for number in (1, 2):
+            self.deliver(store, make_message(number), make_subscription())
+        claims = self.claim(store)
+        ends = (later(60), later(20))
+        store.settle(
+            [
+                self.settlement(claim, PENDING, status=429, due_at=later(1), pause_until=end)
+                for claim, end in zip(claims, ends, strict=True)
+            ]
+        )
+        assert not self.claim(store, now=later(59))
+        assert len(self.claim(store, now=later(60))) == 2
+
+    def test_a_subscription_knows_since_when_it_fails(self, store: Store) -> None:
+        subscription = make_subscription()
+        store.add_subscription(subscription)
+
+        def settle(number: int, status: int, at: datetime) -> datetime | None:
+            self.deliver(store, make_message(number), subscription)
+            (claim,) = self.claim(store, now=at)
+            store.settle([self.settlement(claim, DELIVERED, status=status, at=at)])
+            kept = store.subscription(subscription.id)
+            assert kept is not None
+            return kept.failing_since
+
+        assert settle(1, 500, later(1)) == later(1)
+        assert settle(2, 500, later(2)) == later(1)
+        assert settle(3, 200, later(3)) is None
+        assert settle(4, 200, later(4)) is None
+
+    def test_a_subscription_is_disabled_once(self, store: Store) -> None:
+        subscription = make_subscription()
+        store.add_subscription(subscription)
+        for number in (1, 2):
+            self.deliver(store, make_message(number), subscription)
+        settlements = [
+            self.settlement(claim, DeliveryState.DISCARDED, status=410, disable="gone")
+            for claim in self.claim(store)
+        ]
+        (disabled,) = store.settle(settlements)
+        assert store.subscription(subscription.id) == disabled
+        assert (disabled.enabled, disabled.disabled_reason) == (False, "gone")
+        assert not self.matched(store, "article.created")
+
+    def test_an_unstored_subscription_is_not_disabled(self, store: Store) -> None:
+        message = make_message()
+        self.publish(store, message)
+        self.route(store, message, [make_unstored_delivery(message, make_subscription(), NOW)])
+        (claim,) = self.claim(store)
+        settlement = self.settlement(claim, DeliveryState.DISCARDED, status=410, disable="gone")
+        assert not store.settle([settlement])
