@@ -6,22 +6,92 @@ What is delivered was sent before the workers begin, unless said otherwise; beat
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 
 from celery_runs import Run, broker, delivered, dispatched
 from common import Figure
 from databases import database
 from programs import output
 
+WORKER = ("outbox",)
 ONE = ("celery", "prefork", "1")
+TWO = ("celery", "prefork", "2")
+SOLO = ("celery", "solo", "1")
+THREADS = ("celery", "threads", "4")
 
 
-def send(way: str, url: str, number: int, variables: Mapping[str, str]) -> None:
-    """Subscribe the URL, and send messages: `fill` in large transactions, `send` in small ones."""
-    output("celery_thorn.py", way, url, str(number), **variables)
+def run(port: int, *, quick: bool) -> Iterator[Figure]:
+    """Every figure."""
+    url = f"http://127.0.0.1:{port}/"
+    number, rounds = (1_000, 1) if quick else (5_000, 3)
+    if not there(database("PostgreSQL")):
+        return
+    if there(broker("RabbitMQ")):
+        yield from on_rabbitmq(url, number, rounds)
+    if there(broker("Redis")):
+        yield from on_redis(url, number)
 
 
-def of(url: str, number: int, *command: str, on: str, store: str = "PostgreSQL") -> Run:
+def on_rabbitmq(url: str, number: int, rounds: int) -> Iterator[Figure]:
+    """Figures of medians, and of single runs of the other pools and of MariaDB."""
+    of = partial(over, url, number, on="RabbitMQ")
+    worker, one, two, before = in_turn(
+        rounds,
+        partial(of, WORKER),
+        partial(of, ONE),
+        partial(of, TWO),
+        partial(over_1, url, number, on="RabbitMQ"),
+    )
+    where = "on RabbitMQ, PostgreSQL"
+    yield against_worker(f"a Celery worker process (prefork) {where}", one, worker)
+    yield against_1(f"a Celery worker process (prefork) {where}", one, before)
+    yield compared(
+        f"two Celery worker processes (prefork) {where}",
+        two,
+        one,
+        against="one",
+        target=">=1.6",
+        note="database, broker and recipient share the processors with them",
+    )
+    yield tasks_for_a_delivery(url, number, on="RabbitMQ")
+    for pool, way in (("solo", SOLO), ("threads", THREADS)):
+        yield against_worker(f"a Celery worker process ({pool}) {where}", [of(way)], worker)
+    if there(database("MariaDB")):
+        pair = in_turn(1, partial(of, ONE, store="MariaDB"), partial(of, WORKER, store="MariaDB"))
+        yield against_worker("a Celery worker process (prefork) on RabbitMQ, MariaDB", *pair)
+
+
+def on_redis(url: str, number: int) -> Iterator[Figure]:
+    """Figures of single runs."""
+    of = partial(over, url, number, on="Redis")
+    one, worker, before = in_turn(
+        1, partial(of, ONE), partial(of, WORKER), partial(over_1, url, number, on="Redis")
+    )
+    name = "a Celery worker process (prefork) on Redis, PostgreSQL"
+    yield against_worker(name, one, worker)
+    yield against_1(name, one, before)
+    yield tasks_for_a_delivery(url, number, on="Redis")
+
+
+def there(place: AbstractContextManager[object]) -> bool:
+    """Whether a database or a broker is."""
+    with place as found:
+        return found is not None
+
+
+# -- runs
+
+
+def in_turn(rounds: int, *ways: Callable[[], Run]) -> Sequence[Sequence[Run]]:
+    """The runs of each way, one of each in a round."""
+    return list(zip(*([way() for way in ways] for _ in range(rounds)), strict=True))
+
+
+def over(
+    url: str, number: int, command: Sequence[str], *, on: str, store: str = "PostgreSQL"
+) -> Run:
     """A run of workers over what was sent before, in a database and a queue of its own."""
     with database(store) as own, broker(on) as told:
         # Whoever asks has looked that they are there.
@@ -32,90 +102,73 @@ def of(url: str, number: int, *command: str, on: str, store: str = "PostgreSQL")
         return delivered(number, *command, **variables)
 
 
-def of_peer(url: str, number: int, *, on: str, session: str = "") -> Run:
+def over_1(url: str, number: int, *, on: str) -> Run:
     """A run of Thorn 1.x's tasks, which were sent before."""
     with broker(on) as told:
         assert told is not None
-        variables = {**told, "BENCH_SESSION": session}
-        output("celery_peer.py", "fill", url, str(number), **variables)
-        return dispatched(number, **variables)
+        output("celery_peer.py", "fill", url, str(number), **told)
+        return dispatched(number, **told)
+
+
+def send(way: str, url: str, number: int, variables: Mapping[str, str]) -> None:
+    """Subscribe the URL, and send messages: `fill` in large transactions, `send` in small ones."""
+    output("celery_thorn.py", way, url, str(number), **variables)
+
+
+# -- figures
 
 
 def compared(
     name: str,
+    subjects: Sequence[Run],
+    peers: Sequence[Run],
+    *,
     against: str,
     target: str,
-    peer: Callable[[], Run],
-    subject: Callable[[], Run],
-    rounds: int,
     note: str = "",
 ) -> Figure:
     """A figure of runs in turn, with the processor time of each."""
-    runs = [(peer(), subject()) for _ in range(rounds)]
 
-    def median(of: Callable[[Run, Run], float]) -> float:
-        return statistics.median(of(p, s) for p, s in runs)
+    def cost(runs: Sequence[Run]) -> str:
+        worker = statistics.median(run.worker for run in runs)
+        return f"{worker:.2f} + {statistics.median(run.database for run in runs):.2f} ms"
 
-    cost = (
-        "processor time of a delivery, worker + database:"
-        f" {median(lambda _, s: s.worker):.2f} + {median(lambda _, s: s.database):.2f} ms"
-        f" against {median(lambda p, _: p.worker):.2f} + {median(lambda p, _: p.database):.2f} ms"
+    told = (
+        f"processor time of a delivery, worker + database: {cost(subjects)} against {cost(peers)}"
     )
     return Figure(
         name=name,
-        subject=median(lambda _, s: s.rate),
-        peer=median(lambda p, _: p.rate),
+        subject=statistics.median(run.rate for run in subjects),
+        peer=statistics.median(run.rate for run in peers),
         against=against,
         unit="/s",
-        ratio=median(lambda p, s: s.rate / p.rate),
+        ratio=statistics.median(
+            subject.rate / peer.rate for subject, peer in zip(subjects, peers, strict=False)
+        ),
         target=target,
-        note=f"{note}; {cost}" if note else cost,
+        note=f"{note}; {told}" if note else told,
     )
 
 
-def one_worker(
-    url: str, number: int, rounds: int, *, on: str, pool: str = "prefork", store: str = "PostgreSQL"
-) -> Figure:
-    """A Celery worker against `thorn worker`."""
-    tasks = "4" if pool == "threads" else "1"
+def against_worker(name: str, subjects: Sequence[Run], peers: Sequence[Run]) -> Figure:
+    """A figure against `thorn worker`."""
+    against = "`thorn worker` on the same store"
+    return compared(name, subjects, peers, against=against, target=">=0.7")
+
+
+def against_1(name: str, subjects: Sequence[Run], peers: Sequence[Run]) -> Figure:
+    """A figure against Thorn 1.x's tasks."""
     return compared(
-        f"a Celery worker process ({pool}, concurrency {tasks}) on {on}, {store}",
-        "`thorn worker` on the same store",
-        ">=0.7",
-        lambda: of(url, number, "outbox", on=on, store=store),
-        lambda: of(url, number, "celery", pool, tasks, on=on, store=store),
-        rounds,
+        f"{name}, against Thorn 1.x's way",
+        subjects,
+        peers,
+        against="a task for ten deliveries, which a requests.Session makes one by one and"
+        " nothing keeps",
+        target=">=4",
     )
 
 
-def against_1(url: str, number: int, rounds: int, *, on: str) -> Figure:
-    """A Celery worker against one with Thorn 1.x's tasks."""
-    kept = of_peer(url, number, on=on, session="kept")
-    return compared(
-        f"a Celery worker process (prefork) on {on}, PostgreSQL, against Thorn 1.x's way",
-        "a task for ten deliveries, which a requests.Session makes one by one and nothing keeps",
-        ">=4",
-        lambda: of_peer(url, number, on=on),
-        lambda: of(url, number, *ONE, on=on),
-        rounds,
-        note=f"with one session for all of its tasks that does {kept.rate:,.0f}/s",
-    )
-
-
-def second_worker(url: str, number: int, rounds: int, *, on: str) -> Figure:
-    """Two Celery worker processes against one."""
-    return compared(
-        f"two Celery worker processes (prefork) on {on}, PostgreSQL",
-        "one",
-        ">=1.6",
-        lambda: of(url, number, *ONE, on=on),
-        lambda: of(url, number, "celery", "prefork", "2", on=on),
-        rounds,
-        note="database, broker and recipient share the processors with them",
-    )
-
-
-def messages(url: str, number: int, *, on: str) -> Figure:
+def tasks_for_a_delivery(url: str, number: int, *, on: str) -> Figure:
     """Tasks through the broker, while a process sends as fast as it can and a worker delivers."""
     with database("PostgreSQL") as own, broker(on) as told:
         assert own is not None
@@ -137,34 +190,3 @@ def messages(url: str, number: int, *, on: str) -> Figure:
         target="<=0.1",
         note=f"{kinds}; {run.rate:,.0f} deliveries/s",
     )
-
-
-def has_database(name: str) -> bool:
-    """Whether there is such a database."""
-    with database(name) as own:
-        return own is not None
-
-
-def has_broker(name: str) -> bool:
-    """Whether there is such a broker."""
-    with broker(name) as told:
-        return told is not None
-
-
-def run(port: int, *, quick: bool) -> Iterator[Figure]:
-    """Every figure."""
-    url = f"http://127.0.0.1:{port}/"
-    number, rounds = (1_000, 1) if quick else (5_000, 3)
-    if not has_database("PostgreSQL"):
-        return
-    for on in filter(has_broker, ("RabbitMQ", "Redis")):
-        yield one_worker(url, number, rounds, on=on)
-        yield against_1(url, number, rounds, on=on)
-        yield messages(url, number, on=on)
-    if not has_broker("RabbitMQ"):
-        return
-    for pool in ("solo", "threads"):
-        yield one_worker(url, number, 1, on="RabbitMQ", pool=pool)
-    yield second_worker(url, number, rounds, on="RabbitMQ")
-    if has_database("MariaDB"):
-        yield one_worker(url, number, rounds, on="RabbitMQ", store="MariaDB")

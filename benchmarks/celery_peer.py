@@ -2,7 +2,7 @@
 
 A task has ten deliveries (THORN_CHUNKSIZE), payloads included, and makes their requests one after
 the other in a `requests.Session` of its own, each signed by an HMAC in a header. It validates no
-recipient, and keeps nothing. With BENCH_SESSION=kept the tasks share a session, as 1.x's didn't.
+recipient, and keeps nothing.
 """
 
 from __future__ import annotations
@@ -22,29 +22,18 @@ from common import PAYLOAD
 
 CHUNK = 10
 SECRET = "x" * 44
-KEPT = os.environ.get("BENCH_SESSION") == "kept"
 
 celery = make_celery()
-sessions: list[requests.Session] = []
 
 
 @celery.task(name="dispatch_requests", ignore_result=True)
 def dispatch_requests(deliveries: Sequence[dict[str, Any]]) -> None:
     """Make requests; tell whoever started this when it began, when it ended, and how many."""
     begun = time.time()
-    session = a_session()
+    session = requests.Session()
     for delivery in deliveries:
         dispatch(session, **delivery)
     os.write(1, f"{begun} {time.time()} {len(deliveries)}\n".encode())
-
-
-def a_session() -> requests.Session:
-    """A new one, or that of the process."""
-    if not KEPT:
-        return requests.Session()
-    if not sessions:
-        sessions.append(requests.Session())
-    return sessions[0]
 
 
 def dispatch(

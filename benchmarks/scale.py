@@ -75,6 +75,12 @@ def each(costs: Costs, chunk: int = 100) -> Each:
     )
 
 
+def taken(cost: Cost, rows: int) -> float:
+    """Milliseconds that a call with so many rows takes."""
+    each = cost.client_each + cost.server_each + cost.wait_each
+    return cost.client + cost.server + cost.wait + rows * each
+
+
 def under_way(world: World) -> float:
     """Seconds that a request takes on average, that to those who don't answer left out.
 
@@ -116,7 +122,7 @@ def measured(number: int, workers: int) -> float:
 
 def modelled(costs: Costs, number: int, workers: int, cores: int) -> float:
     """The same of the model, all of it on so many processors."""
-    site = Site(processes=workers, cores=cores, shared=cores, settings=local_settings())
+    site = Site(processes=workers, cores=cores, shared=True, settings=local_settings())
     model = Model(costs, LOOPBACK, site)
     model.fill(number)
     step, until = 0.02, 0.0
@@ -150,7 +156,7 @@ def ceilings(costs: Costs) -> Iterator[Sequence[object]]:
     cost, settings = each(costs), Settings()
     by_requests = settings.concurrency / under_way(World())
     processes = CONNECTIONS // OF_A_PROCESS
-    purge = costs.purge.wall + PURGED * costs.purge.wall_each
+    purge = taken(costs.purge, PURGED)
     for part, rate in (
         (f"requests under way in a process (`concurrency` {settings.concurrency})", by_requests),
         ("the processor of a process", 1000 / cost.worker),
@@ -183,9 +189,9 @@ def limits(costs: Costs) -> Iterator[Sequence[object]]:
 
 def busy(model: Model, seconds: float) -> tuple[str, str]:
     """How busy workers and the database are."""
-    workers = statistics.mean(process.thread.used for process in model.processes) / seconds
-    cores = model.database.cores
-    return f"{workers:.0%}", f"{cores.used / seconds / cores.number:.0%}"
+    workers = statistics.mean(process.cpu.used for process in model.processes) / seconds
+    database = model.cores.used / seconds / model.cores.number
+    return f"{workers:.0%}", f"{database:.0%}"
 
 
 # -- what it takes
@@ -238,8 +244,8 @@ def levels(costs: Costs) -> Iterator[Sequence[object]]:
             wanted.cores,
             f"{wanted.databases * wanted.processes:,}",
             *busy(model, LONG),
-            f"{1000 * model.seen.quantile(0.5):,.0f} ms",
-            f"{1000 * model.seen.quantile(0.99):,.0f} ms",
+            f"{1000 * model.quantile(0.5):,.0f} ms",
+            f"{1000 * model.quantile(0.99):,.0f} ms",
             f"{rate * DAY * costs.kept / 1e12:,.2f} TB",
             f"{rate * costs.logged / 1e6:,.0f} MB/s",
         )

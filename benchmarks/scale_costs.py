@@ -1,34 +1,69 @@
-"""What a delivery costs, step by step: the figures that scale_measure.py has written."""
+"""What the steps of a delivery cost: `python benchmarks/scale_costs.py [--write]` measures it.
+
+On PostgreSQL, with nothing else at work meanwhile; `--write` puts it into scale_costs.json, from
+which scale.py computes.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, Self
 
 import attrs
+import cpu
+from common import PAYLOAD, local_settings
+from databases import database
+from server import running
+from sqlalchemy import text
+
+from thorn_core import Attempt, Event, Message, Outcome, Routing, Settlement, Thorn
+from thorn_core.codecs import dump_json
+from thorn_core.delivery import make_delivery
+from thorn_core.stores import DeliveryQuery
+from thorn_core.transports.aiohttp import AiohttpTransport
+from thorn_core.unit_of_work import IMMEDIATE
+from thorn_core.values import Claim, DeliveryState, new_id
+from thorn_core.worker import new_event_loop
+from thorn_sqlalchemy import SqlStore
 
 FILE = Path(__file__).with_name("scale_costs.json")
+RECIPIENTS = 20
+FEW, MANY, CALLS = 10, 100, 200
+REQUESTS = 20_000
+LEASE = timedelta(seconds=60)
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class Cost:
-    """Milliseconds of a call of the store, for itself and for each row.
+    """Milliseconds of a call of the store: for itself, and (`_each`) for each row.
 
     Attributes:
-        wall: Until it is back, with nothing else at work.
-        client: Processor time of who calls.
-        server: Processor time of the database server.
-        wall_each: As `wall`, for each row.
-        client_each: As `client`, for each row.
-        server_each: As `server`, for each row.
+        client: Of the caller's processor.
+        server: Of the database server's processors.
+        wait: Of neither: disk and network.
     """
 
-    wall: float
     client: float
     server: float
-    wall_each: float
+    wait: float
     client_each: float
     server_each: float
+    wait_each: float
+
+    @classmethod
+    def of(cls, few: Sequence[float], many: Sequence[float]) -> Self:
+        """That of a call, if so much is for FEW rows and so much for MANY."""
+        values: dict[str, float] = {}
+        for name, low, high in zip(("client", "server", "wait"), few, many, strict=True):
+            each = max((high - low) / (MANY - FEW), 0.0)
+            values |= {name: round(max(low - each * FEW, 0.0), 3), f"{name}_each": round(each, 4)}
+        return cls(**values)
 
 
 @attrs.frozen(kw_only=True)
@@ -58,8 +93,156 @@ class Costs:
     logged: float
 
     @classmethod
-    def read(cls) -> Costs:
+    def read(cls) -> Self:
         """Those that were written."""
         told = json.loads(FILE.read_text("utf-8"))
         steps = {name: Cost(**value) for name, value in told.items() if isinstance(value, dict)}
         return cls(**{**told, **steps})
+
+
+# -- measured
+
+
+def steps(store: SqlStore, size: int) -> Mapping[str, Callable[[int], object]]:
+    """The steps of a message, each of which is called CALLS times, with so many rows."""
+    data, claims = dump_json(PAYLOAD), list[Sequence[Claim]]()
+
+    def send(call: int) -> None:
+        now = datetime.now(UTC)
+        names = (f"a.{n % RECIPIENTS}" for n in range(call * size, (call + 1) * size))
+        messages = [Message(id=new_id("msg", now), event=e, data=data, at=now) for e in names]
+        store.publish(messages, within=IMMEDIATE)
+
+    def route(_: int) -> None:
+        now = datetime.now(UTC)
+        messages = store.claim_messages(now=now, lease=LEASE, limit=size)
+        pages = store.matching_each(messages, limit=1000)
+        store.route(
+            [
+                Routing(message=message, deliveries=[make_delivery(message, s, now) for s in page])
+                for message, page in zip(messages, pages, strict=True)
+            ]
+        )
+
+    def claim(call: int) -> None:
+        leased = store.claim(
+            now=datetime.now(UTC),
+            lease=LEASE,
+            limit=size,
+            token=f"t{size}.{call}",
+            per_recipient=32,
+            busy={},
+        )
+        assert len(leased) == size, len(leased)
+        claims.append(leased)
+
+    def settle(call: int) -> None:
+        now = datetime.now(UTC)
+        store.settle([settled(claim, now) for claim in claims[call]])
+
+    def purge(_: int) -> None:
+        query = DeliveryQuery(until=datetime.now(UTC), states=(DeliveryState.DELIVERED,))
+        assert store.purge(query, limit=size) == size
+
+    return {"send": send, "route": route, "claim": claim, "settle": settle, "purge": purge}
+
+
+def settled(claim: Claim, now: datetime) -> Settlement:
+    """A delivery that went well."""
+    attempt = Attempt(
+        id=new_id("att", now),
+        delivery_id=claim.delivery.id,
+        number=1,
+        at=now,
+        duration=0.05,
+        status=204,
+    )
+    outcome = Outcome(state=DeliveryState.DELIVERED)
+    return Settlement(claim=claim, outcome=outcome, attempt=attempt, at=now)
+
+
+def of_calls(size: int) -> tuple[dict[str, Sequence[float]], dict[str, float]]:
+    """Milliseconds (client, server, neither) of each step with so many rows; bytes of a row."""
+    taken: dict[str, Sequence[float]] = {}
+    with database("PostgreSQL") as url:
+        if url is None:
+            raise SystemExit("PostgreSQL isn't there")
+        with Thorn(store=SqlStore(url), dispatcher="outbox", settings=local_settings()) as app:
+            app.store.create()
+            for n in range(RECIPIENTS):
+                app.subscribe(f"a.{n}", f"http://127.0.0.{n + 1}/")
+            before = sizes(app.store)
+            for name, step in steps(app.store, size).items():
+                if name == "purge":
+                    after = sizes(app.store)
+                analyze(app.store)
+                begun = reading()
+                for call in range(CALLS):
+                    step(call)
+                wall, client, server = (
+                    1000 * (b - a) / CALLS for a, b in zip(begun, reading(), strict=True)
+                )
+                taken[name] = client, server, max(wall - client - server, 0.0)
+    rows = CALLS * size
+    kept, logged = (round((b - a) / rows) for a, b in zip(before, after, strict=True))
+    return taken, {"kept": kept, "logged": logged}
+
+
+def reading() -> tuple[float, float, float]:
+    """Seconds of the clock, of this process and of the database server."""
+    return time.perf_counter(), time.process_time(), cpu.used_by_name("postgres")
+
+
+def sizes(store: Any) -> tuple[float, float]:
+    """Bytes of the database, and of the write-ahead log so far."""
+    asked = "SELECT pg_database_size(current_database()), pg_current_wal_lsn() - '0/0'::pg_lsn"
+    with store.database.engine.connect() as connection:
+        size, logged = connection.execute(text(asked)).one()
+    return float(size), float(logged)
+
+
+def analyze(store: Any) -> None:
+    """Let the database know how large its tables are, which it finds out by itself in a minute."""
+    with store.database.engine.begin() as connection:
+        connection.execute(text("ANALYZE"))
+
+
+def of_requests() -> dict[str, float]:
+    """Milliseconds of the worker and of the recipient for a request, from a store in memory."""
+    with running() as port, asyncio.Runner(loop_factory=new_event_loop) as runner:
+        before = cpu.used_by_name("server")
+        worker = runner.run(drained(f"http://127.0.0.1:{port}/"))
+        recipient = cpu.used_by_name("server") - before
+    told = {"request": worker, "recipient": recipient}
+    return {name: round(1000 * seconds / REQUESTS, 4) for name, seconds in told.items()}
+
+
+async def drained(url: str) -> float:
+    """Seconds of this process for delivering so many messages."""
+    app = Thorn(dispatcher="outbox", settings=local_settings(), transport=AiohttpTransport)
+    app.subscribe("a.*", url)
+    happened, used = Event("a.b", app=app), 0.0
+    async with app.worker() as worker:
+        for _ in range(REQUESTS // 1000):
+            for _ in range(1000):
+                happened.send(PAYLOAD)
+            begun = time.process_time()
+            await worker.adrain()
+            used += time.process_time() - begun
+    app.close()
+    return used
+
+
+def main(*, write: bool) -> None:
+    """Measure, show, and write."""
+    few, _ = of_calls(FEW)
+    many, space = of_calls(MANY)
+    calls = {name: Cost.of(few[name], many[name]) for name in few}
+    told = json.dumps(attrs.asdict(Costs(**calls, **of_requests(), **space)), indent=2) + "\n"
+    print(told)
+    if write:
+        FILE.write_text(told, "utf-8")
+
+
+if __name__ == "__main__":
+    main(write="--write" in sys.argv[1:])
