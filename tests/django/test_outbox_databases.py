@@ -101,7 +101,7 @@ def counting():
         connection_created.disconnect(opened)
 
 
-@pytest.mark.parametrize(("outcome", "most"), [("delivered", 21), ("pending", 33)])
+@pytest.mark.parametrize(("outcome", "most"), [("delivered", 22), ("pending", 34)])
 def test_statements_are_as_many_for_a_batch_of_any_size(alias, outcome, most):
     """From publishing to settling; BEGIN and COMMIT aren't counted."""
     store = store_at(alias)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from itertools import islice
@@ -9,12 +10,22 @@ from itertools import islice
 import pytest
 from django.db import connections, transaction
 from django.test import override_settings
+from django.test.utils import CaptureQueriesContext
 
 from thorn_core import Subscription
-from thorn_core.testing.store_contract import LEASE, NOW, StoreContract, make_subscription
+from thorn_core.testing.store_contract import (
+    LEASE,
+    NOW,
+    StoreContract,
+    make_message,
+    make_subscription,
+)
+from thorn_core.unit_of_work import IMMEDIATE
 
 
 class TestDjangoStore(StoreContract):
+    fan_out = int(os.environ.get("THORN_TEST_FAN_OUT", "20000"))
+
     @pytest.fixture(autouse=True)
     def _database(self, alias):
         self.alias = alias
@@ -70,6 +81,32 @@ class TestDjangoStoreInATransaction(TestDjangoStoreOnTheThreadsConnection):
         store = self.make_store()
         assert store.stats(now=NOW, window=LEASE).messages == 0
         store.close()
+
+
+# -- statements
+
+
+def test_a_sudden_backlog_is_read_in_its_order_and_not_sorted(postgresql_alias):
+    from thorn_django.store import DjangoStore
+
+    connection = connections[postgresql_alias]
+    connection.ensure_connection()
+    store = DjangoStore(postgresql_alias)
+    for start in range(0, 10_000, 1000):
+        store.publish([make_message(n) for n in range(start, start + 1000)], within=IMMEDIATE)
+    with CaptureQueriesContext(
+        connection,
+    ) as queries:
+        assert len(store.claim_messages(now=NOW, lease=LEASE, limit=100)) == 100
+        store.claim(now=NOW, lease=LEASE, limit=100, token="t", per_recipient=16, busy={})
+    locking = [query["sql"] for query in queries if "SKIP LOCKED" in query["sql"]]
+    assert len(locking) == 4
+    with connection.cursor() as cursor:
+        for statement in locking:
+            cursor.execute(f"EXPLAIN {statement}")
+            plan = "\n".join(line for (line,) in cursor)
+            assert "Sort" not in plan, f"{statement}\n{plan}"
+    store.close()
 
 
 # -- fields

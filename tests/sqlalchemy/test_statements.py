@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from sqlalchemy import event, text
 
 from thorn_core import Settings, Thorn, buffer_events
@@ -55,8 +56,11 @@ def test_statements_per_delivery_are_few_and_constant(place):
     assert many < 1.2 * few
 
 
-def fill(store: SqlStore) -> None:
-    """Many pending deliveries, as many that are done, and messages of both."""
+def fill(store: SqlStore, *, sudden: bool = False) -> None:
+    """Many pending deliveries, as many that are done, and messages of both.
+
+    The server is told to look how many there are of each, unless it is `sudden`.
+    """
     at = int(NOW.timestamp() * 1_000_000)
     tables = store.tables
     deliveries = [
@@ -93,6 +97,8 @@ def fill(store: SqlStore) -> None:
         connection.execute(tables.deliveries.insert(), deliveries)
         connection.execute(tables.messages.insert(), messages)
         connection.execute(tables.recipients.insert(), recipients)
+    if sudden:
+        return
     with store.database.engine.begin() as connection:
         for table in (tables.deliveries, tables.messages, tables.recipients):
             analyze = "ANALYZE TABLE" if connection.dialect.name == "mysql" else "ANALYZE"
@@ -116,22 +122,28 @@ def scans(store: SqlStore, statement: str, parameters) -> list[str]:
     if name == "mysql":
         return [str(row) for row in rows if row.type == "ALL" and row.table in tables]
     return [
-        str(node) for node in nodes(rows[0][0][0]["Plan"]) if node.get("Relation Name") in tables
+        str(node)
+        for node in nodes(rows[0][0][0]["Plan"])
+        if node["Node Type"] == "Seq Scan" and node.get("Relation Name") in tables
     ]
 
 
+def plan_of(store, statement, parameters):
+    """PostgreSQL's plan."""
+    with store.database.engine.connect() as connection:
+        explain = f"EXPLAIN (FORMAT JSON) {statement}"
+        return connection.exec_driver_sql(explain, parameters).scalar_one()[0]["Plan"]
+
+
 def nodes(plan):
-    """The sequential scans of a plan."""
-    if plan["Node Type"] == "Seq Scan":
-        yield plan
+    """A node of a plan, and those below it."""
+    yield plan
     for child in plan.get("Plans", ()):
         yield from nodes(child)
 
 
-def test_what_a_worker_does_is_found_by_indexes_however_much_there_is(place):
-    store = SqlStore(place.url)
-    store.create()
-    fill(store)
+def looked_at(store):
+    """The statements by which workers look for work, with their parameters."""
     statements = counted(store.database.engine)
     now = NOW + timedelta(hours=1)
     claims = [
@@ -143,14 +155,35 @@ def test_what_a_worker_does_is_found_by_indexes_however_much_there_is(place):
     assert [len(some) for some in claims] == [50, 50]
     store.renew(claims[0], until=now + LEASE)
     store.release(claims[0])
-    assert store.claim_messages(now=now, lease=LEASE, limit=50)
+    assert store.claim_messages(now=now, lease=LEASE, limit=100)
     store.next_due(now)
-    looked_at = [
+    found = [
         (statement, parameters)
         for statement, parameters in statements
         if statement.lstrip().startswith(("SELECT", "UPDATE"))
     ]
-    assert len(looked_at) > 15
-    for statement, parameters in looked_at:
+    assert len(found) > 15
+    return found
+
+
+def test_what_a_worker_does_is_found_by_indexes_however_much_there_is(place):
+    store = SqlStore(place.url)
+    store.create()
+    fill(store)
+    for statement, parameters in looked_at(store):
         assert scans(store, statement, parameters) == [], statement
+    store.close()
+
+
+def test_a_sudden_backlog_is_read_in_its_order_and_not_sorted(place):
+    if place.kind != "postgresql":
+        pytest.skip("only PostgreSQL plans by what it has counted before")
+    store = SqlStore(place.url)
+    store.create()
+    fill(store, sudden=True)
+    locking = [some for some in looked_at(store) if "SKIP LOCKED" in some[0]]
+    assert len(locking) > 4
+    for statement, parameters in locking:
+        types = [node["Node Type"] for node in nodes(plan_of(store, statement, parameters))]
+        assert "Sort" not in types, statement
     store.close()

@@ -31,7 +31,7 @@ from thorn_sqlalchemy.messages import Messages
 from thorn_sqlalchemy.recipients import Recipients
 from thorn_sqlalchemy.rows import attempt_row, clean, delivery_of, micros, moment
 from thorn_sqlalchemy.schema import Tables
-from thorn_sqlalchemy.statements import Columns, chunks, inserting, one_of, updating
+from thorn_sqlalchemy.statements import Columns, chunks, first_of, inserting, one_of, updating
 from thorn_sqlalchemy.subscriptions import Subscriptions
 
 PENDING, IN_FLIGHT = DeliveryState.PENDING.value, DeliveryState.IN_FLIGHT.value
@@ -66,11 +66,12 @@ class Claims:
         self._made: dict[int, Select[Any]] = {}
         self._due = (table.c.ready_at <= bindparam("now"),)
         held = (table.c.state == IN_FLIGHT, table.c.token == bindparam("held"))
-        self._expired = (
+        self._expired = first_of(
+            dialect,
             select(table.c.id, table.c.recipient)
             .where(table.c.leased_until <= bindparam("now"))
-            .limit(TAKEN_BACK)
-            .with_for_update(skip_locked=True)
+            .order_by(table.c.leased_until, table.c.id),
+            "most",
         )
         self._lease: Update | ReturningUpdate[Any] = (
             update(table)
@@ -167,7 +168,7 @@ class Claims:
         return claims
 
     def _take_back_expired(self, connection: Connection, now: int) -> None:
-        rows = connection.execute(self._expired, {"now": now}).all()
+        rows = connection.execute(self._expired, {"now": now, "most": TAKEN_BACK}).all()
         for some in chunks(rows):
             connection.execute(self._take_back, {"keys": sorted(row.id for row in some)})
         self._recipients.due(connection, ((row.recipient, now) for row in rows))

@@ -13,7 +13,7 @@ from thorn_core import Delivery, Message, Routing
 from thorn_sqlalchemy.recipients import Recipients
 from thorn_sqlalchemy.rows import delivery_row, message_of, message_row, micros
 from thorn_sqlalchemy.schema import Tables
-from thorn_sqlalchemy.statements import chunks, insert_new, inserting, one_of
+from thorn_sqlalchemy.statements import chunks, first_of, insert_new, inserting, one_of
 
 # Messages kept for their deliveries, and bytes of their payloads.
 REMEMBERED = 2000
@@ -45,14 +45,21 @@ class Messages:
             .where(one_of(dialect, table.c.id, "keys"))
             .values(route_at=bindparam("until"))
         )  # fmt: skip
-        locked = select(table).with_for_update(skip_locked=True).limit(bindparam("most"))
-        self._fresh = locked.where(table.c.route_at == 0).order_by(table.c.at, table.c.id)
-        self._expired = locked.where(
-            table.c.route_at > 0, table.c.route_at <= bindparam("now")
-        ).order_by(table.c.route_at, table.c.at, table.c.id)
-        self._named = locked.where(
-            one_of(dialect, table.c.id, "keys"), table.c.route_at <= bindparam("now")
-        ).order_by(table.c.at, table.c.id)
+        fresh = select(table).where(table.c.route_at == 0).order_by(table.c.at, table.c.id)
+        expired = (
+            select(table)
+            .where(table.c.route_at > 0, table.c.route_at <= bindparam("now"))
+            .order_by(table.c.route_at, table.c.at, table.c.id)
+        )
+        self._fresh = first_of(dialect, fresh, "most")
+        self._expired = first_of(dialect, expired, "most")
+        self._named = (
+            select(table)
+            .where(one_of(dialect, table.c.id, "keys"), table.c.route_at <= bindparam("now"))
+            .order_by(table.c.at, table.c.id)
+            .limit(bindparam("most"))
+            .with_for_update(skip_locked=True)
+        )
 
     def rows(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
         """What to give `insert`."""

@@ -13,7 +13,15 @@ from collections.abc import Iterable, Sequence
 from sqlalchemy import Connection, bindparam, case, func, select, update
 
 from thorn_sqlalchemy.schema import Tables
-from thorn_sqlalchemy.statements import Columns, chunks, earlier, later, one_of, upserting
+from thorn_sqlalchemy.statements import (
+    Columns,
+    chunks,
+    earlier,
+    first_of,
+    later,
+    one_of,
+    upserting,
+)
 
 # Recipients looked at by one claim.
 MOST = 64
@@ -43,7 +51,7 @@ class Recipients:
             )
         )
         self._ready = {
-            full: statement.limit(bindparam("most")).with_for_update(skip_locked=True)
+            full: first_of(dialect, statement, "most")
             for full, statement in ((False, ready), (True, others))
         }
         self._first = {

@@ -14,6 +14,8 @@ from sqlalchemy import (
     Dialect,
     FromClause,
     Insert,
+    Integer,
+    Select,
     String,
     Table,
     Text,
@@ -254,6 +256,24 @@ def one_of(dialect: str, column: ColumnElement[str], name: str) -> ColumnElement
         texts = func.json_each(bindparam(name, type_=_Texts())).table_valued("value")
         return column.in_(select(texts.c.value))
     return column.in_(bindparam(name, type_=column.type, expanding=True))
+
+
+def first_of(dialect: str, statement: Select[Any], name: str) -> Select[Any]:
+    """The first rows of a statement in its order, which is an index's; those of others skipped.
+
+    A server that believes in fewer rows than there are, as after a sudden backlog, would take all
+    of them and sort. PostgreSQL can't do so for a limit that it doesn't know when it plans: then it
+    reads the index as far as it must.
+
+    Args:
+        dialect: Name of the database.
+        statement: What is looked for, and its order.
+        name: Of the parameter that says how many.
+    """
+    most: ColumnElement[Any] = bindparam(name, type_=Integer())
+    if dialect == "postgresql":
+        most = select(most).scalar_subquery()
+    return statement.limit(most).with_for_update(skip_locked=True)
 
 
 def earlier(a: ColumnElement[int], b: ColumnElement[int]) -> ColumnElement[int]:

@@ -18,7 +18,7 @@ from thorn_django.store import messages, recipients, statements, subscriptions
 from thorn_django.store.deliveries import IN_FLIGHT, PENDING, of_messages, rows
 from thorn_django.store.messages import Messages
 from thorn_django.store.rows import DELIVERY, attempt_row, clean, delivery_of
-from thorn_django.store.statements import chunks, insert_new
+from thorn_django.store.statements import chunks, first_keys, insert_new
 
 # Leases taken back by one claim.
 TAKEN_BACK = 1000
@@ -57,12 +57,12 @@ def claim(
 
 
 def _take_back_expired(connection: BaseDatabaseWrapper, now: datetime) -> None:
-    expired: QuerySet[Any, Any] = rows(connection).filter(leased_until__lte=now)
-    pairs = expired.values_list("id", "recipient")
-    found = list(recipients.skipping(connection, pairs)[:TAKEN_BACK])
-    for some in chunks(sorted(key for key, _ in found)):
-        rows(connection).filter(pk__in=some, state=IN_FLIGHT).update(**FREE)
-    recipients.due(connection, ((recipient, now) for _, recipient in found))
+    expired = rows(connection).filter(leased_until__lte=now).order_by("leased_until", "id")
+    for some in chunks(sorted(first_keys(connection, expired, TAKEN_BACK))):
+        found = rows(connection).filter(pk__in=some, state=IN_FLIGHT)
+        names = list(found.values_list("recipient", flat=True))
+        found.update(**FREE)
+        recipients.due(connection, ((name, now) for name in names))
 
 
 def _queues(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import QuerySet
@@ -15,7 +14,7 @@ from thorn_django import models
 from thorn_django.fields import EPOCH
 from thorn_django.store import recipients
 from thorn_django.store.rows import MESSAGE, delivery_row, message_of
-from thorn_django.store.statements import chunks, insert_new
+from thorn_django.store.statements import chunks, first_keys, insert_new
 
 # Messages kept for their deliveries, and bytes of their payloads.
 REMEMBERED = 2000
@@ -45,24 +44,23 @@ class Messages:
         ids: Collection[str] | None,
     ) -> list[Message]:
         """Lease messages that aren't routed yet."""
-        found: list[dict[str, Any]]
-        locked: QuerySet[Any, Any] = recipients.skipping(
-            connection, rows(connection).values(*MESSAGE)
-        )
+        unrouted = rows(connection)
+        keys: list[str] = []
         if ids is None:
-            expired = locked.filter(route_at__gt=EPOCH, route_at__lte=now)
-            found = list(expired.order_by("route_at", "at", "id")[:limit])
-            if len(found) < limit:
-                fresh = locked.filter(route_at=EPOCH).order_by("at", "id")
-                found += fresh[: limit - len(found)]
+            expired = unrouted.filter(route_at__gt=EPOCH, route_at__lte=now)
+            keys += first_keys(connection, expired.order_by("route_at", "at", "id"), limit)
+            if len(keys) < limit:
+                fresh = unrouted.filter(route_at=EPOCH).order_by("at", "id")
+                keys += first_keys(connection, fresh, limit - len(keys))
         else:
-            found = []
             for some in chunks(list(ids)[:limit]):
-                found += locked.filter(pk__in=some, route_at__lte=now).order_by("at", "id")
-        for leased in chunks(found):
-            keys = [row["id"] for row in leased]
-            rows(connection).filter(pk__in=keys).update(route_at=now + lease)
-        messages = [message_of(row) for row in found]
+                named = unrouted.filter(pk__in=some, route_at__lte=now).order_by("at", "id")
+                keys += first_keys(connection, named, len(some))
+        messages: list[Message] = []
+        for some in chunks(keys):
+            leased = unrouted.filter(pk__in=some)
+            messages += [message_of(row) for row in leased.values(*MESSAGE)]
+            leased.update(route_at=now + lease)
         for message in messages:
             self._remember(message)
         messages.sort(key=lambda message: (message.at, message.id))

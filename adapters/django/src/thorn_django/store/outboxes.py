@@ -9,9 +9,9 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from thorn_core import StoreSetupError
 from thorn_django import models
-from thorn_django.store import messages, recipients
+from thorn_django.store import messages
 from thorn_django.store.database import Database, wrong_with
-from thorn_django.store.statements import columns_of, insert_new
+from thorn_django.store.statements import columns_of, first_keys, insert_new
 
 T = TypeVar("T")
 
@@ -58,11 +58,11 @@ class Outbox:
             return found if ids is None else found.filter(pk__in=list(ids)[:limit])
 
         def move(connection: BaseDatabaseWrapper) -> None:
-            locked = recipients.skipping(connection, there(connection)).order_by("at", "id")
-            rows = [_as_columns(row) for row in locked.values(*columns_of(models.Message))[:limit]]
+            keys = first_keys(connection, there(connection).order_by("at", "id"), limit)
+            locked = messages.rows(connection).filter(pk__in=keys)
+            rows = [_as_columns(row) for row in locked.values(*columns_of(models.Message))]
             self._store.run(lambda c: insert_new(c, models.Message, rows))
-            keys = [row["id"] for row in rows]
-            messages.rows(connection).filter(pk__in=keys)._raw_delete(connection.alias)
+            locked._raw_delete(connection.alias)
 
         if self.database.read(lambda c: there(c).exists()):
             self.database.run(move)

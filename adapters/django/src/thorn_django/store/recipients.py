@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Case, F, OuterRef, QuerySet, Subquery, Value, When
 
 from thorn_django.fields import MomentField, micros
 from thorn_django.models import Delivery, Recipient
-from thorn_django.store.statements import chunks, leave_alone, make_due
+from thorn_django.store.statements import chunks, first_keys, leave_alone, make_due
 
 # Recipients looked at by one claim.
 MOST = 64
@@ -66,18 +65,11 @@ def ready(
     waiting = rows(connection).filter(ready_at__lte=now).order_by("ready_at", "recipient")
     if full:
         waiting = waiting.exclude(recipient__in=full)
-    names: QuerySet[Any, Any] = waiting.values_list("recipient", flat=True)
-    found = list(skipping(connection, names)[: min(limit, MOST)])
+    found = first_keys(connection, waiting, min(limit, MOST))
     if not found and connection.features.has_select_for_update:
         # Others have locked what there is, for a moment: wait for one instead of going away.
-        found = list(names.select_for_update()[:1])
+        found = list(waiting.values_list("recipient", flat=True).select_for_update()[:1])
     return found
-
-
-def skipping(connection: BaseDatabaseWrapper, queryset: QuerySet[Any, Any]) -> QuerySet[Any, Any]:
-    """Lock what is found, but for what others have locked, where the database can."""
-    skips = connection.features.has_select_for_update_skip_locked
-    return queryset.select_for_update(skip_locked=skips)
 
 
 def served(connection: BaseDatabaseWrapper, recipients: Sequence[str], now: datetime) -> None:

@@ -52,6 +52,33 @@ def _execute(connection: BaseDatabaseWrapper, statement: str, values: Sequence[A
         return list(cursor.fetchall()) if cursor.description else []
 
 
+def first_keys(
+    connection: BaseDatabaseWrapper, queryset: django_models.QuerySet[Any], limit: int
+) -> list[str]:
+    """Lock the first rows of a queryset in its order, an index's, but for those of others.
+
+    A server that believes in fewer rows than there are, as after a sudden backlog, would take all
+    of them and sort. PostgreSQL can't do so for a limit that it doesn't know when it plans: then it
+    reads the index as far as it must.
+
+    Args:
+        connection: In a transaction.
+        queryset: What is looked for, and its order.
+        limit: How many at most.
+
+    Returns:
+        Their primary keys.
+    """
+    skips = connection.features.has_select_for_update_skip_locked
+    keys: django_models.QuerySet[Any, Any] = queryset.values_list("pk", flat=True)
+    locked = keys.select_for_update(skip_locked=skips)
+    if connection.vendor != "postgresql":
+        return list(locked[:limit])
+    statement, values = locked.query.get_compiler(connection=connection).as_sql()
+    found = _execute(connection, f"{statement} LIMIT (SELECT %s)", [*values, limit])
+    return [key for (key,) in found]
+
+
 def _table(model: type[django_models.Model]) -> str:
     # Ours, of which no letter needs quoting.
     return model._meta.db_table
