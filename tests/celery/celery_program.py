@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 import attrs
+from brokers import make_celery
 from celery import Celery
 
 from thorn_celery import install
@@ -34,24 +35,6 @@ class Setup:
 
     def environment(self) -> dict[str, str]:
         return {"CELERY_PROGRAM": json.dumps(attrs.asdict(self))}
-
-
-def make_celery(broker: str, name: str, **conf: Any) -> Celery:
-    """A Celery app that keeps to names of its own in a broker."""
-    celery = Celery(name, broker=broker, set_as_current=False)
-    celery.conf.update(
-        task_default_queue=name,
-        worker_enable_remote_control=False,
-        worker_send_task_events=False,
-        broker_connection_retry_on_startup=True,
-        broker_transport_options=(
-            {"global_keyprefix": f"{name}:", "visibility_timeout": 5}
-            if broker.startswith("redis")
-            else {}
-        ),
-        **conf,
-    )
-    return celery
 
 
 def make(setup: Setup) -> tuple[Thorn, Celery]:

@@ -1,4 +1,4 @@
-"""What the tests share: brokers, workers as processes, and what became of what was sent."""
+"""What the tests share: workers as processes, and what became of what was sent."""
 
 from __future__ import annotations
 
@@ -9,72 +9,21 @@ import subprocess
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
-import pytest
 from celery import Celery
 from celery_program import Setup, make
-from kombu import Connection
 
 from thorn_core import Event, Thorn
 
-BROKERS = {
-    "rabbitmq": os.environ.get("THORN_TEST_RABBITMQ", "amqp://guest:guest@127.0.0.1:5672//"),
-    "redis": os.environ.get("THORN_TEST_REDIS", "redis://127.0.0.1:6379/0"),
-}
 TIMEOUT = 60.0
+# Where other processes find `celery_program`, and what it uses.
+HERE = Path(__file__).parent
+PYTHONPATH = f"{HERE}{os.pathsep}{HERE.parent / 'integration'}"
 QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat")
-
-
-@attrs.frozen
-class Broker:
-    """Names of a test's own in a broker.
-
-    Attributes:
-        kind: `rabbitmq` or `redis`.
-        url: Its URL.
-        name: What queues are named after.
-    """
-
-    kind: str
-    url: str
-    name: str
-
-
-@contextmanager
-def broker_of(kind: str) -> Iterator[Broker]:
-    """A broker; what a test leaves there is removed."""
-    broker = Broker(kind, BROKERS[kind], f"thorn_test_{uuid.uuid4().hex[:12]}")
-    try:
-        with Connection(broker.url, connect_timeout=5) as connection:
-            connection.ensure_connection(max_retries=1)
-    except Exception as error:
-        if os.environ.get("THORN_REQUIRE_SERVICES"):
-            pytest.fail(f"{kind} is needed: {error}")
-        pytest.skip(f"{kind} isn't there: {error}")
-    try:
-        yield broker
-    finally:
-        _clean(broker)
-
-
-def _clean(broker: Broker) -> None:
-    if broker.kind == "redis":
-        import redis
-
-        with redis.Redis.from_url(broker.url) as client:
-            for key in client.scan_iter(f"{broker.name}*", count=1000):
-                client.delete(key)
-        return
-    with Connection(broker.url) as connection:
-        for name in ("", "_bills", "_retries"):
-            with connection.channel() as channel:
-                channel.queue_delete(queue=broker.name + name)
-                channel.exchange_delete(broker.name + name)
 
 
 class WorkerProcess:
@@ -181,7 +130,7 @@ class World:
 
     def environment(self) -> dict[str, str]:
         """Of the program's other processes."""
-        return {**self.setup.environment(), "PYTHONPATH": str(Path(__file__).parent)}
+        return {**self.setup.environment(), "PYTHONPATH": PYTHONPATH}
 
     def sweep(self, **options: object) -> None:
         """What beat does."""

@@ -8,8 +8,9 @@ import pytest
 
 pytest.importorskip("celery")
 
+from brokers import Broker, broker_of
 from celery_program import Setup
-from celery_world import Broker, World, broker_of, world_of
+from celery_world import World, world_of
 from places import Place, make_place
 
 from thorn_core.testing import LocalRecipient

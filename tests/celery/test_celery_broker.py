@@ -9,24 +9,17 @@ import socket
 import subprocess
 import sys
 import time
-from urllib.parse import urlsplit
 
 import attrs
 import pytest
 from celery_program import Setup, make
-from celery_proxy import Proxy
 from celery_world import TIMEOUT, world_of
+from proxy import Proxy
 
 from thorn_celery import hints, work
 from thorn_celery.queues import BrokerError, depths_of
 from thorn_core import ConfigurationError, Thorn
 from thorn_core.testing import LocalRecipient
-
-
-def at_port(url, port):
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition(":")[0]
-    return parts._replace(netloc=f"{host}:{port}").geturl()
 
 
 def quickly(send):
@@ -49,8 +42,8 @@ def in_queue(world, number):
 @pytest.fixture
 def cut_off(broker, postgresql):
     """A program whose way to the broker can be cut, and one that has another way."""
-    with Proxy(urlsplit(broker.url).port) as proxy:
-        setup = Setup(postgresql.url, at_port(broker.url, proxy.port), broker.name)
+    with Proxy(broker.port) as proxy:
+        setup = Setup(postgresql.url, broker.at_port(proxy.port).url, broker.name)
         with world_of(setup) as sender:
             there = attrs.evolve(setup, broker=broker.url)
             with world_of(there) as world:

@@ -6,23 +6,20 @@ import logging
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from celery import Celery
 from celery_program import Setup
-from celery_world import TIMEOUT
+from celery_world import PYTHONPATH, TIMEOUT
 
 from thorn_celery import hints, install
 from thorn_celery.options import PLAIN
-
-HERE = str(Path(__file__).parent)
 
 
 def python(environment, *command):
     return subprocess.run(
         [sys.executable, *command],
-        env={**os.environ, "PYTHONPATH": HERE, "PYTHONWARNINGS": "ignore", **environment},
+        env={**os.environ, "PYTHONPATH": PYTHONPATH, "PYTHONWARNINGS": "ignore", **environment},
         capture_output=True,
         text=True,
         timeout=TIMEOUT,

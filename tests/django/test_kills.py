@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-import os
-
+import pytest
 from django.db import connections
 from kills.django_kit import DjangoKit
+from kills.scope import combinations_of
 from kills.verdict import check
 
+
 # Fewer than the other store is tested with: the engine is the same.
-MESSAGES = int(os.environ.get("THORN_TEST_KILLS_MESSAGES", "6000"))
-
-
 def test_what_is_committed_arrives_and_nothing_else_whoever_is_killed(server_alias, tmp_path):
     connections[server_alias].close()
-    check(DjangoKit(server_alias), tmp_path, messages=MESSAGES)
+    check(DjangoKit(server_alias), tmp_path, messages=6000)
+
+
+# With the other store, the other pairs.
+@pytest.mark.parametrize(
+    ("broker", "server_alias"),
+    combinations_of(("rabbitmq", "mariadb"), ("redis", "postgresql")),
+    indirect=["server_alias"],
+)
+def test_over_celery_too_whoever_is_killed(broker, server_alias, tmp_path):
+    pytest.importorskip("celery")
+    from kills.celery_kit import over_celery
+
+    connections[server_alias].close()
+    with over_celery(DjangoKit(server_alias), broker) as kit:
+        check(kit, tmp_path, messages=2000)

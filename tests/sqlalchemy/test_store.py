@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
@@ -20,6 +21,8 @@ def shared_place(request, tmp_path_factory) -> Iterator[Place]:
 
 
 class TestSqlStore(StoreContract):
+    fan_out = int(os.environ.get("THORN_TEST_FAN_OUT", "20000"))
+
     @pytest.fixture(autouse=True)
     def _database(self, shared_place):
         self.place = shared_place

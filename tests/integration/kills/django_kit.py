@@ -11,6 +11,7 @@ import magazine_project
 from django.db import DatabaseError, InterfaceError, connections, transaction
 from django.db.transaction import TransactionManagementError
 
+from kills.kit import Harm
 from thorn_core import Settings, StoreError, Thorn
 
 
@@ -23,6 +24,7 @@ class DjangoKit:
 
     most = 80
     lease = 6.0
+    rate = 1000
     errors = (DatabaseError, InterfaceError, StoreError, TransactionManagementError)
     modules = (__name__, "psycopg", "pymysql")
 
@@ -45,10 +47,13 @@ class DjangoKit:
                 " event VARCHAR(64))"
             )
 
-    def app(self, settings: Settings, *, number: int = 0) -> Thorn:
+    def app(self, settings: Settings, *, number: int = 0, dispatcher: str = "outbox") -> Thorn:
         from thorn_django.store import DjangoStore
 
-        return Thorn(store=DjangoStore(self.alias), dispatcher="outbox", settings=settings)
+        return Thorn(store=DjangoStore(self.alias), dispatcher=dispatcher, settings=settings)
+
+    def work(self, app: Thorn) -> None:
+        app.worker().run()
 
     @contextmanager
     def transaction(self) -> Iterator[str]:
@@ -79,7 +84,10 @@ class DjangoKit:
         rows = self._rows("SELECT message_id, own_key, event FROM truth")
         return {message_id: (key, event) for message_id, key, event in rows}
 
-    def break_connections(self, rng: random.Random) -> int:
+    def harms(self) -> Mapping[str, Harm]:
+        return {"connection broken": self._break_connections}
+
+    def _break_connections(self, rng: random.Random) -> int:
         if self.alias == "postgresql":
             others = (
                 "SELECT pid FROM pg_stat_activity"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from thorn_core import Settings, Thorn
+
+# Does the programs some harm, and says how often.
+Harm = Callable[[random.Random], int]
 
 
 class Abandoned(Exception):
@@ -21,12 +24,14 @@ class Kit(Protocol):
         most: Messages of one transaction at most.
         lease: Seconds of a worker's lease: longer than it may have to wait for the store, for else
             it loses it though it lives.
+        rate: Messages a second of one writer at most: between faults, work is to be done.
         errors: What a writer may meet when its connection is broken; it goes on.
         modules: What its programs import.
     """
 
     most: int
     lease: float
+    rate: int
     errors: tuple[type[Exception], ...]
     modules: tuple[str, ...]
 
@@ -34,8 +39,12 @@ class Kit(Protocol):
         """Create the tables: the store's, and that of the truth."""
         ...
 
-    def app(self, settings: Settings, *, number: int = 0) -> Thorn:
+    def app(self, settings: Settings, *, number: int = 0, dispatcher: str = "outbox") -> Thorn:
         """An app on the store; `number` chooses among the ways there are to make it."""
+        ...
+
+    def work(self, app: Thorn) -> None:
+        """Be a worker of an app's until told to stop."""
         ...
 
     def transaction(self) -> AbstractContextManager[Any]:
@@ -61,8 +70,8 @@ class Kit(Protocol):
         """Message id to key and event of what has committed."""
         ...
 
-    def break_connections(self, rng: random.Random) -> int:
-        """Break some of the server's connections; returns how many."""
+    def harms(self) -> Mapping[str, Harm]:
+        """What can be done to the programs beside killing them, by its name."""
         ...
 
     def close(self) -> None:

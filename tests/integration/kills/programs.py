@@ -24,8 +24,6 @@ from thorn_core.recipients import allow_cidr_network
 EVENTS = {"fault.a": 40, "fault.b": 30, "fault.c": 20, "fault.all": 5, "silence.d": 5}
 CONCURRENCY = 64
 CHUNK = 100
-# Messages a second of one writer at most: between faults, work is to be done.
-RATE = 1000
 
 
 def settings(kit: Kit, name: str) -> Settings:
@@ -80,7 +78,7 @@ class _Writer:
                     self._send(handle)
             self._maybe_abandon(0.1)
         # At least as long as it took: others want to write as well.
-        time.sleep(max((self._sent - before) / RATE, time.monotonic() - begun))
+        time.sleep(max((self._sent - before) / self._kit.rate, time.monotonic() - begun))
 
     def _nest(self, handle: Any, depth: int) -> None:
         with suppress(Abandoned), self._kit.savepoint(handle):
@@ -117,7 +115,7 @@ def work(kit: Kit, name: str, number: int, ready: Connection) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     ready.send("ready")
     with kit.app(settings(kit, name), number=number) as app:
-        app.worker().run()
+        kit.work(app)
 
 
 # -- recipients

@@ -19,7 +19,7 @@ from typing import Any
 import attrs
 
 from kills import programs
-from kills.kit import Kit
+from kills.kit import Harm, Kit
 from thorn_core import Attempt, Delivery, DeliveryState, Thorn
 
 logger = logging.getLogger(__name__)
@@ -108,7 +108,13 @@ class Run:
         self._workers: dict[str, Any] = {}
         self._ready: dict[str, Any] = {}
         self._killed: dict[str, float] = {}
-        self._faults = {"writer killed": 0, "worker killed": 0, "connection broken": 0}
+        self._harms: dict[str, Harm] = {
+            "writer killed": self._kill_writer,
+            "worker killed": self._kill_worker,
+            **kit.harms(),
+        }
+        self._next_harms: list[str] = []
+        self._faults = dict.fromkeys(self._harms, 0)
 
     def go(self) -> Outcome:
         """Do it all."""
@@ -135,6 +141,8 @@ class Run:
 
     def _import_once(self) -> None:
         """Start the process that the others are forked by."""
+        # One that is there has imported what another kit needed.
+        forkserver._forkserver._stop()
         _context.set_forkserver_preload([*self._kit.modules, *MODULES])
         before = dict(os.environ)
         # It doesn't look for modules where this process does by itself.
@@ -184,18 +192,22 @@ class Run:
             self._workers[name] = process
             self._ready[name] = ours
 
-    def _kill_writer(self) -> None:
-        process = self._writers.pop(self._rng.choice(list(self._writers)))
+    def _kill_writer(self, rng: random.Random) -> int:
+        if not self._writers:
+            return 0
+        process = self._writers.pop(rng.choice(list(self._writers)))
         process.kill()
         process.join()
+        return 1
 
-    def _kill_worker(self) -> None:
-        name = self._rng.choice(list(self._workers))
+    def _kill_worker(self, rng: random.Random) -> int:
+        name = rng.choice(list(self._workers))
         process = self._workers.pop(name)
         process.kill()
         process.join()
         self._ready.pop(name).close()
         self._killed[name] = time.time()
+        return 1
 
     # -- phases
 
@@ -210,29 +222,27 @@ class Run:
             progress = written + self._delivered(app)
             self._check_moving(app, progress)
             if progress >= next_fault:
-                self._harm(writing=writing)
+                self._harm()
                 next_fault = progress + self._rng.uniform(0.5, 1.5) * between
             if writing and written >= self._messages:
                 writing = False
-                while self._writers:
-                    self._kill_writer()
+                while self._kill_writer(self._rng):
+                    pass
 
     def _check_moving(self, app: Thorn, progress: int) -> None:
         if progress != self._progress:
             self._progress, self._moved = progress, time.monotonic()
         assert time.monotonic() - self._moved < PATIENCE, f"nothing goes on: {app.stats()}"
 
-    def _harm(self, *, writing: bool) -> None:
-        fault = self._rng.choice(["writer killed", "worker killed", "connection broken"])
-        number = 1
-        if fault == "writer killed" and writing:
-            self._kill_writer()
-        elif fault == "worker killed":
-            self._kill_worker()
-        else:
-            number = self._kit.break_connections(self._rng)
-            fault = "connection broken"
-        self._faults[fault] += number
+    def _harm(self) -> None:
+        """Do some harm: in a round of chance's order each kind once, so that none is missed."""
+        number = 0
+        while not number:
+            if not self._next_harms:
+                self._next_harms = self._rng.sample(list(self._harms), len(self._harms))
+            fault = self._next_harms.pop()
+            number = self._harms[fault](self._rng)
+            self._faults[fault] += number
 
     def _left(self, app: Thorn) -> int:
         """How much isn't delivered yet."""

@@ -13,6 +13,7 @@ from sqlalchemy import Engine, String, create_engine, event, func, make_url, sel
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
+from kills.kit import Harm
 from thorn_core import Settings, StoreError, Thorn
 
 KEY = String(64)
@@ -43,6 +44,7 @@ class SqlAlchemyKit:
 
     url: str
     most = 80
+    rate = 1000
     errors = (SQLAlchemyError, StoreError)
     modules = (__name__, "thorn_sqlalchemy.plugin", "psycopg", "pymysql")
 
@@ -72,10 +74,13 @@ class SqlAlchemyKit:
             app.store.create()
         Base.metadata.create_all(self.engine)
 
-    def app(self, settings: Settings, *, number: int = 0) -> Thorn:
+    def app(self, settings: Settings, *, number: int = 0, dispatcher: str = "outbox") -> Thorn:
         # Some use the engine that their transactions are on; others one of the store's own.
         source = self.engine if number % 2 and self.backend != "sqlite" else self.url
-        return Thorn(store=source, dispatcher="outbox", settings=settings)
+        return Thorn(store=source, dispatcher=dispatcher, settings=settings)
+
+    def work(self, app: Thorn) -> None:
+        app.worker().run()
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -96,9 +101,10 @@ class SqlAlchemyKit:
         with Session(self.engine) as session:
             return {t.message_id: (t.key, t.event) for t in session.scalars(select(Truth))}
 
-    def break_connections(self, rng: random.Random) -> int:
-        if self.backend == "sqlite":
-            return 0
+    def harms(self) -> Mapping[str, Harm]:
+        return {} if self.backend == "sqlite" else {"connection broken": self._break_connections}
+
+    def _break_connections(self, rng: random.Random) -> int:
         if self.backend == "postgresql":
             others = (
                 "SELECT pid FROM pg_stat_activity"

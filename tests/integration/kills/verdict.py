@@ -11,6 +11,7 @@ from pathlib import Path
 from kills.kit import Kit
 from kills.programs import CHUNK, CONCURRENCY
 from kills.run import RECIPIENTS, Arrival, Outcome, Run
+from kills.scope import messages_of
 from thorn_core import DeliveryState
 
 # What a worker may hold at once: requests under way, slow ones beside, and four times as many as it
@@ -24,8 +25,9 @@ def check(kit: Kit, directory: Path, *, messages: int) -> None:
     Args:
         kit: Of the programs.
         directory: For their files.
-        messages: How many at least.
+        messages: How many at least, where the environment asks for no other number.
     """
+    messages = messages_of(messages)
     seed = int(os.environ.get("THORN_TEST_SEED") or random.SystemRandom().getrandbits(32))
     print(f"again by: THORN_TEST_SEED={seed}")
     outcome = Run(kit, directory, seed=seed, messages=messages).go()
@@ -35,6 +37,7 @@ def check(kit: Kit, directory: Path, *, messages: int) -> None:
     assert len(outcome.truth) >= messages
     assert outcome.faults["worker killed"] > 3
     assert outcome.faults["writer killed"] > 1
+    assert all(outcome.faults.values())
     assert not faults, f"{len(faults)} faults, printed above"
 
 

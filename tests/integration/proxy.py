@@ -53,13 +53,19 @@ class Proxy:
         if self._server is not None:
             self._server.close()
             self._server = None
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        self._break()
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.gather(*others, return_exceptions=True)
+
+    def _break(self) -> None:
+        for each in self._open:
+            each.transport.abort()
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection("127.0.0.1", self._target)
+        self._open |= {writer, back}
+        if self._server is None:  # cut meanwhile
+            self._break()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(_copy(reader, back))
@@ -69,6 +75,7 @@ class Proxy:
                 each.close()
                 with contextlib.suppress(OSError):
                     await each.wait_closed()
+            self._open -= {writer, back}
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
