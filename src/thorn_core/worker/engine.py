@@ -175,10 +175,17 @@ class Worker:
         self._routable = True
         cutoff = self._wiring.clock()
         mine: set[str] = set()
+        wanted = None
         if message_ids is not None:
-            await self._route_named(message_ids, cutoff)
+            wanted = await self._route_named(message_ids, cutoff)
         while not self._stopping:
             progress = self._progress
+            if len(mine) == wanted:
+                # The store has no more of these: it needn't be asked.
+                if mine.isdisjoint(self._held):
+                    break
+                await progress.wait()
+                continue
             if message_ids is None:
                 worked = await self._pump(cutoff, mine)
             else:
@@ -207,12 +214,15 @@ class Worker:
         self._bind()
         cutoff = self._wiring.clock()
         until = monotonic() + seconds
-        await self._route_named(message_ids, cutoff)
+        wanted = await self._route_named(message_ids, cutoff)
+        begun: set[str] = set()
         while not self._stopping:
+            if len(begun) == wanted:
+                return True
             progress = self._progress
             # As the claim sees it: meanwhile, there may be room again.
             full, crowded = self._full, self._load.crowded() - self._load.stuck()
-            if not await self._claim_some(cutoff, message_ids, None):
+            if not await self._claim_some(cutoff, message_ids, begun):
                 if not (full or await self._any_due(cutoff, message_ids, crowded)):
                     return True
                 # Recipients become slow without anything having ended.
@@ -352,7 +362,7 @@ class Worker:
             return 0
         self._routable = False
         try:
-            routed = await self._route_chunk(now)
+            routed, _ = await self._route_chunk(now)
         except BaseException:
             self._routable = True
             raise
@@ -360,13 +370,24 @@ class Worker:
             self._routable = True
         return routed
 
-    async def _route_named(self, message_ids: Collection[str], now: datetime) -> None:
-        """Route those of these messages that aren't."""
-        ids, size = list(message_ids), self._settings.chunksize
-        for start in range(0, len(ids), size):
-            await self._route_chunk(now, ids[start : start + size])
+    async def _route_named(self, message_ids: Collection[str], now: datetime) -> int | None:
+        """Route those of these messages that aren't.
 
-    async def _route_chunk(self, now: datetime, ids: Collection[str] | None = None) -> int:
+        Returns:
+            How many deliveries these have, if that is known: if all were routed now.
+        """
+        ids, size = list(dict.fromkeys(message_ids)), self._settings.chunksize
+        counts: list[int] = []
+        for start in range(0, len(ids), size):
+            some = ids[start : start + size]
+            routed, made = await self._route_chunk(now, some)
+            if routed == len(some) and made is not None:
+                counts.append(made)
+        return sum(counts) if len(counts) * size >= len(ids) else None
+
+    async def _route_chunk(
+        self, now: datetime, ids: Collection[str] | None = None
+    ) -> tuple[int, int | None]:
         messages = await self._io(
             self._store.claim_messages,
             now=now,
@@ -374,8 +395,7 @@ class Worker:
             limit=self._settings.chunksize,
             ids=ids,
         )
-        await self._router.route(messages, now)
-        return len(messages)
+        return len(messages), await self._router.route(messages, now)
 
     async def _claim_some(
         self, now: datetime, message_ids: Collection[str] | None, started: set[str] | None

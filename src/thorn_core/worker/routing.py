@@ -29,35 +29,45 @@ class Router:
         self._store = wiring.store
         self._io = io
 
-    async def route(self, messages: Sequence[Message], now: datetime) -> None:
-        """Write the deliveries of messages, in batches of about a chunk."""
+    async def route(self, messages: Sequence[Message], now: datetime) -> int | None:
+        """Write the deliveries of messages, in batches of about a chunk.
+
+        Returns:
+            How many there are; None if that isn't known, since there are very many or not all
+            recipients could be had.
+        """
+        counts: list[int | None] = []
         directed = [message for message in messages if message.only is not None]
         if directed:
-            await self._io(self._store.route, [await self._direct(m, now) for m in directed])
+            routings = [await self._direct(message, now) for message in directed]
+            await self._io(self._store.route, routings)
+            counts += map(_count, routings)
         left = [message for message in messages if message.only is None]
         limit = max(self._settings.chunksize, 1000)
         while left:
-            pages = await self._io(self._route_first, left, limit, now)
+            pages, routings = await self._io(self._route_first, left, limit, now)
+            counts += map(_count, routings)
             for message, page in zip(left, pages, strict=False):
                 if len(page) >= limit:
                     await self._route_on(message, page[-1].id, limit, now)
             left = left[len(pages) :]
+        known = [count for count in counts if count is not None]
+        return sum(known) if len(known) == len(counts) else None
 
     def _route_first(
         self, messages: Sequence[Message], limit: int, now: datetime
-    ) -> Sequence[Sequence[Subscription]]:
-        """Write the first deliveries of the first of some messages; returns their pages.
+    ) -> tuple[Sequence[Sequence[Subscription]], list[Routing]]:
+        """Write the first deliveries of the first of some messages; gives their pages, and these.
 
         Where the store may block: so may whoever names subscribers, or vetoes them.
         """
         pages = self._store.matching_each(messages, limit=limit)
-        self._store.route(
-            [
-                self._routing(message, page, now, last=len(page) < limit)
-                for message, page in zip(messages, pages, strict=False)
-            ]
-        )
-        return pages
+        routings = [
+            self._routing(message, page, now, last=len(page) < limit)
+            for message, page in zip(messages, pages, strict=False)
+        ]
+        self._store.route(routings)
+        return pages, routings
 
     async def _route_on(self, message: Message, after: str, limit: int, now: datetime) -> None:
         """Write the deliveries of a message beyond its first page."""
@@ -99,3 +109,7 @@ class Router:
             logger.exception("the recipients of %s can't be had; trying again", message.id)
             last = False
         return Routing(message=message, deliveries=chosen, complete=last)
+
+
+def _count(routing: Routing) -> int | None:
+    return len(routing.deliveries) if routing.complete else None

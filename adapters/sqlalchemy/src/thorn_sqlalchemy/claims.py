@@ -11,8 +11,10 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     Connection,
+    FromClause,
     Select,
     Update,
+    and_,
     bindparam,
     func,
     literal,
@@ -63,7 +65,7 @@ class Claims:
         self._messages = messages
         self._subscriptions = subscriptions
         self._table = table = tables.deliveries
-        self._made: dict[int, Select[Any]] = {}
+        self._made: dict[tuple[str, int], Select[Any]] = {}
         self._due = (table.c.ready_at <= bindparam("now"),)
         held = (table.c.state == IN_FLIGHT, table.c.token == bindparam("held"))
         self._expired = first_of(
@@ -184,18 +186,19 @@ class Claims:
         sizes = {name: min(size, share) for name, size in room.items()}
         found: dict[str, list[str]] = {name: [] for name in room}
         if self._dialect == "postgresql":
-            statement = self._made.get(0)
+            statement = self._made.get(("recipients", 0))
             if statement is None:
-                statement = self._made[0] = self._first_due_lateral()
+                statement = self._made["recipients", 0] = self._first_due_lateral()
             values: dict[str, Any] = {
                 "now": now,
                 "names": list(sizes),
                 "sizes": list(sizes.values()),
             }
         else:
-            statement = self._made.get(len(sizes))
+            statement = self._made.get(("recipients", len(sizes)))
             if statement is None:
-                statement = self._made[len(sizes)] = self._first_due(len(sizes))
+                statement = self._first_due(len(sizes))
+                self._made["recipients", len(sizes)] = statement
             values = {"now": now}
             for number, (name, size) in enumerate(sizes.items()):
                 values[f"name{number}"] = name
@@ -251,26 +254,86 @@ class Claims:
         full: Sequence[str],
     ) -> list[list[str]]:
         """The due deliveries of some messages, by recipient."""
-        table, recipients = self._table, self._tables.recipients
         queues: dict[str, list[str]] = {}
         for some in chunks(message_ids, 50):
-            statement = (
-                select(table.c.id, table.c.recipient)
-                .outerjoin(recipients, recipients.c.recipient == table.c.recipient)
-                .where(
-                    or_(*(of_message(table, key) for key in some)),
-                    *self._due,
-                    func.coalesce(recipients.c.paused_until, literal(0)) <= bindparam("now"),
-                    table.c.recipient.not_in(full),
-                )
-                .order_by(table.c.id)
-                .limit(4 * limit)
-            )
-            for key, recipient in connection.execute(statement, {"now": now}):
+            values = {"now": now, "most": 4 * limit, "full": full, **self._ranges(some)}
+            statement = self._due_of_messages(len(some))
+            for key, recipient in connection.execute(statement, values):
                 queue = queues.setdefault(recipient, [])
                 if len(queue) < per_recipient - busy.get(recipient, 0):
                     queue.append(key)
         return list(queues.values())
+
+    def _ranges(self, message_ids: Sequence[str]) -> dict[str, Any]:
+        """What to give `_due_of_messages`."""
+        values: dict[str, Any] = {"keys": list(message_ids), "starts": [], "ends": []}
+        for key in message_ids:
+            start, end = range_of(key)
+            values["starts"].append(start)
+            values["ends"].append(end)
+        if self._dialect == "postgresql":
+            return values
+        return {f"{n}{i}": value for n, some in values.items() for i, value in enumerate(some)}
+
+    def _due_of_messages(self, terms: int) -> Select[Any]:
+        """What is due of some messages, and not of recipients that are paused or full."""
+        lateral = self._dialect == "postgresql"
+        kept = ("messages", 0 if lateral else terms)
+        if kept not in self._made:
+            found = self._in_ranges_lateral() if lateral else self._in_ranges(terms)
+            recipients = self._tables.recipients
+            self._made[kept] = (
+                select(found.c.id, found.c.recipient)
+                .outerjoin(recipients, recipients.c.recipient == found.c.recipient)
+                .where(
+                    func.coalesce(recipients.c.paused_until, literal(0)) <= bindparam("now"),
+                    found.c.recipient.not_in(
+                        bindparam("full", type_=recipients.c.recipient.type, expanding=True)
+                    ),
+                )
+                .order_by(found.c.id)
+                .limit(bindparam("most"))
+            )
+        return self._made[kept]
+
+    def _in_ranges(self, terms: int) -> FromClause:
+        table = self._table
+        kind = table.c.id.type
+        ranges = (
+            and_(
+                table.c.id >= bindparam(f"starts{number}", type_=kind),
+                table.c.id < bindparam(f"ends{number}", type_=kind),
+                table.c.message_id == bindparam(f"keys{number}", type_=kind),
+            )
+            for number in range(terms)
+        )
+        return select(table.c.id, table.c.recipient).where(or_(*ranges), *self._due).subquery()
+
+    def _in_ranges_lateral(self) -> FromClause:
+        """As `_in_ranges`, in one wording for any number: planning many ranges takes longer."""
+        table = self._table
+        texts = postgresql.ARRAY(table.c.id.type)
+        names = ("keys", "starts", "ends")
+        given = (
+            func.unnest(*(bindparam(name, type_=texts) for name in names))
+            .table_valued(*names)
+            .render_derived()
+        )
+        first = (
+            select(table.c.id, table.c.recipient)
+            .where(
+                table.c.id >= given.c.starts,
+                table.c.id < given.c.ends,
+                table.c.message_id == given.c["keys"],
+                *self._due,
+            )
+            .order_by(table.c.id)
+            .limit(bindparam("most"))
+            .lateral()
+        )
+        return (
+            select(first.c.id, first.c.recipient).select_from(given.join(first, true())).subquery()
+        )
 
     def _take(
         self, connection: Connection, chosen: Sequence[str], token: str, until: int
@@ -396,10 +459,15 @@ class Claims:
 
 
 def of_message(table: Any, message_id: str) -> Any:
-    """True for the deliveries of a message: their ids begin with its own."""
-    start = f"dlv_{message_id.removeprefix('msg_')}_"
-    end = start[:-1] + chr(ord("_") + 1)
+    """True for the deliveries of a message."""
+    start, end = range_of(message_id)
     return (table.c.id >= start) & (table.c.id < end) & (table.c.message_id == message_id)
+
+
+def range_of(message_id: str) -> tuple[str, str]:
+    """Where the ids of a message's deliveries are: from the first text to before the second."""
+    start = f"dlv_{message_id.removeprefix('msg_')}_"
+    return start, start[:-1] + chr(ord("_") + 1)
 
 
 def _in_turns(queues: Sequence[Sequence[str]]) -> Any:
