@@ -20,6 +20,8 @@ ONE = ("celery", "prefork", "1")
 TWO = ("celery", "prefork", "2")
 SOLO = ("celery", "solo", "1")
 THREADS = ("celery", "threads", "4")
+# Milliseconds, as in server.c.
+SLOW = 20
 
 
 def run(port: int, *, quick: bool) -> Iterator[Figure]:
@@ -47,6 +49,13 @@ def on_rabbitmq(url: str, number: int, rounds: int) -> Iterator[Figure]:
     where = "on RabbitMQ, PostgreSQL"
     yield against_worker(f"a Celery worker process (prefork) {where}", one, worker)
     yield against_1(f"a Celery worker process (prefork) {where}", one, before)
+    few, slow = number // 5, f"{url}slow"
+    pair = in_turn(
+        1,
+        partial(over, slow, few, ONE, on="RabbitMQ"),
+        partial(over_1, slow, few, on="RabbitMQ"),
+    )
+    yield against_1(f"the same, recipients that take {SLOW} ms", *pair)
     yield compared(
         f"two Celery worker processes (prefork) {where}",
         two,
