@@ -418,3 +418,20 @@ def delivery_id(message_id: str, subscription_id: str) -> str:
         'dlv_1_2'
     """
     return f"dlv_{message_id.removeprefix('msg_')}_{subscription_id.removeprefix('sub_')}"
+
+
+def delivery_range(message_id: str) -> tuple[str, str]:
+    """Say where the ids of a message's deliveries are, as stores order them.
+
+    Within it may also be those of another message, whose id goes on after an underscore.
+
+    Returns:
+        The first text, and the first one beyond.
+
+    Example:
+        >>> start, end = delivery_range("msg_1")
+        >>> start <= delivery_id("msg_1", "sub_2") < end
+        True
+    """
+    start = delivery_id(message_id, "")
+    return start, start[:-1] + chr(ord("_") + 1)

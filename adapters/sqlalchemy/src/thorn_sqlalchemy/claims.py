@@ -29,6 +29,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from thorn_core import Claim, DeliveryState, Settlement, Subscription
+from thorn_core.stores import delivery_range
 from thorn_sqlalchemy.messages import Messages
 from thorn_sqlalchemy.recipients import Recipients
 from thorn_sqlalchemy.rows import attempt_row, clean, delivery_of, micros, moment
@@ -268,7 +269,7 @@ class Claims:
         """What to give `_due_of_messages`."""
         values: dict[str, Any] = {"keys": list(message_ids), "starts": [], "ends": []}
         for key in message_ids:
-            start, end = range_of(key)
+            start, end = delivery_range(key)
             values["starts"].append(start)
             values["ends"].append(end)
         if self._dialect == "postgresql":
@@ -460,14 +461,8 @@ class Claims:
 
 def of_message(table: Any, message_id: str) -> Any:
     """True for the deliveries of a message."""
-    start, end = range_of(message_id)
+    start, end = delivery_range(message_id)
     return (table.c.id >= start) & (table.c.id < end) & (table.c.message_id == message_id)
-
-
-def range_of(message_id: str) -> tuple[str, str]:
-    """Where the ids of a message's deliveries are: from the first text to before the second."""
-    start = f"dlv_{message_id.removeprefix('msg_')}_"
-    return start, start[:-1] + chr(ord("_") + 1)
 
 
 def _in_turns(queues: Sequence[Sequence[str]]) -> Any:

@@ -10,6 +10,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import BooleanField, F, Func, Q, QuerySet, Value
 
 from thorn_core import DeliveryQuery, DeliveryState
+from thorn_core.stores import delivery_range
 from thorn_django import models
 from thorn_django.fields import MomentField
 
@@ -23,11 +24,10 @@ def rows(connection: BaseDatabaseWrapper) -> QuerySet[models.Delivery]:
 
 
 def of_messages(ids: Iterable[str]) -> Q:
-    """The deliveries of messages: their ids begin with the message's."""
+    """The deliveries of messages."""
     found = Q(pk__in=())
     for message_id in ids:
-        start = f"dlv_{message_id.removeprefix('msg_')}_"
-        end = start[:-1] + chr(ord("_") + 1)
+        start, end = delivery_range(message_id)
         found |= Q(pk__gte=start, pk__lt=end, message_id=message_id)
     return found
 

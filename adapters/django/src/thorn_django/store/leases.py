@@ -9,13 +9,14 @@ from operator import itemgetter
 from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import Exists, F, Min, OuterRef, QuerySet
+from django.db.models import F, Min, QuerySet
 
 from thorn_core import Claim, DeliveryState, Settlement, Subscription
+from thorn_core.stores import delivery_range
 from thorn_django.fields import EPOCH, micros
-from thorn_django.models import Attempt, Recipient
+from thorn_django.models import Attempt
 from thorn_django.store import messages, recipients, statements, subscriptions
-from thorn_django.store.deliveries import IN_FLIGHT, PENDING, of_messages, rows
+from thorn_django.store.deliveries import IN_FLIGHT, PENDING, rows
 from thorn_django.store.messages import Messages
 from thorn_django.store.rows import DELIVERY, attempt_row, clean, delivery_of
 from thorn_django.store.statements import chunks, first_keys, insert_new
@@ -91,17 +92,12 @@ def _queues_of(
 ) -> list[list[str]]:
     """The due deliveries of some messages, by recipient."""
     queues: dict[str, list[str]] = {}
-    paused = Recipient._base_manager.using(connection.alias).filter(
-        recipient=OuterRef("recipient"), paused_until__gt=now
-    )
     for some in chunks(message_ids, 50):
-        found = (
-            rows(connection)
-            .filter(of_messages(some), ~Exists(paused), ready_at__lte=now)
-            .exclude(recipient__in=full)
-            .order_by("id")
+        ranges = [(key, *delivery_range(key)) for key in some]
+        found = statements.due_of_messages(
+            connection, ranges, micros(now), full=full, most=4 * limit
         )
-        for key, recipient in found.values_list("id", "recipient")[: 4 * limit]:
+        for key, recipient in found:
             queue = queues.setdefault(recipient, [])
             if len(queue) < per_recipient - busy.get(recipient, 0):
                 queue.append(key)

@@ -132,6 +132,53 @@ def _leave(connection: BaseDatabaseWrapper, column: str) -> str:
     return "ON CONFLICT DO NOTHING"
 
 
+# -- what is due
+
+
+def due_of_messages(
+    connection: BaseDatabaseWrapper,
+    ranges: Sequence[tuple[str, str, str]],
+    now: int,
+    *,
+    full: Sequence[str],
+    most: int,
+) -> list[tuple[str, str]]:
+    """What is due of some messages, and not of recipients that are paused or full.
+
+    Args:
+        connection: To their database.
+        ranges: Of each message: its id, and where the ids of its deliveries are.
+        now: Microseconds.
+        full: Recipients that may get no more.
+        most: How many at most.
+
+    Returns:
+        Ids of deliveries, in order, and their recipients.
+    """
+    deliveries, values = _table(Delivery), list[Any]()
+    if connection.vendor == "postgresql":
+        # In one wording for any number: planning many ranges takes longer.
+        found = (
+            f"unnest(%s::text[], %s::text[], %s::text[]) AS given (key, start, stop)"
+            f" JOIN LATERAL (SELECT id, recipient FROM {deliveries} WHERE id >= given.start"
+            f" AND id < given.stop AND message_id = given.key AND ready_at <= %s"
+            f" ORDER BY id LIMIT %s) AS due ON true"
+        )
+        values += [list(column) for column in zip(*ranges, strict=True)]
+        values += [now, most]
+    else:
+        each = " OR ".join(["(message_id = %s AND id >= %s AND id < %s)"] * len(ranges))
+        found = f"(SELECT id, recipient FROM {deliveries} WHERE ({each}) AND ready_at <= %s) AS due"
+        values += [value for some in ranges for value in some] + [now]
+    others = f" AND due.recipient NOT IN ({', '.join(['%s'] * len(full))})" if full else ""
+    statement = (
+        f"SELECT due.id, due.recipient FROM {found}"
+        f" LEFT JOIN {_table(Recipient)} AS turn ON turn.recipient = due.recipient"
+        f" WHERE coalesce(turn.paused_until, 0) <= %s{others} ORDER BY due.id LIMIT %s"
+    )
+    return _execute(connection, statement, [*values, now, *full, most])
+
+
 # -- recipients
 
 # The column of the row that is there, and that of the one given.
