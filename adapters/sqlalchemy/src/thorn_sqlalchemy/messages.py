@@ -96,14 +96,15 @@ class Messages:
     def route(self, connection: Connection, routings: Sequence[Routing]) -> None:
         """Insert the deliveries of messages."""
         made = {d.id: d for routing in routings for d in routing.deliveries}
-        if made:
-            # In one order everywhere, so that no two wait for each other.
-            rows = [delivery_row(made[key]) for key in sorted(made)]
+        # In one order everywhere, so that no two wait for each other.
+        rows = [delivery_row(made[key]) for key in sorted(made)]
+        if rows:
             self._insert_deliveries(connection, rows)
-            self._recipients.due(connection, ((row["recipient"], row["due_at"]) for row in rows))
         done = sorted(routing.message.id for routing in routings if routing.complete)
         for some in chunks(done):
             connection.execute(self._route_at, {"keys": some, "until": None})
+        # Last, for everybody's messages meet at the rows of busy recipients.
+        self._recipients.due(connection, ((row["recipient"], row["due_at"]) for row in rows))
 
     def get(self, connection: Connection, message_id: str) -> Message | None:
         """The one of that id."""

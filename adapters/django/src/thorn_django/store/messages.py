@@ -69,14 +69,14 @@ class Messages:
     def route(self, connection: BaseDatabaseWrapper, routings: Sequence[Routing]) -> None:
         """Insert the deliveries of messages."""
         made = {d.id: d for routing in routings for d in routing.deliveries}
-        if made:
-            # In one order everywhere, so that no two wait for each other.
-            deliveries = [made[key] for key in sorted(made)]
-            insert_new(connection, models.Delivery, [delivery_row(d) for d in deliveries])
-            recipients.due(connection, ((d.recipient, d.due_at) for d in deliveries))
+        # In one order everywhere, so that no two wait for each other.
+        deliveries = [made[key] for key in sorted(made)]
+        insert_new(connection, models.Delivery, [delivery_row(d) for d in deliveries])
         done = sorted(routing.message.id for routing in routings if routing.complete)
         for some in chunks(done):
             rows(connection).filter(pk__in=some).update(route_at=None)
+        # Last, for everybody's messages meet at the rows of busy recipients.
+        recipients.due(connection, ((d.recipient, d.due_at) for d in deliveries))
 
     def get(self, connection: BaseDatabaseWrapper, message_id: str) -> Message | None:
         """The one of that id."""
