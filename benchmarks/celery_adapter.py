@@ -18,7 +18,6 @@ from programs import output
 WORKER = ("outbox",)
 ONE = ("celery", "prefork", "1")
 TWO = ("celery", "prefork", "2")
-SOLO = ("celery", "solo", "1")
 THREADS = ("celery", "threads", "4")
 # Milliseconds, as in server.c.
 SLOW = 20
@@ -37,7 +36,7 @@ def run(port: int, *, quick: bool) -> Iterator[Figure]:
 
 
 def on_rabbitmq(url: str, number: int, rounds: int) -> Iterator[Figure]:
-    """Figures of medians, and of single runs of the other pools and of MariaDB."""
+    """Figures of medians, and of single runs of the pool of threads and of MariaDB."""
     of = partial(over, url, number, on="RabbitMQ")
     worker, one, two, before = in_turn(
         rounds,
@@ -65,8 +64,7 @@ def on_rabbitmq(url: str, number: int, rounds: int) -> Iterator[Figure]:
         note="database, broker and recipient share the processors with them",
     )
     yield tasks_for_a_delivery(url, number, on="RabbitMQ")
-    for pool, way in (("solo", SOLO), ("threads", THREADS)):
-        yield against_worker(f"a Celery worker process ({pool}) {where}", [of(way)], worker)
+    yield against_worker(f"a Celery worker process (threads) {where}", [of(THREADS)], worker)
     if there(database("MariaDB")):
         pair = in_turn(1, partial(of, ONE, store="MariaDB"), partial(of, WORKER, store="MariaDB"))
         yield against_worker("a Celery worker process (prefork) on RabbitMQ, MariaDB", *pair)

@@ -22,6 +22,10 @@ class CeleryDispatcher:
 
     Raises:
         ConfigurationError: The app's store is one that other processes don't see.
+
+    Attributes:
+        sweeping: Held by whoever looks further for what is due, in this process.
+        closing: Set as soon as this is to end.
     """
 
     publishes = True
@@ -34,6 +38,8 @@ class CeleryDispatcher:
                 " 'background'"
             )
         self._app = app
+        self.sweeping = threading.Lock()
+        self.closing = threading.Event()
         self._lock = threading.Lock()
         self._made: tuple[Hints, Options] | None = None
         note_use(app)
@@ -66,6 +72,7 @@ class CeleryDispatcher:
 
     def close(self) -> None:
         """Tell of what waits, if the broker takes it at once."""
+        self.closing.set()
         with self._lock:
             made = self._made
         if made is not None:

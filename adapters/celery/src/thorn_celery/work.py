@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
 import time
 from collections.abc import Collection, Sequence
 from datetime import timedelta
@@ -12,6 +14,8 @@ import attrs
 from thorn_celery.dispatcher import CeleryDispatcher, dispatcher_of
 from thorn_celery.options import Route
 from thorn_core import Claim, Delivery, Message, Thorn
+
+logger = logging.getLogger(__name__)
 
 # Seconds after which a task makes room for others.
 TASK_SECONDS = 5.0
@@ -54,31 +58,55 @@ def sweep(app: Thorn) -> int:
     """Tell workers of what is due and nobody seems to be at.
 
     Of messages whose task is lost, of retries, of deliveries whose recipient was paused or whose
-    worker died. It looks for as long as that brings up more, an interval at most.
+    worker died. As long as that brings up more, a thread goes on looking, for an interval at most:
+    the worker is free for what it was told of.
 
     Args:
         app: Whose.
 
     Returns:
-        Of how many messages and deliveries it told.
+        Of how many messages and deliveries it told at once.
     """
     dispatcher = dispatcher_of(app)
     if dispatcher is None:
         return 0
-    interval = dispatcher.options.sweep_interval
-    until = time.monotonic() + interval
     told: set[str] = set()
-    while True:
-        messages, claims = _look(app, timedelta(seconds=interval), told)
-        for message in messages:
-            route = dispatcher.options.route_of(message.event)
-            dispatcher.tell(attrs.evolve(route, expires=interval), [message.id])
-        _tell(dispatcher, claims)
-        told.update(message.id for message in messages)
-        told.update(claim.delivery.id for claim in claims)
-        if not (messages or claims) or time.monotonic() + LOOK_SECONDS > until:
-            return len(told)
-        time.sleep(LOOK_SECONDS)
+    if _look_and_tell(app, dispatcher, told) and dispatcher.sweeping.acquire(blocking=False):
+        further = threading.Thread(
+            target=_look_on,
+            args=(app, dispatcher, frozenset(told)),
+            name="thorn-sweep",
+            daemon=True,
+        )
+        further.start()
+    return len(told)
+
+
+def _look_on(app: Thorn, dispatcher: CeleryDispatcher, before: Collection[str]) -> None:
+    """Look now and then until there is no more to tell of, or the next sweep is due."""
+    told = set(before)
+    until = time.monotonic() + dispatcher.options.sweep_interval - LOOK_SECONDS
+    try:
+        while time.monotonic() < until and not dispatcher.closing.wait(LOOK_SECONDS):
+            if not _look_and_tell(app, dispatcher, told):
+                break
+    except Exception:
+        logger.exception("the sweep ended early; the next one goes on")
+    finally:
+        dispatcher.sweeping.release()
+
+
+def _look_and_tell(app: Thorn, dispatcher: CeleryDispatcher, told: set[str]) -> bool:
+    """Look once; what is told of is added. False if there was nothing."""
+    interval = dispatcher.options.sweep_interval
+    messages, claims = _look(app, timedelta(seconds=interval), told)
+    for message in messages:
+        route = dispatcher.options.route_of(message.event)
+        dispatcher.tell(attrs.evolve(route, expires=interval), [message.id])
+    _tell(dispatcher, claims)
+    told.update(message.id for message in messages)
+    told.update(claim.delivery.id for claim in claims)
+    return bool(messages or claims)
 
 
 def _look(
