@@ -395,7 +395,7 @@ _serials = itertools.count()
 
 
 def derived_id(prefix: str, *parts: str) -> str:
-    """Make the id that the same parts always make.
+    """Make the id that the same parts always make; it sorts behind all those that sort by time.
 
     Args:
         prefix: `msg` or `sub`.
@@ -405,7 +405,7 @@ def derived_id(prefix: str, *parts: str) -> str:
         >>> derived_id("msg", "order.paid", "42") == derived_id("msg", "order.paid", "42")
         True
     """
-    return f"{prefix}_{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:32]}"
+    return f"{prefix}_f{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:31]}"
 
 
 def delivery_id(message_id: str, subscription_id: str) -> str:

@@ -7,16 +7,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psycopg
 import pytest
 from places import Place, make_place
 from sqlalchemy import text
 from test_store import TestSqlStore as Contract
 
-from thorn_core import Routing
-from thorn_core.delivery import make_delivery
 from thorn_core.testing.store_contract import make_message, make_subscription
-from thorn_core.unit_of_work import IMMEDIATE
-from thorn_core.values import new_id
+from thorn_core.values import derived_id, new_id
 from thorn_sqlalchemy import SqlStore
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "scale.md"
@@ -41,8 +39,7 @@ def shared_place(tmp_path_factory) -> Iterator[Place]:
     for place in make_place("postgresql", tmp_path_factory.mktemp("partitions")):
         store = SqlStore(place.url)
         store.create()
-        run(store, "once")
-        run(store, "a month", **{"2027-01-01": "1970-01-01", "2027-02-01": "1970-02-01"})
+        run(store, "once", **{"2027-01-01": "1970-01-01", "2030-12-01": "1970-02-01"})
         store.close()
         yield place
 
@@ -52,19 +49,32 @@ class TestPartitionedStore(Contract):
     fan_out_memory = None
 
 
-def test_a_month_is_where_its_ids_are_and_can_be_dropped(shared_place):
-    store = SqlStore(shared_place.url)
-    run(store, "a month")
-    at = datetime(2027, 1, 10, tzinfo=UTC)
-    message = make_message(id=new_id("msg", at), at=at)
-    store.publish([message], within=IMMEDIATE)
-    delivery = make_delivery(message, make_subscription(), at)
-    store.route([Routing(message=message, deliveries=[delivery])])
-    tables = ("thorn_messages_2027_01", "thorn_deliveries_2027_01")
+@pytest.fixture
+def place(tmp_path) -> Iterator[Place]:
+    yield from make_place("postgresql", tmp_path)
+
+
+def test_a_month_is_where_its_ids_are_and_can_be_dropped_when_nothing_waits(place):
+    store = SqlStore(place.url)
+    store.create()
+    contract, at = TestPartitionedStore(), datetime(2027, 1, 10, tzinfo=UTC)
+    keyed = make_message(id=derived_id("msg", "order.paid", "42"), at=at)
+    contract.deliver(store, keyed, make_subscription())
+    run(store, "once")
+    later_keyed = make_message(id=derived_id("msg", "order.paid", "43"), at=at)
+    timed = make_message(id=new_id("msg", at), at=at)
+    for message in (later_keyed, timed):
+        contract.deliver(store, message, make_subscription())
+    counts = {"messages_2027_01": 1, "deliveries_2027_01": 1, "messages_rest": 2}
     with store.database.engine.connect() as connection:
-        for table in tables:
-            counted = connection.execute(text(f"SELECT count(*) FROM {table}"))
-            assert counted.scalar_one() == 1, table
+        for table, count in counts.items():
+            counted = connection.execute(text(f"SELECT count(*) FROM thorn_{table}"))
+            assert counted.scalar_one() == count, table
+    with pytest.raises(psycopg.Error, match="still waits"):
+        run(store, "drop")
+    claims = contract.claim(store, now=at, message_ids=[timed.id])
+    store.settle([contract.settlement(claim, at=at) for claim in claims])
     run(store, "drop")
-    assert store.message(message.id) is None
+    assert store.message(timed.id) is None
+    assert store.message(keyed.id) == keyed
     store.close()

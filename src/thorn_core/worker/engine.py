@@ -184,6 +184,7 @@ class Worker:
                 # The store has no more of these: it needn't be asked.
                 if mine.isdisjoint(self._held):
                     break
+                self._fill_lanes()
                 await progress.wait()
                 continue
             if message_ids is None:
@@ -217,7 +218,8 @@ class Worker:
         wanted = await self._route_named(message_ids, cutoff)
         begun: set[str] = set()
         while not self._stopping:
-            if len(begun) == wanted:
+            self._fill_lanes()
+            if len(begun) == wanted and not self._full:
                 return True
             progress = self._progress
             # As the claim sees it: meanwhile, there may be room again.

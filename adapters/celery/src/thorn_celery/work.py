@@ -71,22 +71,19 @@ def sweep(app: Thorn) -> int:
     if dispatcher is None:
         return 0
     told: set[str] = set()
-    if _look_and_tell(app, dispatcher, told) and dispatcher.sweeping.acquire(blocking=False):
-        further = threading.Thread(
-            target=_look_on,
-            args=(app, dispatcher, frozenset(told)),
-            name="thorn-sweep",
-            daemon=True,
-        )
-        further.start()
+    if _look_and_tell(app, dispatcher, told):
+        arguments = (app, dispatcher, frozenset(told))
+        threading.Thread(target=_look_on, args=arguments, name="thorn-sweep", daemon=True).start()
     return len(told)
 
 
 def _look_on(app: Thorn, dispatcher: CeleryDispatcher, before: Collection[str]) -> None:
     """Look now and then until there is no more to tell of, or the next sweep is due."""
-    told = set(before)
-    until = time.monotonic() + dispatcher.options.sweep_interval - LOOK_SECONDS
+    if not dispatcher.sweeping.acquire(blocking=False):
+        return
     try:
+        told = set(before)
+        until = time.monotonic() + dispatcher.options.sweep_interval - LOOK_SECONDS
         while time.monotonic() < until and not dispatcher.closing.wait(LOOK_SECONDS):
             if not _look_and_tell(app, dispatcher, told):
                 break

@@ -10,8 +10,8 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    ColumnElement,
     Connection,
-    FromClause,
     Select,
     Update,
     and_,
@@ -161,9 +161,8 @@ class Claims:
             queues = self._queues(connection, room, at, limit)
         else:
             turns = []
-            queues = self._queues_of(
-                connection, list(message_ids), at, limit, per_recipient, busy, full
-            )
+            keys = list(dict.fromkeys(message_ids))
+            queues = self._queues_of(connection, keys, at, limit, per_recipient, busy, full)
         chosen = list(islice(_in_turns(queues), limit))
         claims = self._take(connection, chosen, token, micros(now + lease))
         if turns:
@@ -281,23 +280,11 @@ class Claims:
         lateral = self._dialect == "postgresql"
         kept = ("messages", 0 if lateral else terms)
         if kept not in self._made:
-            found = self._in_ranges_lateral() if lateral else self._in_ranges(terms)
-            recipients = self._tables.recipients
-            self._made[kept] = (
-                select(found.c.id, found.c.recipient)
-                .outerjoin(recipients, recipients.c.recipient == found.c.recipient)
-                .where(
-                    func.coalesce(recipients.c.paused_until, literal(0)) <= bindparam("now"),
-                    found.c.recipient.not_in(
-                        bindparam("full", type_=recipients.c.recipient.type, expanding=True)
-                    ),
-                )
-                .order_by(found.c.id)
-                .limit(bindparam("most"))
-            )
+            made = self._in_ranges_lateral() if lateral else self._in_ranges(terms)
+            self._made[kept] = made.limit(bindparam("most"))
         return self._made[kept]
 
-    def _in_ranges(self, terms: int) -> FromClause:
+    def _in_ranges(self, terms: int) -> Select[Any]:
         table = self._table
         kind = table.c.id.type
         ranges = (
@@ -308,9 +295,9 @@ class Claims:
             )
             for number in range(terms)
         )
-        return select(table.c.id, table.c.recipient).where(or_(*ranges), *self._due).subquery()
+        return self._not_held_up(or_(*ranges)).order_by(table.c.id)
 
-    def _in_ranges_lateral(self) -> FromClause:
+    def _in_ranges_lateral(self) -> Select[Any]:
         """As `_in_ranges`, in one wording for any number: planning many ranges takes longer."""
         table = self._table
         texts = postgresql.ARRAY(table.c.id.type)
@@ -320,20 +307,30 @@ class Claims:
             .table_valued(*names)
             .render_derived()
         )
-        first = (
-            select(table.c.id, table.c.recipient)
-            .where(
-                table.c.id >= given.c.starts,
-                table.c.id < given.c.ends,
-                table.c.message_id == given.c["keys"],
-                *self._due,
-            )
-            .order_by(table.c.id)
-            .limit(bindparam("most"))
-            .lateral()
+        in_range = and_(
+            table.c.id >= given.c.starts,
+            table.c.id < given.c.ends,
+            table.c.message_id == given.c["keys"],
         )
+        ordered = self._not_held_up(in_range).order_by(table.c.id)
+        first = ordered.limit(bindparam("most")).lateral()
+        found = select(first.c.id, first.c.recipient).select_from(given.join(first, true()))
+        return found.order_by(first.c.id)
+
+    def _not_held_up(self, condition: ColumnElement[bool]) -> Select[Any]:
+        """What is due and meets a condition, but for recipients that are paused or full."""
+        table, recipients = self._table, self._tables.recipients
         return (
-            select(first.c.id, first.c.recipient).select_from(given.join(first, true())).subquery()
+            select(table.c.id, table.c.recipient)
+            .outerjoin(recipients, recipients.c.recipient == table.c.recipient)
+            .where(
+                condition,
+                *self._due,
+                func.coalesce(recipients.c.paused_until, literal(0)) <= bindparam("now"),
+                table.c.recipient.not_in(
+                    bindparam("full", type_=table.c.recipient.type, expanding=True)
+                ),
+            )
         )
 
     def _take(

@@ -110,6 +110,33 @@ class ClaimContract(StoreSteps):
         assert not self.claim(store, now=later(5), message_ids=[make_message(9).id], limit=0)
         assert len(self.claim(store, now=later(5), message_ids=[make_message(9).id])) == 1
 
+    def test_a_message_that_is_named_twice_is_claimed_once(self, store: Store) -> None:
+        self.deliver(store, make_message(1), make_subscription(1))
+        named = [make_message(1).id, *(make_message(n).id for n in range(2, 80))]
+        claimed = self.claim(store, message_ids=[*named, *named])
+        assert [claim.message.id for claim in claimed] == named[:1]
+
+    def test_who_is_held_up_hides_nobody_from_a_claim_by_message(self, store: Store) -> None:
+        crowd = [
+            make_subscription(number, url=f"https://a{number % 2}.example.com/")
+            for number in range(20)
+        ]
+        loner = make_subscription(99, url="https://b.example.com/")
+        self.deliver(store, make_message(1), *crowd, loner)
+        (paused, *_) = self.claim(store, limit=1, busy={"a0.example.com:443": 9}, per_recipient=9)
+        assert paused.delivery.recipient == "a1.example.com:443"
+        until = later(60)
+        ended = self.settlement(paused, PENDING, status=429, due_at=until, pause_until=until)
+        store.settle([ended])
+        claimed = self.claim(
+            store,
+            message_ids=[make_message(1).id],
+            limit=1,
+            busy={"a0.example.com:443": 9},
+            per_recipient=9,
+        )
+        assert [claim.delivery.recipient for claim in claimed] == ["b.example.com:443"]
+
     def test_two_claimers_at_once_never_get_the_same(self, store: Store) -> None:
         for number in range(300):
             self.deliver(store, make_message(number), make_subscription(number % 7))

@@ -49,7 +49,8 @@ def claim(
         queues = _queues(connection, room, now, limit)
     else:
         turns = []
-        queues = _queues_of(connection, list(message_ids), now, limit, per_recipient, busy, full)
+        keys = list(dict.fromkeys(message_ids))
+        queues = _queues_of(connection, keys, now, limit, per_recipient, busy, full)
     chosen = list(islice(_in_turns(queues), limit))
     claims = _take(connection, outbox, chosen, token, now + lease)
     if turns:
@@ -59,11 +60,12 @@ def claim(
 
 def _take_back_expired(connection: BaseDatabaseWrapper, now: datetime) -> None:
     expired = rows(connection).filter(leased_until__lte=now).order_by("leased_until", "id")
+    names: list[str] = []
     for some in chunks(sorted(first_keys(connection, expired, TAKEN_BACK))):
         found = rows(connection).filter(pk__in=some, state=IN_FLIGHT)
-        names = list(found.values_list("recipient", flat=True))
+        names += found.values_list("recipient", flat=True)
         found.update(**FREE)
-        recipients.due(connection, ((name, now) for name in names))
+    recipients.due(connection, ((name, now) for name in names))
 
 
 def _queues(

@@ -155,28 +155,28 @@ def due_of_messages(
     Returns:
         Ids of deliveries, in order, and their recipients.
     """
-    deliveries, values = _table(Delivery), list[Any]()
+    free = "coalesce(turn.paused_until, 0) <= %s"
+    if full:
+        free += f" AND due.recipient NOT IN ({', '.join(['%s'] * len(full))})"
+    found = (
+        f"SELECT due.id, due.recipient FROM {_table(Delivery)} AS due"
+        f" LEFT JOIN {_table(Recipient)} AS turn ON turn.recipient = due.recipient"
+    )
     if connection.vendor == "postgresql":
         # In one wording for any number: planning many ranges takes longer.
-        found = (
-            f"unnest(%s::text[], %s::text[], %s::text[]) AS given (key, start, stop)"
-            f" JOIN LATERAL (SELECT id, recipient FROM {deliveries} WHERE id >= given.start"
-            f" AND id < given.stop AND message_id = given.key AND ready_at <= %s"
-            f" ORDER BY id LIMIT %s) AS due ON true"
+        statement = (
+            "SELECT due.id, due.recipient"
+            " FROM unnest(%s::text[], %s::text[], %s::text[]) AS given (key, start, stop)"
+            f" JOIN LATERAL ({found} WHERE due.message_id = given.key AND due.id >= given.start"
+            f" AND due.id < given.stop AND due.ready_at <= %s AND {free}"
+            " ORDER BY due.id LIMIT %s) AS due ON true ORDER BY due.id LIMIT %s"
         )
-        values += [list(column) for column in zip(*ranges, strict=True)]
-        values += [now, most]
-    else:
-        each = " OR ".join(["(message_id = %s AND id >= %s AND id < %s)"] * len(ranges))
-        found = f"(SELECT id, recipient FROM {deliveries} WHERE ({each}) AND ready_at <= %s) AS due"
-        values += [value for some in ranges for value in some] + [now]
-    others = f" AND due.recipient NOT IN ({', '.join(['%s'] * len(full))})" if full else ""
-    statement = (
-        f"SELECT due.id, due.recipient FROM {found}"
-        f" LEFT JOIN {_table(Recipient)} AS turn ON turn.recipient = due.recipient"
-        f" WHERE coalesce(turn.paused_until, 0) <= %s{others} ORDER BY due.id LIMIT %s"
-    )
-    return _execute(connection, statement, [*values, now, *full, most])
+        arrays = [list(column) for column in zip(*ranges, strict=True)]
+        return _execute(connection, statement, [*arrays, now, now, *full, most, most])
+    each = " OR ".join(["(due.message_id = %s AND due.id >= %s AND due.id < %s)"] * len(ranges))
+    statement = f"{found} WHERE ({each}) AND due.ready_at <= %s AND {free} ORDER BY due.id LIMIT %s"
+    values = [value for some in ranges for value in some]
+    return _execute(connection, statement, [*values, now, now, *full, most])
 
 
 # -- recipients
