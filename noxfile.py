@@ -30,6 +30,10 @@ OLDEST_DJANGO = "django==5.2.*"
 DJANGO = ("tests/django", "tests/rest")
 # These need brokers.
 CELERY = ("tests/celery",)
+# The session `docs` runs these.
+DOCS = ("tests/docs",)
+# What is tested on a Python that is neither the first nor the last one found.
+CORE = ("tests/core", "tests/contract", "tests/sqlalchemy")
 # Seconds for a test: one that hangs fails.
 TIMEOUT = ("--timeout", "600")
 PACKAGES = ("thorn_celery", "thorn_core", "thorn_flask", "thorn_sqlalchemy")
@@ -78,16 +82,22 @@ os.environ["PATH"] = os.pathsep.join(
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Every test on the first Python found, with coverage; those without servers on the others."""
+    """Every test on the first Python found, with coverage; those without servers on the last one.
+
+    On those between, the core's and the SQLAlchemy adapter's.
+    """
     oldest = session.python == PYTHONS[0]
     session.install(*EVERYTHING, *group("test"), OLDEST_DJANGO if oldest else "django>=5.2")
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
     pytest = ("pytest", "-n", "2", "-q", *TIMEOUT)
-    others = tuple(f"--ignore={path}" for path in (*DJANGO, *CELERY))
+    others = tuple(f"--ignore={path}" for path in (*DJANGO, *CELERY, *DOCS))
     if not oldest:
         alone = ("-k", "not postgresql and not mariadb")
+        if session.python != PYTHONS[-1]:
+            session.run(*pytest, *CORE, *alone)
+            return
         session.run(*pytest, *others, "--ignore=tests/integration", *alone)
         session.run(*pytest, *DJANGO, *alone)
         return

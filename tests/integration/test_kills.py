@@ -14,4 +14,4 @@ def place(request, tmp_path):
 
 
 def test_what_is_committed_arrives_and_nothing_else_whoever_is_killed(place, tmp_path):
-    check(SqlAlchemyKit(place.url), tmp_path, messages=8000)
+    check(SqlAlchemyKit(place.url), tmp_path, messages=6000)
