@@ -33,7 +33,7 @@ CELERY = ("tests/celery",)
 # The session `docs` runs these.
 DOCS = ("tests/docs",)
 # What is tested on a Python that is neither the first nor the last one found.
-CORE = ("tests/core", "tests/contract", "tests/sqlalchemy")
+CORE = ("tests/core", "tests/contract")
 # Seconds for a test: one that hangs fails.
 TIMEOUT = ("--timeout", "600")
 PACKAGES = ("thorn_celery", "thorn_core", "thorn_flask", "thorn_sqlalchemy")
@@ -84,7 +84,7 @@ os.environ["PATH"] = os.pathsep.join(
 def tests(session: nox.Session) -> None:
     """Every test on the first Python found, with coverage; those without servers on the last one.
 
-    On those between, the core's and the SQLAlchemy adapter's.
+    On those between, the core's.
     """
     oldest = session.python == PYTHONS[0]
     session.install(*EVERYTHING, *group("test"), OLDEST_DJANGO if oldest else "django>=5.2")

@@ -12,7 +12,7 @@ from kills.verdict import check
 # Fewer than the other store is tested with: the engine is the same.
 def test_what_is_committed_arrives_and_nothing_else_whoever_is_killed(server_alias, tmp_path):
     connections[server_alias].close()
-    check(DjangoKit(server_alias), tmp_path, messages=6000)
+    check(DjangoKit(server_alias), tmp_path, messages=3000)
 
 
 # With the other store, the other pairs.
