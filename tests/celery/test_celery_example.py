@@ -19,6 +19,7 @@ import httpx
 import pytest
 import yaml
 from celery_world import TIMEOUT
+from running import heed_interrupts
 from sqlalchemy import make_url
 
 pytest.importorskip("rest_framework")
@@ -60,6 +61,7 @@ class Terminal:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            preexec_fn=heed_interrupts,
         )
         self._thread = threading.Thread(target=self._read)
         self._thread.start()

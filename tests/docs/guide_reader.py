@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import attrs
+from running import heed_interrupts
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 STEP = re.compile(r"^<!-- step: (.+?) -->\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -46,8 +47,7 @@ class Terminal:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            # Whoever runs the tests in the background may ignore it, and so would this.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            preexec_fn=heed_interrupts,
         )
         self._text = ""
         self._changed = threading.Condition()
