@@ -74,12 +74,14 @@ export const nextQuery = (page) => (page.next ? new URL(page.next, location.href
 const LOOKS = [100, 200, 400, 800, 1500, 2500, 4000, 6000];
 
 export async function settled(id, { attempts = 0, stopped = () => false } = {}) {
+  let tried = false;
   for (const pause of LOOKS) {
     try {
       const { value } = await get(deliveryPath(id));
       const { state } = value;
-      // An attempt may be there before what became of it.
-      if (state !== "in_flight" && (state !== "pending" || value.attempts.length > attempts)) return value;
+      // An answer may have the attempt, and the state of before: what the next one says is true.
+      if (state !== "in_flight" && (state !== "pending" || tried)) return value;
+      tried = value.attempts.length > attempts;
     } catch (error) {
       // It isn't there before its message is routed.
       if (error.status !== 404) throw error;
