@@ -6,13 +6,17 @@ import os
 import signal
 import threading
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 
 import pytest
-from celery_world import TIMEOUT
+from celery_program import Setup
+from celery_world import TIMEOUT, world_of
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
+from thorn_celery import work
+from thorn_celery.dispatcher import CeleryDispatcher
 from thorn_core import Event
 
 
@@ -68,6 +72,26 @@ def test_what_no_task_tells_of_is_found_by_the_sweep(world, recipient):
     with world.worker():
         world.settle(250, sweep=True)
     assert max(ids(recipient).values()) == 1
+
+
+def test_a_sweep_goes_on_in_a_thread_and_leaves_the_worker_free(
+    postgresql, rabbitmq, recipient, monkeypatch
+):
+    setup = Setup(postgresql.url, rabbitmq.url, rabbitmq.name, settings={"chunksize": 10})
+    with world_of(setup) as world:
+        world.celery.conf.thorn_sweep_interval = TIMEOUT
+        world.thorn.subscribe("order.*", recipient.url)
+        with monkeypatch.context() as before:
+            sent_at = datetime.now(UTC) - timedelta(seconds=2 * TIMEOUT)
+            before.setattr(world.thorn, "clock", lambda: sent_at)
+            for number in range(250):
+                world.untold.send({"number": number})
+        # Workers that do at once what they are told.
+        monkeypatch.setattr(
+            CeleryDispatcher, "tell", lambda self, route, some: work.deliver(world.thorn, some)
+        )
+        assert work.sweep(world.thorn) == work.PAGES * 10
+        recipient.wait_for(250, TIMEOUT)
 
 
 def test_tasks_that_come_twice_deliver_once(world, recipient):

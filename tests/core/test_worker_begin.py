@@ -70,6 +70,31 @@ def test_all_of_a_recipient_that_answers_is_begun(make, recipient):
     assert app.wait_until(lambda: app.stats().deliveries["delivered"] == 200, WAIT)
 
 
+def test_what_waits_for_a_lane_gets_one_though_nothing_ends_and_nothing_comes(
+    make, recipient, hanging
+):
+    app = make(concurrency=4, chunksize=10)
+    app.subscribe("order.*", hanging.url)
+    app.subscribe("order.*", recipient.url)
+    assert begin(app, send(app, 4))
+    recipient.wait_for(4, WAIT)
+    hanging.wait_for(4, WAIT)
+
+
+@pytest.mark.parametrize("method", ["abegin", "adrain"])
+def test_a_store_is_not_asked_for_more_than_there_is(make, recipient, monkeypatch, method):
+    app = make()
+    app.subscribe("order.*", recipient.url)
+    ids = send(app, 10)
+    asked = []
+    claim = app.store.claim
+    monkeypatch.setattr(app.store, "claim", lambda **given: asked.append(given) or claim(**given))
+    more = (NEVER,) if method == "abegin" else ()
+    app.submit(getattr(app.engine, method)([*ids, *ids], *more)).result(WAIT)
+    recipient.wait_for(10, WAIT)
+    assert [given["message_ids"] for given in asked] == [[*ids, *ids]]
+
+
 def test_one_that_hangs_holds_up_nobody(make, recipient, hanging):
     app = make(recipient_concurrency=2, concurrency=10)
     app.subscribe("order.*", hanging.url)

@@ -77,6 +77,7 @@ class Worker:
         self._lanes: set[asyncio.Task[None]] = set()
         self._settler: asyncio.Task[None] | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._refill: asyncio.TimerHandle | None = None
         self._notices: set[asyncio.Task[int]] = set()
 
     # -- running it
@@ -184,7 +185,6 @@ class Worker:
                 # The store has no more of these: it needn't be asked.
                 if mine.isdisjoint(self._held):
                     break
-                self._fill_lanes()
                 await progress.wait()
                 continue
             if message_ids is None:
@@ -218,8 +218,7 @@ class Worker:
         wanted = await self._route_named(message_ids, cutoff)
         begun: set[str] = set()
         while not self._stopping:
-            self._fill_lanes()
-            if len(begun) == wanted and not self._full:
+            if len(begun) == wanted:
                 return True
             progress = self._progress
             # As the claim sees it: meanwhile, there may be room again.
@@ -241,6 +240,9 @@ class Worker:
             self._stopping = False
             return
         self._stopping = True
+        if self._refill is not None:
+            self._refill.cancel()
+            self._refill = None
         self._load.forget_waiting()
         if self._lanes:
             await asyncio.wait(self._lanes, timeout=self._settings.grace_period)
@@ -484,8 +486,17 @@ class Worker:
     def _fill_lanes(self) -> None:
         """Begin requests for what waits, as far as there is room."""
         assert self._loop is not None
-        for _ in range(min(self._load.startable, self._load.lanes() - len(self._lanes))):
+        startable = self._load.startable
+        for _ in range(min(startable, self._load.lanes() - len(self._lanes))):
             self._lanes.add(self._loop.create_task(self._work()))
+        if startable and self._refill is None:
+            # Requests under way become slow without anything having ended, and make room.
+            self._refill = self._loop.call_later(SLOW_SECONDS, self._refill_lanes)
+
+    def _refill_lanes(self) -> None:
+        self._refill = None
+        if not self._stopping:
+            self._fill_lanes()
 
     async def _keep_leases(self) -> None:
         while self._held:
