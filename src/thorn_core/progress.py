@@ -25,15 +25,7 @@ class Progress:
                 self._made.notify_all()
 
     def wait_until(self, done: Callable[[], bool], timeout: float | None) -> bool:
-        """Wait until something is done.
-
-        Args:
-            done: Looks whether it is.
-            timeout: Seconds; None waits as long as it takes.
-
-        Returns:
-            False if the time was up.
-        """
+        """Wait until something is done, so many seconds at most; False if the time was up."""
         deadline = None if timeout is None else monotonic() + timeout
         pause = FIRST_PAUSE
         with self._made:
