@@ -4,13 +4,47 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import islice, zip_longest
 
 import attrs
 
 from thorn_core.stores.queue import TimeQueue
 from thorn_core.stores.records import DeliveryRecord, is_pending
+
+
+def queue_up(
+    due: Iterable[tuple[str, str]], *, per_recipient: int, busy: Mapping[str, int]
+) -> list[list[str]]:
+    """Queue deliveries up, each recipient's by itself, as many as it may have.
+
+    Args:
+        due: Ids and recipients, in order.
+        per_recipient: How many of a recipient may be under way.
+        busy: How many are.
+
+    Example:
+        >>> queue_up([("a", "x"), ("b", "x"), ("c", "y")], per_recipient=2, busy={"x": 1})
+        [['a'], ['c']]
+    """
+    queues: dict[str, list[str]] = {}
+    for key, recipient in due:
+        queue = queues.setdefault(recipient, [])
+        if len(queue) < per_recipient - busy.get(recipient, 0):
+            queue.append(key)
+    return list(queues.values())
+
+
+def take_turns(queues: Sequence[Sequence[str]], limit: int) -> list[str]:
+    """Take the first of each queue, then the second of each, so many at most.
+
+    Example:
+        >>> take_turns([["a", "b"], ["c"]], 10)
+        ['a', 'c', 'b']
+    """
+    turns = (key for turn in zip_longest(*queues) for key in turn if key is not None)
+    return list(islice(turns, limit))
 
 
 @attrs.define(eq=False, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
-from itertools import islice, zip_longest
 from operator import itemgetter
 from typing import Any
 
@@ -29,7 +28,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from thorn_core import Claim, DeliveryState, Settlement, Subscription
-from thorn_core.stores import delivery_range
+from thorn_core.stores import delivery_range, queue_up, take_turns
 from thorn_sqlalchemy.messages import Messages
 from thorn_sqlalchemy.recipients import Recipients
 from thorn_sqlalchemy.rows import attempt_row, clean, delivery_of, micros, moment
@@ -163,7 +162,7 @@ class Claims:
             turns = []
             keys = list(dict.fromkeys(message_ids))
             queues = self._queues_of(connection, keys, at, limit, per_recipient, busy, full)
-        chosen = list(islice(_in_turns(queues), limit))
+        chosen = take_turns(queues, limit)
         claims = self._take(connection, chosen, token, micros(now + lease))
         if turns:
             self._recipients.served(connection, turns, at)
@@ -254,15 +253,12 @@ class Claims:
         full: Sequence[str],
     ) -> list[list[str]]:
         """The due deliveries of some messages, by recipient."""
-        queues: dict[str, list[str]] = {}
+        due: list[tuple[str, str]] = []
         for some in chunks(message_ids, 50):
             values = {"now": now, "most": 4 * limit, "full": full, **self._ranges(some)}
-            statement = self._due_of_messages(len(some))
-            for key, recipient in connection.execute(statement, values):
-                queue = queues.setdefault(recipient, [])
-                if len(queue) < per_recipient - busy.get(recipient, 0):
-                    queue.append(key)
-        return list(queues.values())
+            rows = connection.execute(self._due_of_messages(len(some)), values)
+            due += [(row.id, row.recipient) for row in rows]
+        return queue_up(due, per_recipient=per_recipient, busy=busy)
 
     def _ranges(self, message_ids: Sequence[str]) -> dict[str, Any]:
         """What to give `_due_of_messages`."""
@@ -460,10 +456,6 @@ def of_message(table: Any, message_id: str) -> Any:
     """True for the deliveries of a message."""
     start, end = delivery_range(message_id)
     return (table.c.id >= start) & (table.c.id < end) & (table.c.message_id == message_id)
-
-
-def _in_turns(queues: Sequence[Sequence[str]]) -> Any:
-    return (key for turn in zip_longest(*queues) for key in turn if key is not None)
 
 
 def _by_token(claims: Sequence[Claim]) -> dict[str, list[Claim]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from itertools import islice, zip_longest
 from operator import itemgetter
 from typing import Any
 
@@ -12,7 +11,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import F, Min, QuerySet
 
 from thorn_core import Claim, DeliveryState, Settlement, Subscription
-from thorn_core.stores import delivery_range
+from thorn_core.stores import delivery_range, queue_up, take_turns
 from thorn_django.fields import EPOCH, micros
 from thorn_django.models import Attempt
 from thorn_django.store import messages, recipients, statements, subscriptions
@@ -51,7 +50,7 @@ def claim(
         turns = []
         keys = list(dict.fromkeys(message_ids))
         queues = _queues_of(connection, keys, now, limit, per_recipient, busy, full)
-    chosen = list(islice(_in_turns(queues), limit))
+    chosen = take_turns(queues, limit)
     claims = _take(connection, outbox, chosen, token, now + lease)
     if turns:
         recipients.served(connection, turns, now)
@@ -93,17 +92,13 @@ def _queues_of(
     full: Sequence[str],
 ) -> list[list[str]]:
     """The due deliveries of some messages, by recipient."""
-    queues: dict[str, list[str]] = {}
+    due: list[tuple[str, str]] = []
     for some in chunks(message_ids, 50):
         ranges = [(key, *delivery_range(key)) for key in some]
-        found = statements.due_of_messages(
+        due += statements.due_of_messages(
             connection, ranges, micros(now), full=full, most=4 * limit
         )
-        for key, recipient in found:
-            queue = queues.setdefault(recipient, [])
-            if len(queue) < per_recipient - busy.get(recipient, 0):
-                queue.append(key)
-    return list(queues.values())
+    return queue_up(due, per_recipient=per_recipient, busy=busy)
 
 
 def _take(
@@ -244,10 +239,6 @@ def _record(connection: BaseDatabaseWrapper, settlements: Sequence[Settlement]) 
         if s.attempt is not None
     ]
     insert_new(connection, Attempt, sorted(made, key=itemgetter("id")))
-
-
-def _in_turns(queues: Sequence[Sequence[str]]) -> Iterator[str]:
-    return (key for turn in zip_longest(*queues) for key in turn if key is not None)
 
 
 def _settled(settlement: Settlement) -> dict[str, Any]:
