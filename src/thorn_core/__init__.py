@@ -3,6 +3,7 @@
 from thorn_core import receiver, recipients, signals, signatures, testing
 from thorn_core.app import Thorn
 from thorn_core.buffering import Buffer, HeldEvents, buffer_events
+from thorn_core.current_app import find_app_by, get_app, make_default_app_by
 from thorn_core.dispatchers.base import Dispatcher
 from thorn_core.errors import (
     BufferNotEmpty,
@@ -19,7 +20,7 @@ from thorn_core.errors import (
     TransportError,
     TransportTimeout,
 )
-from thorn_core.events import Event, Receipt, find_app_by, get_app, make_default_app_by
+from thorn_core.events import Event
 from thorn_core.filters import Q, as_q
 from thorn_core.hookspecs import hookimpl
 from thorn_core.models import (
@@ -31,6 +32,7 @@ from thorn_core.models import (
     watch_models,
     webhook_model,
 )
+from thorn_core.receipts import Receipt
 from thorn_core.retries import RetryPolicy
 from thorn_core.settings import Settings
 from thorn_core.stores import DeliveryQuery, MemoryStore, Store

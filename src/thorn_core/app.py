@@ -13,23 +13,16 @@ from typing import Any, Self, TypeVar
 
 import attrs
 
+from thorn_core.current_app import forget_default_app, set_default_app
 from thorn_core.dispatchers import BuiltinDispatchers, Dispatcher
 from thorn_core.errors import ConfigurationError, NotFoundError
-from thorn_core.events import (
-    Callbacks,
-    Event,
-    Receipt,
-    declared_events,
-    event_for,
-    find_event,
-    forget_default_app,
-    set_default_app,
-)
+from thorn_core.events import Event, declared_events, event_for, find_event
 from thorn_core.history import purge_deliveries, replay_deliveries
 from thorn_core.models import ModelAdapter, ModelAdapters, PlainModelAdapter, watch_models
 from thorn_core.plugins import Plugins
 from thorn_core.process import keep
 from thorn_core.progress import Progress
+from thorn_core.receipts import Callbacks, Receipt
 from thorn_core.sending import Sending
 from thorn_core.settings import Settings
 from thorn_core.stores.base import Store, delivery_query

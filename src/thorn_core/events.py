@@ -6,110 +6,24 @@ import copy
 import json
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
 from thorn_core.codecs import dump_json
+from thorn_core.current_app import app_here, get_app
 from thorn_core.delivery import check_headers
 from thorn_core.errors import ConfigurationError, PayloadError
 from thorn_core.patterns import check_name, has_fields
+from thorn_core.payload_schemas import schema_check
+from thorn_core.receipts import Callback, Callbacks, Receipt
 from thorn_core.retries import RetryPolicy
 from thorn_core.settings import check_validators, choose_policy
 from thorn_core.subscriptions import identify
-from thorn_core.values import (
-    EMPTY,
-    Attempt,
-    Delivery,
-    DeliveryState,
-    Message,
-    derived_id,
-    new_id,
-)
+from thorn_core.values import EMPTY, Message, derived_id, new_id
 from thorn_core.worker import EventOptions
 
 if TYPE_CHECKING:
     from thorn_core.app import Thorn
-
-Callback = Callable[[Attempt], object]
-
-
-@attrs.frozen(kw_only=True)
-class Callbacks:
-    """Whom to call back after an attempt of a message.
-
-    Attributes:
-        on_success: The recipient answered 2xx.
-        on_error: It didn't, and there may or may not be another attempt.
-        on_timeout: The time was up; without it `on_error` is called.
-    """
-
-    on_success: Callback | None = None
-    on_error: Callback | None = None
-    on_timeout: Callback | None = None
-
-    def call(self, attempt: Attempt) -> None:
-        """Call the one that fits the attempt."""
-        if attempt.ok:
-            chosen = self.on_success
-        elif attempt.timed_out and self.on_timeout is not None:
-            chosen = self.on_timeout
-        else:
-            chosen = self.on_error
-        if chosen is not None:
-            chosen(attempt)
-
-
-class Receipt:
-    """What a send gives back: the message, and how its deliveries stand.
-
-    Truthy when the message has been routed and every delivery was delivered.
-
-    Attributes:
-        message: The message.
-    """
-
-    __slots__ = ("_app", "message")
-
-    def __init__(self, app: Thorn, message: Message) -> None:
-        self._app = app
-        self.message = message
-
-    def __repr__(self) -> str:
-        return f"<Receipt {self.message.id} of {self.message.event}>"
-
-    def __bool__(self) -> bool:
-        return self._app.store.routed(self.message.id) and all(
-            delivery.state is DeliveryState.DELIVERED for delivery in self._pages()
-        )
-
-    @property
-    def deliveries(self) -> tuple[Delivery, ...]:
-        """The message's deliveries as they stand now; none before it has been routed."""
-        return tuple(self._pages())
-
-    @property
-    def settled(self) -> bool:
-        """True when the message has been routed and every delivery is in a final state."""
-        return self._app.store.routed(self.message.id) and all(
-            delivery.state.settled for delivery in self._pages()
-        )
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until every delivery is settled, by whatever worker.
-
-        Args:
-            timeout: Seconds; None waits as long as it takes.
-
-        Returns:
-            Whether every delivery was delivered: False also when the time was up.
-        """
-        self._app.wait_until(lambda: self.settled, timeout)
-        return bool(self)
-
-    def _pages(self) -> Iterator[Delivery]:
-        return self._app.deliveries(message_id=self.message.id)
 
 
 class Event:
@@ -186,7 +100,7 @@ class Event:
         self.options = EventOptions(validators=self.recipient_validators, keepalive=allow_keepalive)
         self._app = app
         self._ad_hoc = False
-        self._invalid = _schema_check(schema)
+        self._invalid = schema_check(schema)
         _declare(self)
 
     def __repr__(self) -> str:
@@ -386,42 +300,11 @@ def _checked_policy(
     return choose_policy(retry, retry_max, retry_delay, policy)
 
 
-def _schema_check(schema: Mapping[str, Any] | None) -> Callable[[str, bytes], None] | None:
-    """A function that raises PayloadError for a payload that breaks the schema."""
-    if schema is None:
-        return None
-    try:
-        from jsonschema import SchemaError
-        from jsonschema.validators import validator_for
-    except ImportError as error:
-        raise ConfigurationError(
-            "an event's schema needs jsonschema; run: pip install 'thorn-core[schema]'"
-        ) from error
-    maker = validator_for(schema)
-    try:
-        maker.check_schema(dict(schema))
-    except SchemaError as error:
-        raise ConfigurationError(f"the schema isn't one: {error.message}") from error
-    validator = maker(schema)
-
-    def check(name: str, encoded: bytes) -> None:
-        faults = sorted(validator.iter_errors(json.loads(encoded)), key=lambda f: f.json_path)
-        if faults:
-            listed = "; ".join(f"{fault.json_path}: {fault.message}" for fault in faults[:5])
-            raise PayloadError(f"the payload of {name} breaks its schema: {listed}")
-
-    return check
-
-
-# -- what has been declared in this process, and the default app
+# -- what has been declared in this process
 
 _lock = threading.Lock()
-_making = threading.RLock()
 # Weakly, the latest last: an event that nobody refers to any more isn't declared any more.
 _declared: dict[str, tuple[weakref.ref[Event], ...]] = {}
-_default_app: Thorn | None = None
-_make_default: Callable[[], Thorn] | None = None
-_finders: tuple[Callable[[], Thorn | None], ...] = ()
 
 
 def _declare(event: Event) -> None:
@@ -463,103 +346,8 @@ def event_for(name: str, app: Thorn) -> Event:
         event = Event(name, app=app)
         event._ad_hoc = True
         return event
-    if declared._app is app or (declared._app is None and _app_here() is app):
+    if declared._app is app or (declared._app is None and app_here() is app):
         return declared
     event = copy.copy(declared)
     event._app = app
     return event
-
-
-def get_app() -> Thorn:
-    """The app of what is going on (`find_app_by`), or the default app.
-
-    That is the first one made, or the one that `make_default()` was called on.
-
-    Raises:
-        ConfigurationError: There is none.
-    """
-    app = _app_here()
-    if app is not None:
-        return app
-    if _make_default is None:
-        raise ConfigurationError(
-            "there is no app yet; make one first: app = Thorn(), or enter the context of a web app"
-            " that has one"
-        )
-    with _making:
-        if _default_app is None:
-            set_default_app(_make_default(), only_if_none=True)
-    return get_app()
-
-
-def make_default_app_by(make: Callable[[], Thorn] | None) -> None:
-    """Let the default app be made when it is first needed, as web frameworks' adapters do.
-
-    Args:
-        make: Called if there is no default app when `get_app` is asked, also after one was closed;
-            None takes that back.
-
-    Example:
-        >>> from thorn_core import Thorn, get_app
-        >>> make_default_app_by(lambda: Thorn(dispatcher="outbox"))
-        >>> get_app()
-        <Thorn MemoryStore outbox>
-        >>> make_default_app_by(None)
-        >>> get_app().close()
-    """
-    global _make_default
-    _make_default = make
-
-
-def find_app_by(find: Callable[[], Thorn | None]) -> None:
-    """Let `get_app` find the app by what is going on, such as the request that is being answered.
-
-    Args:
-        find: Asked before the default app is taken; gives None where it knows of none. Giving it
-            again changes nothing.
-
-    Example:
-        >>> from contextvars import ContextVar
-        >>> from thorn_core import Thorn, get_app
-        >>> answering = ContextVar("answering", default=None)
-        >>> find_app_by(answering.get)
-        >>> with Thorn(default=False) as app:
-        ...     token = answering.set(app)
-        ...     found = get_app() is app
-        ...     answering.reset(token)
-        >>> found
-        True
-    """
-    global _finders
-    with _lock:
-        if find not in _finders:
-            _finders = (*_finders, find)
-
-
-def _app_here() -> Thorn | None:
-    for find in _finders:
-        app = find()
-        if app is not None:
-            return app
-    return _default_app
-
-
-def set_default_app(app: Thorn | None, *, only_if_none: bool = False) -> None:
-    """Make an app the default, or none.
-
-    Args:
-        app: The app.
-        only_if_none: Leave a default that is there.
-    """
-    global _default_app
-    with _lock:
-        if not (only_if_none and _default_app is not None):
-            _default_app = app
-
-
-def forget_default_app(app: Thorn) -> None:
-    """Leave no default if it is this app, as when it is closed."""
-    global _default_app
-    with _lock:
-        if _default_app is app:
-            _default_app = None

@@ -16,7 +16,7 @@ from thorn_core import signals
 from thorn_core.buffering import HeldEvents, current_buffer
 from thorn_core.dispatchers.base import Dispatcher
 from thorn_core.errors import NotFoundError
-from thorn_core.events import Callbacks
+from thorn_core.receipts import Callbacks
 from thorn_core.stores.base import Ambient, Store
 from thorn_core.unit_of_work import IMMEDIATE, UnitOfWork
 from thorn_core.values import Attempt, Delivery, Message

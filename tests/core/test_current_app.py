@@ -27,7 +27,7 @@ happened = Event("current_app.happened")
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch):
     for name, value in {"_default_app": None, "_make_default": None, "_finders": ()}.items():
-        monkeypatch.setattr(f"thorn_core.events.{name}", value)
+        monkeypatch.setattr(f"thorn_core.current_app.{name}", value)
 
 
 @contextmanager

@@ -22,7 +22,8 @@ from thorn_core import (
     get_app,
     signals,
 )
-from thorn_core.events import declared_events, set_default_app
+from thorn_core.current_app import set_default_app
+from thorn_core.events import declared_events
 from thorn_core.recipients import allow_cidr_network
 from thorn_core.testing import LocalRecipient, capture
 

@@ -414,9 +414,9 @@ def test_setting_a_project_up_opens_no_database_and_makes_no_app():
     program = (
         "import json, sys, threading; sys.path.insert(0, '.')\n"
         "import magazine_project; magazine_project.configure()\n"
-        "from django.db import connections; from thorn_core import events\n"
+        "from django.db import connections; from thorn_core import current_app\n"
         "opened = [c.alias for c in connections.all() if c.connection is not None]\n"
-        "print(json.dumps([opened, events._default_app is None, threading.active_count()]))"
+        "print(json.dumps([opened, current_app._default_app is None, threading.active_count()]))"
     )
     assert run(program) == [[], True, 1]
 

@@ -35,7 +35,7 @@ paid = Event("flask_order.paid")
 def _no_default(monkeypatch):
     """Whatever other tests have left."""
     for name in ("_default_app", "_make_default"):
-        monkeypatch.setattr(f"thorn_core.events.{name}", None)
+        monkeypatch.setattr(f"thorn_core.current_app.{name}", None)
 
 
 def payloads(app):

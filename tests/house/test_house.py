@@ -20,7 +20,8 @@ ROOMS = [
     *("cli", "api", "portal"),
     *("testing", "receiver"),
     *("app", "history", "progress", "process"),
-    *("sending", "models", "events", "buffering", "dispatchers"),
+    *("sending", "models", "events", "receipts", "current_app", "payload_schemas"),
+    *("buffering", "dispatchers"),
     *("worker", "subscriptions", "delivery"),
     *("plugins", "hookspecs", "stores", "transports", "unit_of_work", "signals"),
     *("settings", "values", "codecs", "signatures", "recipients"),
@@ -33,7 +34,7 @@ EXTRAS = {
     "click": {"cli"},
     "rich": {"cli"},
     "cryptography": {"signatures"},
-    "jsonschema": {"events"},
+    "jsonschema": {"payload_schemas"},
     "pytest": {"testing"},
     "trustme": set(),
 }

@@ -23,9 +23,9 @@ from thorn_core.cli.common import console, plain, write_json
 from thorn_core.cli.crash import run_crash
 from thorn_core.cli.worker_process import WorkerProcess
 from thorn_core.errors import ConfigurationError, ThornError
-from thorn_core.events import Receipt
 from thorn_core.models import ModelEvent, webhook_model
 from thorn_core.plugins import Plugins
+from thorn_core.receipts import Receipt
 from thorn_core.recipients import allow_cidr_network, block_internal_ips, ensure_protocol
 from thorn_core.retries import RetryPolicy
 from thorn_core.settings import Settings

@@ -16,7 +16,7 @@ from thorn_core.app import Thorn
 from thorn_core.cli.app import find_app
 from thorn_core.cli.common import Amount, console, counted, plain, write_json
 from thorn_core.errors import SecurityError, ThornError
-from thorn_core.events import Receipt
+from thorn_core.receipts import Receipt
 from thorn_core.recipients import allow_cidr_network
 from thorn_core.recipients.validators import EnsurePort
 from thorn_core.settings import Settings

@@ -9,16 +9,17 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Self
 
 from thorn_core.errors import ConfigurationError
-from thorn_core.events import Event, Receipt
+from thorn_core.events import Event
 from thorn_core.filters import Q
 from thorn_core.models.reversing import Reverser
 from thorn_core.patterns import check_template, fill, has_fields
+from thorn_core.receipts import Receipt
 from thorn_core.unit_of_work import IMMEDIATE
 
 if TYPE_CHECKING:
     from thorn_core.app import Thorn
-    from thorn_core.events import Callbacks
     from thorn_core.models.webhooks import ModelWebhooks
+    from thorn_core.receipts import Callbacks
     from thorn_core.values import Message
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from thorn_core.events import get_app
+from thorn_core.current_app import get_app
 
 if TYPE_CHECKING:
     from thorn_core.app import Thorn

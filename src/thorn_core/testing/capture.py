@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 
 from thorn_core.app import Thorn
-from thorn_core.events import get_app
+from thorn_core.current_app import get_app
 from thorn_core.patterns import matches
 from thorn_core.values import Message
 

@@ -1,0 +1,114 @@
+"""The current app: the one that events without an app of their own are sent by."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from thorn_core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from thorn_core.app import Thorn
+
+_lock = threading.Lock()
+_making = threading.RLock()
+_default_app: Thorn | None = None
+_make_default: Callable[[], Thorn] | None = None
+_finders: tuple[Callable[[], Thorn | None], ...] = ()
+
+
+def get_app() -> Thorn:
+    """The app of what is going on (`find_app_by`), or the default app.
+
+    That is the first one made, or the one that `make_default()` was called on.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    app = app_here()
+    if app is not None:
+        return app
+    if _make_default is None:
+        raise ConfigurationError(
+            "there is no app yet; make one first: app = Thorn(), or enter the context of a web app"
+            " that has one"
+        )
+    with _making:
+        if _default_app is None:
+            set_default_app(_make_default(), only_if_none=True)
+    return get_app()
+
+
+def make_default_app_by(make: Callable[[], Thorn] | None) -> None:
+    """Let the default app be made when it is first needed, as web frameworks' adapters do.
+
+    Args:
+        make: Called if there is no default app when `get_app` is asked, also after one was closed;
+            None takes that back.
+
+    Example:
+        >>> from thorn_core import Thorn, get_app
+        >>> make_default_app_by(lambda: Thorn(dispatcher="outbox"))
+        >>> get_app()
+        <Thorn MemoryStore outbox>
+        >>> make_default_app_by(None)
+        >>> get_app().close()
+    """
+    global _make_default
+    _make_default = make
+
+
+def find_app_by(find: Callable[[], Thorn | None]) -> None:
+    """Let `get_app` find the app by what is going on, such as the request that is being answered.
+
+    Args:
+        find: Asked before the default app is taken; gives None where it knows of none. Giving it
+            again changes nothing.
+
+    Example:
+        >>> from contextvars import ContextVar
+        >>> from thorn_core import Thorn, get_app
+        >>> answering = ContextVar("answering", default=None)
+        >>> find_app_by(answering.get)
+        >>> with Thorn(default=False) as app:
+        ...     token = answering.set(app)
+        ...     found = get_app() is app
+        ...     answering.reset(token)
+        >>> found
+        True
+    """
+    global _finders
+    with _lock:
+        if find not in _finders:
+            _finders = (*_finders, find)
+
+
+def app_here() -> Thorn | None:
+    """The app that a finder names, else the default app; None if there is neither."""
+    for find in _finders:
+        app = find()
+        if app is not None:
+            return app
+    return _default_app
+
+
+def set_default_app(app: Thorn | None, *, only_if_none: bool = False) -> None:
+    """Make an app the default, or none.
+
+    Args:
+        app: The app.
+        only_if_none: Leave a default that is there.
+    """
+    global _default_app
+    with _lock:
+        if not (only_if_none and _default_app is not None):
+            _default_app = app
+
+
+def forget_default_app(app: Thorn) -> None:
+    """Leave no default if it is this app, as when it is closed."""
+    global _default_app
+    with _lock:
+        if _default_app is app:
+            _default_app = None

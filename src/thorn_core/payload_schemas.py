@@ -1,0 +1,36 @@
+"""JSON Schemas that payloads must follow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from thorn_core.errors import ConfigurationError, PayloadError
+
+
+def schema_check(schema: Mapping[str, Any] | None) -> Callable[[str, bytes], None] | None:
+    """A function that raises PayloadError for a payload that breaks the schema."""
+    if schema is None:
+        return None
+    try:
+        from jsonschema import SchemaError
+        from jsonschema.validators import validator_for
+    except ImportError as error:
+        raise ConfigurationError(
+            "an event's schema needs jsonschema; run: pip install 'thorn-core[schema]'"
+        ) from error
+    maker = validator_for(schema)
+    try:
+        maker.check_schema(dict(schema))
+    except SchemaError as error:
+        raise ConfigurationError(f"the schema isn't one: {error.message}") from error
+    validator = maker(schema)
+
+    def check(name: str, encoded: bytes) -> None:
+        faults = sorted(validator.iter_errors(json.loads(encoded)), key=lambda f: f.json_path)
+        if faults:
+            listed = "; ".join(f"{fault.json_path}: {fault.message}" for fault in faults[:5])
+            raise PayloadError(f"the payload of {name} breaks its schema: {listed}")
+
+    return check
