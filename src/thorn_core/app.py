@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
-from operator import attrgetter
 from typing import Any, Self, TypeVar
 
 import attrs
 
 from thorn_core.current_app import forget_default_app, set_default_app
 from thorn_core.dispatchers import BuiltinDispatchers, Dispatcher
-from thorn_core.errors import ConfigurationError, NotFoundError
+from thorn_core.errors import ConfigurationError
 from thorn_core.events import Event, declared_events, event_for, find_event
-from thorn_core.history import purge_deliveries, replay_deliveries
+from thorn_core.history import HistoryCalls
 from thorn_core.models import ModelAdapter, ModelAdapters, PlainModelAdapter, watch_models
 from thorn_core.plugins import Plugins
 from thorn_core.process import keep
@@ -25,23 +24,15 @@ from thorn_core.progress import Progress
 from thorn_core.receipts import Callbacks, Receipt
 from thorn_core.sending import Sending
 from thorn_core.settings import Settings
-from thorn_core.stores.base import Store, delivery_query
-from thorn_core.subscriptions import (
-    StaticSubscribers,
-    SubscriptionRules,
-    change_secret,
-    change_subscription,
-    identify,
-    make_subscription,
-    static_subscriptions,
-)
+from thorn_core.stores.base import Store
+from thorn_core.subscribing import SubscriptionCalls
+from thorn_core.subscriptions import StaticSubscribers, SubscriptionRules, static_subscriptions
 from thorn_core.transports.base import Transport
-from thorn_core.values import Attempt, Delivery, Message, Stats, Subscription
+from thorn_core.values import Message, Subscription
 from thorn_core.worker import EventOptions, LoopThread, Wiring, Worker
 
 T = TypeVar("T")
 
-PAGE = 500
 NO_OPTIONS = EventOptions()
 
 
@@ -50,7 +41,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class Thorn:
+class Thorn(SubscriptionCalls, HistoryCalls):
     """An app: what declares, keeps and delivers events. The first one made is the default.
 
     Args:
@@ -250,127 +241,6 @@ class Thorn:
         base = self.settings.base_url or self.plugins.base_url()
         return url if base is None else base.rstrip("/") + url
 
-    # -- subscriptions
-
-    def subscribe(
-        self,
-        events: str | Iterable[str],
-        url: str,
-        *,
-        owner: Any = None,
-        secret: str | None = None,
-        content_type: str = "application/json",
-        hmac_digest: str = "sha256",
-        headers: Mapping[str, str] | None = None,
-        description: str = "",
-        rate_limit: float | None = None,
-    ) -> Subscription:
-        """Subscribe a URL to events.
-
-        Args:
-            events: A pattern or several: `article.*`.
-            url: Where requests go.
-            owner: Whose it is: an id, or an object with a `pk` or `id`; None is an operator's.
-            secret: Signs its requests; None mints one (`.secret`).
-            content_type: How bodies are encoded.
-            hmac_digest: Of the `Hook-HMAC` header: `sha256`, `sha512` or `sha1`.
-            headers: Extra headers for its requests.
-            description: For people.
-            rate_limit: Requests a second at most.
-
-        Raises:
-            InvalidNameError: A pattern isn't one.
-            SecurityError: The URL is refused by a recipient validator.
-            ConfigurationError: Something else isn't allowed.
-        """
-        subscription = make_subscription(
-            self.rules,
-            events,
-            url,
-            at=self.clock(),
-            owner=owner,
-            secret=secret,
-            content_type=content_type,
-            hmac_digest=hmac_digest,
-            headers=headers or {},
-            description=description,
-            rate_limit=rate_limit,
-        )
-        self.store.add_subscription(subscription)
-        return subscription
-
-    def update_subscription(self, subscription_id: str, **changes: Any) -> Subscription:
-        """Change a subscription.
-
-        Args:
-            subscription_id: Which.
-            **changes: `events`, `url`, `enabled`, `disabled_reason`, `content_type`,
-                `hmac_digest`, `headers`, `description`, `rate_limit`.
-
-        Raises:
-            NotFoundError: There is none.
-            InvalidNameError, SecurityError, ConfigurationError: A change isn't allowed.
-        """
-        changed = change_subscription(
-            self.rules, self._required(subscription_id), at=self.clock(), **changes
-        )
-        self.store.save_subscription(changed)
-        return changed
-
-    def rotate_secret(self, subscription_id: str, secret: str | None = None) -> Subscription:
-        """Give a subscription a new secret; the old ones go on signing for `secret_overlap`.
-
-        Args:
-            subscription_id: Which.
-            secret: The new secret; None mints one.
-
-        Raises:
-            NotFoundError: There is none.
-            ConfigurationError: The secret isn't one.
-        """
-        rotated = change_secret(
-            self._required(subscription_id),
-            secret,
-            at=self.clock(),
-            overlap=timedelta(seconds=self.settings.secret_overlap),
-        )
-        self.store.save_subscription(rotated)
-        return rotated
-
-    def unsubscribe(self, subscription_id: str) -> bool:
-        """Remove a subscription; what is pending for it is discarded. False if there is none."""
-        return self.store.remove_subscription(subscription_id)
-
-    def subscription(self, subscription_id: str) -> Subscription | None:
-        """The subscription of that id."""
-        return self.store.subscription(subscription_id)
-
-    def subscriptions(self, *, owner: Any = None) -> Iterator[Subscription]:
-        """All subscriptions, or those of an owner, by age."""
-        name = None if owner is None else identify(owner)[0]
-        fetch = partial(self.store.subscriptions, owner=name, limit=PAGE)
-        return _paged(lambda after: fetch(after=after))
-
-    def subscribers(self, event: str, *, sender: Any = None) -> Iterator[Subscription]:
-        """The subscriptions, static and stored, that a message of this event would reach now.
-
-        Those that plugins and callables add are known only when there is a message.
-        """
-        yield from self._static.reached(event)
-        declared = find_event(event, self)
-        if declared is not None:
-            targets = declared.static_subscribers
-            yield from static_subscriptions(self.rules, event, targets)
-        name = None if sender is None else identify(sender)[0]
-        fetch = partial(self.store.matching, event, sender=name, limit=PAGE)
-        yield from _paged(lambda after: fetch(after=after))
-
-    def _required(self, subscription_id: str) -> Subscription:
-        subscription = self.store.subscription(subscription_id)
-        if subscription is None:
-            raise NotFoundError(f"there is no subscription {subscription_id!r}")
-        return subscription
-
     # -- sending
 
     def send(
@@ -479,165 +349,6 @@ class Thorn:
         """
         return self._progress.wait_until(done, timeout)
 
-    # -- history
-
-    def message(self, message_id: str) -> Message | None:
-        """The message of that id."""
-        return self.store.message(message_id)
-
-    def messages_to_route(self) -> Sequence[Message]:
-        """Lease and return messages that wait to be routed; for tests and inspection."""
-        return self.store.claim_messages(now=self.clock(), lease=timedelta(), limit=PAGE)
-
-    def delivery(self, delivery_id: str) -> Delivery | None:
-        """The delivery of that id."""
-        return self.store.delivery(delivery_id)
-
-    def deliveries(
-        self,
-        *,
-        message_id: str | None = None,
-        subscription_id: str | None = None,
-        event: str | None = None,
-        state: str | Iterable[str] | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-    ) -> Iterator[Delivery]:
-        """Deliveries, by age; every criterion given must hold.
-
-        Args:
-            message_id: Of this message.
-            subscription_id: To this subscription.
-            event: Of events that match this pattern.
-            state: In this state or one of these.
-            since: Created at or after this time.
-            until: Created before this time.
-
-        Raises:
-            ConfigurationError, InvalidNameError: A criterion isn't one.
-        """
-        query = delivery_query(message_id, subscription_id, event, state, since, until)
-        fetch = partial(self.store.deliveries, query, limit=PAGE)
-        return _paged(lambda after: fetch(after=after), attrgetter("place"))
-
-    def attempts(self, delivery_id: str | Iterable[str]) -> Iterator[Attempt]:
-        """The attempts of a delivery or of several, by age."""
-        ids = [delivery_id] if isinstance(delivery_id, str) else list(delivery_id)
-        return _paged(lambda after: self.store.attempts(ids, after=after, limit=PAGE))
-
-    def replay(
-        self,
-        delivery_id: str | Iterable[str] | None = None,
-        *,
-        message_id: str | None = None,
-        subscription_id: str | None = None,
-        event: str | None = None,
-        state: str | Iterable[str] | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        progress: Callable[[int], object] | None = None,
-    ) -> int:
-        """Deliver once more: one delivery, several, or all that meet the criteria.
-
-        Works through them by the page: there may be millions.
-
-        Args:
-            delivery_id: Which; the other criteria narrow it.
-            message_id: Of this message.
-            subscription_id: To this subscription.
-            event: Of events that match this pattern.
-            state: In this state or one of these; without it and without ids, those that failed
-                (`exhausted` and `discarded`).
-            since: Created at or after this time.
-            until: Created before this time.
-            progress: Called after each page with how many that makes.
-
-        Returns:
-            How many are pending again.
-
-        Raises:
-            ConfigurationError: No criterion is given, or one isn't one.
-        """
-        query = delivery_query(message_id, subscription_id, event, state, since, until)
-        if delivery_id is not None:
-            ids = (delivery_id,) if isinstance(delivery_id, str) else tuple(delivery_id)
-            query = attrs.evolve(query, ids=ids)
-        return replay_deliveries(
-            self.store,
-            query,
-            now=self.clock(),
-            size=PAGE,
-            dispatcher=self.dispatcher(),
-            progress=progress,
-        )
-
-    def purge(
-        self,
-        *,
-        until: datetime,
-        state: str | Iterable[str] | None = None,
-        event: str | None = None,
-        subscription_id: str | None = None,
-        batch: int = PAGE,
-        progress: Callable[[int], object] | None = None,
-    ) -> int:
-        """Remove settled deliveries of before a time with their attempts, and their messages.
-
-        What is pending or in flight stays, and so does a message while it has deliveries. Without
-        other criteria, older messages that reached nobody go as well.
-
-        Args:
-            until: Created before this time.
-            state: In this final state or one of these; without it, in any.
-            event: Of events that match this pattern.
-            subscription_id: To this subscription.
-            batch: Deliveries removed at once, in a transaction of their own; 1 to 10,000.
-            progress: Called after each batch with how many that makes.
-
-        Returns:
-            How many deliveries went.
-
-        Raises:
-            ConfigurationError, InvalidNameError: A criterion isn't one.
-
-        Example:
-            >>> with Thorn(dispatcher="outbox") as app:
-            ...     receipt = app.send("article.created", {"title": "Hello"})
-            ...     app.purge(until=app.clock() - timedelta(days=30))
-            0
-        """
-        return purge_deliveries(
-            self.store,
-            until=until,
-            state=state,
-            event=event,
-            subscription_id=subscription_id,
-            batch=batch,
-            progress=progress,
-        )
-
-    def stats(self, *, window: timedelta = timedelta(hours=1)) -> Stats:
-        """What the store holds, and how attempts went lately.
-
-        Args:
-            window: What the figures of attempts speak of.
-        """
-        return self.store.stats(now=self.clock(), window=window)
-
     def events(self) -> list[Event]:
         """Every event declared for this app or for any, by name."""
         return declared_events(self)
-
-
-Item = TypeVar("Item", Subscription, Delivery, Attempt)
-
-
-def _paged(
-    fetch: Callable[[Any], Sequence[Item]], place: Callable[[Item], Any] = attrgetter("id")
-) -> Iterator[Item]:
-    after = None
-    while page := fetch(after):
-        yield from page
-        if len(page) < PAGE:
-            return
-        after = place(page[-1])

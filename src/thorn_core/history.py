@@ -1,21 +1,182 @@
-"""History, worked through by the page: what is delivered once more, and what goes."""
+"""An app's history: messages, deliveries and attempts, listed, replayed and purged."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from operator import attrgetter
 
 import attrs
 
+from thorn_core import paging
 from thorn_core.dispatchers.base import Dispatcher
 from thorn_core.errors import ConfigurationError
-from thorn_core.sending import MessagesById, wait_for
+from thorn_core.paging import paged
+from thorn_core.sending import MessagesById, Sending, wait_for
 from thorn_core.stores.base import DeliveryQuery, Store, delivery_query, settled_pages
-from thorn_core.values import DeliveryState
+from thorn_core.values import Attempt, Delivery, DeliveryState, Message, Stats
 
 # Deliveries purged at once: a transaction that others may have to wait for.
 BATCH_LIMIT = 10_000
 FAILED = (DeliveryState.EXHAUSTED, DeliveryState.DISCARDED)
+
+
+class HistoryCalls:
+    """The part of an app that lists, replays and purges what the store keeps.
+
+    Attributes:
+        clock: The time, aware UTC.
+        store: Where it is kept.
+    """
+
+    clock: Callable[[], datetime]
+    store: Store
+    _sending: Sending
+
+    def message(self, message_id: str) -> Message | None:
+        """The message of that id."""
+        return self.store.message(message_id)
+
+    def messages_to_route(self) -> Sequence[Message]:
+        """Lease and return messages that wait to be routed; for tests and inspection."""
+        return self.store.claim_messages(now=self.clock(), lease=timedelta(), limit=paging.PAGE)
+
+    def delivery(self, delivery_id: str) -> Delivery | None:
+        """The delivery of that id."""
+        return self.store.delivery(delivery_id)
+
+    def deliveries(
+        self,
+        *,
+        message_id: str | None = None,
+        subscription_id: str | None = None,
+        event: str | None = None,
+        state: str | Iterable[str] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> Iterator[Delivery]:
+        """Deliveries, by age; every criterion given must hold.
+
+        Args:
+            message_id: Of this message.
+            subscription_id: To this subscription.
+            event: Of events that match this pattern.
+            state: In this state or one of these.
+            since: Created at or after this time.
+            until: Created before this time.
+
+        Raises:
+            ConfigurationError, InvalidNameError: A criterion isn't one.
+        """
+        query = delivery_query(message_id, subscription_id, event, state, since, until)
+        fetch = partial(self.store.deliveries, query, limit=paging.PAGE)
+        return paged(lambda after: fetch(after=after), attrgetter("place"))
+
+    def attempts(self, delivery_id: str | Iterable[str]) -> Iterator[Attempt]:
+        """The attempts of a delivery or of several, by age."""
+        ids = [delivery_id] if isinstance(delivery_id, str) else list(delivery_id)
+        return paged(lambda after: self.store.attempts(ids, after=after, limit=paging.PAGE))
+
+    def replay(
+        self,
+        delivery_id: str | Iterable[str] | None = None,
+        *,
+        message_id: str | None = None,
+        subscription_id: str | None = None,
+        event: str | None = None,
+        state: str | Iterable[str] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        progress: Callable[[int], object] | None = None,
+    ) -> int:
+        """Deliver once more: one delivery, several, or all that meet the criteria.
+
+        Works through them by the page: there may be millions.
+
+        Args:
+            delivery_id: Which; the other criteria narrow it.
+            message_id: Of this message.
+            subscription_id: To this subscription.
+            event: Of events that match this pattern.
+            state: In this state or one of these; without it and without ids, those that failed
+                (`exhausted` and `discarded`).
+            since: Created at or after this time.
+            until: Created before this time.
+            progress: Called after each page with how many that makes.
+
+        Returns:
+            How many are pending again.
+
+        Raises:
+            ConfigurationError: No criterion is given, or one isn't one.
+        """
+        query = delivery_query(message_id, subscription_id, event, state, since, until)
+        if delivery_id is not None:
+            ids = (delivery_id,) if isinstance(delivery_id, str) else tuple(delivery_id)
+            query = attrs.evolve(query, ids=ids)
+        return replay_deliveries(
+            self.store,
+            query,
+            now=self.clock(),
+            size=paging.PAGE,
+            dispatcher=self._sending.dispatcher(),
+            progress=progress,
+        )
+
+    def purge(
+        self,
+        *,
+        until: datetime,
+        state: str | Iterable[str] | None = None,
+        event: str | None = None,
+        subscription_id: str | None = None,
+        batch: int = paging.PAGE,
+        progress: Callable[[int], object] | None = None,
+    ) -> int:
+        """Remove settled deliveries of before a time with their attempts, and their messages.
+
+        What is pending or in flight stays, and so does a message while it has deliveries. Without
+        other criteria, older messages that reached nobody go as well.
+
+        Args:
+            until: Created before this time.
+            state: In this final state or one of these; without it, in any.
+            event: Of events that match this pattern.
+            subscription_id: To this subscription.
+            batch: Deliveries removed at once, in a transaction of their own; 1 to 10,000.
+            progress: Called after each batch with how many that makes.
+
+        Returns:
+            How many deliveries went.
+
+        Raises:
+            ConfigurationError, InvalidNameError: A criterion isn't one.
+
+        Example:
+            >>> from thorn_core import Thorn
+            >>> with Thorn(dispatcher="outbox") as app:
+            ...     receipt = app.send("article.created", {"title": "Hello"})
+            ...     app.purge(until=app.clock() - timedelta(days=30))
+            0
+        """
+        return purge_deliveries(
+            self.store,
+            until=until,
+            state=state,
+            event=event,
+            subscription_id=subscription_id,
+            batch=batch,
+            progress=progress,
+        )
+
+    def stats(self, *, window: timedelta = timedelta(hours=1)) -> Stats:
+        """What the store holds, and how attempts went lately.
+
+        Args:
+            window: What the figures of attempts speak of.
+        """
+        return self.store.stats(now=self.clock(), window=window)
 
 
 def replay_deliveries(

@@ -264,7 +264,7 @@ def test_replaying(capfd, recipient, monkeypatch):
 
 
 def test_replaying_by_criteria_takes_what_failed_by_the_page(capfd, recipient, monkeypatch):
-    monkeypatch.setattr("thorn_core.app.PAGE", 2)
+    monkeypatch.setattr("thorn_core.paging.PAGE", 2)
     settings = Settings(recipient_validators=[allow_cidr_network("127.0.0.0/8")], retry=False)
     with Thorn(settings=settings) as app:
         app.subscribe("*", recipient.url)

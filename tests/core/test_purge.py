@@ -78,7 +78,7 @@ def test_messages_that_reached_nobody_go_unless_other_criteria_are_given(app):
 
 
 def test_a_replay_that_fails_again_ends(app, recipient, monkeypatch):
-    monkeypatch.setattr("thorn_core.app.PAGE", 2)
+    monkeypatch.setattr("thorn_core.paging.PAGE", 2)
     recipient.answer(status=500)
     for _ in range(5):
         app.send("a.b")
@@ -89,7 +89,7 @@ def test_a_replay_that_fails_again_ends(app, recipient, monkeypatch):
 
 
 def test_a_replay_of_many_ids_goes_by_the_page(app, recipient, monkeypatch):
-    monkeypatch.setattr("thorn_core.app.PAGE", 2)
+    monkeypatch.setattr("thorn_core.paging.PAGE", 2)
     ids = [app.send("a.b").deliveries[0].id for _ in range(3)]
     told = []
     assert app.replay(iter([*ids, "dlv_x"]), progress=told.append) == 3

@@ -19,7 +19,7 @@ SOURCE = ROOT / "src" / "thorn_core"
 ROOMS = [
     *("cli", "api", "portal"),
     *("testing", "receiver"),
-    *("app", "history", "progress", "process"),
+    *("app", "history", "subscribing", "paging", "progress", "process"),
     *("sending", "models", "events", "receipts", "current_app", "payload_schemas"),
     *("buffering", "dispatchers"),
     *("worker", "subscriptions", "delivery"),

@@ -321,7 +321,7 @@ def test_replay_takes_what_failed_of_a_subscription_since_a_time(place, capfd, s
 
 
 def test_replay_sees_each_delivery_once_though_it_fails_again(place, monkeypatch):
-    monkeypatch.setattr("thorn_core.app.PAGE", 2)
+    monkeypatch.setattr("thorn_core.paging.PAGE", 2)
     told = []
     with open_app(place) as app, LocalRecipient() as recipient:
         recipient.answer(status=500)

@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-from thorn_core.app import PAGE
 from thorn_core.cli.app import find_app
 from thorn_core.cli.common import counted, progress_bar, write_json
 from thorn_core.cli.criteria import SETTLED, Ago
 from thorn_core.history import BATCH_LIMIT
+from thorn_core.paging import PAGE
 from thorn_core.stores.base import delivery_query
 
 

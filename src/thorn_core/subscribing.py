@@ -1,0 +1,164 @@
+"""An app's subscriptions: made, changed, listed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+from thorn_core import paging
+from thorn_core.errors import NotFoundError
+from thorn_core.events import find_event
+from thorn_core.paging import paged
+from thorn_core.settings import Settings
+from thorn_core.stores.base import Store
+from thorn_core.subscriptions import (
+    StaticSubscribers,
+    SubscriptionRules,
+    change_secret,
+    change_subscription,
+    identify,
+    make_subscription,
+    static_subscriptions,
+)
+from thorn_core.values import Subscription
+
+if TYPE_CHECKING:
+    from thorn_core.app import Thorn
+
+
+class SubscriptionCalls:
+    """The part of an app that makes, changes and lists subscriptions.
+
+    Attributes:
+        settings: The app's.
+        clock: The time, aware UTC.
+        store: Where subscriptions live.
+        rules: What a subscription has to keep to.
+    """
+
+    settings: Settings
+    clock: Callable[[], datetime]
+    store: Store
+    rules: SubscriptionRules
+    _static: StaticSubscribers
+
+    def subscribe(
+        self,
+        events: str | Iterable[str],
+        url: str,
+        *,
+        owner: Any = None,
+        secret: str | None = None,
+        content_type: str = "application/json",
+        hmac_digest: str = "sha256",
+        headers: Mapping[str, str] | None = None,
+        description: str = "",
+        rate_limit: float | None = None,
+    ) -> Subscription:
+        """Subscribe a URL to events.
+
+        Args:
+            events: A pattern or several: `article.*`.
+            url: Where requests go.
+            owner: Whose it is: an id, or an object with a `pk` or `id`; None is an operator's.
+            secret: Signs its requests; None mints one (`.secret`).
+            content_type: How bodies are encoded.
+            hmac_digest: Of the `Hook-HMAC` header: `sha256`, `sha512` or `sha1`.
+            headers: Extra headers for its requests.
+            description: For people.
+            rate_limit: Requests a second at most.
+
+        Raises:
+            InvalidNameError: A pattern isn't one.
+            SecurityError: The URL is refused by a recipient validator.
+            ConfigurationError: Something else isn't allowed.
+        """
+        subscription = make_subscription(
+            self.rules,
+            events,
+            url,
+            at=self.clock(),
+            owner=owner,
+            secret=secret,
+            content_type=content_type,
+            hmac_digest=hmac_digest,
+            headers=headers or {},
+            description=description,
+            rate_limit=rate_limit,
+        )
+        self.store.add_subscription(subscription)
+        return subscription
+
+    def update_subscription(self, subscription_id: str, **changes: Any) -> Subscription:
+        """Change a subscription.
+
+        Args:
+            subscription_id: Which.
+            **changes: `events`, `url`, `enabled`, `disabled_reason`, `content_type`,
+                `hmac_digest`, `headers`, `description`, `rate_limit`.
+
+        Raises:
+            NotFoundError: There is none.
+            InvalidNameError, SecurityError, ConfigurationError: A change isn't allowed.
+        """
+        changed = change_subscription(
+            self.rules, self._required(subscription_id), at=self.clock(), **changes
+        )
+        self.store.save_subscription(changed)
+        return changed
+
+    def rotate_secret(self, subscription_id: str, secret: str | None = None) -> Subscription:
+        """Give a subscription a new secret; the old ones go on signing for `secret_overlap`.
+
+        Args:
+            subscription_id: Which.
+            secret: The new secret; None mints one.
+
+        Raises:
+            NotFoundError: There is none.
+            ConfigurationError: The secret isn't one.
+        """
+        rotated = change_secret(
+            self._required(subscription_id),
+            secret,
+            at=self.clock(),
+            overlap=timedelta(seconds=self.settings.secret_overlap),
+        )
+        self.store.save_subscription(rotated)
+        return rotated
+
+    def unsubscribe(self, subscription_id: str) -> bool:
+        """Remove a subscription; what is pending for it is discarded. False if there is none."""
+        return self.store.remove_subscription(subscription_id)
+
+    def subscription(self, subscription_id: str) -> Subscription | None:
+        """The subscription of that id."""
+        return self.store.subscription(subscription_id)
+
+    def subscriptions(self, *, owner: Any = None) -> Iterator[Subscription]:
+        """All subscriptions, or those of an owner, by age."""
+        name = None if owner is None else identify(owner)[0]
+        fetch = partial(self.store.subscriptions, owner=name, limit=paging.PAGE)
+        return paged(lambda after: fetch(after=after))
+
+    def subscribers(self, event: str, *, sender: Any = None) -> Iterator[Subscription]:
+        """The subscriptions, static and stored, that a message of this event would reach now.
+
+        Those that plugins and callables add are known only when there is a message.
+        """
+        yield from self._static.reached(event)
+        declared = find_event(event, cast("Thorn", self))
+        if declared is not None:
+            targets = declared.static_subscribers
+            yield from static_subscriptions(self.rules, event, targets)
+        name = None if sender is None else identify(sender)[0]
+        fetch = partial(self.store.matching, event, sender=name, limit=paging.PAGE)
+        yield from paged(lambda after: fetch(after=after))
+
+    def _required(self, subscription_id: str) -> Subscription:
+        subscription = self.store.subscription(subscription_id)
+        if subscription is None:
+            raise NotFoundError(f"there is no subscription {subscription_id!r}")
+        return subscription
