@@ -737,7 +737,7 @@ def test_a_large_fan_out_is_routed_in_chunks(recipient):
 
 async def route_only(app, message):
     async with app.worker() as worker:
-        await worker._router.route([message], app.clock())
+        await worker._bound()._router.route([message], app.clock())
 
 
 def test_two_workers_share_the_work(recipient):

@@ -1,7 +1,7 @@
 """The engine at work on a store: routes messages, claims deliveries, settles outcomes."""
 
-from thorn_core.worker.engine import Worker
 from thorn_core.worker.thread import LoopThread, new_event_loop
 from thorn_core.worker.wiring import EventOptions, Wiring
+from thorn_core.worker.worker import Worker
 
 __all__ = ["EventOptions", "LoopThread", "Wiring", "Worker", "new_event_loop"]

@@ -1,0 +1,103 @@
+"""The leases that one worker holds: which deliveries are its own, and until when."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from thorn_core.stores.base import Store
+from thorn_core.values import Claim
+
+logger = logging.getLogger(__name__)
+
+
+class Leases:
+    """The claims that one worker holds, renewed while it holds any.
+
+    Args:
+        store: Where the leases are.
+        io: Awaits a function of the store's, where it may block.
+        clock: The time, aware UTC.
+        seconds: How long a lease lasts.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        io: Callable[..., Awaitable[Any]],
+        clock: Callable[[], datetime],
+        seconds: float,
+    ) -> None:
+        self._store, self._io, self._clock = store, io, clock
+        self._seconds = seconds
+        self._claims: dict[str, Claim] = {}
+        # When the lease of a token's claims is over.
+        self._until: dict[str, datetime] = {}
+        self._keeper: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._claims)
+
+    def __contains__(self, delivery_id: str) -> bool:
+        return delivery_id in self._claims
+
+    def has_any(self, delivery_ids: set[str]) -> bool:
+        """Whether any of these deliveries is held."""
+        return not delivery_ids.isdisjoint(self._claims)
+
+    def lasting_from(self, now: datetime) -> timedelta:
+        """How long a lease must be, if `now` is when a long drain began."""
+        return timedelta(seconds=self._seconds) + max(self._clock() - now, timedelta())
+
+    def add(self, claims: Sequence[Claim], token: str, until: datetime) -> None:
+        """Hold claims that the store has leased until a time."""
+        if not claims:
+            return
+        self._until[token] = until
+        for claim in claims:
+            self._claims[claim.delivery.id] = claim
+        if self._keeper is None:
+            self._keeper = asyncio.create_task(self._keep())
+
+    def expired(self, claim: Claim) -> bool:
+        """Whether a claim's lease is over, as after a long sleep of the machine."""
+        return self._until[claim.token] <= self._clock()
+
+    def drop(self, claims: Iterable[Claim]) -> None:
+        """Hold these no longer."""
+        for claim in claims:
+            self._claims.pop(claim.delivery.id, None)
+
+    async def _keep(self) -> None:
+        while self._claims:
+            await asyncio.sleep(self._seconds / 3)
+            held = list(self._claims.values())
+            until = self._clock() + timedelta(seconds=self._seconds)
+            try:
+                await self._io(self._store.renew, held, until=until)
+            except Exception:
+                logger.exception("the store failed to renew %d leases", len(held))
+                continue
+            self._until |= dict.fromkeys({claim.token for claim in held}, until)
+            left = {claim.token for claim in self._claims.values()}
+            self._until = {token: until for token, until in self._until.items() if token in left}
+        self._keeper = None
+        self._until.clear()
+
+    async def give_back(self) -> None:
+        """Release every claim, and stop renewing."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            self._keeper = None
+        unused = list(self._claims.values())
+        if unused:
+            try:
+                await self._io(self._store.release, unused)
+            except Exception:
+                logger.exception(
+                    "the store failed; %d deliveries wait for their leases to end", len(unused)
+                )
+        self._claims.clear()

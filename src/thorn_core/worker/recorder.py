@@ -1,0 +1,143 @@
+"""The recorder: writes how claims ended, in batches, and notifies whoever listens."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+import attrs
+
+from thorn_core import signals
+from thorn_core.delivery import disabled_message
+from thorn_core.errors import StoreError
+from thorn_core.unit_of_work import IMMEDIATE
+from thorn_core.values import DeliveryState, Settlement, Subscription
+from thorn_core.worker.wiring import Wiring
+
+logger = logging.getLogger(__name__)
+
+# Seconds between attempts on a store that fails: the first, and the longest.
+FIRST_DELAY = 0.1
+LONGEST_DELAY = 30.0
+
+
+class Recorder:
+    """Writes the settlements of one worker, and notifies callbacks, plugins and signals.
+
+    Args:
+        wiring: From the app.
+        io: Awaits a function of the store's, where it may block.
+        recorded: Called with settlements that have been written.
+        deliver: Delivers messages of these ids, which nobody else may know of.
+    """
+
+    def __init__(
+        self,
+        wiring: Wiring,
+        io: Callable[..., Awaitable[Any]],
+        *,
+        recorded: Callable[[Sequence[Settlement]], None],
+        deliver: Callable[[Sequence[str]], Awaitable[object]],
+    ) -> None:
+        self._wiring, self._io = wiring, io
+        self._recorded, self._deliver = recorded, deliver
+        self._waiting: list[Settlement] = []
+        self._writer: asyncio.Task[None] | None = None
+        self._notices: set[asyncio.Task[object]] = set()
+        self._closing = False
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, settlement: Settlement) -> None:
+        """Write this soon."""
+        self._waiting.append(settlement)
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write())
+
+    async def close(self) -> None:
+        """Write what waits, unless the store fails; end what was begun for it."""
+        self._closing = True
+        if self._writer is not None:
+            await self._writer
+        for notice in self._notices:
+            notice.cancel()
+        self._waiting.clear()
+
+    async def _write(self) -> None:
+        """Write what has ended, in batches, until there is no more."""
+        delay = FIRST_DELAY
+        while self._waiting:
+            batch = self._waiting[: self._wiring.settings.chunksize]
+            try:
+                disabled = await self._io(self._wiring.store.settle, batch)
+            except Exception as error:
+                log_store_failure("can't settle", error, delay)
+                if self._closing:
+                    break
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, LONGEST_DELAY)
+                continue
+            delay = FIRST_DELAY
+            del self._waiting[: len(batch)]
+            for settlement in batch:
+                self._notify(settlement)
+            if disabled:
+                await self._announce(disabled, batch[-1].at)
+            self._wiring.progressed()
+            self._recorded(batch)
+        self._writer = None
+
+    async def _announce(self, disabled: Sequence[Subscription], at: datetime) -> None:
+        for subscription in disabled:
+            signals.tell(signals.subscription_disabled, self._wiring.app, subscription=subscription)
+        messages = [disabled_message(subscription, at) for subscription in disabled]
+        try:
+            await self._io(self._wiring.store.publish, messages, within=IMMEDIATE)
+        except Exception:
+            logger.exception("the owners of %d subscriptions can't be told", len(disabled))
+            return
+        # Nobody else may be there to deliver them: with `inline`, each send sees to its own.
+        notice = asyncio.ensure_future(self._deliver([message.id for message in messages]))
+        self._notices.add(notice)
+        notice.add_done_callback(self._notices.discard)
+
+    def _notify(self, settlement: Settlement) -> None:
+        wiring = self._wiring
+        delivery, attempt = settlement.claim.delivery, settlement.attempt
+        if attempt is not None:
+            wiring.attempted(attempt, delivery)
+            wiring.plugins.attempted(attempt, delivery)
+            signals.tell(signals.attempt_made, wiring.app, attempt=attempt, delivery=delivery)
+        ended_by = _ENDED_BY.get(settlement.outcome.state)
+        if ended_by is not None and ended_by.receivers:
+            ended = attrs.evolve(
+                delivery,
+                state=settlement.outcome.state,
+                reason=settlement.outcome.reason,
+                settled_at=settlement.at,
+                attempt_count=delivery.attempt_count + (attempt is not None),
+            )
+            signals.tell(ended_by, wiring.app, delivery=ended, attempt=attempt)
+
+
+def log_store_failure(what: str, error: Exception, delay: float) -> None:
+    """Log why a store failed; with a traceback only where its own error doesn't say."""
+    logger.warning(
+        "the store %s: %s; trying again in %.1f s",
+        what,
+        error,
+        delay,
+        exc_info=None if isinstance(error, StoreError) else error,
+        extra={"retry_in": delay},
+    )
+
+
+_ENDED_BY = {
+    DeliveryState.DELIVERED: signals.delivery_delivered,
+    DeliveryState.EXHAUSTED: signals.delivery_exhausted,
+    DeliveryState.DISCARDED: signals.delivery_discarded,
+}
