@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from thorn_core.codecs import dump_json
 from thorn_core.current_app import app_here, get_app
-from thorn_core.delivery import check_headers
+from thorn_core.delivery import check_headers, merge_headers
 from thorn_core.errors import ConfigurationError, PayloadError
 from thorn_core.patterns import check_name, has_fields
 from thorn_core.payload_schemas import schema_check
@@ -259,7 +259,9 @@ class Event:
             sender=sender_id,
             sender_name=sender_name,
             ref=ref,
-            headers={**self.headers, **check_headers(headers)} if headers else self.headers,
+            headers=(
+                merge_headers(self.headers, check_headers(headers)) if headers else self.headers
+            ),
             context=json.loads(dump_json(context)) if context else EMPTY,
             timeout=self.timeout if timeout is None else _checked_timeout(timeout),
             retry_policy=self.retry_policy,

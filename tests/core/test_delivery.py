@@ -223,6 +223,16 @@ def test_the_later_layer_of_headers_wins_whatever_the_case():
     assert merge_headers({"X-A": "1", "X-B": "2"}, {"x-a": "3"}) == {"x-a": "3", "X-B": "2"}
     assert merge_headers({}, {"X": "1"}) == {"X": "1"}
     assert merge_headers() == {}
+    assert merge_headers({"X-A": "1", "x-a": "2"}) == {"x-a": "2"}
+
+
+def test_names_that_thorn_sets_go_out_once_whoever_else_gave_them():
+    given = {"content-type": "text/x", "USER-AGENT": "x", "hook-event": "x", "WEBHOOK-ID": "x"}
+    signed = sign_request(built(headers=given), MESSAGE, SUBSCRIPTION, (SCHEMES["hook-hmac"],), NOW)
+    names = [name.lower() for name in signed.headers]
+    assert sorted(names) == sorted(set(names))
+    assert signed.headers["Content-Type"] == "application/json"
+    assert signed.headers["webhook-id"] == MESSAGE.id
 
 
 def test_a_delivery_is_due_since_the_message_was_sent():

@@ -43,6 +43,12 @@ def sent(app):
         yield messages
 
 
+def test_a_header_of_a_send_replaces_its_events_whatever_the_case(app, sent):
+    event = Event("article.created", app=app, headers={"X-Tenant": "event", "X-Source": "blog"})
+    event.send(headers={"x-tenant": "send"})
+    assert sent[0].headers == {"x-tenant": "send", "X-Source": "blog"}
+
+
 def test_a_message_is_what_was_sent(app, sent):
     event = Event("article.created", app=app, headers={"X-A": "1"}, timeout=3)
     receipt = event.send(

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Self
 
+from thorn_core.delivery import merge_headers
 from thorn_core.errors import ConfigurationError
 from thorn_core.events import Event
 from thorn_core.filters import Q
@@ -195,7 +196,7 @@ class ModelEvent(Event):
             fill(self.name, instance) if has_fields(self.name) else self.name,
             webhooks.payload(instance, app) if data is None else data,
             sender=self._sender(instance) if sender is None else sender,
-            headers={**own, **(headers or {})} if own or headers else None,
+            headers=merge_headers(own, headers or {}),
             ref=webhooks.ref(instance, self.reverse, app),
             **options,
         )
