@@ -313,34 +313,28 @@ def judge(
             reason="status 410: the recipient is gone",
             disable="the recipient answered 410 Gone",
         )
-    disable = _why_disable(subscription, settings, at)
+    after = settings.disable_after
+    disable_after = None if after is None else timedelta(seconds=after)
     pause_until = _pause(attempt, settings, at)
     delay = policy.delay(delivery.attempt_count + 1 - delivery.attempts_before, random=random)
     if delay is None:
         return Outcome(
-            state=DeliveryState.EXHAUSTED, reason=reason, pause_until=pause_until, disable=disable
+            state=DeliveryState.EXHAUSTED,
+            reason=reason,
+            pause_until=pause_until,
+            disable_after=disable_after,
         )
-    if disable is not None:
-        return Outcome(state=DeliveryState.DISCARDED, reason=disable, disable=disable)
     due_at = at + delay
     return Outcome(
         state=DeliveryState.PENDING,
         due_at=max(due_at, pause_until) if pause_until else due_at,
         reason=reason,
         pause_until=pause_until,
+        disable_after=disable_after,
     )
 
 
 DELIVERED = Outcome(state=DeliveryState.DELIVERED)
-
-
-def _why_disable(subscription: Subscription, settings: Settings, at: datetime) -> str | None:
-    since = subscription.failing_since
-    if since is None or settings.disable_after is None:
-        return None
-    if at - since < timedelta(seconds=settings.disable_after):
-        return None
-    return f"nothing but failures since {since.isoformat()}"
 
 
 def _pause(attempt: Attempt, settings: Settings, at: datetime) -> datetime | None:
@@ -353,21 +347,39 @@ def _pause(attempt: Attempt, settings: Settings, at: datetime) -> datetime | Non
 
 
 def disabled_message(subscription: Subscription, at: datetime) -> Message:
-    """The operational event that tells a subscription's owner that it was disabled.
+    """The operational event that says that a subscription was disabled."""
+    data = {"reason": subscription.disabled_reason}
+    return _operational_message("thorn.subscription.disabled", subscription, data, at)
 
-    It goes to the owner's other subscriptions that match `thorn.subscription.disabled`; that of an
-    operator's subscription to operators' only.
+
+def failing_message(subscription: Subscription, disabled_at: datetime, at: datetime) -> Message:
+    """The operational event that warns that a subscription will be disabled.
+
+    Args:
+        subscription: The failing one.
+        disabled_at: When it will be disabled unless an attempt succeeds.
+        at: The time.
     """
     data = {
-        "id": subscription.id,
-        "url": subscription.url,
-        "events": subscription.events,
-        "reason": subscription.disabled_reason,
+        "failing_since": subscription.failing_since,
+        "failures": subscription.failures,
+        "disabled_at": disabled_at,
     }
+    return _operational_message("thorn.subscription.failing", subscription, data, at)
+
+
+def _operational_message(
+    event: str, subscription: Subscription, data: Mapping[str, Any], at: datetime
+) -> Message:
+    """An event about a subscription, for its owner's other subscriptions that match it.
+
+    That of an operator's subscription reaches operators' only.
+    """
+    about = {"id": subscription.id, "url": subscription.url, "events": subscription.events}
     return Message(
         id=new_id("msg", at),
-        event="thorn.subscription.disabled",
-        data=dump_json(data),
+        event=event,
+        data=dump_json({**about, **data}),
         at=at,
         sender=OPERATOR if subscription.owner is None else subscription.owner,
     )

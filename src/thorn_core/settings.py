@@ -204,8 +204,8 @@ class Settings:
         payload_limit: Bytes of a payload's JSON at most.
         response_limit: Bytes kept of a response's body.
         retry_after_max: Seconds that a `Retry-After` is honoured at most.
-        disable_after: Seconds of nothing but failures before a subscription is disabled; None:
-            never.
+        disable_after: Seconds that all attempts have failed before a subscription is disabled;
+            None: never.
         secret_overlap: Seconds that a rotated secret goes on signing.
         concurrency: Requests under way at once in a process.
         recipient_concurrency: Of those, how many to one recipient.

@@ -94,7 +94,8 @@ def change_subscription(
         subscription: As it is.
         at: The time of the change.
         **changes: `events`, `url`, `enabled`, `disabled_reason`, and the options of
-            `make_subscription`. Enabling forgets why it was disabled and since when it failed.
+            `make_subscription`. Enabling it forgets its failures and why it was disabled; a new URL
+            forgets the failures of the old one.
 
     Raises:
         InvalidNameError: A pattern isn't one.
@@ -103,7 +104,9 @@ def change_subscription(
     """
     values = {name: check_option(rules, name, value) for name, value in changes.items()}
     if values.get("enabled"):
-        values["failing_since"] = values["disabled_reason"] = None
+        values["disabled_reason"] = None
+    if values.get("enabled") or values.get("url", subscription.url) != subscription.url:
+        values |= {"failing_since": None, "failures": 0, "last_failure_at": None}
     return attrs.evolve(subscription, updated_at=at, **values)
 
 

@@ -98,7 +98,10 @@ class Subscription:
         rate_limit: Requests a second at most; None is unlimited.
         enabled: False stops deliveries.
         disabled_reason: Why it was disabled, when Thorn or an operator did it.
-        failing_since: Time of its first failure since anything was last delivered to it.
+        failing_since: Time of the first failure of the current streak; a success, a new URL, or two
+            days without a failure end a streak.
+        failures: Failed attempts in the streak.
+        last_failure_at: Time of the last one.
         created_at: When it was made.
         updated_at: When it last changed.
     """
@@ -117,6 +120,8 @@ class Subscription:
     enabled: bool = True
     disabled_reason: str | None = None
     failing_since: datetime | None = None
+    failures: int = 0
+    last_failure_at: datetime | None = None
     created_at: datetime
     updated_at: datetime
 
@@ -218,6 +223,7 @@ class Outcome:
         reason: Why, in a few words.
         pause_until: Make no request to this recipient before then.
         disable: Disable the subscription, for this reason.
+        disable_after: Disable it if all its attempts have failed for so long.
     """
 
     state: DeliveryState
@@ -225,6 +231,7 @@ class Outcome:
     reason: str | None = None
     pause_until: datetime | None = None
     disable: str | None = None
+    disable_after: timedelta | None = None
 
 
 @attrs.frozen(kw_only=True)

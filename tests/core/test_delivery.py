@@ -29,6 +29,7 @@ from thorn_core.delivery import (
     check_headers,
     disabled_message,
     encode_body,
+    failing_message,
     follow_redirect,
     judge,
     make_delivery,
@@ -140,23 +141,13 @@ def test_retry_after_pauses_the_recipient_of_an_exhausted_delivery_too():
     assert outcome.pause_until == NOW + timedelta(seconds=90)
 
 
-def test_nothing_but_failures_for_five_days_disables():
-    failing = attrs.evolve(SUBSCRIPTION, failing_since=NOW - timedelta(days=5))
-    outcome = judged(attempt(500), subscription=failing)
-    assert outcome.state is DeliveryState.DISCARDED
-    assert "failures since 2026-02-24" in outcome.disable
-    recent = attrs.evolve(SUBSCRIPTION, failing_since=NOW - timedelta(days=4.9))
-    assert judged(attempt(500), subscription=recent).disable is None
-    never = Settings(disable_after=None)
-    assert judged(attempt(500), subscription=failing, settings=never).disable is None
-
-
-def test_the_last_failure_can_disable_too():
-    failing = attrs.evolve(SUBSCRIPTION, failing_since=NOW - timedelta(days=6))
+def test_a_failure_may_disable_after_the_time_of_the_setting():
     third = attrs.evolve(DELIVERY, attempt_count=2)
-    outcome = judged(attempt(500), subscription=failing, delivery=third)
-    assert outcome.state is DeliveryState.EXHAUSTED
-    assert outcome.disable
+    for outcome in (judged(attempt(500)), judged(attempt(500), delivery=third)):
+        assert outcome.disable_after == timedelta(days=5)
+    never = Settings(disable_after=None)
+    assert judged(attempt(500), settings=never).disable_after is None
+    assert judged(attempt(200)).disable_after is None
 
 
 @pytest.mark.parametrize(
@@ -335,6 +326,20 @@ def test_what_is_no_redirect_is_not_followed():
     assert follow_redirect(REQUEST, Response(status=200, headers={"location": "/b"})) is None
     assert follow_redirect(REQUEST, Response(status=303, headers={"location": "/b"})) is None
     assert follow_redirect(REQUEST, Response(status=302)) is None
+
+
+def test_the_owner_of_a_failing_subscription_learns_when_it_will_be_disabled():
+    owned = attrs.evolve(SUBSCRIPTION, owner="42", failing_since=NOW, failures=12)
+    message = failing_message(owned, NOW + timedelta(days=5), NOW + timedelta(days=3))
+    assert (message.event, message.sender) == ("thorn.subscription.failing", "42")
+    assert message.payload == {
+        "id": owned.id,
+        "url": owned.url,
+        "events": list(owned.events),
+        "failing_since": "2026-03-01T12:00:00Z",
+        "failures": 12,
+        "disabled_at": "2026-03-06T12:00:00Z",
+    }
 
 
 def test_the_owner_of_a_disabled_subscription_is_told_and_nobody_else():

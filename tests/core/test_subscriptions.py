@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from uuid import UUID
 
+import attrs
 import pytest
 
 from thorn_core import ConfigurationError, InvalidNameError, Message, SecurityError, Settings
@@ -136,6 +137,24 @@ def test_enabling_forgets_why_it_was_disabled():
     assert (disabled.enabled, disabled.disabled_reason) == (False, "too slow")
     enabled = change_subscription(rules(), disabled, at=LATER, enabled=True)
     assert (enabled.enabled, enabled.disabled_reason, enabled.failing_since) == (True, None, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [
+        ({"url": "https://new.example/"}, False),
+        ({"enabled": True}, False),
+        ({"url": "https://example.com/hook"}, True),
+        ({"description": "ours"}, True),
+    ],
+)
+def test_a_new_url_forgets_the_failures_of_the_old_one(change, kept):
+    failing = attrs.evolve(
+        make(url="https://example.com/hook"), failing_since=NOW, failures=9, last_failure_at=LATER
+    )
+    changed = change_subscription(rules(), failing, at=LATER, **change)
+    expected = (NOW, 9, LATER) if kept else (None, 0, None)
+    assert (changed.failing_since, changed.failures, changed.last_failure_at) == expected
 
 
 class User:

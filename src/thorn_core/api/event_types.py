@@ -63,8 +63,8 @@ _PATTERNS = {"type": "array", "items": {"type": "string"}}
 DISABLED = EventType(
     name="thorn.subscription.disabled",
     description=(
-        "A subscription of yours was disabled, because its recipient is gone (410) or nothing but"
-        " failures came of it."
+        "A subscription of yours was disabled, because its recipient is gone (410) or all attempts"
+        " have failed for too long."
     ),
     schema={
         "type": "object",
@@ -81,6 +81,33 @@ DISABLED = EventType(
         "url": "https://example.com/hook",
         "events": ["article.*"],
         "reason": "the recipient answered 410 Gone",
+    },
+)
+FAILING = EventType(
+    name="thorn.subscription.failing",
+    description=(
+        "All attempts to a subscription of yours have failed for a while; it will be disabled"
+        " unless one succeeds."
+    ),
+    schema={
+        "type": "object",
+        "required": ["id", "url", "events", "failing_since", "failures", "disabled_at"],
+        "properties": {
+            "id": _ID,
+            "url": {"type": "string"},
+            "events": _PATTERNS,
+            "failing_since": {"type": "string", "format": "date-time"},
+            "failures": {"type": "integer", "description": "Attempts that have failed since."},
+            "disabled_at": {"type": "string", "format": "date-time"},
+        },
+    },
+    example={
+        "id": "sub_0195508e2400a1b2c3d4e5f600000001",
+        "url": "https://example.com/hook",
+        "events": ["article.*"],
+        "failing_since": "2026-03-01T12:00:00Z",
+        "failures": 37,
+        "disabled_at": "2026-03-06T12:00:00Z",
     },
 )
 TEST = EventType(
@@ -110,7 +137,7 @@ def event_types(app: Thorn) -> list[EventType]:
     choices = app.settings.event_choices
     return [
         kind
-        for kind in (*declared, DISABLED)
+        for kind in (*declared, DISABLED, FAILING)
         if not choices or any(c == kind.pattern or matches(c, kind.pattern) for c in choices)
     ]
 

@@ -211,12 +211,12 @@ class Store(Protocol):
         """Write how claims ended, all in one go.
 
         Every attempt is recorded. Where the lease is still held, the delivery takes the outcome's
-        state, `due_at` and reason. The recipient is paused until `pause_until` (the latest wins).
-        A stored subscription's `failing_since` becomes the attempt's time at the first failure and
-        None at a delivery; `disable` disables it.
+        state, `due_at` and reason. What that does to stored subscriptions and to recipients is
+        decided by `stores.rules`: `judge_subscriptions` and `pauses` (the latest pause wins).
 
         Returns:
-            The subscriptions that this call disabled, as they are now.
+            The subscriptions that this call disabled, and the enabled ones whose owners are to be
+            warned, as they are now.
         """
         ...
 

@@ -10,6 +10,7 @@ from itertools import count, islice
 import attrs
 
 from thorn_core.errors import ConfigurationError, NotFoundError, StoreError
+from thorn_core.stores import rules
 from thorn_core.stores.base import DeliveryQuery
 from thorn_core.stores.history import History
 from thorn_core.stores.periods import Periods
@@ -321,27 +322,27 @@ class MemoryStore:
 
     def settle(self, settlements: Sequence[Settlement]) -> Sequence[Subscription]:
         """Write how claims ended."""
-        disabled: list[Subscription] = []
         with self._lock:
+            held = []
             for settlement in settlements:
                 delivery = self._history.deliveries.get(settlement.claim.delivery.id)
                 if delivery is None:
                     continue
-                held = self._held(settlement.claim) is not None
+                mine = self._held(settlement.claim) is not None
                 if settlement.attempt is not None:
                     self._history.attempted(delivery, settlement.attempt)
-                if held:
+                if mine:
                     self._apply(delivery, settlement)
-                    disabled += self._judge_subscription(settlement)
+                    held.append(settlement)
+            for recipient, until in rules.pauses(held):
+                self._turns.pause(recipient, until)
             self._history.trim()
-        return disabled
+            return self._judge_subscriptions(held)
 
     def _apply(self, delivery: DeliveryRecord, settlement: Settlement) -> None:
         outcome = settlement.outcome
         self._unlease(delivery, outcome.state)
         delivery.reason = outcome.reason
-        if outcome.pause_until is not None:
-            self._turns.pause(delivery.made.recipient, outcome.pause_until)
         if outcome.state is PENDING:
             delivery.due_at = outcome.due_at or settlement.at
             self._turns.add(delivery)
@@ -350,25 +351,17 @@ class MemoryStore:
             self._waiting -= 1
             self._history.settled(delivery)
 
-    def _judge_subscription(self, settlement: Settlement) -> list[Subscription]:
-        attempt, outcome = settlement.attempt, settlement.outcome
-        subscription = self._subscriptions.get(settlement.claim.delivery.subscription_id)
-        if subscription is None or attempt is None:
-            return []
-        failing_since = None if attempt.ok else subscription.failing_since or attempt.at
-        if outcome.disable is not None and subscription.enabled:
-            changed = attrs.evolve(
-                subscription,
-                enabled=False,
-                disabled_reason=outcome.disable,
-                failing_since=failing_since,
-                updated_at=settlement.at,
-            )
+    def _judge_subscriptions(self, settlements: Sequence[Settlement]) -> list[Subscription]:
+        keys = {settlement.claim.delivery.subscription_id for settlement in settlements}
+        known = {key: self._subscriptions[key] for key in keys if key in self._subscriptions}
+        health = {key: rules.health_of(subscription) for key, subscription in known.items()}
+        changes = rules.judge_subscriptions(health, settlements)
+        for key, after in changes.health.items():
+            changed = attrs.evolve(known[key], **attrs.asdict(after))
+            if key in changes.disabled:
+                changed = attrs.evolve(changed, updated_at=changes.disabled[key])
             self._save(changed)
-            return [changed]
-        if failing_since != subscription.failing_since:
-            self._save(attrs.evolve(subscription, failing_since=failing_since))
-        return []
+        return [self._subscriptions[key] for key in sorted({*changes.disabled, *changes.warned})]
 
     def next_due(self, now: datetime) -> datetime | None:
         """When there may next be something to claim that can't be claimed now."""

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import attrs
 
 from thorn_core import signals
-from thorn_core.delivery import disabled_message
+from thorn_core.delivery import disabled_message, failing_message
 from thorn_core.errors import StoreError
 from thorn_core.unit_of_work import IMMEDIATE
-from thorn_core.values import DeliveryState, Settlement, Subscription
+from thorn_core.values import DeliveryState, Message, Settlement, Subscription
 from thorn_core.worker.wiring import Wiring
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class Recorder:
         while self._waiting:
             batch = self._waiting[: self._wiring.settings.chunksize]
             try:
-                disabled = await self._io(self._wiring.store.settle, batch)
+                notable = await self._io(self._wiring.store.settle, batch)
             except Exception as error:
                 log_store_failure("can't settle", error, delay)
                 if self._closing:
@@ -85,25 +85,31 @@ class Recorder:
             del self._waiting[: len(batch)]
             for settlement in batch:
                 self._notify(settlement)
-            if disabled:
-                await self._announce(disabled, batch[-1].at)
+            if notable:
+                await self._announce(notable, batch[-1].at)
             self._wiring.progressed()
             self._recorded(batch)
         self._writer = None
 
-    async def _announce(self, disabled: Sequence[Subscription], at: datetime) -> None:
-        for subscription in disabled:
-            signals.tell(signals.subscription_disabled, self._wiring.app, subscription=subscription)
-        messages = [disabled_message(subscription, at) for subscription in disabled]
+    async def _announce(self, subscriptions: Sequence[Subscription], at: datetime) -> None:
+        """Notify the owners of subscriptions that were disabled, or will be."""
+        messages = [self._announced(subscription, at) for subscription in subscriptions]
         try:
             await self._io(self._wiring.store.publish, messages, within=IMMEDIATE)
         except Exception:
-            logger.exception("the owners of %d subscriptions can't be told", len(disabled))
+            logger.exception("the owners of %d subscriptions can't be notified", len(messages))
             return
         # Nobody else may be there to deliver them: with `inline`, each send sees to its own.
         notice = asyncio.ensure_future(self._deliver([message.id for message in messages]))
         self._notices.add(notice)
         notice.add_done_callback(self._notices.discard)
+
+    def _announced(self, subscription: Subscription, at: datetime) -> Message:
+        if not subscription.enabled:
+            signals.tell(signals.subscription_disabled, self._wiring.app, subscription=subscription)
+            return disabled_message(subscription, at)
+        since, limit = subscription.failing_since or at, self._wiring.settings.disable_after or 0
+        return failing_message(subscription, since + timedelta(seconds=limit), at)
 
     def _notify(self, settlement: Settlement) -> None:
         wiring = self._wiring

@@ -18,6 +18,8 @@ CREATE TABLE thorn_subscriptions (
     enabled BOOLEAN NOT NULL,
     disabled_reason TEXT,
     failing_since BIGINT,
+    failures INTEGER NOT NULL,
+    last_failure_at BIGINT,
     created_at BIGINT NOT NULL,
     updated_at BIGINT NOT NULL,
     PRIMARY KEY (id)
@@ -107,23 +109,23 @@ CREATE INDEX thorn_recipients_ready ON thorn_recipients (ready_at, recipient);
 
 INSERT INTO thorn_schema_version (version_num) VALUES ('0001') RETURNING thorn_schema_version.version_num;
 
-INSERT INTO thorn_subscriptions (id, owner, url, events, secrets, secret_expiry, content_type, hmac_digest, headers, description, rate_limit, enabled, disabled_reason, failing_since, created_at, updated_at) VALUES ('sub_01941f297c0015bd3d509c7000000000', '42', 'http://127.0.0.1:45537/', '["article.*"]', '["whsec_b2YgdGVzdHMsIG5vdCBvZiBhbnkgcmVjaXBpZW50J3M="]', NULL, 'application/json', 'sha256', '{"X-Team": "blue"}', '', NULL, true, NULL, 1735689600000000, 1735689600000000, 1735689600000000);
+INSERT INTO thorn_subscriptions (id, owner, url, events, secrets, secret_expiry, content_type, hmac_digest, headers, description, rate_limit, enabled, disabled_reason, failing_since, failures, last_failure_at, created_at, updated_at) VALUES ('sub_01941f297c0043d4c79c657200000000', '42', 'http://127.0.0.1:33103/', '["article.*"]', '["whsec_b2YgdGVzdHMsIG5vdCBvZiBhbnkgcmVjaXBpZW50J3M="]', NULL, 'application/json', 'sha256', '{"X-Team": "blue"}', '', NULL, true, NULL, 1735689600000000, 1, 1735689600000000, 1735689600000000, 1735689600000000);
 
-INSERT INTO thorn_subscription_patterns (pattern, owner, subscription_id) VALUES ('article.*', '42', 'sub_01941f297c0015bd3d509c7000000000');
+INSERT INTO thorn_subscription_patterns (pattern, owner, subscription_id) VALUES ('article.*', '42', 'sub_01941f297c0043d4c79c657200000000');
 
-INSERT INTO thorn_messages (id, event, data, at, sender, extra, route_at) VALUES ('msg_01941f297c0015bd3d509c7000000001', 'article.delivered', '\x7b227469746c65223a224772c3bcc39f65227d', 1735689600000000, '42', NULL, NULL);
+INSERT INTO thorn_messages (id, event, data, at, sender, extra, route_at) VALUES ('msg_01941f297c0043d4c79c657200000001', 'article.delivered', '\x7b227469746c65223a224772c3bcc39f65227d', 1735689600000000, '42', NULL, NULL);
 
-INSERT INTO thorn_messages (id, event, data, at, sender, extra, route_at) VALUES ('msg_01941f297c0015bd3d509c7000000003', 'article.failed', '\x7b227469746c65223a2269742773205c5c203130302025227d', 1735689600000000, NULL, '{"context": {"n": 1}}', NULL);
+INSERT INTO thorn_messages (id, event, data, at, sender, extra, route_at) VALUES ('msg_01941f297c0043d4c79c657200000003', 'article.failed', '\x7b227469746c65223a2269742773205c5c203130302025227d', 1735689600000000, NULL, '{"context": {"n": 1}}', NULL);
 
-INSERT INTO thorn_messages (id, event, data, at, sender, extra, route_at) VALUES ('msg_01941f297c0015bd3d509c7000000005', 'article.unrouted', '\x7b227469746c65223a227468697264227d', 1735689600000000, NULL, NULL, 0);
+INSERT INTO thorn_messages (id, event, data, at, sender, extra, route_at) VALUES ('msg_01941f297c0043d4c79c657200000005', 'article.unrouted', '\x7b227469746c65223a227468697264227d', 1735689600000000, NULL, NULL, 0);
 
-INSERT INTO thorn_deliveries (id, message_id, subscription_id, event, recipient, state, attempt_count, attempts_before, due_at, created_at, settled_at, reason, target, ready_at, token, leased_until) VALUES ('dlv_01941f297c0015bd3d509c7000000001_01941f297c0015bd3d509c7000000000', 'msg_01941f297c0015bd3d509c7000000001', 'sub_01941f297c0015bd3d509c7000000000', 'article.delivered', '127.0.0.1:45537', 'delivered', 1, 0, 1735689600000000, 1735689600000000, 1735689600000000, NULL, NULL, NULL, NULL, NULL);
+INSERT INTO thorn_deliveries (id, message_id, subscription_id, event, recipient, state, attempt_count, attempts_before, due_at, created_at, settled_at, reason, target, ready_at, token, leased_until) VALUES ('dlv_01941f297c0043d4c79c657200000001_01941f297c0043d4c79c657200000000', 'msg_01941f297c0043d4c79c657200000001', 'sub_01941f297c0043d4c79c657200000000', 'article.delivered', '127.0.0.1:33103', 'delivered', 1, 0, 1735689600000000, 1735689600000000, 1735689600000000, NULL, NULL, NULL, NULL, NULL);
 
-INSERT INTO thorn_deliveries (id, message_id, subscription_id, event, recipient, state, attempt_count, attempts_before, due_at, created_at, settled_at, reason, target, ready_at, token, leased_until) VALUES ('dlv_01941f297c0015bd3d509c7000000003_01941f297c0015bd3d509c7000000000', 'msg_01941f297c0015bd3d509c7000000003', 'sub_01941f297c0015bd3d509c7000000000', 'article.failed', '127.0.0.1:45537', 'pending', 1, 0, 1735689601000000, 1735689600000000, NULL, 'status 500', NULL, 1735689601000000, NULL, NULL);
+INSERT INTO thorn_deliveries (id, message_id, subscription_id, event, recipient, state, attempt_count, attempts_before, due_at, created_at, settled_at, reason, target, ready_at, token, leased_until) VALUES ('dlv_01941f297c0043d4c79c657200000003_01941f297c0043d4c79c657200000000', 'msg_01941f297c0043d4c79c657200000003', 'sub_01941f297c0043d4c79c657200000000', 'article.failed', '127.0.0.1:33103', 'pending', 1, 0, 1735689601000000, 1735689600000000, NULL, 'status 500', NULL, 1735689601000000, NULL, NULL);
 
-INSERT INTO thorn_attempts (id, delivery_id, recipient, number, at, duration, status, headers, body, error, timed_out) VALUES ('att_01941f297c0015bd3d509c7000000002', 'dlv_01941f297c0015bd3d509c7000000001_01941f297c0015bd3d509c7000000000', '127.0.0.1:45537', 1, 1735689600000000, 0.0016038570001910557, 200, '{"content-length": "0"}', NULL, NULL, false);
+INSERT INTO thorn_attempts (id, delivery_id, recipient, number, at, duration, status, headers, body, error, timed_out) VALUES ('att_01941f297c0043d4c79c657200000002', 'dlv_01941f297c0043d4c79c657200000001_01941f297c0043d4c79c657200000000', '127.0.0.1:33103', 1, 1735689600000000, 0.003333218999841847, 200, '{"content-length": "0"}', NULL, NULL, false);
 
-INSERT INTO thorn_attempts (id, delivery_id, recipient, number, at, duration, status, headers, body, error, timed_out) VALUES ('att_01941f297c0015bd3d509c7000000004', 'dlv_01941f297c0015bd3d509c7000000003_01941f297c0015bd3d509c7000000000', '127.0.0.1:45537', 1, 1735689600000000, 0.0020662440001615323, 500, '{"content-length": "0"}', NULL, NULL, false);
+INSERT INTO thorn_attempts (id, delivery_id, recipient, number, at, duration, status, headers, body, error, timed_out) VALUES ('att_01941f297c0043d4c79c657200000004', 'dlv_01941f297c0043d4c79c657200000003_01941f297c0043d4c79c657200000000', '127.0.0.1:33103', 1, 1735689600000000, 0.0014105449999988195, 500, '{"content-length": "0"}', NULL, NULL, false);
 
-INSERT INTO thorn_recipients (recipient, ready_at, paused_until) VALUES ('127.0.0.1:45537', 1735689601000000, 0);
+INSERT INTO thorn_recipients (recipient, ready_at, paused_until) VALUES ('127.0.0.1:33103', 1735689601000000, 0);
 

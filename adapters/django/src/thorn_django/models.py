@@ -58,6 +58,8 @@ class AbstractSubscription(models.Model):
     enabled: models.BooleanField[bool, bool] = models.BooleanField()
     disabled_reason = LongTextField(null=True, blank=True)
     failing_since = MomentField(null=True, blank=True, editable=False)
+    failures: models.IntegerField[int, int] = models.IntegerField(default=0, editable=False)
+    last_failure_at = MomentField(null=True, blank=True, editable=False)
     created_at = MomentField(editable=False)
     updated_at = MomentField(editable=False)
 

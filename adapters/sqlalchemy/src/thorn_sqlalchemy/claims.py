@@ -29,6 +29,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from thorn_core import Claim, DeliveryState, Settlement, Subscription
 from thorn_core.stores import delivery_range, queue_up, take_turns
+from thorn_core.stores.rules import pauses
 from thorn_sqlalchemy.messages import Messages
 from thorn_sqlalchemy.recipients import Recipients
 from thorn_sqlalchemy.rows import attempt_row, clean, delivery_of, micros, moment
@@ -419,13 +420,9 @@ class Claims:
         )
         self._recipients.pause(
             connection,
-            (
-                (s.claim.delivery.recipient, micros(s.outcome.pause_until))
-                for s in held
-                if s.outcome.pause_until is not None
-            ),
+            ((recipient, micros(until)) for recipient, until in pauses(held)),
         )
-        return self._subscriptions.judge(connection, sorted(held, key=lambda s: s.at))
+        return self._subscriptions.judge(connection, held)
 
     def _count_late(
         self, connection: Connection, settlements: Sequence[Settlement]

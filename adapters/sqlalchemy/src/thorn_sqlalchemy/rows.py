@@ -18,6 +18,8 @@ from thorn_core import (
     RetryPolicy,
     Subscription,
 )
+from thorn_core.stores import rules
+from thorn_core.stores.rules import Health
 from thorn_sqlalchemy import schema
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -107,7 +109,7 @@ def subscription_row(subscription: Subscription) -> dict[str, Any]:
         "rate_limit": subscription.rate_limit,
         "enabled": subscription.enabled,
         "disabled_reason": clean(subscription.disabled_reason),
-        "failing_since": _optional_micros(subscription.failing_since),
+        **health_row(rules.health_of(subscription)),
         "created_at": micros(subscription.created_at),
         "updated_at": micros(subscription.updated_at),
     }
@@ -131,8 +133,30 @@ def subscription_of(row: Row[Any] | Mapping[str, Any]) -> Subscription:
         enabled=bool(values["enabled"]),
         disabled_reason=values["disabled_reason"],
         failing_since=_optional_moment(values["failing_since"]),
+        failures=values["failures"],
+        last_failure_at=_optional_moment(values["last_failure_at"]),
         created_at=moment(values["created_at"]),
         updated_at=moment(values["updated_at"]),
+    )
+
+
+def health_row(health: Health) -> dict[str, Any]:
+    """The columns that say how a subscription's attempts went."""
+    return {
+        "failing_since": _optional_micros(health.failing_since),
+        "failures": health.failures,
+        "last_failure_at": _optional_micros(health.last_failure_at),
+    }
+
+
+def health_of(row: Row[Any]) -> Health:
+    """The health of a subscription's row."""
+    return Health(
+        enabled=bool(row.enabled),
+        disabled_reason=row.disabled_reason,
+        failing_since=_optional_moment(row.failing_since),
+        failures=row.failures,
+        last_failure_at=_optional_moment(row.last_failure_at),
     )
 
 

@@ -137,6 +137,8 @@ def define_tables(metadata: MetaData, *, prefix: str = PREFIX, schema: str | Non
             Column("enabled", Boolean, nullable=False),
             Column("disabled_reason", LongText),
             Column("failing_since", BigInteger),
+            Column("failures", Integer, nullable=False),
+            Column("last_failure_at", BigInteger),
             Column("created_at", BigInteger, nullable=False),
             Column("updated_at", BigInteger, nullable=False),
             index("subscriptions", "owner", "owner", "id"),

@@ -18,7 +18,15 @@ from sqlalchemy.sql import Select
 
 from thorn_core import ConfigurationError, Message, NotFoundError, Settlement, Subscription
 from thorn_core.patterns import candidates
-from thorn_sqlalchemy.rows import clean, micros, subscription_of, subscription_row
+from thorn_core.stores.rules import HEALTH, judge_subscriptions
+from thorn_sqlalchemy.rows import (
+    clean,
+    health_of,
+    health_row,
+    micros,
+    subscription_of,
+    subscription_row,
+)
 from thorn_sqlalchemy.schema import Tables
 from thorn_sqlalchemy.statements import chunks, one_of
 
@@ -44,10 +52,9 @@ class Subscriptions:
         self._get_many = select(table).where(one_of(dialect, table.c.id, "keys"))
         self._insert = insert(table)
         self._update = update(table).where(table.c.id == bindparam("key"))
-        self._standing = select(table.c.id, table.c.failing_since, table.c.enabled).where(
+        self._health = select(table.c.id, *(table.c[name] for name in HEALTH)).where(
             one_of(dialect, table.c.id, "keys")
         )
-        self._failing = self._update.values(failing_since=bindparam("since"))
         self._disable = self._update.where(table.c.enabled)
         self._remove = delete(table).where(table.c.id == bindparam("key"))
         self._insert_patterns = insert(patterns)
@@ -130,53 +137,37 @@ class Subscriptions:
     def judge(
         self, connection: Connection, settlements: Sequence[Settlement]
     ) -> list[Subscription]:
-        """Write what attempts say of subscriptions: since when they fail, that they are off.
+        """Write what settlements change of subscriptions.
 
         Args:
             connection: In the transaction that settles.
-            settlements: In the order they ended.
+            settlements: Those whose lease is still held.
 
         Returns:
-            The subscriptions that this disabled, and nobody else first.
+            Subscriptions disabled by this call (not ones already disabled by another), and those
+            whose owners are to be warned.
         """
-        tried = [s for s in settlements if s.attempt is not None]
-        failing: dict[str, int | None] = {}
-        enabled: set[str] = set()
-        for some in chunks(sorted({s.claim.delivery.subscription_id for s in tried})):
-            for key, since, on in connection.execute(self._standing, {"keys": some}).all():
-                failing[key] = since
-                if on:
-                    enabled.add(key)
-        before = dict(failing)
-        to_disable: dict[str, Settlement] = {}
-        for settlement in tried:
-            key, attempt = settlement.claim.delivery.subscription_id, settlement.attempt
-            if key not in failing or attempt is None:
-                continue
-            if attempt.ok:
-                failing[key] = None
-            elif failing[key] is None:
-                failing[key] = micros(attempt.at)
-            if settlement.outcome.disable is not None and key in enabled:
-                to_disable.setdefault(key, settlement)
-        for key, since in sorted(failing.items()):
-            if since != before[key]:
-                connection.execute(self._failing, {"key": key, "since": since})
-        found = (self._switch_off(connection, k, s) for k, s in sorted(to_disable.items()))
-        return [subscription for subscription in found if subscription is not None]
-
-    def _switch_off(
-        self, connection: Connection, key: str, settlement: Settlement
-    ) -> Subscription | None:
-        values = {
-            "enabled": False,
-            "disabled_reason": clean(settlement.outcome.disable),
-            "updated_at": micros(settlement.at),
+        keys = {s.claim.delivery.subscription_id for s in settlements if s.attempt is not None}
+        health = {
+            row.id: health_of(row)
+            for some in chunks(sorted(keys))
+            for row in connection.execute(self._health, {"keys": some}).all()
         }
-        if not connection.execute(self._disable.values(values), {"key": key}).rowcount:
-            return None
-        connection.execute(self._remove_patterns, {"key": key})
-        return self.get(connection, key)
+        changes = judge_subscriptions(health, settlements)
+        for key, after in sorted(changes.health.items()):
+            connection.execute(self._update.values(health_row(after)), {"key": key})
+        notable = set(changes.warned)
+        for key, at in sorted(changes.disabled.items()):
+            values = {
+                "enabled": False,
+                "disabled_reason": clean(changes.health[key].disabled_reason),
+                "updated_at": micros(at),
+            }
+            if connection.execute(self._disable.values(values), {"key": key}).rowcount:
+                connection.execute(self._remove_patterns, {"key": key})
+                notable.add(key)
+        found = self.get_many(connection, sorted(notable))
+        return [found[key] for key in sorted(found)]
 
     # -- matching
 

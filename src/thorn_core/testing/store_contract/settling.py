@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import attrs
@@ -133,6 +133,28 @@ class SettlingContract(StoreSteps):
         assert settle(2, 500, later(2)) == later(1)
         assert settle(3, 200, later(3)) is None
         assert settle(4, 200, later(4)) is None
+
+    def test_a_streak_of_failures_is_counted_and_disables(self, store: Store) -> None:
+        subscription = make_subscription()
+        store.add_subscription(subscription)
+        limit, changed = timedelta(hours=9), []
+        for hour in range(11):
+            at = later(3600 * hour)
+            self.deliver(store, make_message(hour), subscription)
+            (claim,) = self.claim(store, now=at, message_ids=[make_message(hour).id])
+            failed = self.settlement(
+                claim, DeliveryState.EXHAUSTED, status=500, at=at, disable_after=limit
+            )
+            changed.append([(s.enabled, s.failures) for s in store.settle([failed])])
+        assert changed[5] == [(True, 6)]
+        assert changed[9] == [(False, 10)]
+        assert [number for number, some in enumerate(changed) if some] == [5, 9]
+        kept = store.subscription(subscription.id)
+        assert kept is not None
+        assert (kept.failing_since, kept.failures) == (NOW, 11)
+        assert (kept.last_failure_at, kept.updated_at) == (later(36_000), later(32_400))
+        assert "10 attempts" in (kept.disabled_reason or "")
+        assert not self.matched(store, "article.created")
 
     def test_a_subscription_is_disabled_once(self, store: Store) -> None:
         subscription = make_subscription()

@@ -32,6 +32,8 @@ class SubscriptionContract(StoreSteps):
             enabled=False,
             disabled_reason="holiday",
             failing_since=later(-60),
+            failures=3,
+            last_failure_at=later(-1),
             updated_at=later(1),
         )
         store.add_subscription(full)

@@ -34,6 +34,11 @@ class Migration(migrations.Migration):
                     "failing_since",
                     thorn_django.fields.MomentField(blank=True, editable=False, null=True),
                 ),
+                ("failures", models.IntegerField(default=0, editable=False)),
+                (
+                    "last_failure_at",
+                    thorn_django.fields.MomentField(blank=True, editable=False, null=True),
+                ),
                 ("created_at", thorn_django.fields.MomentField(editable=False)),
                 ("updated_at", thorn_django.fields.MomentField(editable=False)),
             ],

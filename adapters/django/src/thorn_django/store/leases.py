@@ -12,6 +12,7 @@ from django.db.models import F, Min, QuerySet
 
 from thorn_core import Claim, DeliveryState, Settlement, Subscription
 from thorn_core.stores import delivery_range, queue_up, take_turns
+from thorn_core.stores.rules import pauses
 from thorn_django.fields import EPOCH, micros
 from thorn_django.models import Attempt
 from thorn_django.store import messages, recipients, statements, subscriptions
@@ -205,13 +206,9 @@ def settle(
     )
     recipients.pause(
         connection,
-        (
-            (s.claim.delivery.recipient, s.outcome.pause_until)
-            for s in held
-            if s.outcome.pause_until is not None
-        ),
+        pauses(held),
     )
-    return subscriptions.judge(connection, sorted(held, key=lambda s: s.at))
+    return subscriptions.judge(connection, held)
 
 
 def _count_late(

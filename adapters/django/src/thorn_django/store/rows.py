@@ -87,6 +87,8 @@ def subscription_values(subscription: Subscription) -> dict[str, Any]:
         "enabled": subscription.enabled,
         "disabled_reason": clean(subscription.disabled_reason),
         "failing_since": subscription.failing_since,
+        "failures": subscription.failures,
+        "last_failure_at": subscription.last_failure_at,
         "created_at": subscription.created_at,
         "updated_at": subscription.updated_at,
     }
@@ -109,6 +111,8 @@ def subscription_of(row: Row) -> Subscription:
         enabled=row["enabled"],
         disabled_reason=row["disabled_reason"],
         failing_since=row["failing_since"],
+        failures=row["failures"],
+        last_failure_at=row["last_failure_at"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
     )
@@ -125,7 +129,7 @@ def _target_of(columns: Row) -> Subscription:
     row = dict(columns)
     for name in ("events", "secrets", "secret_expiry", "headers"):
         row[name] = None if row[name] is None else json.loads(row[name])
-    for name in ("failing_since", "created_at", "updated_at"):
+    for name in ("failing_since", "last_failure_at", "created_at", "updated_at"):
         row[name] = None if row[name] is None else moment(row[name])
     return subscription_of(row)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 from django.apps import apps
@@ -14,6 +13,7 @@ from django.db.models import QuerySet
 
 from thorn_core import ConfigurationError, Message, NotFoundError, Settlement, Subscription
 from thorn_core.patterns import candidates
+from thorn_core.stores.rules import HEALTH, Health, judge_subscriptions
 from thorn_django.models import AbstractSubscription, SubscriptionPattern
 from thorn_django.store.rows import (
     SUBSCRIPTION,
@@ -131,59 +131,38 @@ def page(
 
 
 def judge(connection: BaseDatabaseWrapper, settlements: Sequence[Settlement]) -> list[Subscription]:
-    """Write what attempts say of subscriptions: since when they fail, that they are off.
+    """Write what settlements change of subscriptions.
 
     Args:
         connection: In the transaction that settles.
-        settlements: In the order they ended.
+        settlements: Those whose lease is still held.
 
     Returns:
-        The subscriptions that this disabled, and nobody else first.
+        Subscriptions disabled by this call (not ones already disabled by another), and those whose
+        owners are to be warned.
     """
-    tried = [s for s in settlements if s.attempt is not None]
-    failing: dict[str, datetime | None] = {}
-    enabled: set[str] = set()
-    for some in chunks(sorted({s.claim.delivery.subscription_id for s in tried})):
-        standing = rows(connection).filter(pk__in=some)
-        for key, since, on in standing.values_list("id", "failing_since", "enabled"):
-            failing[key] = since
-            if on:
-                enabled.add(key)
-    before = dict(failing)
-    to_disable: dict[str, Settlement] = {}
-    for settlement in tried:
-        key, attempt = settlement.claim.delivery.subscription_id, settlement.attempt
-        if key not in failing or attempt is None:
-            continue
-        if attempt.ok:
-            failing[key] = None
-        elif failing[key] is None:
-            failing[key] = attempt.at
-        if settlement.outcome.disable is not None and key in enabled:
-            to_disable.setdefault(key, settlement)
-    for key, since in sorted(failing.items()):
-        if since != before[key]:
-            rows(connection).filter(pk=key).update(failing_since=since)
-    found = (_switch_off(connection, k, s) for k, s in sorted(to_disable.items()))
-    return [subscription for subscription in found if subscription is not None]
-
-
-def _switch_off(
-    connection: BaseDatabaseWrapper, key: str, settlement: Settlement
-) -> Subscription | None:
-    changed = (
-        rows(connection)
-        .filter(pk=key, enabled=True)
-        .update(
-            enabled=False,
-            disabled_reason=clean(settlement.outcome.disable),
-            updated_at=settlement.at,
+    keys = {s.claim.delivery.subscription_id for s in settlements if s.attempt is not None}
+    health = {
+        row.pop("id"): Health(**row)
+        for some in chunks(sorted(keys))
+        for row in rows(connection).filter(pk__in=some).values("id", *HEALTH)
+    }
+    changes = judge_subscriptions(health, settlements)
+    for key, after in sorted(changes.health.items()):
+        rows(connection).filter(pk=key).update(
+            failing_since=after.failing_since,
+            failures=after.failures,
+            last_failure_at=after.last_failure_at,
         )
-    )
-    if not changed:
-        return None
-    _forget_patterns(connection, key)
-    return get(connection, key)
+    notable = set(changes.warned)
+    for key, at in sorted(changes.disabled.items()):
+        reason = clean(changes.health[key].disabled_reason)
+        enabled = rows(connection).filter(pk=key, enabled=True)
+        if enabled.update(enabled=False, disabled_reason=reason, updated_at=at):
+            _forget_patterns(connection, key)
+            notable.add(key)
+    found = get_many(connection, sorted(notable))
+    return [found[key] for key in sorted(found)]
 
 
 # -- matching

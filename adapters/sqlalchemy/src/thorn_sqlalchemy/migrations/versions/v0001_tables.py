@@ -69,6 +69,8 @@ def upgrade() -> None:
         column("enabled", sa.Boolean()),
         optional("disabled_reason", text),
         optional("failing_since", time),
+        column("failures", number),
+        optional("last_failure_at", time),
         column("created_at", time),
         column("updated_at", time),
     )

@@ -1,0 +1,168 @@
+"""The rules that every store applies: what attempts do to subscriptions and recipients; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
+
+import attrs
+
+from thorn_core.codecs import format_datetime
+from thorn_core.recipients import recipient_of
+from thorn_core.values import Settlement, Subscription
+
+# Failures before a subscription can be disabled: one event retried by the default policy makes ten.
+LEAST_FAILURES = 10
+# Failures further apart don't belong together. The default policy's longest wait is 24 h + 20 %.
+LONGEST_GAP = timedelta(days=2)
+# Shares of `disable_after` at which the owner is warned.
+WARNINGS = (0.5, 0.9)
+
+
+@attrs.frozen(kw_only=True)
+class Health:
+    """How attempts to a subscription went lately.
+
+    Attributes:
+        enabled: False stops deliveries.
+        disabled_reason: Why it is disabled.
+        failing_since: Time of the first failure of the current streak; None after a success.
+        failures: Failed attempts in the streak.
+        last_failure_at: Time of the last one.
+    """
+
+    enabled: bool = True
+    disabled_reason: str | None = None
+    failing_since: datetime | None = None
+    failures: int = 0
+    last_failure_at: datetime | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Changes:
+    """What settlements change of subscriptions.
+
+    Attributes:
+        health: The new health of those whose health changed, by id.
+        disabled: When those were disabled that weren't before, by id.
+        warned: Ids of those whose owner is to be warned.
+    """
+
+    health: Mapping[str, Health]
+    disabled: Mapping[str, datetime]
+    warned: frozenset[str]
+
+
+def health_of(subscription: Subscription) -> Health:
+    """The health that a subscription's attributes tell."""
+    return Health(**{name: getattr(subscription, name) for name in HEALTH})
+
+
+HEALTH = tuple(field.name for field in attrs.fields(Health))
+
+
+def judge_subscriptions(health: Mapping[str, Health], settlements: Iterable[Settlement]) -> Changes:
+    """Decide what settlements change of subscriptions.
+
+    Args:
+        health: By subscription id, as the store has it now. Others are left alone: they were
+            removed, or are not in the store.
+        settlements: Those whose lease is still held.
+    """
+    now = dict(health)
+    disabled: dict[str, datetime] = {}
+    warned: set[str] = set()
+    for settlement in sorted(settlements, key=lambda settlement: settlement.at):
+        key = settlement.claim.delivery.subscription_id
+        if key not in now:
+            continue
+        before = now[key]
+        after = now[key] = after_settlement(before, settlement)
+        if before.enabled and not after.enabled:
+            disabled[key] = settlement.at
+        elif _is_warning(before, after, settlement.outcome.disable_after):
+            warned.add(key)
+    changed = {key: after for key, after in now.items() if after != health[key]}
+    return Changes(health=changed, disabled=disabled, warned=frozenset(warned - disabled.keys()))
+
+
+def after_settlement(health: Health, settlement: Settlement) -> Health:
+    """The health of a subscription after a settlement.
+
+    A success ends a streak of failures; so do two days without a failure. A streak disables the
+    subscription when it has lasted for the outcome's `disable_after` and counts ten failures. Where
+    no request was made, nothing changes.
+
+    Args:
+        health: Before.
+        settlement: What happened.
+
+    Example:
+        >>> from datetime import UTC
+        >>> from thorn_core.values import Attempt, Claim, Delivery, DeliveryState, Message, Outcome
+        >>> at = datetime(2026, 3, 1, tzinfo=UTC)
+        >>> message = Message(id="msg_1", event="a", data=b"1", at=at)
+        >>> delivery = Delivery(
+        ...     id="dlv_1_1", message_id="msg_1", subscription_id="sub_1", event="a", due_at=at,
+        ...     recipient="e.com:443", created_at=at)
+        >>> claim = Claim(delivery=delivery, message=message, subscription=None, token="t")
+        >>> attempt = Attempt(id="att_1", delivery_id="dlv_1_1", number=1, at=at, duration=1.0)
+        >>> pending = Outcome(state=DeliveryState.PENDING)
+        >>> failed = Settlement(claim=claim, outcome=pending, attempt=attempt, at=at)
+        >>> after_settlement(Health(), failed).failures
+        1
+    """
+    attempt, outcome = settlement.attempt, settlement.outcome
+    if attempt is None:
+        return health
+    if attempt.ok:
+        streak = attrs.evolve(health, failing_since=None, failures=0, last_failure_at=None)
+    else:
+        streak = _failed(health, attempt.at)
+    reason = outcome.disable or _why_disable(streak, outcome.disable_after)
+    if reason is None or not health.enabled:
+        return streak
+    return attrs.evolve(streak, enabled=False, disabled_reason=reason)
+
+
+def _failed(health: Health, at: datetime) -> Health:
+    last = health.last_failure_at
+    if last is None or health.failing_since is None or at - last > LONGEST_GAP:
+        return attrs.evolve(health, failing_since=at, failures=1, last_failure_at=at)
+    return attrs.evolve(health, failures=health.failures + 1, last_failure_at=max(last, at))
+
+
+def _lasted(health: Health) -> timedelta:
+    if health.failing_since is None or health.last_failure_at is None:
+        return timedelta()
+    return health.last_failure_at - health.failing_since
+
+
+def _why_disable(health: Health, limit: timedelta | None) -> str | None:
+    if limit is None or health.failures < LEAST_FAILURES or _lasted(health) < limit:
+        return None
+    assert health.failing_since is not None
+    return (
+        f"none of {health.failures} attempts has succeeded since"
+        f" {format_datetime(health.failing_since)}"
+    )
+
+
+def _is_warning(before: Health, after: Health, limit: timedelta | None) -> bool:
+    """Whether a streak has just reached one of the shares of the limit."""
+    if limit is None or not after.enabled or after.failing_since is None:
+        return False
+    former = _lasted(before) if before.failing_since == after.failing_since else timedelta()
+    return any(former < share * limit <= _lasted(after) for share in WARNINGS)
+
+
+def pauses(settlements: Iterable[Settlement]) -> Iterator[tuple[str, datetime]]:
+    """The recipients to leave alone, and until when.
+
+    That is the host that was requested: the URL may have changed since the delivery was made.
+    """
+    for settlement in settlements:
+        until, claim = settlement.outcome.pause_until, settlement.claim
+        if until is not None:
+            url = None if claim.subscription is None else claim.subscription.url
+            yield claim.delivery.recipient if url is None else recipient_of(url), until
