@@ -22,6 +22,7 @@ from thorn_core.plugins import Plugins
 from thorn_core.process import keep
 from thorn_core.progress import Progress
 from thorn_core.receipts import Callbacks, Receipt
+from thorn_core.recipients import complete_validators
 from thorn_core.sending import Sending
 from thorn_core.settings import Settings
 from thorn_core.stores.base import Store
@@ -60,8 +61,7 @@ class Thorn(SubscriptionCalls, HistoryCalls):
 
     Example:
         >>> from thorn_core.testing import LocalRecipient
-        >>> from thorn_core.recipients import allow_cidr_network
-        >>> settings = Settings(recipient_validators=[allow_cidr_network("127.0.0.0/8")])
+        >>> settings = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1024, 65536))
         >>> with LocalRecipient() as recipient, Thorn(settings=settings) as app:
         ...     subscription = app.subscribe("article.*", recipient.url)
         ...     bool(app.send("article.created", {"title": "Hello"}))
@@ -91,6 +91,7 @@ class Thorn(SubscriptionCalls, HistoryCalls):
         )
         self._schemes = self._chosen_schemes()
         self._static = StaticSubscribers(self.rules)
+        self._event_options: dict[int, tuple[EventOptions, EventOptions]] = {}
         self._make_transport = transport
         self._dispatcher_name = dispatcher or self.settings.dispatcher
         self.store: Store = (
@@ -315,7 +316,26 @@ class Thorn(SubscriptionCalls, HistoryCalls):
 
     def _options(self, message: Message) -> EventOptions:
         event = find_event(message.declared or message.event, self)
-        return NO_OPTIONS if event is None else event.options
+        if event is None:
+            return NO_OPTIONS
+        if event.options.validators is None:
+            return event.options
+        return self._completed(event.options)
+
+    def _completed(self, options: EventOptions) -> EventOptions:
+        """An event's options with its own validators in force: `allowed_networks` hold for them.
+
+        The same value each time: transports keep connections by the identity of the validators.
+        """
+        assert options.validators is not None
+        known = self._event_options.get(id(options))
+        if known is None or known[0] is not options:
+            validators = complete_validators(
+                options.validators, allowed_networks=self.settings.allowed_networks
+            )
+            known = (options, attrs.evolve(options, validators=validators))
+            self._event_options[id(options)] = known
+        return known[1]
 
     def _unstored(self, message: Message) -> Sequence[Subscription]:
         event = find_event(message.declared or message.event, self)

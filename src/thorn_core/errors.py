@@ -37,7 +37,28 @@ class PayloadError(ThornError, ValueError):
 
 
 class SecurityError(ThornError, ValueError):
-    """A recipient's URL or address is refused by a recipient validator."""
+    """A recipient's URL or address is refused by a recipient validator.
+
+    Args:
+        reason: What is wrong, and what the subscription's owner can do.
+        advice: What the operator of the app can do instead. `str()` shows both; an owner is shown
+            `reason` only.
+
+    Example:
+        >>> error = SecurityError("10.0.0.1 is private.", "Set allowed_networks to permit it.")
+        >>> error.reason
+        '10.0.0.1 is private.'
+        >>> str(error)
+        '10.0.0.1 is private. Set allowed_networks to permit it.'
+    """
+
+    def __init__(self, reason: str = "", advice: str = "") -> None:
+        # Both are arguments of the exception, so that they survive pickling.
+        super().__init__(*([reason, advice] if advice else [reason]))
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return " ".join(self.args)
 
 
 class SignatureError(ThornError, ValueError):

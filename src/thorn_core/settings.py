@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
+from functools import cached_property
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -121,6 +122,28 @@ def _anything(name: str, value: Any) -> tuple[Any, ...]:
     return tuple(value)
 
 
+def _networks(name: str, value: Any) -> tuple[recipients.Network, ...]:
+    allowed = 'a list of networks in CIDR notation, such as ["10.1.0.0/16", "fd12::/48"]'
+    return _each(recipients.as_network, name, value, allowed)
+
+
+def _ports(name: str, value: Any) -> tuple[recipients.Ports, ...]:
+    allowed = 'a list of ports and ranges, such as [8080, range(9000, 9100), "8000-8999"]'
+    if isinstance(value, range):
+        value = [value]
+    return _each(recipients.as_ports, name, value, allowed)
+
+
+def _each(read: Callable[[Any], Any], name: str, value: Any, allowed: str) -> tuple[Any, ...]:
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        raise _refuse(name, value, allowed)
+    items = tuple(value)
+    try:
+        return tuple(map(read, items))
+    except ValueError as error:
+        raise _refuse(name, list(items), f"{allowed}; it holds {error}") from None
+
+
 def check_validators(name: str, value: Any) -> tuple[Any, ...]:
     """Turn a setting's or an event's list of recipient validators into validators.
 
@@ -193,7 +216,12 @@ class Settings:
         retry_delay: Seconds between those.
         retry_policy: When to try again.
         allow_redirects: Follow up to five redirects, each hop validated again.
-        recipient_validators: What a recipient's URL and addresses must pass.
+        allowed_networks: Internal networks that recipients may be in all the same: exceptions to
+            `block_internal_ips()`, in CIDR notation.
+        allowed_ports: Ports that recipients may use beside 80 and 443: numbers, and ranges such
+            as `range(8000, 9000)` or `"8000-8999"`.
+        recipient_validators: What a recipient's URL and addresses must pass, in place of the
+            default protection; `validators` has those in force.
         subscribers: Static subscribers: event pattern to URL, list, mapping, or callable.
         codecs: More codecs, by content type.
         signatures: Names of the schemes that sign requests.
@@ -243,6 +271,8 @@ class Settings:
     retry_policy: RetryPolicy = _setting(attrs.Factory(RetryPolicy), _policy)
     # A redirect is how a public URL becomes an internal one.
     allow_redirects: bool = _setting(False, _switch)
+    allowed_networks: tuple[recipients.Network, ...] = _setting((), _networks)
+    allowed_ports: tuple[recipients.Ports, ...] = _setting((), _ports)
     recipient_validators: tuple[Any, ...] = _setting(
         recipients.DEFAULT_VALIDATORS, check_validators
     )
@@ -292,6 +322,26 @@ class Settings:
                 f"settings retry_max ({self.retry_max}) and retry_delay ({self.retry_delay})"
                 " go together; set both, or a retry_policy"
             )
+        if self.allowed_ports and self.recipient_validators != recipients.DEFAULT_VALIDATORS:
+            raise ConfigurationError(
+                "setting allowed_ports adds ports to the default recipient_validators, but"
+                " recipient_validators is set too; name all ports in its ensure_port(…) and leave"
+                " allowed_ports out"
+            )
+
+    @cached_property
+    def validators(self) -> tuple[Any, ...]:
+        """The recipient validators in force; `allowed_networks` and `allowed_ports` are in them.
+
+        Example:
+            >>> Settings(allowed_ports=["8000-8999"]).validators[-1]
+            EnsurePort(ports=(80, 443, range(8000, 9000)))
+        """
+        return recipients.complete_validators(
+            self.recipient_validators,
+            allowed_networks=self.allowed_networks,
+            allowed_ports=self.allowed_ports,
+        )
 
     @property
     def effective_retry_policy(self) -> RetryPolicy:

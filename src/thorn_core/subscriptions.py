@@ -177,7 +177,7 @@ def check_events(rules: SubscriptionRules, events: str | Iterable[str]) -> tuple
 
 def check_recipient(rules: SubscriptionRules, url: str) -> str:
     """Check the URL of a subscription by the app's validators and plugins; normalised."""
-    text = check_url(url, rules.settings.recipient_validators).text
+    text = check_url(url, rules.settings.validators).text
     rules.validate(text)
     return text
 

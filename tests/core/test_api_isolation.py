@@ -237,12 +237,10 @@ def test_what_a_name_stands_for_inside_is_not_told(world):
         for url in ("http://localhost/", "http://metadata.google.internal/", "http://0x7f.1/"):
             body = {"event": "a.b", "url": url}
             (fault,) = ada("POST", "/hooks/", body).json["errors"]
-            assert fault == {
-                "field": "url",
-                "value": url,
-                "message": "the recipient is refused; use a public host",
-            }
+            assert (fault["field"], fault["value"]) == ("url", url)
+            assert fault["message"].endswith(" refused; use a public host.")
+            assert "127" not in fault["message"]
             (fault,) = staff("POST", "/hooks/", body).json["errors"]
-            assert "allow_cidr_network" in fault["message"]
+            assert "set allowed_networks=[" in fault["message"]
         told = json.dumps(ada("POST", "/hooks/", {"event": "a.b", "url": "ftp://e.com/"}).json)
         assert "use one of: http, https" in told

@@ -259,7 +259,7 @@ def test_a_refusal_is_told_in_words_unless_they_name_an_address(error, told, cap
     with Thorn(plugins=[Refusing(error)]) as app:
         ada = Client(Resource(app), "ada")
         (fault,) = faults(ada("POST", "/hooks/", {"event": "a.b", "url": URL})).values()
-        expected = str(error) if told else "the recipient is refused; use a public host"
+        expected = str(error) if told else "The recipient is refused; use a public host."
         assert fault["message"] == expected
         staff = Client(Resource(app), operator=True)
         (fault,) = faults(staff("POST", "/hooks/", {"event": "a.b", "url": URL})).values()

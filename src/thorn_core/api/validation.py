@@ -22,7 +22,7 @@ from thorn_core.values import Subscription
 
 # A subscription that needs more wants `*`.
 MOST_PATTERNS = 100
-REFUSED = "the recipient is refused; use a public host"
+REFUSED = "The recipient is refused; use a public host."
 
 _ADDRESS = re.compile(
     r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9a-f]*:[0-9a-f:]*:[0-9a-f.:]*)", re.IGNORECASE
@@ -105,16 +105,16 @@ def unknown(name: str, known: Iterable[str]) -> Fault:
 
 
 def refusal(error: SecurityError, url: str, *, operator: bool = False) -> str:
-    """Why a recipient is refused, without what its name stands for inside our network.
+    """Why a recipient is refused; an owner learns nothing of the network or the settings.
 
     Args:
         error: The refusal.
         url: What was given; an address in it is no secret.
-        operator: Tell everything.
+        operator: Tell everything, advice on settings included.
     """
-    text = str(error)
     if operator:
-        return text
+        return str(error)
+    text = error.reason
     rest = text.replace(shown(url), "")
     with contextlib.suppress(SecurityError):
         rest = rest.replace(shown(parse_url(url).text), "")

@@ -1,17 +1,21 @@
-"""Who may be sent to: validators of recipients' URLs and of the addresses behind them.
+"""Validators of recipients' URLs, and of the addresses behind them.
 
-A validator is a frozen value that says no by raising `SecurityError`. The same ones are asked
-twice: by `check_url` when a subscription is made and before each request, and by `check_address`
-for every address that a connection may be opened to. Nothing here looks a name up.
+A validator is a frozen value that refuses a recipient by raising `SecurityError`. `check_url` asks
+the validators when a subscription is made and before each request; `check_address` asks the same
+ones about every address before a connection is opened. Nothing here looks a name up.
 """
 
 from thorn_core.recipients.addresses import Address, Network, address_text, ip_literal
 from thorn_core.recipients.checks import check_address, check_url
+from thorn_core.recipients.protection import complete_validators, open_networks, opens_metadata
 from thorn_core.recipients.urls import LONGEST_URL, RecipientURL, parse_url, recipient_of
 from thorn_core.recipients.validators import (
     DEFAULT_VALIDATORS,
+    Ports,
     RecipientValidator,
     allow_cidr_network,
+    as_network,
+    as_ports,
     as_validator,
     block_cidr_network,
     block_internal_ips,
@@ -24,18 +28,24 @@ __all__ = [
     "LONGEST_URL",
     "Address",
     "Network",
+    "Ports",
     "RecipientURL",
     "RecipientValidator",
     "address_text",
     "allow_cidr_network",
+    "as_network",
+    "as_ports",
     "as_validator",
     "block_cidr_network",
     "block_internal_ips",
     "check_address",
     "check_url",
+    "complete_validators",
     "ensure_port",
     "ensure_protocol",
     "ip_literal",
+    "open_networks",
+    "opens_metadata",
     "parse_url",
     "recipient_of",
 ]

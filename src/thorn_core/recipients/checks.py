@@ -1,4 +1,4 @@
-"""Asking the validators: of a URL when it is subscribed, of each address that is connected to."""
+"""Ask the validators: about a URL when it is subscribed, about each address before connecting."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LOCAL_NAMES = frozenset(
     }
 )
 # Of the metadata services of the clouds: AWS, Google, Azure, IBM, Tencent, Equinix, Rancher.
-_METADATA: tuple[Address, ...] = (
+METADATA_ADDRESSES: tuple[Address, ...] = (
     IPv4Address("169.254.169.254"),
     IPv6Address("fd00:ec2::254"),
     IPv6Address("fd20:ce::254"),
@@ -77,7 +77,7 @@ def check_url(url: str, validators: Sequence[Any]) -> RecipientURL:
     elif parsed.host in _LOCAL_NAMES or parsed.host.endswith(".localhost"):
         _check_any(parsed.host, _LOOPBACK, asked)
     elif parsed.host in _METADATA_NAMES:
-        _check_any(parsed.host, _METADATA, asked)
+        _check_any(parsed.host, METADATA_ADDRESSES, asked)
     return parsed
 
 
@@ -93,7 +93,7 @@ def _check_any(
         else:
             return
     raise SecurityError(
-        f"The recipient host {host!r} is refused for what it stands for. {refusals[0]}"
+        f"The recipient host {host!r} is refused; use a public host.", str(refusals[0])
     )
 
 

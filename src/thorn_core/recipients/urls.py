@@ -15,7 +15,8 @@ from thorn_core.recipients.addresses import Address, address_text, ip_literal
 # What every browser, proxy and server of the last twenty years takes; longer is an attack on logs.
 LONGEST_URL = 2048
 
-_DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443, "ftp": 21}
+# The schemes that transports speak, and their ports.
+DEFAULT_PORTS = {"http": 80, "https": 443}
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^?#]*)(\?[^#]*)?(?:#.*)?")
 _AUTHORITY = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]*))?")
 _HOST = re.compile(r"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}")
@@ -58,9 +59,9 @@ def parse_url(url: str) -> RecipientURL:
         url: An absolute URL, at most 2048 characters.
 
     Raises:
-        SecurityError: It isn't absolute, has no host or a port that can't be, holds a user name,
-            white space, control characters or backslashes, a zone id, a host that is no
-            host name, or is too long.
+        SecurityError: It isn't absolute, is neither http nor https, has no host or an impossible
+            port, holds a user name, white space, control characters, backslashes or a zone id,
+            has an invalid host name, or is too long.
 
     Example:
         >>> parse_url("HTTPS://Example.COM:443/hook/../in?x=1#top").text
@@ -81,6 +82,10 @@ def parse_url(url: str) -> RecipientURL:
         _refuse(url, "isn't absolute", "write it as https://host/path")
     scheme, authority, path, query = match.groups(default="")
     scheme = scheme.lower()
+    default_port = DEFAULT_PORTS.get(scheme)
+    if default_port is None:
+        # Whatever the validators say: a recipient is an HTTP server.
+        _refuse(url, f"uses {scheme[:40]!r}", f"use one of: {', '.join(DEFAULT_PORTS)}")
     if "@" in authority:
         _refuse(url, "holds a user name", "put credentials into the subscription's headers")
     parts = _AUTHORITY.fullmatch(authority)
@@ -90,10 +95,7 @@ def parse_url(url: str) -> RecipientURL:
     if not given_host:
         _refuse(url, "has no host", "write it as https://host/path")
     host, address = _host(url, given_host)
-    default_port = _DEFAULT_PORTS.get(scheme)
-    port = default_port if not given_port else int(given_port)
-    if port is None:
-        _refuse(url, f"has no port, and {scheme!r} no default one", "use https")
+    port = int(given_port) if given_port else default_port
     if not 0 < port < 65536:
         _refuse(url, f"has the port {given_port}", "use a port from 1 to 65535")
     path = _NOT_IN_PATH.sub(_percent, _without_dots(path))

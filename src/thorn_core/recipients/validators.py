@@ -1,9 +1,10 @@
-"""Recipient validators: values that say no by raising `SecurityError`."""
+"""Recipient validators: values that refuse a recipient by raising `SecurityError`."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Any, Protocol
 
 import attrs
@@ -18,11 +19,11 @@ from thorn_core.recipients.addresses import (
     readings,
     unmapped,
 )
-from thorn_core.recipients.urls import RecipientURL, shown
+from thorn_core.recipients.urls import DEFAULT_PORTS, RecipientURL, shown
 
-# Transports speak these two.
-PROTOCOLS = ("http", "https")
+Ports = int | range
 
+_PORT_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 _METHODS = ("check_url", "check_address", "allows")
 
 
@@ -43,7 +44,7 @@ class RecipientValidator(Protocol):
 
 
 class _Indifferent:
-    """A validator that minds nothing; each of ours overrides what it is for."""
+    """A validator that accepts everything; each of ours overrides one check."""
 
     __slots__ = ()
 
@@ -60,16 +61,20 @@ class _Indifferent:
 
 @attrs.frozen
 class BlockInternalIPs(_Indifferent):
-    """Refuses every address that isn't globally routable unicast."""
+    """Refuses every address that isn't globally routable unicast, except those in `allowed`."""
+
+    allowed: tuple[Network, ...] = ()
 
     def check_address(self, address: Address) -> None:
-        """Refuse what the table holds, plain or embedded in an IPv6 address."""
+        """Refuse internal addresses, plain or embedded in an IPv6 address."""
         found = internal_network(address)
-        if found is not None:
+        if found is not None and not _is_in(address, self.allowed):
             network, what = found
+            exception = str(ip_network(unmapped(address)))
             raise SecurityError(
                 f"The recipient address {address_text(address)} is in {network} ({what}); use a "
-                f"public address, or permit it by allow_cidr_network({address_text(address)!r})."
+                "public address.",
+                f'To permit it, set allowed_networks=["{exception}"].',
             )
 
 
@@ -92,15 +97,18 @@ class EnsureProtocol(_Indifferent):
 class EnsurePort(_Indifferent):
     """Refuses URLs with other ports than `ports`."""
 
-    ports: tuple[int, ...]
+    ports: tuple[Ports, ...]
 
     def check_url(self, url: RecipientURL) -> None:
         """Refuse other ports."""
-        if url.port not in self.ports:
-            raise SecurityError(
-                f"The recipient URL {shown(url.text)} uses port {url.port}; "
-                f"use one of: {', '.join(map(str, self.ports))}."
-            )
+        for ports in self.ports:
+            if url.port == ports if isinstance(ports, int) else url.port in ports:
+                return
+        raise SecurityError(
+            f"The recipient URL {shown(url.text)} uses port {url.port}; "
+            f"use one of: {', '.join(map(_ports_text, self.ports))}.",
+            f"To permit it, set allowed_ports=[{url.port}], or name it in your own ensure_port().",
+        )
 
 
 @attrs.frozen
@@ -116,7 +124,8 @@ class BlockNetworks(_Indifferent):
                 if reading in network:
                     raise SecurityError(
                         f"The recipient address {address_text(address)} is in {network}, "
-                        "which block_cidr_network() blocks; use another recipient."
+                        "which is blocked; use another recipient.",
+                        "A block_cidr_network() in recipient_validators blocks it.",
                     )
 
 
@@ -127,9 +136,15 @@ class AllowNetworks(_Indifferent):
     networks: tuple[Network, ...]
 
     def allows(self, address: Address) -> bool:
-        """Permit an address in one of the networks, an IPv4-mapped one by the IPv4 address."""
-        plain = unmapped(address)
-        return any(address in network or plain in network for network in self.networks)
+        """Permit an address in one of the networks."""
+        return _is_in(address, self.networks)
+
+
+def _is_in(address: Address, networks: tuple[Network, ...]) -> bool:
+    # A connection to an IPv4-mapped address is one over IPv4: `::/0` doesn't hold it. Addresses
+    # that a gateway translates (NAT64, 6to4 …) lead elsewhere than the address in them.
+    plain = unmapped(address)
+    return any(plain in network for network in networks)
 
 
 @attrs.frozen
@@ -179,34 +194,74 @@ def ensure_protocol(*protocols: str) -> EnsureProtocol:
     names = []
     for protocol in protocols:
         name = str(protocol).lower().removesuffix("://")
-        if name not in PROTOCOLS:
+        if name not in DEFAULT_PORTS:
             raise ConfigurationError(
-                f"ensure_protocol() doesn't know {protocol!r}; allowed: {', '.join(PROTOCOLS)}."
+                f"ensure_protocol() doesn't know {protocol!r}; allowed: {', '.join(DEFAULT_PORTS)}."
             )
         names.append(name)
     return EnsureProtocol(_at_least_one("ensure_protocol", names, '"https"'))
 
 
-def ensure_port(*ports: int) -> EnsurePort:
+def ensure_port(*ports: int | range | str) -> EnsurePort:
     """Refuse every recipient URL with another port; one without a port has its scheme's default.
 
     Args:
-        *ports: 1 to 65535.
+        *ports: 1 to 65535; a range of them, `range(8000, 9000)` or `"8000-8999"`.
 
     Raises:
-        ConfigurationError: None is given, or one that is no port.
+        ConfigurationError: None is given, or one is no port.
 
     Example:
-        >>> ensure_port(80, 443)
-        EnsurePort(ports=(80, 443))
+        >>> ensure_port(80, 443, "8000-8999")
+        EnsurePort(ports=(80, 443, range(8000, 9000)))
     """
     given = _at_least_one("ensure_port", ports, "443")
-    for port in given:
-        if not isinstance(port, int) or isinstance(port, bool) or not 0 < port < 65536:
-            raise ConfigurationError(
-                f"ensure_port() can't take {port!r}; allowed: whole numbers from 1 to 65535."
-            )
-    return EnsurePort(given)
+    try:
+        return EnsurePort(tuple(map(as_ports, given)))
+    except ValueError as error:
+        raise ConfigurationError(
+            f"ensure_port() can't take {error}; allowed: whole numbers from 1 to 65535, and ranges "
+            'such as range(8000, 9000) or "8000-8999".'
+        ) from None
+
+
+def as_ports(value: Any) -> Ports:
+    """Read a port or a range of ports.
+
+    Args:
+        value: 1 to 65535; a range of them; a text such as `"8080"` or `"8000-8999"`.
+
+    Raises:
+        ValueError: It is none; the text says why.
+
+    Example:
+        >>> as_ports("8000-8999"), as_ports("443")
+        (range(8000, 9000), 443)
+    """
+    ports = value
+    if isinstance(value, str):
+        match = _PORT_RANGE.fullmatch(value)
+        if match is None:
+            raise ValueError(f"{value!r}, which is no port")
+        first, last = int(match[1]), int(match[2] or match[1])
+        ports = range(first, last + 1) if match[2] else first
+    if isinstance(ports, range):
+        if not ports:
+            raise ValueError(f"{value!r}, which holds no port")
+        if not 0 < min(ports) <= max(ports) < 65536:
+            raise ValueError(f"{value!r}, which isn't within 1 to 65535")
+        return ports
+    if not isinstance(ports, int) or isinstance(ports, bool) or not 0 < ports < 65536:
+        raise ValueError(f"{value!r}, which is no port")
+    return ports
+
+
+def _ports_text(ports: Ports) -> str:
+    if isinstance(ports, int):
+        return str(ports)
+    if ports.step != 1:
+        return ", ".join(map(str, ports[:10])) + (" …" if len(ports) > 10 else "")
+    return f"{ports.start}-{ports.stop - 1}"
 
 
 def block_cidr_network(*networks: str | Network) -> BlockNetworks:
@@ -245,22 +300,47 @@ def allow_cidr_network(*networks: str | Network) -> AllowNetworks:
 
 
 def _networks(function: str, values: Iterable[Any]) -> tuple[Network, ...]:
-    networks: list[Network] = []
-    for value in values:
-        try:
-            if not isinstance(value, str | IPv4Network | IPv6Network):
-                raise TypeError("it is no text")
-            network = ip_network(value)
-        except (TypeError, ValueError) as error:
-            raise ConfigurationError(
-                f"{function}() can't take {value!r} ({error}); allowed: networks in CIDR notation "
-                'without host bits, such as "10.0.0.0/8" or "fd00::/8".'
-            ) from None
-        if isinstance(network, IPv6Network) and network.subnet_of(MAPPED):
-            first = int(network.network_address) & 0xFFFFFFFF
-            network = IPv4Network((first, network.prefixlen - 96))
-        networks.append(network)
-    return _at_least_one(function, networks, '"10.0.0.0/8"')
+    given = _at_least_one(function, values, '"10.0.0.0/8"')
+    try:
+        return tuple(map(as_network, given))
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{function}() can't take {error}; allowed: networks in CIDR notation without host "
+            'bits, such as "10.0.0.0/8" or "fd00::/8".'
+        ) from None
+
+
+def as_network(value: Any) -> Network:
+    """Read a network; one of IPv4-mapped addresses means the IPv4 network.
+
+    Args:
+        value: A text in CIDR notation (RFC 4632), a single address, or a network of `ipaddress`.
+
+    Raises:
+        ValueError: It is none; the text says why, and what was meant if that is known.
+
+    Example:
+        >>> as_network("10.0.0.1"), as_network("::ffff:10.0.0.0/104")
+        (IPv4Network('10.0.0.1/32'), IPv4Network('10.0.0.0/8'))
+    """
+    if not isinstance(value, str | IPv4Address | IPv6Address | IPv4Network | IPv6Network):
+        raise ValueError(f"{value!r}, which is no text")
+    try:
+        network = ip_network(value, strict=False)
+    except ValueError:
+        raise ValueError(f"{value!r}, which is no network") from None
+    try:
+        ip_network(value)
+    except ValueError:
+        address = str(value).partition("/")[0]
+        raise ValueError(
+            f"{value!r}, which has host bits: write {str(network)!r} for the network or "
+            f"{str(ip_network(address))!r} for the one address"
+        ) from None
+    if isinstance(network, IPv6Network) and network.subnet_of(MAPPED):
+        first = int(network.network_address) & 0xFFFFFFFF
+        network = IPv4Network((first, network.prefixlen - 96))
+    return network
 
 
 def _at_least_one(function: str, values: Iterable[Any], example: str) -> tuple[Any, ...]:

@@ -96,5 +96,5 @@ async def resolve(
     except SecurityError as error:
         raise SecurityError(
             f"The recipient's name {host!r} resolves to an address that is refused; use one with "
-            "public addresses only, or permit its network by allow_cidr_network()."
+            "public addresses only."
         ) from error

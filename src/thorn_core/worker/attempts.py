@@ -102,7 +102,7 @@ class Attempts:
                 message.timeout or settings.event_timeout, self._send(request)
             )
         except SecurityError as refusal:
-            return _discarded(claim, str(refusal), at)
+            return _discarded(claim, refusal.reason, at)
         except (TimeoutError, TransportTimeout) as expiry:
             error, timed_out = str(expiry) or "no response in time", True
         except TransportError as failure:
@@ -142,7 +142,7 @@ class Attempts:
         options = wiring.options(message)
         validators = options.validators
         if validators is None:
-            validators = self._settings.recipient_validators
+            validators = self._settings.validators
         request = build_request(
             message,
             delivery,

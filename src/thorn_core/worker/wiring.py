@@ -23,7 +23,7 @@ class EventOptions:
     """What an event's declaration says of its requests.
 
     Attributes:
-        validators: In place of the setting's.
+        validators: The event's own recipient validators; None: the app's apply.
         keepalive: False closes connections after each response.
     """
 

@@ -1,0 +1,121 @@
+"""What a list of validators amounts to: the validators in force, and what they leave open."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any
+
+import attrs
+
+from thorn_core.recipients.addresses import Address, Network, internal_network
+from thorn_core.recipients.checks import METADATA_ADDRESSES
+from thorn_core.recipients.validators import (
+    AllowNetworks,
+    BlockInternalIPs,
+    EnsurePort,
+    Ports,
+    as_validator,
+)
+
+# One address of each kind of internal network that a request could reach.
+_PROBES: tuple[Address, ...] = tuple(
+    map(
+        ip_address,
+        (
+            "127.0.0.1",
+            "10.0.0.1",
+            "172.16.0.1",
+            "192.168.0.1",
+            "100.64.0.1",
+            "169.254.169.254",
+            "::1",
+            "fd00::1",
+            "fe80::1",
+        ),
+    )
+)
+# The same through a NAT64 gateway (RFC 6052).
+_TRANSLATED_METADATA = tuple(
+    IPv6Address(0x64FF9B << 96 | int(address))
+    for address in METADATA_ADDRESSES
+    if isinstance(address, IPv4Address)
+)
+
+
+def complete_validators(
+    validators: Iterable[Any],
+    *,
+    allowed_networks: tuple[Network, ...] = (),
+    allowed_ports: tuple[Ports, ...] = (),
+) -> tuple[Any, ...]:
+    """Turn a list of validators into those in force.
+
+    Exceptions are additive: whoever lists one wants the protection that it is an exception to. So
+    a list with exceptions always has `block_internal_ips()`, whether it names it or not.
+
+    Args:
+        validators: The setting's, or an event's own.
+        allowed_networks: Exceptions to `block_internal_ips()`, and to nothing else.
+        allowed_ports: Added to every `ensure_port()`.
+
+    Example:
+        >>> from thorn_core.recipients import allow_cidr_network
+        >>> complete_validators([allow_cidr_network("10.1.0.0/16")])[0]
+        BlockInternalIPs(allowed=())
+    """
+    given = [as_validator(each) for each in validators]
+    excepts = bool(allowed_networks) or any(isinstance(each, AllowNetworks) for each in given)
+    if excepts and not any(isinstance(each, BlockInternalIPs) for each in given):
+        given.insert(0, BlockInternalIPs())
+    complete: list[Any] = []
+    for each in given:
+        if isinstance(each, BlockInternalIPs) and allowed_networks:
+            complete.append(attrs.evolve(each, allowed=(*each.allowed, *allowed_networks)))
+        elif isinstance(each, EnsurePort) and allowed_ports:
+            complete.append(attrs.evolve(each, ports=(*each.ports, *allowed_ports)))
+        else:
+            complete.append(each)
+    return tuple(complete)
+
+
+def open_networks(validators: Sequence[Any]) -> tuple[str, ...]:
+    """Name the internal networks that validators leave open, explicit exceptions aside.
+
+    Args:
+        validators: Those in force.
+
+    Example:
+        >>> from thorn_core.recipients import DEFAULT_VALIDATORS, block_cidr_network
+        >>> open_networks(DEFAULT_VALIDATORS)
+        ()
+        >>> open_networks([block_cidr_network("0.0.0.0/0")])
+        ('::1/128', 'fc00::/7', 'fe80::/10')
+    """
+    blocking = [
+        BlockInternalIPs() if isinstance(each, BlockInternalIPs) else each
+        for each in validators
+        if not isinstance(each, AllowNetworks)
+    ]
+    found = [internal_network(probe) for probe in _PROBES if not _refused(probe, blocking)]
+    return tuple(dict.fromkeys(str(network) for network, _ in filter(None, found)))
+
+
+def _refused(address: Address, validators: Sequence[Any]) -> bool:
+    for validator in validators:
+        try:
+            validator.check_address(address)
+        except Exception:
+            return True
+    return False
+
+
+def opens_metadata(network: Network) -> bool:
+    """Whether an exception lets requests reach the metadata service of a cloud, by NAT64 as well.
+
+    Example:
+        >>> from ipaddress import ip_network
+        >>> opens_metadata(ip_network("0.0.0.0/0")), opens_metadata(ip_network("10.0.0.0/8"))
+        (True, False)
+    """
+    return any(address in network for address in (*METADATA_ADDRESSES, *_TRANSLATED_METADATA))
