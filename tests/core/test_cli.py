@@ -160,14 +160,14 @@ def test_data_comes_from_a_file_or_standard_input(tmp_path, recipient, monkeypat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["send", "a.b", "{", "--url", "https://e.com/"], "DATA is no JSON"),
-        (["send", "a.b", "@nowhere.json", "--url", "https://e.com/"], "can't be read"),
+        (["send", "a.b", "{", "--url", "https://e.com/"], "DATA is not valid JSON"),
+        (["send", "a.b", "@nowhere.json", "--url", "https://e.com/"], "cannot be read"),
         (["send", "a..b", "--url", "https://e.com/"], "empty word"),
-        (["send", "a.b"], "needs to know your app"),
+        (["send", "a.b"], "needs your app"),
         (["send", "a.b"], "--url https://"),
-        (["send", "a.b", "--allow-local"], "go with --url"),
-        (["send", "a.b", "--secret", "whsec_"], "go with --url"),
-        (["send", "a.b", "[" * 200_000, "--url", "https://e.com/"], "DATA is no JSON"),
+        (["send", "a.b", "--allow-local"], "need --url"),
+        (["send", "a.b", "--secret", "whsec_"], "need --url"),
+        (["send", "a.b", "[" * 200_000, "--url", "https://e.com/"], "DATA is not valid JSON"),
         (["send", "a.b", "--wait", "nan", "--url", "https://e.com/"], "not a number"),
         (["send", "a.b", "--wait", "-1", "--url", "https://e.com/"], "not in the range"),
         (["send", "a.b", "--secret", "short", "--url", "https://e.com/"], "8 characters"),
@@ -177,26 +177,26 @@ def test_data_comes_from_a_file_or_standard_input(tmp_path, recipient, monkeypat
         (["stats", "--hours", "nan"], "not a number"),
         (["stats", "--hours", "0"], "not in the range"),
         (["purge"], "--older-than 30d"),
-        (["purge", "--older-than", "30d"], "say --yes"),
-        (["purge", "--older-than", "30x", "--yes"], "no time"),
+        (["purge", "--older-than", "30d"], "pass --yes"),
+        (["purge", "--older-than", "30x", "--yes"], "not a time"),
         (["purge", "--older-than", "1d", "--state", "pending"], "'pending' is not one of"),
         (["purge", "--older-than", "1d", "--yes", "--batch", "0"], "not in the range"),
-        (["purge", "--older-than", "1d", "--yes"], "thorn --app module:attribute"),
+        (["purge", "--older-than", "1d", "--yes"], "--app module:attribute after thorn"),
         (["attempts"], "Missing argument"),
-        (["worker"], "thorn --app module:attribute"),
+        (["worker"], "--app module:attribute after thorn"),
         (["worker", "--concurrency", "0"], "not in the range"),
         (["worker", "--report", "0"], "not in the range"),
         (["worker", "--log-level", "loud"], "'loud' is not one of"),
-        (["subscriptions"], "thorn --app module:attribute"),
+        (["subscriptions"], "--app module:attribute after thorn"),
         (["--app", "shop", "stats"], "write module:attribute"),
         (["--app", "no_such_module:app", "stats"], "No module named 'no_such_module'"),
         (["--app", "json:app", "stats"], "has no 'app'"),
-        (["--app", "json:dumps.__name__", "stats"], "no Thorn app"),
+        (["--app", "json:dumps.__name__", "stats"], "not a Thorn app"),
         (["--app", "json:dumps", "stats"], "can't be called without arguments"),
-        (["replay", "--since", "yesterday"], "no time"),
-        (["replay", "--since", "99999999999d"], "no time"),
-        (["replay", "--since", "²h"], "no time"),
-        (["replay", "--since", ""], "no time"),
+        (["replay", "--since", "yesterday"], "not a time"),
+        (["replay", "--since", "99999999999d"], "not a time"),
+        (["replay", "--since", "²h"], "not a time"),
+        (["replay", "--since", ""], "not a time"),
         (["nonsense"], "No such command"),
     ],
 )
@@ -210,7 +210,7 @@ def test_a_mistake_is_told_in_one_line(arguments, message, capfd):
 def test_a_file_that_is_no_text_is_told(tmp_path, capfd):
     (tmp_path / "data.json").write_bytes(b"\xff\xfe\xfa{}")
     assert run(["send", "a.b", f"@{tmp_path / 'data.json'}", "--url", "https://e.com/"]) == 2
-    assert "DATA is no JSON" in capfd.readouterr().err
+    assert "DATA is not valid JSON" in capfd.readouterr().err
 
 
 def test_the_users_app_is_asked(shop, capfd, recipient):
@@ -218,7 +218,7 @@ def test_the_users_app_is_asked(shop, capfd, recipient):
     assert run([*app, "subscriptions"]) == 0
     assert recipient.url in capfd.readouterr().out
     assert run([*app, "subscriptions", "--owner", "8"]) == 0
-    assert "There are no subscriptions." in capfd.readouterr().out
+    assert "No subscriptions." in capfd.readouterr().out
     assert run([*app, "subscriptions", "--json"]) == 0
     assert lines(capfd.readouterr().out)[0]["owner"] == "7"
     assert run([*app, "deliveries", "--state", "delivered", "--event", "order.*"]) == 0
@@ -226,7 +226,7 @@ def test_the_users_app_is_asked(shop, capfd, recipient):
     assert run([*app, "deliveries", "--json", "--since", "1h"]) == 0
     assert lines(capfd.readouterr().out)[0]["state"] == "delivered"
     assert run([*app, "deliveries", "--since", "2100-01-01"]) == 0
-    assert "There are no such deliveries." in capfd.readouterr().out
+    assert "No deliveries match these filters." in capfd.readouterr().out
     assert run([*app, "stats"]) == 0
     counts = dict(line.split()[:2] for line in capfd.readouterr().out.splitlines()[:9])
     assert (counts["messages"], counts["delivered"], counts["exhausted"]) == ("1", "1", "0")
@@ -258,7 +258,7 @@ def test_replaying(capfd, recipient, monkeypatch):
     assert lines(capfd.readouterr().out) == [{"replayed": 1}]
     assert run(["replay", "--since", "1d"]) == 1
     assert run(["replay"]) == 2
-    assert "give ids of deliveries" in capfd.readouterr().err.replace("\n", " ")
+    assert "needs delivery ids or a filter" in capfd.readouterr().err.replace("\n", " ")
     assert all(d.state is DeliveryState.DELIVERED for d in app.deliveries())
     app.close()
 
@@ -328,7 +328,7 @@ def test_a_delivery_that_waits_says_until_when_and_why(capfd, monkeypatch):
     assert "no connection" in reason
     assert name == f"  {delivery.id}"
     assert "pending after 1 attempt, no connection" in out.replace("\n", " ")
-    assert f"due at {delivery.due_at.astimezone():%Y-%m-%d %H:%M:%S}" in out
+    assert f"Next attempt at {delivery.due_at.astimezone():%Y-%m-%d %H:%M:%S}" in out
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -362,19 +362,19 @@ def test_purging_removes_what_is_settled_and_old_enough(capfd, recipient, monkey
         recipient.answer(status=500)
         receipts.append(app.send("a.b"))
         assert run(["purge", "--older-than", "1h", "--yes"]) == 0
-        assert capfd.readouterr().out == "Removed 0 deliveries.\n"
+        assert capfd.readouterr().out == "Deleted 0 deliveries.\n"
         now = app.clock().isoformat()
         assert run(["purge", "--older-than", now, "--event", "a.*", "--dry-run", "--json"]) == 0
         (told,) = lines(capfd.readouterr().out)
         assert (told["purged"], told["found"], told["dry_run"]) == (0, 3, True)
         assert run(["purge", "--older-than", now, "--event", "a.*", "--dry-run"]) == 0
-        assert capfd.readouterr().out == "3 deliveries would be removed.\n"
+        assert capfd.readouterr().out == "Would delete 3 deliveries.\n"
         exhausted = ["--state", "exhausted", "--batch", "1"]
         assert run(["purge", "--older-than", now, *exhausted, "--yes", "--json"]) == 0
         assert lines(capfd.readouterr().out)[0]["purged"] == 1
         assert [app.message(r.message.id) is None for r in receipts] == [False] * 3 + [True]
         assert run(["purge", "--older-than", "0s", "--yes"]) == 0
-        assert capfd.readouterr().out == "Removed 3 deliveries.\n"
+        assert capfd.readouterr().out == "Deleted 3 deliveries.\n"
         assert list(app.deliveries()) == []
 
 
@@ -392,7 +392,7 @@ def test_purging_asks_a_person_first(capfd, recipient, monkeypatch, answer, code
         monkeypatch.setattr(sys, "stdin", Terminal(answer))
         assert run(["purge", "--older-than", "0s"]) == code
         assert len(list(app.deliveries())) == left
-    assert "Remove 1 delivery made before" in capfd.readouterr().err
+    assert "Delete 1 delivery created before" in capfd.readouterr().err
 
 
 def test_a_worker_process_makes_no_sense_on_a_store_in_memory(shop, capfd):

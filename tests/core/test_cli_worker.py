@@ -165,9 +165,9 @@ def test_the_status_tells_of_trouble_and_of_the_stop():
     told = lines_of(status_line(quiet, rate=0, in_flight=2))
     assert told == ["3 delivered  0/s  2 in flight", ""]
     (_, second) = lines_of(status_line(quiet, rate=0, in_flight=2, trouble=3.7, backlog="x"))
-    assert second == "the store can't work, trying again in 4 s"
+    assert second == "the store is failing, retrying in 4 s"
     (_, second) = lines_of(status_line(quiet, rate=0, in_flight=2, trouble=0.0))
-    assert second == "the store can't work, trying now"
+    assert second == "the store is failing, retrying now"
     (_, second) = lines_of(status_line(quiet, rate=0, in_flight=2, trouble=1.0, stopping=True))
     assert second.startswith("stopping")
 
@@ -195,10 +195,10 @@ def test_the_backlog_says_how_much_waits_and_how_long():
         assert str(backlog) == ""
         app.send("a.b")
         backlog.look()
-        assert str(backlog) == "1 waiting, due for 0 s"
+        assert str(backlog) == "1 waiting, oldest for 0 s"
         app.worker().drain()
         backlog.look()
-        assert str(backlog) == "nothing is due"
+        assert str(backlog) == "nothing waiting"
 
 
 def test_a_backlog_that_can_not_be_seen_says_so(monkeypatch):
@@ -212,7 +212,7 @@ def test_a_backlog_that_can_not_be_seen_says_so(monkeypatch):
 
         monkeypatch.setattr(app.store, "stats", fails)
         backlog.look()
-        assert str(backlog) == "the store can't be asked"
+        assert str(backlog) == "the store is unavailable"
 
 
 @pytest.mark.parametrize("concurrency", [1, 7])

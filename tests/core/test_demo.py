@@ -25,12 +25,12 @@ from thorn_core.plugins import Plugins
 from thorn_core.testing import LocalRecipient
 
 COMMAND = [sys.executable, "-m", "thorn_core.cli", "demo"]
-HEALTHY = "the healthy one got all five, each at the first attempt"
-FLAKY = "the flaky one got what it wants at the third attempt"
-GONE = "the one that is gone was asked once"
-DISABLED = "the subscription of the one that is gone is disabled"
-REF = "every request says where the article is"
-UNASKED = "nothing arrived that wasn't asked for"
+HEALTHY = "the healthy recipient got all five messages at the first attempt"
+FLAKY = "the flaky recipient got its message at the third attempt"
+GONE = "the gone recipient got one request"
+DISABLED = "the subscription of the gone recipient is disabled"
+REF = "every request links to the article"
+UNASKED = "no recipient got an event it didn't subscribe to"
 IN_MEMORY = ["demo", "--store", "memory://"]
 
 
@@ -66,7 +66,7 @@ def test_the_command_shows_what_happened_and_exits_0():
     assert flaky.split()[-1] == "delivered"
     assert "✗" not in done.stdout
     assert "\x1b" not in done.stdout
-    assert "All went as it must." in done.stdout
+    assert "All checks passed." in done.stdout
     assert monotonic() - began < 30
 
 
@@ -74,15 +74,15 @@ def test_the_command_shows_what_happened_and_exits_0():
 def test_the_second_act_shows_a_crash_and_that_nothing_is_lost():
     done = subprocess.run(COMMAND, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
-    first, second = done.stdout.split("And a crash")
-    assert "Kept in <SqlStore sqlite:///" in first
-    (pid,) = re.findall(r"Delivered by worker process (\d+)", first)
+    first, second = done.stdout.split("Now a crash")
+    assert "Store: <SqlStore sqlite:///" in first
+    (pid,) = re.findall(r"Worker: process (\d+)", first)
     assert "200 orders are committed, 50 are rolled back" in second
     assert f"worker {pid} is killed: " in second
     (other,) = re.findall(r"worker (\d+) starts", second)
     assert "200 are delivered" in second
     assert "✓ every committed order arrived" in second
-    assert "✓ no order of a rolled-back transaction did" in second
+    assert "✓ no rolled-back order arrived" in second
     assert not is_alive(pid)
     assert not is_alive(other)
 
@@ -108,7 +108,7 @@ def test_without_a_database_there_is_the_first_act(capfd, monkeypatch):
     )
     assert run(["demo"]) == 0
     out = capfd.readouterr().out
-    assert "Kept in memory" in out
+    assert "Store: memory" in out
     assert "And a crash" not in out
 
 
@@ -146,7 +146,7 @@ def test_a_healthy_recipient_that_fails_is_named_and_the_exit_code_is_1(capfd, m
     out = capfd.readouterr().out
     assert f"✗ {HEALTHY}" in out
     assert f"✓ {FLAKY}" in out
-    assert "Not all went as it must." in out
+    assert "Some checks failed." in out
 
 
 def test_a_flaky_recipient_that_does_not_recover_is_seen():
@@ -228,9 +228,9 @@ def crash(code=0):
 
 
 ARRIVED = "every committed order arrived"
-TWICE = "only what was in flight came twice, under one webhook-id"
-SIGNED = "each of their signatures verifies"
-ENDED = "the second worker ended well on SIGTERM"
+TWICE = "only orders in flight arrived twice, with the same webhook-id"
+SIGNED = "every signature of an order verifies"
+ENDED = "the second worker exited cleanly on SIGTERM"
 
 
 @pytest.fixture
@@ -263,7 +263,7 @@ def test_an_order_that_was_rolled_back_and_arrives_is_seen(quick, monkeypatch):
     monkeypatch.setattr(
         crash_module, "_send", lambda app: attrs.evolve(send(app), undone=frozenset({3}))
     )
-    assert not crash()[0]["no order of a rolled-back transaction did"]
+    assert not crash()[0]["no rolled-back order arrived"]
 
 
 def test_a_worker_that_does_not_end_well_is_seen(quick):
@@ -322,6 +322,6 @@ def test_a_signal_ends_it_with_its_code_no_traceback_and_no_worker_left(argument
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code
-    assert ("stopped" in err) == (code == 130)
+    assert ("Interrupted." in err) == (code == 130)
     assert "Traceback" not in err
     assert not any(map(is_alive, pids))

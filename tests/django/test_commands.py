@@ -175,7 +175,7 @@ def test_exit_codes_are_kept(bare_shop):
     assert "Invalid value for '--concurrency'" in err
     code, _, err = bare_shop.manage("thorn_purge", "--older-than", "30d")
     assert code == 2
-    assert "say --yes" in err
+    assert "pass --yes" in err
 
 
 def test_help_shows_its_options_and_djangos(bare_shop):
@@ -251,15 +251,15 @@ def test_options_are_given_as_words_or_by_name(app, failed):
     assert "delivered" in called("thorn_stats")
     until = app.clock().replace(year=2100).isoformat()
     assert called("thorn_purge", f"--older-than={until}", "--dry-run") == (
-        "3 deliveries would be removed.\n"
+        "Would delete 3 deliveries.\n"
     )
     assert called("thorn_purge", older_than=until, yes=True, state=["delivered"]) == (
-        "Removed 3 deliveries.\n"
+        "Deleted 3 deliveries.\n"
     )
 
 
 def test_what_goes_wrong_is_a_command_error_with_its_exit_code(app):
-    with pytest.raises(CommandError, match="give ids of deliveries") as refused:
+    with pytest.raises(CommandError, match="needs delivery ids or a filter") as refused:
         called("thorn_replay")
     assert refused.value.returncode == 2
     with pytest.raises(CommandError, match="ended with exit code 1") as nothing:

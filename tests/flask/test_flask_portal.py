@@ -126,7 +126,7 @@ def test_from_signing_in_to_a_chart_that_has_what_was_retried(site, browser, cha
     url, app = site
     recipient = changing_recipient
     browser.driver.get(f"{url}/portal/")
-    browser.see("h1", "You are signed out")
+    browser.see("h1", "Signed out")
     browser.picture("signed-out")
     # The resource's 401, which a browser tells of.
     assert all("401" in message for message in browser.told())
@@ -150,7 +150,7 @@ def test_a_session_that_has_ended_is_said(site, browser):
     browser.press("Add subscription")
     browser.see(".notice", "Log in")
     browser.driver.refresh()
-    browser.see("h1", "You are signed out")
+    browser.see("h1", "Signed out")
 
 
 def test_what_is_not_ones_own_is_not_found(site, browser):
@@ -162,7 +162,7 @@ def test_what_is_not_ones_own_is_not_found(site, browser):
         other.id: "Not found",
         "nowhere": "Not found",
         f"{other.id}/dlv_1": "Not found",
-        "%": "That didn't work",
+        "%": "Something went wrong",
         "?": "Subscriptions",
     }
     for path, title in titles.items():

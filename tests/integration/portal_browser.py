@@ -74,7 +74,7 @@ class Browser:
 
     def press(self, words, within="body"):
         """Press a button by what is on it."""
-        path = f".//*[self::button or self::a or self::summary][normalize-space()='{words}']"
+        path = f'.//*[self::button or self::a or self::summary][normalize-space()="{words}"]'
 
         def pressed():
             # It may be drawn anew before it is pressed.
@@ -203,7 +203,7 @@ def keep_secret(browser, secret):
     browser.picture("secret")
     browser.key(Keys.ESCAPE)
     assert browser.find("dialog .secret").text == secret
-    browser.press("I have kept it", "dialog")
+    browser.press("I've saved it", "dialog")
     browser.wait(lambda: not browser.all("dialog"))
     assert secret not in browser.driver.page_source
     assert secret not in browser.driver.current_url
@@ -214,13 +214,13 @@ def send_tests(browser, recipient):
     """See a test arrive, then fail, in notices, log and chart."""
     recipient.answer(status=200, headers={"x-trace": "7"}, body=b'{"thanks": "<b>you</b>"}')
     browser.press("Send test")
-    browser.see(".notice", "The test was delivered: 200")
+    browser.see(".notice", "Test delivered: 200")
     assert recipient.received[-1].json["event"] == "thorn.test"
     browser.see(".stacks .state", "delivered")
     browser.see(".readout", "1 delivery: 1 delivered")
     recipient.answer(status=500, body=b"\x1b[31m away \xe2\x80\xae")
     browser.press("Send test")
-    browser.see(".notice", "The test failed: 500")
+    browser.see(".notice", "Test failed: 500")
     browser.see(".stacks .state", "exhausted")
     browser.see(".readout", "2 deliveries: 1 delivered, 1 exhausted")
 
@@ -242,7 +242,7 @@ def look_and_retry(browser, recipient):
     browser.picture("failed")
     recipient.answer(status=200)
     browser.press("Retry")
-    browser.see(".notice", "It was delivered")
+    browser.see(".notice", "Delivered.")
     browser.wait(lambda: len(browser.all(".attempt")) == 2)
     browser.see(".title .state", "delivered")
     browser.picture("delivered")
@@ -251,7 +251,7 @@ def look_and_retry(browser, recipient):
 def check_signature(browser, recipient, secret):
     """The page computes what the recipient got."""
     request = recipient.received[-1]
-    browser.press("Check what your program computes", ".attempt")
+    browser.press("Check a signature", ".attempt")
     number = len(browser.all(".attempt"))
     for name, text in (
         ("secret", secret),
@@ -260,7 +260,7 @@ def check_signature(browser, recipient, secret):
     ):
         browser.find(f"#signature-{name}-{number}").send_keys(text)
     browser.press("Compute", ".attempt")
-    browser.see(".signature", "It matches.")
+    browser.see(".signature", "The signatures match.")
     assert browser.find(".signature code").text in request.headers["webhook-signature"]
 
 
@@ -309,7 +309,7 @@ def look_after(browser, app, subscription):
     browser.find("dialog [name=since]")
     browser.picture("recover")
     browser.press("Recover", "dialog")
-    browser.see(".notice", "Nothing has failed since")
+    browser.see(".notice", "No deliveries have failed since then")
     browser.driver.find_element("link text", "Subscriptions").click()
     browser.see(".stacks", "Another warehouse")
     browser.picture("subscriptions")

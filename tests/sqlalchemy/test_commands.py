@@ -259,7 +259,7 @@ def test_purge_removes_what_is_settled_with_its_attempts_and_messages(place, cap
         waiting = app.send("a.b").message.id
         app.messages_to_route()
         assert run([*shop, "purge", "--older-than", "0s", "--batch", "2", "--yes"]) == 0
-        assert capfd.readouterr() == ("Removed 5 deliveries.\n", "")
+        assert capfd.readouterr() == ("Deleted 5 deliveries.\n", "")
         assert [app.message(one) for one in (*ids, *unreached)] == [None] * 10
         assert app.message(waiting) is not None
         assert app.stats().attempts == 0
@@ -393,8 +393,8 @@ def test_the_demo_kills_a_worker_and_nothing_is_lost(place, capfd):
     assert len(rows) == 7
     checks = last["checks"]
     assert all(checks.values())
-    assert "no order of a rolled-back transaction did" in checks
-    assert any(check.startswith("only what was in flight came twice") for check in checks)
+    assert "no rolled-back order arrived" in checks
+    assert any(check.startswith("only orders in flight arrived twice") for check in checks)
     # What is there now would be delivered by its workers.
     assert run(["demo", "--store", place.url]) == 2
-    assert "give it an empty --store" in capfd.readouterr().err
+    assert "pass an empty --store" in capfd.readouterr().err

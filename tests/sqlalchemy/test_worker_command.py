@@ -193,7 +193,7 @@ def test_a_second_ctrl_c_does_not_wait(app, workers, recipient):
         line = process.stdout.readline()
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, err.strip()) == (130, "stopped")
+    assert (process.returncode, err.strip()) == (130, "Interrupted.")
 
 
 @only("sqlite", "postgresql")
@@ -464,7 +464,7 @@ def test_a_terminal_shows_a_line_that_lives(app, workers, recipient, terminal):
     app.subscribe("*", recipient.url)
     recipient.answer(status=500, times=1)
     process = start_in(terminal, workers)
-    terminal.read_until("nothing is due")
+    terminal.read_until("nothing waiting")
     for _ in range(4):
         app.send("a.b")
     terminal.read_until("3 delivered")
@@ -473,7 +473,7 @@ def test_a_terminal_shows_a_line_that_lives(app, workers, recipient, terminal):
     app.send("a.b")
     terminal.read_until("1 in flight")
     process.send_signal(signal.SIGINT)
-    terminal.read_until("stopping: what is in flight is given time to end")
+    terminal.read_until("stopping after the requests in flight")
     assert process.wait(PATIENCE) == 0
     terminal.read_until("worker stopped: 3 delivered, ")
     assert "{" not in terminal.plain
@@ -486,9 +486,9 @@ def test_a_terminal_shows_a_line_that_lives(app, workers, recipient, terminal):
 def test_a_terminal_shows_that_the_database_is_away(app, workers, place, road, terminal):
     road.open()
     process = start_in(terminal, workers, url=by_road(place, road))
-    terminal.read_until("nothing is due")
+    terminal.read_until("nothing waiting")
     road.close()
-    terminal.read_until("the store can't work, trying again in 1 s")
+    terminal.read_until("the store is failing, retrying in 1 s")
     assert terminal.plain.count("trying again in 0.1 s") == 1
     assert "trying again in 0.4 s" not in terminal.plain
     road.open()
@@ -514,7 +514,7 @@ def test_long_work_shows_how_far_it_is(app, workers, recipient, terminal, tmp_pa
     assert states(app) == {str(DeliveryState.DELIVERED): 3}
     for command, shown, said in (
         (["replay", "--state", "delivered"], "Replaying", "Replayed 3 deliveries."),
-        (["purge", "--older-than", "0s", "--yes"], "Removing", "Removed 3 deliveries."),
+        (["purge", "--older-than", "0s", "--yes"], "Deleting", "Deleted 3 deliveries."),
     ):
         process = subprocess.run(
             [sys.executable, "-m", "thorn_core.cli", "--app", "shop:app", *command],

@@ -1,4 +1,4 @@
-"""Where the user's app is: `--app module:attribute`, as in Flask and Celery."""
+"""Find the user's app by `--app module:attribute`, as Flask and Celery do."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def find_app(path: str | Callable[[], Thorn] | None) -> AbstractContextManager[T
         return nullcontext(path())
     if not path:
         raise ConfigurationError(
-            "this command needs to know your app: thorn --app module:attribute …, or THORN_APP"
+            "this command needs your app: pass --app module:attribute after thorn, or set THORN_APP"
         )
     module_name, colon, attribute = path.partition(":")
     if not colon or not module_name or not attribute:
@@ -40,7 +40,7 @@ def find_app(path: str | Callable[[], Thorn] | None) -> AbstractContextManager[T
         found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise ConfigurationError(
-            f"--app is {path!r}, but {error}; run the command where the module can be imported"
+            f"--app is {path!r}, but {error}; run the command where that module can be imported"
         ) from error
     for name in attribute.removesuffix("()").split("."):
         if not hasattr(found, name):
@@ -49,7 +49,7 @@ def find_app(path: str | Callable[[], Thorn] | None) -> AbstractContextManager[T
     if not isinstance(found, Thorn) and callable(found):
         found = _made_by(found, path)
     if not isinstance(found, Thorn):
-        raise ConfigurationError(f"--app is {path!r}, which is {found!r} and no Thorn app")
+        raise ConfigurationError(f"--app is {path!r}, but {found!r} is not a Thorn app")
     return found
 
 
@@ -59,6 +59,6 @@ def _made_by(factory: Any, path: str) -> Any:
     except (TypeError, ValueError) as error:
         raise ConfigurationError(
             f"--app is {path!r}, which can't be called without arguments; name an app, or a"
-            " function that makes one by itself"
+            " function without required arguments that returns one"
         ) from error
     return factory()

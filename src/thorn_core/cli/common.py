@@ -1,4 +1,4 @@
-"""What the commands share: what they take and how they print."""
+"""Options and output that the commands share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-json_option = click.option("--json", "as_json", is_flag=True, help="A line of JSON for each.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON line per entry.")
 
 
 class Amount(click.FloatRange):

@@ -1,4 +1,4 @@
-"""The demo's second act: a worker is killed at its work, another takes over, nothing is lost."""
+"""The demo's second part: a worker is killed, another takes over, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -67,27 +67,27 @@ def run_crash(
         recipient.answer(times=ANSWERED)
         subscription = app.subscribe("order.*", recipient.url)
         orders = _send(app)
-        undone = f", {len(orders.undone)} are rolled back" if orders.undone else ""
-        tell(f"{len(orders.committed)} orders are committed{undone}")
+        undone = f", {len(orders.undone)} rolled back" if orders.undone else ""
+        tell(f"{len(orders.committed)} orders committed{undone}")
 
         with suppress(TimeoutError):
             recipient.wait_for(ANSWERED + 1, PATIENCE)
         worker.kill()
         held = {d.message_id for d in app.deliveries(event="order.*", state="in_flight")}
-        tell(f"worker {worker.pid} is killed: {_delivered(app)} delivered, {len(held)} in flight")
+        tell(f"worker {worker.pid} killed: {_delivered(app)} delivered, {len(held)} in flight")
 
         recipient.answer()
         with start_worker() as other:
             tell(
-                f"worker {other.pid} starts; in {app.settings.lease:g} s it may take over what the"
-                " dead one held"
+                f"worker {other.pid} started; it may take over the deliveries of the dead worker"
+                f" after {app.settings.lease:g} s"
             )
             _follow(app, other, len(orders.committed))
             stopped = other.stop() == 0
-        tell(f"{_delivered(app)} are delivered")
+        tell(f"{_delivered(app)} delivered")
         return {
             **_check(recipient, orders, held, subscription.secret or ""),
-            "the second worker ended well on SIGTERM": stopped,
+            "the second worker exited cleanly on SIGTERM": stopped,
         }
 
 
@@ -154,14 +154,14 @@ def _check(
     twice = {message_id for message_id, times in arrived.items() if times > 1}
     checks = {"every committed order arrived": numbers >= orders.committed}
     if orders.undone:
-        checks["no order of a rolled-back transaction did"] = not numbers & orders.undone
+        checks["no rolled-back order arrived"] = not numbers & orders.undone
     several = counted(len(twice), "order", "orders")
     return {
         **checks,
-        f"only what was in flight came twice, under one webhook-id ({several})": (
+        f"only orders in flight arrived twice, with the same webhook-id ({several})": (
             bool(twice) and twice <= held and len(arrived) == len(numbers)
         ),
-        f"each of their signatures verifies ({arrived.total()} requests)": (
+        f"every signature of an order verifies ({arrived.total()} requests)": (
             refused == 0 and bool(arrived)
         ),
     }

@@ -1,4 +1,4 @@
-"""The options that choose deliveries, and times as people write them."""
+"""Options that select deliveries, and their parsing of times."""
 
 from __future__ import annotations
 
@@ -22,13 +22,12 @@ else:  # click is generic to type checkers only, before 8.2
 
 
 class Ago(TimeType):
-    """A time: ISO 8601, or how long ago as `90s`, `15m`, `2h`, `3d`."""
+    """A time in ISO 8601, or an age such as `90s`, `15m`, `2h`, `3d`."""
 
     name = "time"
     units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}  # noqa: RUF012 - constant
 
     def convert(self, value: Any, param: Any, ctx: Any) -> datetime:
-        """Read it."""
         if isinstance(value, datetime):
             return value
         try:
@@ -38,19 +37,25 @@ class Ago(TimeType):
             return time if time.tzinfo else time.astimezone()
         except (ValueError, OverflowError):
             self.fail(
-                f"{value!r} is no time; write 2026-03-01T12:00, 90s, 15m, 2h or 3d", param, ctx
+                f"{value!r} is not a time; use a form like 2026-03-01T12:00, 90s, 15m, 2h or 3d",
+                param,
+                ctx,
             )
 
 
 def criteria(command: F) -> F:
-    """The options that choose deliveries."""
+    """Add the options that select deliveries."""
     for option in (
-        click.option("--subscription", "subscription_id", help="Only to this subscription."),
-        click.option("--message", "message_id", help="Only of this message."),
-        click.option("--event", help="Only of events that match this pattern."),
-        click.option("--state", "states", multiple=True, type=STATES, help="Only in this state."),
-        click.option("--since", type=Ago(), help="Only made since: 2026-03-01T12:00, 15m, 2h, 3d."),
-        click.option("--until", type=Ago(), help="Only made before: as --since."),
+        click.option("--subscription", "subscription_id", help="Only this subscription."),
+        click.option("--message", "message_id", help="Only this message."),
+        click.option("--event", help="Only events that match this pattern."),
+        click.option(
+            "--state", "states", multiple=True, type=STATES, help="Only this state (repeatable)."
+        ),
+        click.option(
+            "--since", type=Ago(), help="Created at or after: 2026-03-01T12:00, 15m, 2h, 3d."
+        ),
+        click.option("--until", type=Ago(), help="Created before: as --since."),
     ):
         command = option(command)
     return command

@@ -1,4 +1,4 @@
-"""`thorn demo`: three recipients, one article, and what became of it all; then a crash."""
+"""`thorn demo`: one article, three recipients, and a worker that crashes."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def run_article(app: Thorn, recipients: Recipients) -> Report:
     gone = app.subscription(subscriptions["gone"].id)
     checks = {
         **_check_deliveries(rows),
-        "the subscription of the one that is gone is disabled": (
+        "the subscription of the gone recipient is disabled": (
             gone is not None and not gone.enabled
         ),
         **_check_requests(recipients, secrets),
@@ -234,16 +234,16 @@ def _check_deliveries(rows: Sequence[Row]) -> dict[str, bool]:
         by_name[row.recipient].append(row)
     delivered, discarded = str(DeliveryState.DELIVERED), str(DeliveryState.DISCARDED)
     return {
-        "the healthy one got all five, each at the first attempt": (
+        "the healthy recipient got all five messages at the first attempt": (
             Counter(row.event for row in by_name["healthy"])
             == {**dict.fromkeys(EVENTS, 1), "article.changed": 2}
             and all((r.state, r.statuses) == (delivered, ("200",)) for r in by_name["healthy"])
         ),
-        "the flaky one got what it wants at the third attempt": (
+        "the flaky recipient got its message at the third attempt": (
             [(r.event, r.state, r.statuses) for r in by_name["flaky"]]
             == [("article.published", delivered, ("503", "503", "200"))]
         ),
-        "the one that is gone was asked once": (
+        "the gone recipient got one request": (
             [(r.event, r.state, r.statuses) for r in by_name["gone"]]
             == [("article.created", discarded, ("410",))]
         ),
@@ -262,26 +262,29 @@ def _check_requests(recipients: Recipients, secrets: Mapping[str, str]) -> dict[
                 refused += 1
     return {
         f"every signature verifies ({len(verified)} requests)": refused == 0 and bool(verified),
-        "every request says where the article is": all(
+        "every request links to the article": all(
             message.ref == "https://magazine.example/articles/1" for message in verified
         ),
-        "nothing arrived that wasn't asked for": len(verified) + refused == 9,
+        "no recipient got an event it didn't subscribe to": len(verified) + refused == 9,
     }
 
 
 @click.command()
 @click.option(
-    "--store", "url", metavar="URL", help="An empty store, in place of a SQLite file of its own."
+    "--store",
+    "url",
+    metavar="URL",
+    help="An empty store to use (default: a temporary SQLite file).",
 )
-@click.option("--json", "as_json", is_flag=True, help="Lines of JSON: deliveries, then the checks.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines: deliveries, then checks.")
 def demo(url: str | None, *, as_json: bool) -> int:
-    """Show Thorn at work, on this machine alone.
+    """Show Thorn at work on this machine.
 
-    An article is created, changed, published and removed; a worker in a process of its own tells
-    three recipients. Then that worker is killed in the middle of its work, and another takes over.
-    Where no database store is installed, all is kept in memory, and there is only the first act.
+    An article is created, changed, published and removed, and a worker process delivers the events
+    to three recipients. Then the worker is killed while it delivers, and another one takes over.
+    Without a database store, everything stays in memory and the second part is left out.
 
-    Exits 1 if anything did not go as it must.
+    Exits 1 if any check fails.
     """
     out = Console(stderr=True, quiet=True) if as_json else console()
     with _ending_on_sigterm(), staged(url) as stage, three_recipients() as recipients:
@@ -303,9 +306,7 @@ def demo(url: str | None, *, as_json: bool) -> int:
     if as_json:
         write_json([*map(attrs.asdict, report.rows), {"checks": checks}])
     out.print()
-    out.print(
-        "[bold green]All went as it must.[/]" if good else "[bold red]Not all went as it must.[/]"
-    )
+    out.print("[bold green]All checks passed.[/]" if good else "[bold red]Some checks failed.[/]")
     return 0 if good else 1
 
 
@@ -358,8 +359,8 @@ def staged(url: str | None) -> Iterator[Stage]:
         held = app.stats()
         if held.subscriptions or held.messages:
             raise ConfigurationError(
-                f"the demo's workers would deliver what is in {app.store!r}, {held.messages}"
-                f" messages to {held.subscriptions} subscriptions; give it an empty --store"
+                f"{app.store!r} is not empty ({held.messages} messages, {held.subscriptions}"
+                " subscriptions), and the demo would deliver them; pass an empty --store"
             )
         worker = stack.enter_context(start())
         yield Stage(app=app, worker=worker, start_worker=start, log=log)
@@ -377,26 +378,28 @@ def _ending_on_sigterm() -> Iterator[None]:
 
 def _introduce(out: Console, recipients: Recipients, stage: Stage) -> None:
     out.print("[bold]Thorn demo[/]: an article is created, changed, published and removed.\n")
-    table = Table("recipient", "listens on", "wants", "answers", box=None, pad_edge=False)
+    table = Table("recipient", "URL", "subscribed to", "responds", box=None, pad_edge=False)
     wants = ("article.*", "article.published", "article.created, thorn.*")
-    answers = ("200", "503, 503, 200", "410: gone for good")
+    answers = ("200", "503, 503, 200", "410 Gone")
     for (name, recipient), want, answer in zip(recipients.named(), wants, answers, strict=True):
         table.add_row(name, recipient.url, want, answer)
     out.print(table)
     out.print()
     if stage.worker is not None:
-        out.print(plain(f"Kept in {stage.app.store!r}"))
-        out.print(f"Delivered by worker process {stage.worker.pid}")
+        out.print(plain(f"Store: {stage.app.store!r}"))
+        out.print(f"Worker: process {stage.worker.pid}")
     else:
-        out.print("Kept in memory; with a database (thorn-sqlalchemy) there is a second act")
+        out.print("Store: memory. Install thorn-sqlalchemy to see a worker crash and recover, too.")
 
 
 def _introduce_crash(out: Console) -> None:
-    out.print("\n[bold]And a crash[/]: orders are sent, and the worker is killed at its work.\n")
+    out.print("\n[bold]Now a crash[/]: the worker is killed while it delivers orders.\n")
 
 
 def _show(out: Console, report: Report) -> None:
-    out.print(f"\nRecipients on this machine are allowed by\n  {report.setting}\n", markup=False)
+    out.print(
+        f"\nThe demo may deliver to this machine because of\n  {report.setting}\n", markup=False
+    )
     table = Table(box=None, pad_edge=False)
     for column in ("message", "recipient", "attempts", "status", "latency", "state"):
         right = column in ("attempts", "latency")

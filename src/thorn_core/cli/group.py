@@ -1,4 +1,4 @@
-"""The command's group: its options, errors and exit codes."""
+"""The `thorn` command group: its options, errors and exit codes."""
 
 from __future__ import annotations
 
@@ -20,16 +20,15 @@ from thorn_core.errors import StoreSetupError, ThornError
 from thorn_core.plugins import Plugins
 
 EXIT_CODES = (
-    "Exit codes: 0 fine, 1 something was not delivered, not found or failed, 2 a mistake in usage"
-    " or configuration, or a store that isn't set up, 130 stopped by Ctrl-C."
+    "Exit codes: 0 success; 1 not delivered, not found or failed; 2 wrong usage or configuration,"
+    " or a store that isn't set up; 130 interrupted by Ctrl-C."
 )
 
 
 class Group(click.Group):
-    """Turns what Thorn raises into one line and an exit code."""
+    """Reports Thorn's errors as one line and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command."""
         try:
             return super().invoke(ctx)
         except ThornError as error:
@@ -37,7 +36,7 @@ class Group(click.Group):
 
 
 class Failure(click.ClickException):
-    """A ThornError, as the command shows it."""
+    """A ThornError as an error of the command line."""
 
     def __init__(self, error: ThornError) -> None:
         super().__init__(str(error))
@@ -45,7 +44,7 @@ class Failure(click.ClickException):
 
     @property
     def exit_code(self) -> int:  # type: ignore[override]  # here it depends on the error
-        """2 for a mistake in what was given or set up, else 1."""
+        """2 for wrong usage or configuration, else 1."""
         return 2 if isinstance(self.error, ValueError | StoreSetupError) else 1
 
 
@@ -55,12 +54,12 @@ class Failure(click.ClickException):
     "app_path",
     envvar="THORN_APP",
     metavar="MODULE:ATTRIBUTE",
-    help="The Thorn app, or a function that makes it (also THORN_APP).",
+    help="Your Thorn app, or a function that returns it (or set THORN_APP).",
 )
 @click.version_option(package_name="thorn-core", prog_name="thorn")
 @click.pass_context
 def group(context: click.Context, app_path: str | None) -> None:
-    """Durable, safe, fast and visible webhooks."""
+    """Send webhooks, run workers, and inspect deliveries."""
     context.obj = app_path
 
 
@@ -89,7 +88,7 @@ def run(arguments: Sequence[str]) -> int:
         error.show()
         return error.exit_code
     except click.Abort:
-        click.echo("stopped", err=True)
+        click.echo("Interrupted.", err=True)
         return 130
     except ThornError as error:
         click.echo(f"Error: {error}", err=True)

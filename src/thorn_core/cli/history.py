@@ -1,4 +1,4 @@
-"""`thorn subscriptions`, `deliveries`, `attempts`: what there is, and what became of it."""
+"""`thorn subscriptions`, `deliveries` and `attempts`: lists and details."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from thorn_core.cli.criteria import criteria
 from thorn_core.errors import NotFoundError
 from thorn_core.values import Attempt, Delivery
 
-# Columns that are cut off where there isn't room for all.
+# Columns that may be cut off.
 CUT = ("event", "events", "recipient", "owner")
-# Characters of a response's body that are shown.
+# Characters shown of a response's body.
 BODY_SHOWN = 300
 
 
 @attrs.frozen
 class Row:
-    """What a list shows of one thing.
+    """One entry of a list.
 
     Attributes:
-        cells: In columns, one line high.
-        notes: Beneath, whole: what is long, and the id, to be copied.
+        cells: Values of the columns, one line each.
+        notes: Lines below, never cut off: long texts, and the id.
     """
 
     cells: tuple[object, ...]
@@ -47,12 +47,12 @@ class Row:
 
 
 def show_list(columns: Sequence[str], rows: Iterable[Row], empty: str) -> None:
-    """Print a list; a terminal that is too narrow cuts off events, recipients and owners.
+    """Print a list. A narrow terminal cuts off events, recipients and owners.
 
     Args:
-        columns: Their headings.
-        rows: What to print.
-        empty: What to say if there are none.
+        columns: Headings.
+        rows: Entries.
+        empty: Text for an empty list.
     """
     out = console()
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -78,7 +78,7 @@ def show_list(columns: Sequence[str], rows: Iterable[Row], empty: str) -> None:
 
 
 @click.command()
-@click.option("--owner", help="Only this owner's.")
+@click.option("--owner", help="Only subscriptions of this owner.")
 @json_option
 @click.pass_obj
 def subscriptions(app_path: str | None, owner: str | None, *, as_json: bool) -> None:
@@ -106,7 +106,7 @@ def subscriptions(app_path: str | None, owner: str | None, *, as_json: bool) -> 
             )
             for s in found
         )
-        show_list(("events", "owner", "enabled"), rows, "There are no subscriptions.")
+        show_list(("events", "owner", "enabled"), rows, "No subscriptions.")
 
 
 @click.command()
@@ -117,7 +117,7 @@ def subscriptions(app_path: str | None, owner: str | None, *, as_json: bool) -> 
 def deliveries(
     app_path: str | None, /, limit: int, states: tuple[str, ...], *, as_json: bool, **chosen: Any
 ) -> None:
-    """List deliveries, the oldest first."""
+    """List deliveries, oldest first."""
     with find_app(app_path) as app:
         found = islice(app.deliveries(state=states or None, **chosen), limit)
         if as_json:
@@ -144,11 +144,11 @@ def deliveries(
             Row((d.event, d.recipient, d.state, _when(d, now), d.attempt_count), (d.reason, d.id))
             for d in found
         )
-        show_list(columns, rows, "There are no such deliveries.")
+        show_list(columns, rows, "No deliveries match these filters.")
 
 
 def _when(delivery: Delivery, now: datetime) -> str:
-    """When it is due, or was settled."""
+    """When the delivery is due, or finished."""
     if delivery.settled_at is None and delivery.due_at <= now:
         return "now"
     return when(delivery.settled_at or delivery.due_at, now)
@@ -159,15 +159,15 @@ def _when(delivery: Delivery, now: datetime) -> str:
 @json_option
 @click.pass_obj
 def attempts(app_path: str | None, delivery_id: str, *, as_json: bool) -> None:
-    """Show each attempt of a delivery.
+    """Show the attempts of a delivery: time, duration and response.
 
-    When it was, how long it took, and what came back. Exits 1 if there is no such delivery.
+    Exits 1 if the delivery doesn't exist.
     """
     with find_app(app_path) as app:
         delivery = app.delivery(delivery_id)
         if delivery is None:
             raise NotFoundError(
-                f"there is no delivery {delivery_id!r}; thorn deliveries lists those there are"
+                f"there is no delivery {delivery_id!r}; list deliveries with thorn deliveries"
             )
         found = list(app.attempts(delivery_id))
     if as_json:
@@ -198,13 +198,13 @@ def _show(delivery: Delivery, found: Sequence[Attempt]) -> None:
         plain(f"{delivery.event} to {delivery.recipient}: {delivery.state} after {many}{reason}")
     )
     if delivery.settled_at is None:
-        out.print(f"The next one is due at {delivery.due_at.astimezone():%Y-%m-%d %H:%M:%S}.")
+        out.print(f"Next attempt at {delivery.due_at.astimezone():%Y-%m-%d %H:%M:%S}.")
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("#", "at", "took", "status", "answer"):
+    for column in ("#", "time", "duration", "status", "response"):
         table.add_column(
             column,
-            justify="right" if column in ("#", "took") else "left",
-            no_wrap=column != "answer",
+            justify="right" if column in ("#", "duration") else "left",
+            no_wrap=column != "response",
             overflow="fold",
         )
     for attempt in found:

@@ -1,4 +1,4 @@
-"""`thorn listen`: a local recipient that verifies and shows what arrives."""
+"""`thorn listen`: a local recipient that verifies and prints webhooks."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ SHOWN = ("webhook-id", "webhook-timestamp", "hook-delivery", "hook-subscription"
     default=8000,
     show_default=True,
     type=click.IntRange(0, 65535),
-    help="0 takes a free one.",
+    help="Port to listen on; 0 picks a free one.",
 )
-@click.option("--secret", help="Verify with this secret; without it, one is made and shown.")
+@click.option("--secret", help="Secret for verification (default: a new one, which is printed).")
 @click.option(
     "--scheme",
     default="standard-webhooks",
@@ -42,10 +42,10 @@ SHOWN = ("webhook-id", "webhook-timestamp", "hook-delivery", "hook-subscription"
     default=200,
     show_default=True,
     type=click.IntRange(200, 599),
-    help="Answer with this status.",
+    help="Status code to respond with.",
 )
-@click.option("--count", type=click.IntRange(1), help="Exit after so many requests.")
-@click.option("--json", "as_json", is_flag=True, help="A line of JSON for each request.")
+@click.option("--count", type=click.IntRange(1), help="Exit after this many requests.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON line per request.")
 def listen(
     host: str,
     port: int,
@@ -56,19 +56,19 @@ def listen(
     *,
     as_json: bool,
 ) -> int:
-    """Receive webhooks on this machine, verify them and show them.
+    """Receive webhooks on this machine, verify and print them.
 
-    Exits 1 if any request was not verified.
+    Exits 1 if any request fails verification.
     """
     verifier, signer = _keys(secret, scheme)
     arrived: SimpleQueue[Received | None] = SimpleQueue()
-    # What has been shown is let go of; nothing else looks at it.
+    # Printed requests needn't be kept.
     recipient = LocalRecipient(secret=verifier, scheme=scheme, host=host, port=port, limit=1)
     try:
         recipient.start()
     except OSError as error:
         raise click.ClickException(
-            f"can't listen on {host}:{port}: {error.strerror or error}; choose another --port"
+            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --port"
             " or --host"
         ) from error
     recipient.behave(partial(_take, arrived, status))
@@ -79,7 +79,7 @@ def listen(
     try:
         out = console()
         if not as_json:
-            out.print(f"Listening on [bold]{recipient.url}[/] ({scheme}). Ctrl-C ends it.")
+            out.print(f"Listening on [bold]{recipient.url}[/] ({scheme}). Press Ctrl-C to stop.")
             if secret is None:
                 out.print(f"Secret: {signer}", soft_wrap=True)
                 out.print(Text(f"Try: {_example(recipient.url, scheme, signer)}"), soft_wrap=True)
@@ -91,7 +91,7 @@ def listen(
 
 
 def _keys(secret: str | None, scheme: str) -> tuple[str, str]:
-    """What verifies, and what signs: the same but for schemes of two keys."""
+    """The key that verifies and the key that signs; they differ for asymmetric schemes."""
     if secret is not None:
         return check_secret(secret), secret
     if scheme == "standard-webhooks-ed25519":
@@ -102,7 +102,7 @@ def _keys(secret: str | None, scheme: str) -> tuple[str, str]:
 
 
 def _example(url: str, scheme: str, secret: str) -> str:
-    """A line that sends something here."""
+    """A command line that sends a webhook to this recipient."""
     schemes = "" if scheme in Settings().signatures else f"THORN_SIGNATURES='[\"{scheme}\"]' "
     return (
         f'{schemes}thorn send article.created \'{{"title": "Hello"}}\''
@@ -116,7 +116,7 @@ async def _take(
     request: Received,
     writer: asyncio.StreamWriter,
 ) -> bool:
-    """Answer, then pass on: whoever counts requests may stop us as soon as the last is passed."""
+    """Respond, then pass the request on, since `--count` may stop the server after it."""
     length = "" if status in (204, 304) else "Content-Length: 0\r\n"
     try:
         writer.write(

@@ -1,4 +1,4 @@
-"""How a worker's log records are written: JSON for machines, a line of text for people."""
+"""Formats of a worker's log: JSON lines or plain text."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-# What every record has; all else was given as `extra`.
+# Attributes of every record; all others come from `extra`.
 STANDARD = {*vars(logging.makeLogRecord({})), "asctime", "message", "taskName"}
 
 
 class JsonFormatter(logging.Formatter):
-    """A line of JSON for each record: time, level, logger, message, what else it carries.
+    """Formats a record as a JSON line: time, level, logger, message, and its `extra` values.
 
     Example:
         >>> record = logging.makeLogRecord({"msg": "%d delivered", "args": (3,), "seconds": 1.5})
@@ -24,7 +24,6 @@ class JsonFormatter(logging.Formatter):
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """Write it."""
         told: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -40,7 +39,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """A line of text for each record, with its time in this place's zone."""
+    """Formats a record as a line of text with the local time."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%dT%H:%M:%S%z")
@@ -48,14 +47,14 @@ class TextFormatter(logging.Formatter):
 
 @contextmanager
 def logging_by(handler: logging.Handler, loggers: Iterable[str], level: str) -> Iterator[None]:
-    """Have these loggers' records written by a handler, and by no other.
+    """Route the records of some loggers to one handler only.
 
-    What else the program has configured of logging stays as it is.
+    The rest of the program's logging configuration stays unchanged.
 
     Args:
-        handler: Writes them.
+        handler: Receives the records.
         loggers: Names.
-        level: The least that is written.
+        level: The lowest level to write.
     """
     named = [logging.getLogger(name) for name in loggers]
     former = [(logger.level, logger.propagate, logger.handlers) for logger in named]

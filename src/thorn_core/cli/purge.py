@@ -1,4 +1,4 @@
-"""`thorn purge`: remove what is old."""
+"""`thorn purge`: delete old deliveries."""
 
 from __future__ import annotations
 
@@ -17,22 +17,26 @@ from thorn_core.stores.base import delivery_query
 
 
 @click.command()
-@click.option("--older-than", "until", type=Ago(), help="Made before: 30d, 12h, 2026-03-01.")
+@click.option("--older-than", "until", type=Ago(), help="Age limit: 30d, 12h, 2026-03-01.")
 @click.option(
-    "--state", "states", multiple=True, type=SETTLED, help="Only in this state; may be repeated."
+    "--state",
+    "states",
+    multiple=True,
+    type=SETTLED,
+    help="Only deliveries in this state (repeatable).",
 )
-@click.option("--event", help="Only of events that match this pattern.")
-@click.option("--subscription", "subscription_id", help="Only to this subscription.")
+@click.option("--event", help="Only events that match this pattern.")
+@click.option("--subscription", "subscription_id", help="Only this subscription.")
 @click.option(
     "--batch",
     default=PAGE,
     show_default=True,
     type=click.IntRange(1, BATCH_LIMIT),
-    help="Deliveries removed at once, in a transaction of their own.",
+    help="Deliveries deleted per transaction.",
 )
-@click.option("--yes", is_flag=True, help="Don't ask.")
-@click.option("--dry-run", is_flag=True, help="Only count them.")
-@click.option("--json", "as_json", is_flag=True, help="A line of JSON.")
+@click.option("--yes", is_flag=True, help="Skip the confirmation prompt.")
+@click.option("--dry-run", is_flag=True, help="Count the deliveries without deleting them.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.pass_obj
 def purge(
     app_path: str | None,
@@ -46,16 +50,18 @@ def purge(
     as_json: bool,
     **chosen: Any,
 ) -> int:
-    """Remove settled deliveries of before a time.
+    """Delete finished deliveries older than a given time.
 
-    With them go their attempts, and their messages if no delivery is left. What is pending or in
-    flight stays, however old. Messages that reached nobody go too, unless other criteria are given.
-    Exits 1 if you say no.
+    Their attempts are deleted with them, and so are messages that have no deliveries left. Pending
+    and in-flight deliveries stay, however old. Without other filters, old messages that had no
+    recipients are deleted too. Exits 1 if you decline the prompt.
     """
     if until is None:
-        raise click.UsageError("purge needs to know the age: --older-than 30d")
+        raise click.UsageError("purge needs an age limit, such as --older-than 30d")
     if not (yes or dry_run or sys.stdin.isatty()):
-        raise click.UsageError("nobody can be asked here: say --yes, or --dry-run to only count")
+        raise click.UsageError(
+            "standard input is no terminal: pass --yes to delete, or --dry-run to count"
+        )
     state = states or None
     with find_app(app_path) as app:
         query = delivery_query(
@@ -63,13 +69,13 @@ def purge(
         ).only_settled()
         total = app.store.count(query)
         several = counted(total, "delivery", "deliveries")
-        question = f"Remove {several} made before {until.astimezone():%Y-%m-%d %H:%M}"
+        question = f"Delete {several} created before {until.astimezone():%Y-%m-%d %H:%M}"
         if not (yes or dry_run or click.confirm(f"{question} and their messages?", err=True)):
-            click.echo("Nothing was removed.", err=True)
+            click.echo("Nothing was deleted.", err=True)
             return 1
         count = 0
         if not dry_run:
-            with progress_bar("Removing", total) as progress:
+            with progress_bar("Deleting", total) as progress:
                 count = app.purge(
                     until=until, state=state, batch=batch, **chosen, progress=progress
                 )
@@ -77,7 +83,7 @@ def purge(
         found = {"purged": count, "dry_run": dry_run, "until": until.isoformat()}
         write_json([{**found, "found": total} if dry_run else found])
     elif dry_run:
-        click.echo(f"{several} would be removed.")
+        click.echo(f"Would delete {several}.")
     else:
-        click.echo(f"Removed {counted(count, 'delivery', 'deliveries')}.")
+        click.echo(f"Deleted {counted(count, 'delivery', 'deliveries')}.")
     return 0

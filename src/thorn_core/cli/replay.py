@@ -1,4 +1,4 @@
-"""`thorn replay`: deliver once more."""
+"""`thorn replay`: send deliveries again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from thorn_core.cli.criteria import criteria
 from thorn_core.stores.base import delivery_query
 from thorn_core.values import DeliveryState
 
-# What a replay is for, where no state is asked for.
+# The states to replay by default.
 FAILED = (str(DeliveryState.EXHAUSTED), str(DeliveryState.DISCARDED))
 
 
@@ -32,15 +32,15 @@ def replay(
     as_json: bool,
     **chosen: Any,
 ) -> int:
-    """Deliver once more what failed.
+    """Send failed deliveries again.
 
-    These deliveries, in whatever final state, or all that failed and meet the criteria.
-    Exits 1 if there was nothing to replay.
+    Replays the given deliveries in any final state, or all failed ones that match the filters.
+    Exits 1 if nothing matches.
     """
     if not delivery_ids and not states and all(value is None for value in chosen.values()):
         raise click.UsageError(
-            "replay needs to know what: give ids of deliveries, or --subscription, --message,"
-            " --event, --state or --since"
+            "replay needs delivery ids or a filter: --subscription, --message, --event,"
+            " --state or --since"
         )
     with find_app(app_path) as app:
         count = _replay(app, delivery_ids, states or (None if delivery_ids else FAILED), chosen)

@@ -25,24 +25,24 @@ from thorn_core.values import DeliveryState
 
 # Loopback and private networks; link-local, where clouds keep their metadata, stays refused.
 LOCAL = ("127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
-WAY_OUT = "--allow-local lets send reach this machine, its private network, and any port"
+WAY_OUT = "Pass --allow-local to allow this machine, private networks and any port"
 
 
 @click.command()
 @click.argument("event")
 @click.argument("data", default="{}")
-@click.option("--url", help="Send to this URL, without an app.")
-@click.option("--secret", help="Sign requests to --url with this secret; else one is made.")
-@click.option("--sender", help="Id of the user or tenant it is about.")
-@click.option("--allow-local", is_flag=True, help="Let --url be on this machine or network.")
+@click.option("--url", help="Send to this URL; needs no app.")
+@click.option("--secret", help="Secret that signs requests to --url (default: a new one).")
+@click.option("--sender", help="Id of the user or tenant that the message is about.")
+@click.option("--allow-local", is_flag=True, help="Allow a --url on this machine or network.")
 @click.option(
     "--wait",
     default=30.0,
     show_default=True,
     type=Amount(0, 86_400),
-    help="Seconds to wait for the app's deliveries.",
+    help="Seconds to wait for deliveries to finish.",
 )
-@click.option("--json", "as_json", is_flag=True, help="A line of JSON for each delivery.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON line per delivery.")
 @click.pass_obj
 def send(
     app_path: str | None,
@@ -58,15 +58,15 @@ def send(
 ) -> int:
     """Send a message of EVENT with the payload DATA: JSON, @FILE, or - for standard input.
 
-    Exits 1 if a recipient did not take it.
+    Exits 1 if a delivery fails.
     """
     if url is None and (secret is not None or allow_local):
-        raise click.UsageError("--secret and --allow-local go with --url")
+        raise click.UsageError("--secret and --allow-local need --url")
     payload = _payload(data)
     if url is None and not app_path:
         raise click.UsageError(
-            "send needs to know your app (thorn --app module:attribute …, or THORN_APP), or where"
-            " to send: --url https://…"
+            "send needs your app (thorn --app module:attribute …, or THORN_APP) or a recipient"
+            " (--url https://…)"
         )
     if url is not None:
         found: AbstractContextManager[Thorn] = _app_for(url, secret, allow_local=allow_local)
@@ -81,7 +81,7 @@ def send(
             d.state is DeliveryState.DISCARDED and not d.attempt_count for d in receipt.deliveries
         )
     if refused and url is not None and not allow_local:
-        click.echo(f"The recipient was refused; {WAY_OUT}.", err=True)
+        click.echo(f"The recipient was refused. {WAY_OUT}.", err=True)
     return 0 if delivered else 1
 
 
@@ -93,11 +93,11 @@ def _payload(data: str) -> Any:
         try:
             given = Path(data[1:]).read_bytes()
         except OSError as error:
-            raise click.UsageError(f"{data[1:]} can't be read: {error.strerror}") from error
+            raise click.UsageError(f"{data[1:]} cannot be read: {error.strerror}") from error
     try:
         return json.loads(given)
     except (ValueError, RecursionError) as error:
-        raise click.UsageError(f"DATA is no JSON: {error}") from error
+        raise click.UsageError(f"DATA is not valid JSON: {error}") from error
 
 
 def _app_for(url: str, secret: str | None, *, allow_local: bool) -> Thorn:
@@ -153,7 +153,7 @@ def _show(app: Thorn, receipt: Receipt, *, as_json: bool) -> None:
         f"Message [bold]{receipt.message.id}[/]: {counted(len(rows), 'delivery', 'deliveries')}"
     )
     table = Table(
-        "recipient", "state", "attempts", "answer", box=None, pad_edge=False, header_style="bold"
+        "recipient", "state", "attempts", "response", box=None, pad_edge=False, header_style="bold"
     )
     for row in rows:
         attempts: list[dict[str, Any]] = row["attempts"]  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""`thorn stats`: what the store holds, and how attempts went lately."""
+"""`thorn stats`: totals of the store, and recent attempts."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from thorn_core.values import Stats
     default=1.0,
     show_default=True,
     type=Amount(0, 87_600, min_open=True),
-    help="What attempts are counted in.",
+    help="Period for attempts and latencies.",
 )
 @json_option
 @click.pass_obj
 def stats(app_path: str | None, hours: float, *, as_json: bool) -> None:
-    """Show what the store holds, and how attempts went lately."""
+    """Show totals of the store, and recent attempts."""
     with find_app(app_path) as app:
         found, now = app.stats(window=timedelta(hours=hours)), app.clock()
     if as_json:
@@ -35,7 +35,7 @@ def stats(app_path: str | None, hours: float, *, as_json: bool) -> None:
     if found.attempts > 0 and found.latency:
         out.print(_latencies(found))
     else:
-        out.print("No attempt got a response in that time.")
+        out.print("No attempt received a response in this period.")
 
 
 def _plain(stats: Stats) -> dict[str, object]:
@@ -71,7 +71,7 @@ def _counts(stats: Stats, now: datetime, window: str) -> Table:
     waits = "none" if stats.due_since is None else span(now - stats.due_since)
     table.add_row("longest wait", waits)
     per_second = stats.attempts / stats.window.total_seconds()
-    add(f"attempts in {window}", stats.attempts, f"{per_second:,.2f} a second")
+    add(f"attempts in {window}", stats.attempts, f"{per_second:,.2f} per second")
     share = f"{100 * stats.failed / stats.attempts:.1f} %" if stats.attempts else ""
     add("  failed", stats.failed, share)
     return table

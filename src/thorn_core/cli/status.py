@@ -1,4 +1,4 @@
-"""What a worker does, counted, and shown as a line that lives in a terminal."""
+"""Count a worker's results, and show them as a live status line."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from thorn_core.cli.common import span
 from thorn_core.errors import ThornError
 from thorn_core.values import Attempt, Delivery, Stats
 
-# Seconds that the rate speaks of.
+# Seconds over which the rate is measured.
 RATE_SECONDS = 5.0
-# Seconds between looks at how much waits: the least, and how many times as long as a look took.
+# Seconds between counts of the backlog: the minimum, and a multiple of the time that a count takes.
 LOOK_SECONDS = 2.0
 LOOK_SHARE = 50
 
 
 @attrs.frozen(kw_only=True)
 class Figures:
-    """What has been done.
+    """Results of a worker.
 
     Attributes:
         attempts: Requests made.
-        failed: Of those, how many got no 2xx.
-        delivered: Deliveries made.
-        exhausted: Deliveries given up.
-        discarded: Deliveries that won't be made: refused, gone, without a subscription.
-        retrying: Failed attempts that will be followed by another.
+        failed: Requests without a 2xx response.
+        delivered: Successful deliveries.
+        exhausted: Deliveries that used up their attempts.
+        discarded: Deliveries that will not be attempted: refused, gone, or without a subscription.
+        retrying: Failed attempts that will be retried.
     """
 
     attempts: int = 0
@@ -48,7 +48,7 @@ class Figures:
     retrying: int = 0
 
     def since(self, former: Figures) -> Figures:
-        """What has been done since then."""
+        """The difference to earlier figures."""
         mine, then = attrs.asdict(self), attrs.asdict(former)
         return Figures(**{name: mine[name] - then[name] for name in mine})
 
@@ -64,7 +64,7 @@ class Figures:
 
 
 class Tally:
-    """Counts what an app's workers do in this process, by its signals; a context manager.
+    """Counts the results of an app's workers in this process; a context manager.
 
     Args:
         app: The app.
@@ -90,7 +90,7 @@ class Tally:
 
     @property
     def figures(self) -> Figures:
-        """What has been done so far."""
+        """The results so far."""
         return Figures(**self._counts)
 
     # Called on the engine's thread only, so that counting needs no lock.
@@ -115,7 +115,7 @@ class Tally:
 
 
 class Rate:
-    """How many a second, over the last seconds.
+    """A rate per second over the last few seconds.
 
     Example:
         >>> rate = Rate()
@@ -127,11 +127,11 @@ class Rate:
         self._samples: deque[tuple[float, int]] = deque()
 
     def of(self, count: int, *, at: float) -> float:
-        """The rate, now that there are so many.
+        """The rate after another count.
 
         Args:
-            count: How many in all.
-            at: Seconds, by any clock that only goes forward.
+            count: The total so far.
+            at: Seconds of a monotonic clock.
         """
         samples = self._samples
         samples.append((at, count))
@@ -142,10 +142,10 @@ class Rate:
 
 
 class Trouble(logging.Handler):
-    """Knows from the log whether the store fails, and when it is tried again.
+    """Watches the log for failures of the store, and for the time of its next retry.
 
     Args:
-        show: Prints a record; not those that say again that the store fails.
+        show: Prints a record; repeated failures of the store are not printed.
     """
 
     def __init__(self, show: Callable[[str], None]) -> None:
@@ -154,7 +154,6 @@ class Trouble(logging.Handler):
         self._again: float | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take note, and print it."""
         told_before = self._again is not None
         if hasattr(record, "retry_in"):
             seconds = record.retry_in
@@ -163,17 +162,17 @@ class Trouble(logging.Handler):
             self._show(self.format(record))
 
     def over(self, *told: object, **more: object) -> None:
-        """The store works, as an attempt that it recorded shows."""
+        """Note that the store works again: it recorded an attempt."""
         self._again = None
 
     @property
     def seconds(self) -> float | None:
-        """Until the store is tried again; None if it works."""
+        """Seconds until the store is retried; None if it works."""
         return None if self._again is None else max(self._again - monotonic(), 0.0)
 
 
 class Backlog:
-    """Looks now and then how much waits: so seldom that it costs the store next to nothing.
+    """Counts the backlog from time to time, seldom enough to cost the store next to nothing.
 
     Args:
         app: Whose store.
@@ -202,7 +201,7 @@ class Backlog:
             self._ended.wait(max(LOOK_SECONDS, LOOK_SHARE * took))
 
     def look(self) -> None:
-        """See how much waits now."""
+        """Count the backlog now."""
         try:
             self._stats = self._app.stats(window=timedelta(seconds=1))
             self._fails = False
@@ -212,13 +211,13 @@ class Backlog:
     def __str__(self) -> str:
         stats = self._stats
         if self._fails or stats is None:
-            return "the store can't be asked" if self._fails else ""
+            return "the store is unavailable" if self._fails else ""
         if stats.due_since is None:
-            return "nothing is due"
+            return "nothing waiting"
         waiting = stats.unrouted + sum(
             count for state, count in stats.deliveries.items() if state == "pending"
         )
-        return f"{waiting:,} waiting, due for {span(self._app.clock() - stats.due_since)}"
+        return f"{waiting:,} waiting, oldest for {span(self._app.clock() - stats.due_since)}"
 
 
 def status_line(
@@ -230,15 +229,15 @@ def status_line(
     trouble: float | None = None,
     stopping: bool = False,
 ) -> Text:
-    """The lines that say what a worker does; they fit 80 columns.
+    """The two status lines of a worker; they fit into 80 columns.
 
     Args:
-        figures: What it has done.
-        rate: Deliveries a second.
-        in_flight: What it has under way.
-        backlog: How much waits.
-        trouble: Seconds until the store is tried again; None if it works.
-        stopping: It has been told to stop.
+        figures: Its results.
+        rate: Deliveries per second.
+        in_flight: Requests in flight.
+        backlog: The backlog, in words.
+        trouble: Seconds until the store is retried; None if it works.
+        stopping: The worker is stopping.
     """
     line = Text(f"{figures.delivered:,} delivered", style="bold", no_wrap=True, overflow="ellipsis")
     line.append(f"  {rate:,.0f}/s", style="cyan")
@@ -247,10 +246,10 @@ def status_line(
         line.append(f"  {figures.retrying:,} to retry", style="yellow")
     line.append(f"  {in_flight:,} in flight\n")
     if stopping:
-        line.append("stopping: what is in flight is given time to end", style="yellow")
+        line.append("stopping after the requests in flight", style="yellow")
     elif trouble is not None:
-        then = f"trying again in {trouble:.0f} s" if trouble >= 0.5 else "trying now"
-        line.append(f"the store can't work, {then}", style="red")
+        then = f"retrying in {trouble:.0f} s" if trouble >= 0.5 else "retrying now"
+        line.append(f"the store is failing, {then}", style="red")
     else:
         line.append(backlog, style="dim")
     return line

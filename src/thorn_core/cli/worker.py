@@ -30,24 +30,24 @@ LEVELS = ("debug", "info", "warning", "error")
 
 
 @click.command()
-@click.option("--once", is_flag=True, help="Try all that is due, each delivery once, and exit.")
+@click.option("--once", is_flag=True, help="Attempt every due delivery once, then exit.")
 @click.option(
     "--concurrency",
     type=click.IntRange(1, 100_000),
-    help="Requests under way at once, in place of the setting.",
+    help="Concurrent requests (default: the setting).",
 )
 @click.option(
     "--report",
     default=60.0,
     show_default=True,
     type=Amount(0, 86_400, min_open=True),
-    help="Seconds between summaries in the log; none if nothing happened.",
+    help="Seconds between summaries in the log.",
 )
 @click.option("--log-level", default="info", show_default=True, type=click.Choice(LEVELS))
 @click.option(
     "--log-format",
     type=click.Choice(["json", "text"]),
-    help="Log to standard output like this; else a terminal gets a status line, all else json.",
+    help="Log format (default: a status line on a terminal, else json).",
 )
 @click.pass_obj
 def worker(
@@ -59,16 +59,16 @@ def worker(
     *,
     once: bool,
 ) -> int:
-    """Deliver what waits in the store, until SIGTERM or Ctrl-C.
+    """Deliver messages from the store until SIGTERM or Ctrl-C.
 
-    Any number of workers may run on one database. Told to stop, a worker lets requests under way
-    end within the grace period, leaves the rest to others and exits 0; a second Ctrl-C doesn't
-    wait.
-    While the store can't be reached it waits and tries again. It exits 2 if the store isn't set up.
-    Logged is what Thorn and its plugins say; your app's own logging stays as you configured it.
+    Any number of workers may share one database. A stopping worker finishes requests in flight
+    within the grace period, leaves the rest to other workers and exits 0; a second Ctrl-C exits
+    immediately. If the store is unreachable, the worker waits and retries. It exits 2 if the store
+    isn't set up. Only the logs of Thorn and its plugins are written here; your app's logging
+    configuration stays unchanged.
 
-    With --once, as for cron, it exits 0 when all that was due has been tried, whatever recipients
-    answered: what failed is tried again when its time comes. It exits 1 if the store failed.
+    With --once, for example from cron, it attempts everything that is due and exits 0, whatever
+    recipients respond; failed deliveries are retried by a later run. It exits 1 if the store fails.
     """
     with find_app(app_path) as app, ExitStack() as stack:
         if not app.store.shared:

@@ -1,4 +1,4 @@
-"""A worker in a process of its own, as the demo needs it."""
+"""A worker in its own process, for the demo."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-# Seconds that a worker has to end.
+# Seconds to wait for a worker to exit.
 PATIENCE = 15.0
 
 
 class WorkerProcess:
-    """`thorn --app … worker`, started; a context manager that ends it.
+    """Runs `thorn --app … worker`; a context manager that stops it.
 
     Args:
         app: `module:attribute` of its app.
-        url: Its store, which the app finds as THORN_STORE in the environment.
-        log: A file that gets what it writes.
+        url: Its store, passed to the app as THORN_STORE in the environment.
+        log: File for its output.
     """
 
     def __init__(self, app: str, url: str, log: Path) -> None:
@@ -48,16 +48,16 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int:
-        """The process's number."""
+        """The process id."""
         return self._process.pid
 
     @property
     def running(self) -> bool:
-        """Whether it runs."""
+        """Whether the process is running."""
         return self._process.poll() is None
 
     def stop(self) -> int:
-        """Tell it to end (SIGTERM), and wait until it has.
+        """Send SIGTERM and wait for the process to exit.
 
         Returns:
             Its exit code.
@@ -70,6 +70,6 @@ class WorkerProcess:
             return self._process.returncode
 
     def kill(self) -> None:
-        """End it at once (SIGKILL), as a crash or the kernel would."""
+        """Send SIGKILL, as a crash would."""
         self._process.kill()
         self._process.wait()

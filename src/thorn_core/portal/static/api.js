@@ -4,7 +4,7 @@ const meta = (name) => document.querySelector(`meta[name="thorn-${name}"]`).cont
 const HOOKS = meta("hooks");
 const BESIDE = meta("beside");
 const CSRF = meta("csrf");
-// Milliseconds: an inline dispatcher makes the request itself before it answers.
+// Milliseconds.
 const PATIENCE = 60_000;
 
 export const signInUrl = meta("sign-in");
@@ -13,7 +13,7 @@ export const deliveryPath = (id, call) => `${BESIDE}deliveries/${encodeURICompon
 export const hooksPath = HOOKS;
 export const eventTypesPath = `${BESIDE}event-types/`;
 
-// What the resource refuses (RFC 9457), or that it can't be reached.
+// An error that the resource reports (RFC 9457), or a connection that failed.
 export class Problem extends Error {
   constructor({ status = 0, title, detail, errors = [] }) {
     super(detail ?? title ?? "");
@@ -42,8 +42,8 @@ export async function call(method, path, { body, headers = {}, query } = {}) {
   } catch (error) {
     const late = error.name === "TimeoutError";
     throw new Problem({
-      title: "No answer",
-      detail: late ? "There was no answer in a minute; try again." : "The server can't be reached; try again.",
+      title: "No response",
+      detail: late ? "The server did not respond within a minute. Try again." : "The server could not be reached. Try again.",
     });
   }
   const value = response.status === 204 ? null : await decoded(response);
@@ -58,7 +58,7 @@ async function decoded(response) {
     throw new Problem({
       status: response.status,
       title: `Status ${response.status}`,
-      detail: "The server answered with something else than JSON; reload the page.",
+      detail: "The server sent a response that is not JSON. Reload the page.",
     });
   }
 }
@@ -66,11 +66,11 @@ async function decoded(response) {
 export const get = (path, query) => call("GET", path, { query });
 export const post = (path, body) => call("POST", path, { body });
 
-// The query of a list's next page: links may name another host than the one that the browser uses.
+// The query of the next page. Its link may name a different host than the browser uses.
 export const nextQuery = (page) => (page.next ? new URL(page.next, location.href).searchParams : null);
 
-// Look at a delivery until it is settled, or has been tried and waits for another try; null if that
-// takes longer than somebody watches.
+// Poll a delivery until it is finished, or was attempted and waits for its next attempt. Gives null
+// after about 15 seconds.
 const LOOKS = [100, 200, 400, 800, 1500, 2500, 4000, 6000];
 
 export async function settled(id, { attempts = 0, stopped = () => false } = {}) {
@@ -79,11 +79,11 @@ export async function settled(id, { attempts = 0, stopped = () => false } = {}) 
     try {
       const { value } = await get(deliveryPath(id));
       const { state } = value;
-      // An answer may have the attempt, and the state of before: what the next one says is true.
+      // A response may contain the attempt but still the old state, so look once more.
       if (state !== "in_flight" && (state !== "pending" || tried)) return value;
       tried = value.attempts.length > attempts;
     } catch (error) {
-      // It isn't there before its message is routed.
+      // The delivery doesn't exist until its message is routed.
       if (error.status !== 404) throw error;
     }
     await new Promise((resolve) => { setTimeout(resolve, pause); });

@@ -1,5 +1,5 @@
-// How deliveries went: bars of outcomes, lines of latencies. Drawn as SVG, so that colours follow the
-// theme, and each has its numbers beside it as a table.
+// Activity: bars of outcomes and lines of latencies, drawn as SVG so that colours follow the theme.
+// Each chart also offers its numbers as a table.
 
 import { get, hookPath } from "./api.js";
 import { busy, duration, el, plural, problemBox, svg, whole } from "./dom.js";
@@ -9,7 +9,7 @@ const OUTCOMES = ["delivered", "waiting", "exhausted", "discarded"];
 const PERCENTILES = ["p50", "p95", "p99"];
 const HEIGHT = 150;
 const EDGE = { left: 52, right: 8, top: 10, bottom: 22 };
-// Pixels that a label of the time axis takes, and the least that one delivery is seen by.
+// Pixels: the width of a label of the time axis, and the smallest visible bar.
 const LABEL = 72;
 const LEAST = 2;
 
@@ -36,7 +36,7 @@ export function charts(id, query) {
     Object.entries(PERIODS).map(([name, words]) => el("label", {},
       el("input", { type: "radio", name: "period", value: name, checked: name === period, onchange: choose }), el("span", {}, words))));
   const element = el("section", { "aria-labelledby": "charts" },
-    el("div", { class: "title" }, el("h2", { id: "charts" }, "How it goes"), choices), drawn);
+    el("div", { class: "title" }, el("h2", { id: "charts" }, "Activity"), choices), drawn);
   return { element, refresh };
 }
 
@@ -46,30 +46,30 @@ function picture(stats, period) {
   const all = sums.reduce((sum, [, count]) => sum + count, 0);
   const told = all
     ? `${plural(all, "delivery", "deliveries")}: ${sums.filter(([, count]) => count).map(([name, count]) => `${whole(count)} ${name}`).join(", ")}`
-    : "No deliveries in this time.";
+    : "No deliveries in this period.";
   const times = timesOf(stats, period);
   const latencies = periods.some((each) => each.latency);
   return [
-    !stats.complete && el("p", { class: "quiet" }, `There were more; these are the newest ${whole(all)}.`),
+    !stats.complete && el("p", { class: "quiet" }, `Showing the latest ${whole(all)} deliveries only.`),
     chart({
       title: "Deliveries", periods, times, names: OUTCOMES, told,
       value: (each, name) => each[name], format: whole, draw: bars, integer: true,
       most: Math.max(...periods.map((each) => OUTCOMES.reduce((sum, name) => sum + each[name], 0))),
     }),
     latencies && chart({
-      title: "Latency of responses", periods, times, names: PERCENTILES,
-      told: "How long recipients took to answer: half of them, 95 %, 99 %.",
+      title: "Response time", periods, times, names: PERCENTILES,
+      told: "Response time of recipients: median, 95th and 99th percentile.",
       value: (each, name) => each.latency?.[name] ?? null, format: duration, draw: curves,
       most: Math.max(...periods.map((each) => each.latency?.p99 ?? 0)),
     }),
   ].filter(Boolean);
 }
 
-// -- one chart: drawn as wide as it has room, read by pointer or arrow keys
+// -- one chart: as wide as its container, read by pointer or arrow keys
 
 function chart(what) {
   const readout = el("p", { class: "readout", "aria-live": "polite" }, what.told);
-  const drawing = svg("svg", { tabindex: "0", role: "img", "aria-label": `${what.title}. ${what.told} Arrow keys read it.`, height: HEIGHT });
+  const drawing = svg("svg", { tabindex: "0", role: "img", "aria-label": `${what.title}. ${what.told} Use the arrow keys to read values.`, height: HEIGHT });
   let place = null;
   let scale = null;
   const read = (wanted) => {
@@ -117,8 +117,8 @@ function numbers(what) {
     .filter(([each]) => what.names.some((name) => what.value(each, name)));
   if (filled.length === 0) return null;
   const cell = (value) => (value === null ? "" : what.format(value));
-  return el("details", { class: "more" }, el("summary", {}, "As numbers"),
-    el("div", { class: "scrolls", tabindex: "0", role: "region", "aria-label": `${what.title} as numbers` },
+  return el("details", { class: "more" }, el("summary", {}, "Show as table"),
+    el("div", { class: "scrolls", tabindex: "0", role: "region", "aria-label": `${what.title} as a table` },
       el("table", {}, el("thead", {}, el("tr", {}, ["Time", ...what.names].map((name) => el("th", { scope: "col" }, name)))),
         el("tbody", {}, filled.map(([each, n]) => el("tr", {}, el("th", { scope: "row" }, what.times.span(n)),
           what.names.map((name) => el("td", {}, cell(what.value(each, name))))))))));
@@ -139,7 +139,7 @@ function scaleOf(what, width) {
   };
 }
 
-// Round numbers from 0 to the most, or a little above it.
+// Round numbers from 0 up to the maximum or slightly above.
 function ticksOf(most, integer) {
   const raw = (most || 1) / 3;
   const power = 10 ** Math.floor(Math.log10(raw));
@@ -172,7 +172,7 @@ function timesOf(stats, period) {
   };
 }
 
-// -- what is drawn
+// -- drawing
 
 function bars(what, scale) {
   const gap = scale.pitch > 6 ? 2 : 0.5;
@@ -186,7 +186,7 @@ function bars(what, scale) {
   });
 }
 
-// Where there is nothing, a line has a gap; what stands alone is a dot.
+// A period without data leaves a gap in the line; a lone value becomes a dot.
 function curves(what, scale) {
   return what.names.toReversed().flatMap((name) => {
     const parts = [];

@@ -1,4 +1,4 @@
-// One delivery: its message, and each attempt: what was requested, and what came back.
+// One delivery: its message, and the request and response of each attempt.
 
 import { deliveryPath, get, hookPath, post, settled } from "./api.js";
 import { block, button, duration, el, facts, heading, notify, printable, readable, state, time } from "./dom.js";
@@ -7,7 +7,7 @@ import { signatureCheck } from "./signatures.js";
 export async function show({ parts: [hookId, id], stopped, reload }) {
   const [{ value: delivery }, hook] = await Promise.all([
     get(deliveryPath(id)),
-    // Operators look at deliveries whose subscription is gone.
+    // An operator may open a delivery whose subscription was deleted.
     get(hookPath(hookId)).then(({ value }) => value, () => null),
   ]);
   const attempts = delivery.attempts.toReversed();
@@ -20,17 +20,17 @@ export async function show({ parts: [hookId, id], stopped, reload }) {
       over && button("Retry", () => retry(delivery, { stopped, reload }), { class: "main" }),
       button("Refresh", reload)),
     facts([
-      ["Made", time(delivery.created_at)],
-      ["Settled", delivery.settled_at && time(delivery.settled_at)],
+      ["Created", time(delivery.created_at)],
+      ["Finished", delivery.settled_at && time(delivery.settled_at)],
       ["Next attempt", delivery.due_at && time(delivery.due_at)],
-      ["Why", printable(delivery.reason ?? "")],
+      ["Reason", printable(delivery.reason ?? "")],
       ["Message", el("code", {}, delivery.message_id)],
       ["Delivery", el("code", {}, delivery.id)],
     ]),
     delivery.message && el("section", { "aria-labelledby": "payload" }, el("h2", { id: "payload" }, "Payload"),
       block(readable(JSON.stringify(delivery.message.data)), "Payload")),
     el("section", { "aria-labelledby": "attempts" }, el("h2", { id: "attempts" }, "Attempts"),
-      attempts.length === 0 && el("p", { class: "quiet" }, "None yet."),
+      attempts.length === 0 && el("p", { class: "quiet" }, "No attempts yet."),
       attempts.map((attempt, n) => attemptPart(attempt, delivery, hook, n === 0))),
   ].filter(Boolean);
 }
@@ -39,9 +39,9 @@ async function retry(delivery, { stopped, reload }) {
   await post(deliveryPath(delivery.id, "retry"));
   const now = await settled(delivery.id, { attempts: delivery.attempts.length, stopped });
   if (stopped()) return;
-  if (now === null) notify("It waits for a worker.");
-  else if (now.state === "delivered") notify("It was delivered.");
-  else notify(`It failed again: ${printable(now.reason ?? now.state)}.`, "bad");
+  if (now === null) notify("The retry is queued. No worker has picked it up yet.");
+  else if (now.state === "delivered") notify("Delivered.");
+  else notify(`The retry failed: ${printable(now.reason ?? now.state)}.`, "bad");
   await reload();
 }
 
@@ -57,7 +57,7 @@ function attemptPart(attempt, delivery, hook, open) {
     el("h3", {}, "Signature"), signatureCheck(delivery.message_id, attempt));
 }
 
-// Requests aren't kept: what each one held is known from what it was made of.
+// Requests aren't stored; this rebuilds one from the delivery and its subscription.
 function requestPart(attempt, delivery, hook) {
   const timestamp = Math.floor(Date.parse(attempt.at) / 1000);
   const own = Object.entries(hook?.headers ?? {}).map(([name, value]) => `${name}: ${value ?? "••••••••"}`);
@@ -73,14 +73,14 @@ function requestPart(attempt, delivery, hook) {
   ];
   return [
     block(printable(lines.filter(Boolean).join("\n")), "Request"),
-    el("p", { class: "quiet hint" }, "URL, content type and own headers are those of the subscription as it is now. ",
-      "The body is the payload in its envelope."),
+    el("p", { class: "quiet hint" }, "URL, content type and custom headers show the subscription's current settings. ",
+      "The body is the payload inside its envelope."),
   ];
 }
 
 function responsePart(attempt) {
   if (attempt.status === null) {
-    return el("p", {}, `There was none: ${printable(attempt.error ?? (attempt.timed_out ? "no response in time" : "unknown"))}`);
+    return el("p", {}, `No response: ${printable(attempt.error ?? (attempt.timed_out ? "timed out" : "unknown error"))}`);
   }
   const headers = Object.entries(attempt.headers).map(([name, value]) => `${name}: ${value}`);
   return [

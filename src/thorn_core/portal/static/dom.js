@@ -1,4 +1,4 @@
-// Elements and how values are shown. Text is always text: nothing here reads markup.
+// Build elements and format values. Text stays text; nothing here parses markup.
 
 export function el(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
@@ -26,7 +26,7 @@ export function button(words, onclick, properties = {}) {
   return el("button", { type: "button", ...properties, onclick: (event) => busy(event.currentTarget, onclick) }, words);
 }
 
-// While it is being done, it can't be asked for again.
+// Disable the control while its action runs.
 export async function busy(control, action) {
   if (control.getAttribute("aria-disabled") === "true") return;
   control.setAttribute("aria-disabled", "true");
@@ -39,9 +39,9 @@ export async function busy(control, action) {
   }
 }
 
-// -- what is told in passing: the last of it
+// -- notices: only the latest is shown
 
-const TOLD = 8000;
+const NOTICE_MILLISECONDS = 8000;
 
 export function notify(text, kind = "good") {
   const notices = document.getElementById("notices");
@@ -49,18 +49,18 @@ export function notify(text, kind = "good") {
   const gone = () => notice.remove();
   notice.append(el("button", { type: "button", class: "plain", "aria-label": "Dismiss", onclick: gone }, "×"));
   notices.replaceChildren(notice);
-  // What went wrong stays until it is read.
-  if (kind === "good") setTimeout(gone, TOLD);
+  // An error stays until it is dismissed.
+  if (kind === "good") setTimeout(gone, NOTICE_MILLISECONDS);
 }
 
 export function problemBox(error) {
   return el("div", { class: "box bad", role: "alert" },
-    el("strong", {}, error.title ?? "That didn't work"), " ", error.message);
+    el("strong", {}, error.title ?? "Something went wrong"), " ", error.message);
 }
 
 // -- dialogs
 
-// A dialog over the page; `fill(close)` gives its content, and it is gone with what it held when closed.
+// Open a modal dialog. `fill(close)` returns its content, which is removed when it closes.
 export function openDialog(title, fill, { byButtonOnly = false } = {}) {
   const before = document.activeElement;
   const heading = el("h2", { id: "dialog-title" }, title);
@@ -69,7 +69,7 @@ export function openDialog(title, fill, { byButtonOnly = false } = {}) {
     let result;
     const close = (value) => { result = value; dialog.close(); };
     dialog.append(...[fill(close)].flat());
-    // What can't be had again isn't lost by a key.
+    // A secret is shown once, so Escape must not close its dialog.
     if (byButtonOnly) dialog.addEventListener("cancel", (event) => event.preventDefault());
     dialog.addEventListener("close", () => {
       dialog.replaceChildren();
@@ -111,7 +111,7 @@ export function plural(count, one, many = `${one}s`) {
   return `${whole(count)} ${count === 1 ? one : many}`;
 }
 
-// What steers a terminal or the direction of writing is shown as what it is.
+// Replace control and text-direction characters.
 export const printable = (text) => text.replace(/[\p{Cc}\p{Cf}]/gu, (c) => ("\n\t".includes(c) ? c : "\ufffd"));
 
 const SHOWN = 100_000;
@@ -121,10 +121,10 @@ export function readable(text) {
   try {
     shown = JSON.stringify(JSON.parse(text), null, 2);
   } catch {
-    // It is no JSON: shown as it is.
+    // Not JSON: show it unchanged.
   }
   shown = printable(shown);
-  return shown.length <= SHOWN ? shown : `${shown.slice(0, SHOWN)}\n… ${whole(shown.length - SHOWN)} characters more`;
+  return shown.length <= SHOWN ? shown : `${shown.slice(0, SHOWN)}\n… ${whole(shown.length - SHOWN)} more characters`;
 }
 
 export const block = (text, label) => el("pre", { tabindex: "0", role: "region", "aria-label": label }, text);
@@ -143,12 +143,12 @@ export function heading(text) {
   return el("h1", { tabindex: "-1" }, text);
 }
 
-// A name of words joined by dots: too long for a line, it breaks behind a dot.
+// A dotted name that may wrap after each dot.
 export function dotted(name) {
   return el("code", {}, name.split(/(?<=\.)/).flatMap((part, n) => (n ? [el("wbr"), part] : [part])));
 }
 
-// A table that is a list of blocks on a narrow screen: each cell knows its column's name.
+// A table that becomes a list of blocks on a narrow screen; each cell carries its column's name.
 export function table(columns, caption) {
   const body = el("tbody");
   const element = el("table", { class: "stacks" }, el("caption", { class: "unseen" }, caption),

@@ -1,4 +1,4 @@
-// Makes a subscription, or changes one.
+// Create or edit a subscription.
 
 import { call, eventTypesPath, get, hookPath, hooksPath } from "./api.js";
 import { busy, el, notify, openDialog, problemBox } from "./dom.js";
@@ -8,7 +8,7 @@ const MASK = "••••••••";
 const DIGESTS = ["sha256", "sha512", "sha1"];
 const CONTENT_TYPES = ["application/json", "application/x-www-form-urlencoded"];
 
-// Resolves when something was changed, with the subscription; else with undefined.
+// Resolves with the subscription if it was created or changed, else with undefined.
 export async function edit(hook) {
   const { value: types } = await get(eventTypesPath);
   const kept = await openDialog(hook ? "Edit subscription" : "Add subscription",
@@ -49,48 +49,48 @@ function form(hook, types, close) {
 async function send(hook, key, body) {
   if (hook) {
     const { value } = await call("PATCH", hookPath(hook.id), { body });
-    notify("The subscription was changed.");
+    notify("Changes saved.");
     return value;
   }
   const { value, status } = await call("POST", hooksPath, { body, headers: { "Idempotency-Key": key } });
-  // The first answer was lost, and the secret with it.
-  if (status === 200) notify("The subscription was made; rotate its secret to get one that you know.");
+  // A repeated request: the response with the secret was lost.
+  if (status === 200) notify("The subscription was created earlier. Rotate its secret to get a new one.");
   return value;
 }
 
-// The same request, sent again because its answer was lost, makes one subscription only.
+// A repeated request creates only one subscription.
 function newKey() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-// -- the fields: what each shows, and what it says to the resource
+// -- the form's fields, and the values they send
 
 function fieldsOf(hook) {
   const fields = {
     url: field("url", "URL", el("input", { type: "url", autocomplete: "off", spellcheck: "false", autofocus: true, value: hook?.url }),
-      "Where requests go: https://example.com/hook", (text) => text.trim()),
+      "Requests go to this address, such as https://example.com/hook", (text) => text.trim()),
     event: field("event", "Events", area(hook?.event.join("\n") ?? "", 3),
-      "One pattern a line: article.published, article.*, or * for everything", lines),
+      "One pattern per line: article.published, article.*, or * for all events", lines),
     description: field("description", "Description", el("input", { type: "text", value: hook?.description }),
-      "For people", (text) => text),
+      "Optional note", (text) => text),
     content_type: field("content_type", "Content type",
       el("input", { type: "text", value: hook?.content_type ?? CONTENT_TYPES[0], list: "content-types" }),
-      "How bodies are encoded", (text) => text.trim()),
+      "Encoding of the request body", (text) => text.trim()),
     hmac_digest: field("hmac_digest", "Hook-HMAC digest", el("select", {},
       DIGESTS.map((name) => el("option", { selected: name === (hook?.hmac_digest ?? DIGESTS[0]) }, name))),
-    "Of the Hook-HMAC header; others don't depend on it", (text) => text),
+    "Hash function of the Hook-HMAC header only", (text) => text),
     headers: field("headers", "Headers", area(headerLines(hook?.headers ?? {}), 2),
-      "One a line, sent with each request: X-Shop: 7", headersOf),
+      "One per line, added to each request, such as X-Shop: 7", headersOf),
     rate_limit: field("rate_limit", "Rate limit",
       el("input", { type: "text", inputmode: "decimal", value: hook?.rate_limit }),
-      "Requests a second at most; empty is unlimited", numberOf),
+      "Maximum requests per second; leave empty for no limit", numberOf),
   };
   fields.content_type.element.append(el("datalist", { id: "content-types" },
     CONTENT_TYPES.map((type) => el("option", { value: type }))));
   if (!hook) {
     fields.hmac_secret = field("hmac_secret", "Secret",
       el("input", { type: "password", autocomplete: "off" }),
-      "One that both sides know already; empty makes one", (text) => text);
+      "Leave empty to generate one", (text) => text);
   }
   return fields;
 }
@@ -125,13 +125,13 @@ function suggestions(types, input) {
     input.focus();
   };
   if (types.length === 0) return null;
-  return el("details", { class: "more" }, el("summary", {}, "What there is to subscribe to"),
+  return el("details", { class: "more" }, el("summary", {}, "Available events"),
     el("ul", { class: "suggestions" }, types.map((kind) => el("li", {},
       el("button", { type: "button", onclick: () => add(kind.event) }, kind.event),
       kind.description && el("span", { class: "quiet" }, " ", kind.description)))));
 }
 
-// Of what is there already, only what was changed: what others change meanwhile stays.
+// Send only the changed fields of an existing subscription, so concurrent changes survive.
 function bodyOf(fields, hook) {
   const said = Object.entries(fields).filter(([name, each]) =>
     (hook ? each.changed() : name !== "hmac_secret" || each.changed()));
@@ -140,7 +140,7 @@ function bodyOf(fields, hook) {
 
 const lines = (text) => text.split("\n").map((line) => line.trim()).filter(Boolean);
 
-// Text that is no number goes as it is: the resource says what is wrong with it.
+// Send text that is not a number unchanged; the resource explains the error.
 function numberOf(text) {
   const trimmed = text.trim();
   if (trimmed === "") return null;
@@ -150,7 +150,7 @@ function numberOf(text) {
 const headerLines = (headers) =>
   Object.entries(headers).map(([name, value]) => `${name}: ${value ?? MASK}`).join("\n");
 
-// A value that isn't shown is null; sent back as that, it stays.
+// A hidden value is null; sent back as null, it stays unchanged.
 function headersOf(text) {
   return Object.fromEntries(lines(text).map((line) => {
     const colon = line.indexOf(":");
@@ -160,13 +160,13 @@ function headersOf(text) {
   }));
 }
 
-// -- what was wrong
+// -- validation errors
 
 function show(error, fields, problems) {
   const others = [];
   for (const fault of error.errors ?? []) {
     const [name, ...inner] = fault.field.split(".");
-    // Which of the patterns it is, the message says itself.
+    // The message already names the pattern.
     const rest = inner.filter((part) => !/^\d+$/.test(part));
     const allowed = fault.allowed?.length ? ` (allowed: ${fault.allowed.join(", ")})` : "";
     const words = `${rest.length ? `${rest.join(".")} ` : ""}${fault.message.replace(/\.$/, "")}${allowed}.`;

@@ -1,4 +1,4 @@
-// How a subscription is doing, in a word.
+// The health of a subscription in one word.
 
 import { el, time } from "./dom.js";
 

@@ -1,4 +1,4 @@
-// The deliveries of a subscription, filtered; the filters are in the address.
+// The deliveries of a subscription. The filters live in the address.
 
 import { get, hookPath, nextQuery } from "./api.js";
 import { busy, button, dotted, el, printable, problemBox, state, STATES, table, time } from "./dom.js";
@@ -7,7 +7,7 @@ const PAGE = "25";
 
 export function deliveryLog(id, query) {
   const asked = { state: query.getAll("state"), event: query.get("event") ?? "", since: query.get("since") ?? "", until: query.get("until") ?? "" };
-  const list = table(["Time", "Event", "State", "Attempts", "Why"], "Deliveries");
+  const list = table(["Time", "Event", "State", "Attempts", "Reason"], "Deliveries");
   const told = el("div", { "aria-live": "polite" });
   const more = el("button", { type: "button", hidden: true, onclick: () => busy(more, further) }, "Show more");
   let next = null;
@@ -46,7 +46,7 @@ export function deliveryLog(id, query) {
 
 function none(asked) {
   const filtered = Object.values(asked).some((value) => value.length);
-  return el("p", { class: "box empty quiet" }, filtered ? "None are as you ask." : "Nothing has been sent to it yet.");
+  return el("p", { class: "box empty quiet" }, filtered ? "No deliveries match these filters." : "No deliveries yet.");
 }
 
 function row(id, delivery) {
@@ -62,7 +62,7 @@ function row(id, delivery) {
   ];
 }
 
-// Seen and typed as local times, asked for as what they are.
+// Times are shown and entered in local time, and sent in UTC.
 function listQuery(asked) {
   const query = new URLSearchParams({ limit: PAGE });
   for (const name of asked.state) query.append("state", name);
@@ -74,7 +74,7 @@ function listQuery(asked) {
   return query;
 }
 
-// In the address, so that it can be gone back to; without a new view.
+// Keep the filters in the address for the back button, without loading a new view.
 function remember(asked) {
   const [path, before = ""] = location.hash.split("?");
   const query = new URLSearchParams(before);

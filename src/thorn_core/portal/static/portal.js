@@ -1,20 +1,20 @@
-// The page: which view belongs to the address, and what all views have in common.
+// The page: choose the view for the address, and do the work that all views share.
 
-// The page asks for this file alone; what the view needs is then asked for all at once.
-viewOf(address().parts).catch(() => {}); // What went wrong, `show` says.
+// The page loads this file alone; the modules of the view then load in parallel.
+viewOf(address().parts).catch(() => {}); // `show` reports the error.
 const [{ signInUrl }, { el, heading }] = await Promise.all([import("./api.js"), import("./dom.js")]);
 
 const main = document.querySelector("main");
 const name = document.title;
 let shown = 0;
 
-// The address: #/, #/{subscription}, #/{subscription}/{delivery}; what is behind a ? is the view's.
+// Addresses: #/, #/{subscription}, #/{subscription}/{delivery}; the query belongs to the view.
 function address() {
   const [path, query = ""] = location.hash.replace(/^#/, "").split("?");
   return { parts: path.split("/").filter(Boolean), query: new URLSearchParams(query) };
 }
 
-// Only what is looked at is loaded.
+// Load only the view that is needed.
 function viewOf(parts) {
   if (parts.length === 0) return import("./subscriptions.js");
   return parts.length === 1 ? import("./subscription.js") : import("./delivery.js");
@@ -43,13 +43,13 @@ async function show() {
 function failed(error) {
   if (error.status === 401) {
     return [
-      heading("You are signed out"),
-      el("p", {}, "Sign in to look after your webhooks."),
+      heading("Signed out"),
+      el("p", {}, "Sign in to manage your webhooks."),
       signInUrl && el("p", {}, el("a", { class: "button", href: signInUrl }, "Sign in")),
     ].filter(Boolean);
   }
-  const title = error.status === 404 ? "Not found" : "That didn't work";
-  const words = error.status === 404 ? "There is no such thing, or it isn't yours." : error.message;
+  const title = error.status === 404 ? "Not found" : "Something went wrong";
+  const words = error.status === 404 ? "This page doesn't exist, or you don't have access to it." : error.message;
   return [
     heading(title),
     el("p", { class: "box bad", role: "alert" }, words),

@@ -1,9 +1,9 @@
-// A secret is shown once; when the dialog is closed, the page has forgotten it.
+// Show a secret once. The page drops it when the dialog closes.
 
 import { el, openDialog } from "./dom.js";
 
 export function reveal(secret, until) {
-  return openDialog("The signing secret", (close) => {
+  return openDialog("Signing secret", (close) => {
     const shown = el("code", { class: "secret", tabindex: "0", "aria-label": "Secret" }, "•".repeat(24));
     const toggle = el("button", { type: "button", class: "main", autofocus: true, onclick: () => {
       shown.textContent = secret;
@@ -15,15 +15,15 @@ export function reveal(secret, until) {
         await navigator.clipboard.writeText(secret);
         copy.textContent = "Copied";
       } catch {
-        copy.textContent = "Can't copy: reveal it";
+        copy.textContent = "Copy failed";
       }
     } }, "Copy");
     return [
-      el("p", {}, "Your program verifies requests with it. It is shown this once: keep it now, as you would a password."),
+      el("p", {}, "Use this secret to verify requests. It is shown only once, so save it now, as you would a password."),
       shown,
-      until && el("p", { class: "quiet" }, "The former secret goes on signing until ", until, "."),
+      until && el("p", { class: "quiet" }, "The old secret keeps signing until ", until, "."),
       el("div", { class: "actions" }, toggle, copy,
-        el("button", { type: "button", onclick: () => close() }, "I have kept it")),
+        el("button", { type: "button", onclick: () => close() }, "I've saved it")),
     ].filter(Boolean);
   }, { byButtonOnly: true });
 }

@@ -1,5 +1,5 @@
-// What an attempt was signed with (Standard Webhooks 1.0): computed here, of what is typed in here.
-// Neither secret nor body leaves the page, and neither is kept.
+// Compute the signature of an attempt (Standard Webhooks 1.0) from a secret and a body typed in here.
+// Neither leaves the page, and neither is stored.
 
 import { busy, el } from "./dom.js";
 
@@ -8,7 +8,7 @@ const PREFIX = "whsec_";
 export function signatureCheck(messageId, attempt) {
   const timestamp = Math.floor(Date.parse(attempt.at) / 1000);
   if (!globalThis.crypto?.subtle) {
-    return el("p", { class: "quiet" }, "Signatures can be checked here when the page is opened over HTTPS.");
+    return el("p", { class: "quiet" }, "Open this page over HTTPS to check signatures here.");
   }
   const id = (name) => `signature-${name}-${attempt.number}`;
   const secret = el("input", { type: "password", id: id("secret"), autocomplete: "off", required: true });
@@ -20,19 +20,19 @@ export function signatureCheck(messageId, attempt) {
     try {
       const signature = `v1,${await sign(secret.value.trim(), `${messageId}.${timestamp}.${body.value}`)}`;
       const known = received.value.trim();
-      const verdict = known && (known.split(/\s+/).includes(signature) ? "It matches. " : "It doesn't match. ");
+      const verdict = known && (known.split(/\s+/).includes(signature) ? "The signatures match. " : "The signatures differ. ");
       told.replaceChildren(verdict, "webhook-signature: ", el("code", {}, signature));
     } catch {
-      told.replaceChildren("That is no secret: behind whsec_ comes base64.");
+      told.replaceChildren("This is not a valid secret: whsec_ must be followed by base64.");
     }
   };
   const field = (label, input) => el("div", { class: "field" }, el("label", { for: input.id }, label), input);
-  return el("details", { class: "more" }, el("summary", {}, "Check what your program computes"),
-    el("p", { class: "quiet hint" }, "Signed is ", el("code", {}, `${messageId}.${timestamp}.`),
-      " and the body, byte by byte. It is computed in this page: the secret goes nowhere."),
+  return el("details", { class: "more" }, el("summary", {}, "Check a signature"),
+    el("p", { class: "quiet hint" }, "The signature covers ", el("code", {}, `${messageId}.${timestamp}.`),
+      " followed by the exact bytes of the body. It is computed in your browser; the secret is not sent anywhere."),
     el("form", { autocomplete: "off", onsubmit: (event) => { event.preventDefault(); busy(check, submit); } },
-      field("Secret", secret), field("Body, as it was received", body),
-      field("webhook-signature that was received, if you have it", received),
+      field("Secret", secret), field("Body, exactly as received", body),
+      field("Received webhook-signature header (optional)", received),
       el("div", { class: "actions" }, check), told));
 }
 

@@ -1,4 +1,4 @@
-// One subscription: what it is, what can be done with it, how it goes.
+// One subscription: its settings, actions, activity and deliveries.
 
 import { call, get, hookPath, post, settled } from "./api.js";
 import { button, confirmed, dotted, el, facts, heading, notify, openDialog, plural, printable, time, busy, problemBox } from "./dom.js";
@@ -29,7 +29,7 @@ export async function show({ parts: [id], query, stopped, reload }) {
 function trouble(hook) {
   if (hook.enabled) return null;
   const reason = hook.disabled_reason ? `: ${printable(hook.disabled_reason)}` : "";
-  return el("p", { class: "box warn" }, `Paused${reason}. Nothing is sent until you resume it.`);
+  return el("p", { class: "box warn" }, `Paused${reason}. Nothing is sent until you resume this subscription.`);
 }
 
 function actions(hook, page) {
@@ -41,8 +41,8 @@ function actions(hook, page) {
   return el("div", { class: "actions" },
     hook.enabled && button("Send test", () => test(hook, page), { class: "main" }),
     hook.enabled
-      ? button("Pause", () => change({ enabled: false }, "The subscription is paused."))
-      : button("Resume", () => change({ enabled: true }, "The subscription is active."), { class: "main" }),
+      ? button("Pause", () => change({ enabled: false }, "Subscription paused."))
+      : button("Resume", () => change({ enabled: true }, "Subscription resumed."), { class: "main" }),
     button("Edit", async () => { if (await edit(hook)) await page.reload(); }),
     button("Rotate secret", () => rotate(hook, page)),
     hook.enabled && button("Recover …", () => recover(hook, page)),
@@ -54,15 +54,15 @@ async function test(hook, page) {
   const delivery = await settled(sent.delivery_id, page);
   if (page.stopped()) return;
   const last = delivery?.attempts.at(-1);
-  if (delivery?.state === "delivered") notify(`The test was delivered: ${last.status}.`);
-  else if (last) notify(`The test failed: ${last.status ?? printable(last.error ?? "")}.`, "bad");
-  else notify("The test waits for a worker.");
+  if (delivery?.state === "delivered") notify(`Test delivered: ${last.status}.`);
+  else if (last) notify(`Test failed: ${last.status ?? printable(last.error ?? "")}.`, "bad");
+  else notify("The test is queued. No worker has picked it up yet.");
   await page.refresh();
 }
 
 async function rotate(hook, page) {
   const sure = await confirmed("Rotate the secret?",
-    "A new secret signs from now on. The present one signs besides for a while, so that your program can change over.",
+    "Requests will be signed with a new secret. The current secret keeps signing for a while, so that you can update your program.",
     "Rotate", "main");
   if (!sure) return;
   const { value } = await post(hookPath(hook.id, "rotate-secret"));
@@ -72,19 +72,19 @@ async function rotate(hook, page) {
 
 async function remove(hook) {
   const sure = await confirmed("Delete the subscription?",
-    `Nothing more is sent to ${hook.url}, and what is pending for it is discarded. This can't be undone.`, "Delete");
+    `Nothing more will be sent to ${hook.url}, and pending deliveries are discarded. This can't be undone.`, "Delete");
   if (!sure) return;
   await call("DELETE", hookPath(hook.id));
-  notify("The subscription was deleted.");
+  notify("Subscription deleted.");
   location.hash = "#/";
 }
 
-// -- try again what failed
+// -- recover failed deliveries
 
 const HOUR = 3_600_000;
 
 function recover(hook, page) {
-  return openDialog("Recover what failed", (close) => {
+  return openDialog("Recover failed deliveries", (close) => {
     const since = el("input", { type: "datetime-local", id: "recover-since", name: "since", required: true, value: local(new Date(Date.now() - 24 * HOUR)) });
     const told = el("div");
     const go = el("button", { type: "submit", class: "main" }, "Recover");
@@ -92,15 +92,15 @@ function recover(hook, page) {
       try {
         const count = await recoverAll(hook.id, new Date(since.value).toISOString());
         close();
-        notify(count ? `${plural(count, "delivery", "deliveries")} will be tried again.` : "Nothing has failed since.");
+        notify(count ? `${plural(count, "delivery", "deliveries")} will be retried.` : "No deliveries have failed since then.");
         await page.refresh();
       } catch (error) {
         told.replaceChildren(problemBox(error));
       }
     };
     return el("form", { onsubmit: (event) => { event.preventDefault(); busy(go, submit); } }, told,
-      el("p", {}, "Everything that was exhausted or discarded is sent once more."),
-      el("div", { class: "field" }, el("label", { for: "recover-since" }, "Failed deliveries made since"), since),
+      el("p", {}, "Exhausted and discarded deliveries are sent again."),
+      el("div", { class: "field" }, el("label", { for: "recover-since" }, "Failed since"), since),
       el("div", { class: "actions" }, go, el("button", { type: "button", onclick: () => close() }, "Cancel")));
   });
 }
@@ -116,12 +116,12 @@ async function recoverAll(id, since) {
   return count;
 }
 
-// As a field for local times has it.
+// The format of a datetime-local field.
 function local(date) {
   return new Date(date - date.getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
 }
 
-// -- what it is
+// -- settings
 
 function about(hook) {
   const headers = Object.entries(hook.headers).map(([name, value]) =>
@@ -130,9 +130,9 @@ function about(hook) {
     ["Events", el("span", { class: "patterns" }, hook.event.map(dotted))],
     ["Content type", hook.content_type],
     ["Headers", headers.length ? headers : null],
-    ["Rate limit", hook.rate_limit && `${hook.rate_limit} a second`],
+    ["Rate limit", hook.rate_limit && `${hook.rate_limit} requests per second`],
     ["Owner", hook.owner],
     ["Created", time(hook.created_at)],
-    ["Id", el("code", {}, hook.id)],
+    ["ID", el("code", {}, hook.id)],
   ]);
 }

@@ -1,4 +1,4 @@
-// All subscriptions of whoever is signed in.
+// The subscriptions of the signed-in user.
 
 import { get, hooksPath, nextQuery } from "./api.js";
 import { busy, button, dotted, el, heading, table, time } from "./dom.js";
@@ -14,7 +14,7 @@ export async function show() {
   if (first.items.length === 0) {
     return [top, el("div", { class: "box empty" },
       el("p", {}, "You have no subscriptions yet."),
-      el("p", { class: "quiet" }, "A subscription names events and a URL; each event is sent there as a signed request."))];
+      el("p", { class: "quiet" }, "A subscription sends the events you choose to your URL as signed requests."))];
   }
   const list = table(["Recipient", "Events", "State", "Created"], "Subscriptions");
   const more = el("button", { type: "button", onclick: () => busy(more, further) }, "Show more");
