@@ -148,8 +148,29 @@ def test_rooms_stay_small():
         assert len(path.read_text("utf-8").splitlines()) <= 700, path
 
 
-def test_the_readme_begins_with_the_two_commands():
+@pytest.mark.parametrize(
+    "file",
+    [ROOT / "pyproject.toml", *ROOT.glob("adapters/*/pyproject.toml")],
+    ids=lambda path: path.parent.name,
+)
+def test_a_package_carries_its_licence_readme_and_addresses(file):
+    project = tomllib.loads(file.read_text("utf-8"))["project"]
+    assert project["license-files"] == ["LICENSE"]
+    licence = (file.parent / "LICENSE").read_text("utf-8")
+    assert licence == (ROOT / "LICENSE").read_text("utf-8")
+    assert (file.parent / project["readme"]).exists()
+    assert {"Homepage", "Documentation", "Source", "Changelog", "Issues"} <= set(project["urls"])
+
+
+def test_the_readme_opens_with_what_this_is_a_picture_and_the_commands():
     readme = (ROOT / "README.md").read_text("utf-8")
-    first, second = re.findall(r"```console\n(.*?)\n(.*?)\n```", readme)[0]
+    title, sentence, picture, *_ = readme.split("\n\n")
+    assert title == "# Thorn"
+    assert sentence.startswith("Thorn is a Python library")
+    assert sentence.count(". ") == 0
+    assert picture.startswith("![")
+    alone, checkout = re.findall(r"```console\n(.*?)\n```", readme, re.DOTALL)[:2]
+    assert alone == "pip install 'thorn-core[cli]' && thorn demo"
+    first, second = checkout.splitlines()
     assert first.endswith(".venv/bin/nox -s demo")
     assert second == ".venv/bin/nox -s tests"
