@@ -7,6 +7,7 @@
     ├── InvalidNameError (ValueError)        an event name or pattern
     ├── PayloadError (ValueError)            what was sent can't be encoded, or breaks its schema
     ├── SecurityError (ValueError)           a recipient's URL or address is refused
+    │   └── UncheckedError                   … because a plugin failed to check it
     ├── SignatureError (ValueError)          an incoming webhook isn't what it claims to be
     │   └── ReplayError                      it is genuine, and has been here before
     ├── NotFoundError (LookupError)          no subscription, message or delivery of that id
@@ -59,6 +60,10 @@ class SecurityError(ThornError, ValueError):
 
     def __str__(self) -> str:
         return " ".join(self.args)
+
+
+class UncheckedError(SecurityError):
+    """A recipient is refused for now, because a plugin failed to check it."""
 
 
 class SignatureError(ThornError, ValueError):

@@ -11,7 +11,7 @@ import pluggy
 
 from thorn_core import codecs, hookspecs, signatures
 from thorn_core.codecs import Codec
-from thorn_core.errors import ConfigurationError, SecurityError
+from thorn_core.errors import ConfigurationError, SecurityError, UncheckedError
 from thorn_core.recipients.urls import shown
 from thorn_core.settings import Settings
 from thorn_core.signatures import SignatureScheme
@@ -194,7 +194,8 @@ class Plugins:
         """Ask plugins whether a recipient may be called.
 
         Raises:
-            SecurityError: One refuses, or fails: what can't be checked isn't safe.
+            SecurityError: One refuses.
+            UncheckedError: One fails: what can't be checked isn't safe.
         """
         if not self.asks_validate:
             return
@@ -206,7 +207,7 @@ class Plugins:
         except Exception as error:
             # Who subscribed it may read this, and what failed may name what is inside our network.
             logger.exception("a plugin failed to validate %s", shown(url))
-            raise SecurityError(
+            raise UncheckedError(
                 f"a plugin failed to validate {shown(url)}, so it is refused; see the log"
             ) from error
 

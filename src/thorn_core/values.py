@@ -275,12 +275,15 @@ class Settlement:
         outcome: What becomes of the delivery.
         attempt: The attempt that was made, or None if none was.
         at: When it ended.
+        internal: The attempt failed for a defect of this program, which says nothing about the
+            recipient.
     """
 
     claim: Claim
     outcome: Outcome
     attempt: Attempt | None
     at: datetime
+    internal: bool = False
 
 
 @attrs.frozen(kw_only=True)

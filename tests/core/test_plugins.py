@@ -115,18 +115,6 @@ def test_plugins_change_requests_in_turn_before_they_are_signed():
         assert request.verified
 
 
-def test_a_plugin_that_fails_on_a_request_is_a_failed_attempt():
-    class Plugin:
-        @hookimpl
-        def thorn_prepare_request(self, request, delivery):
-            raise RuntimeError("transformation")
-
-    received, (delivery,) = run(Plugin())
-    assert received == ()
-    assert (delivery.state, delivery.attempt_count) == ("pending", 1)
-    assert delivery.reason == "RuntimeError: transformation"
-
-
 def test_plugins_observe_attempts_and_their_failure_changes_nothing(caplog):
     seen = []
 

@@ -90,8 +90,8 @@ def after_settlement(health: Health, settlement: Settlement) -> Health:
     """The health of a subscription after a settlement.
 
     A success ends a streak of failures; so do two days without a failure. A streak disables the
-    subscription when it has lasted for the outcome's `disable_after` and counts ten failures. Where
-    no request was made, nothing changes.
+    subscription when it has lasted for the outcome's `disable_after` and counts ten failures. An
+    internal failure, and a settlement without an attempt, change nothing.
 
     Args:
         health: Before.
@@ -113,7 +113,7 @@ def after_settlement(health: Health, settlement: Settlement) -> Health:
         1
     """
     attempt, outcome = settlement.attempt, settlement.outcome
-    if attempt is None:
+    if attempt is None or settlement.internal:
         return health
     if attempt.ok:
         streak = attrs.evolve(health, failing_since=None, failures=0, last_failure_at=None)

@@ -16,8 +16,8 @@ from thorn_core.delivery import (
     judge,
     sign_request,
 )
-from thorn_core.errors import SecurityError, TransportError, TransportTimeout
-from thorn_core.recipients import check_url
+from thorn_core.errors import SecurityError, TransportError, TransportTimeout, UncheckedError
+from thorn_core.recipients import check_url, recipient_of
 from thorn_core.recipients.validators import (
     AllowNetworks,
     BlockInternalIPs,
@@ -25,11 +25,11 @@ from thorn_core.recipients.validators import (
     EnsurePort,
     EnsureProtocol,
 )
+from thorn_core.retries import RetryPolicy
 from thorn_core.transports.base import Transport
 from thorn_core.values import (
     Attempt,
     Claim,
-    Delivery,
     DeliveryState,
     Message,
     Outcome,
@@ -53,6 +53,13 @@ ALLOWED_CACHE = 10_000
 CONSTANT = (AllowNetworks, BlockInternalIPs, BlockNetworks, EnsurePort, EnsureProtocol)
 # Subscriptions whose rate limit is remembered.
 SLOT_CACHE = 10_000
+# Places of defects whose traceback has been logged.
+DEFECT_CACHE = 1000
+# What the owner of a subscription is told of a defect; the log has the details.
+INTERNAL = "an internal error"
+# When an attempt is tried again that failed for a defect of this program, whatever policy the event
+# has: no request may have been made yet.
+INTERNAL_POLICY = RetryPolicy()
 
 
 class Attempts:
@@ -72,13 +79,15 @@ class Attempts:
         self._deadlines = Deadlines()
         self._bodies: dict[tuple[str, str], bytes] = {}
         self._next_slot: dict[str, datetime] = {}
+        self._defects: dict[str, None] = {}
         # The validators are kept, so that their identity stays theirs.
         self._allowed: dict[tuple[str, int], tuple[Any, ...]] = {}
 
     async def deliver(self, claim: Claim) -> Settlement:
         """Attempt a claimed delivery, and decide what becomes of it.
 
-        Raises nothing but CancelledError: what goes wrong is an attempt that failed.
+        Raises nothing but CancelledError. What goes wrong on this side (a plugin, a codec, the
+        signing) is logged, and tried again without being held against the recipient.
         """
         message, delivery, subscription = claim.message, claim.delivery, claim.subscription
         clock, settings = self._wiring.clock, self._settings
@@ -94,23 +103,29 @@ class Attempts:
             if slot > at:
                 waits = Outcome(state=DeliveryState.PENDING, due_at=slot, reason="rate limit")
                 return Settlement(claim=claim, outcome=waits, attempt=None, at=at)
+        request = self._prepare(claim, subscription, at)
+        if isinstance(request, Settlement):
+            return request
         began = perf_counter()
         response, error, timed_out = None, None, False
         try:
-            request = self._request(message, delivery, subscription, at)
             response = await self._deadlines.within(
                 message.timeout or settings.event_timeout, self._send(request)
             )
-        except SecurityError as refusal:
-            return _discarded(claim, refusal.reason, at)
         except (TimeoutError, TransportTimeout) as expiry:
             error, timed_out = str(expiry) or "no response in time", True
-        except TransportError as failure:
-            error = str(failure)
+        except UncheckedError as failure:
+            return self._failed_internally(claim, at, failure)
+        except (TransportError, SecurityError) as failure:
+            # The URL is allowed; the addresses of its name, or a redirect, may be next time.
+            error = failure.reason if isinstance(failure, SecurityError) else str(failure)
         except Exception as failure:
-            logger.exception("delivery %s can't be requested", delivery.id)
-            error = f"{type(failure).__name__}: {failure}"
-        self._load.heed(delivery.recipient, answered=response is not None)
+            return self._failed_internally(claim, at, failure)
+        if response is not None:
+            self._load.heed(delivery.recipient, answered=True)
+        else:
+            # The URL may have changed since the delivery was made.
+            self._load.heed(recipient_of(request.url), answered=False)
         ended = clock()
         attempt = Attempt(
             id=new_id("att", at),
@@ -135,27 +150,100 @@ class Attempts:
         )
         return Settlement(claim=claim, outcome=outcome, attempt=attempt, at=ended)
 
-    def _request(
-        self, message: Message, delivery: Delivery, subscription: Subscription, at: datetime
-    ) -> Request:
-        wiring = self._wiring
-        options = wiring.options(message)
+    def _prepare(
+        self, claim: Claim, subscription: Subscription, at: datetime
+    ) -> Request | Settlement:
+        """The request of a claim, checked and signed; or how the claim ends without one."""
+        reason = f"the payload can't be encoded as {subscription.content_type}"
+        try:
+            body = self._body(claim.message, subscription.content_type)
+            reason = INTERNAL
+            request = self._request(claim, subscription, body)
+            refusal = self._refusal(request)
+            # Of a URL that a plugin chose, its owner must not read.
+            if refusal is not None and request.url == subscription.url:
+                return _discarded(claim, refusal.reason, at)
+            if refusal is not None:
+                raise refusal
+            return sign_request(request, claim.message, subscription, self._wiring.schemes, at)
+        except Exception as failure:
+            return self._failed_internally(claim, at, failure, reason)
+
+    def _request(self, claim: Claim, subscription: Subscription, body: bytes) -> Request:
+        options = self._wiring.options(claim.message)
         validators = options.validators
         if validators is None:
             validators = self._settings.validators
         request = build_request(
-            message,
-            delivery,
+            claim.message,
+            claim.delivery,
             subscription,
-            body=self._body(message, subscription.content_type),
+            body=body,
             settings=self._settings,
             validators=validators,
             keepalive=options.keepalive,
         )
-        request = wiring.plugins.prepare_request(request, delivery)
-        self._check(request)
-        wiring.plugins.validate_recipient(request.url)
-        return sign_request(request, message, subscription, wiring.schemes, at)
+        return self._wiring.plugins.prepare_request(request, claim.delivery)
+
+    def _refusal(self, request: Request) -> SecurityError | None:
+        """Why a validator or plugin refuses the URL of a request.
+
+        Raises:
+            UncheckedError: A plugin fails to say.
+        """
+        try:
+            self._check(request)
+            self._wiring.plugins.validate_recipient(request.url)
+        except UncheckedError:
+            raise
+        except SecurityError as refusal:
+            return refusal
+        return None
+
+    def _failed_internally(
+        self, claim: Claim, at: datetime, failure: Exception, reason: str = INTERNAL
+    ) -> Settlement:
+        """Log a defect of this program; the attempt is repeated, and the recipient isn't blamed."""
+        self._log_defect(failure, claim)
+        delivery = claim.delivery
+        attempt = Attempt(
+            id=new_id("att", at),
+            delivery_id=delivery.id,
+            number=delivery.attempt_count + 1,
+            at=at,
+            duration=0.0,
+            error=reason,
+        )
+        failures = attempt.number - delivery.attempts_before
+        delay = INTERNAL_POLICY.delay(failures, random=random.random())  # noqa: S311 - as above
+        if delay is None:
+            outcome = Outcome(state=DeliveryState.EXHAUSTED, reason=reason)
+        else:
+            outcome = Outcome(state=DeliveryState.PENDING, due_at=at + delay, reason=reason)
+        return Settlement(claim=claim, outcome=outcome, attempt=attempt, at=at, internal=True)
+
+    def _log_defect(self, failure: Exception, claim: Claim) -> None:
+        """Log a defect, its traceback once for each place: thousands may fail alike."""
+        place = _place(failure)
+        # A plugin's failure to check a recipient has been logged where it happened.
+        known = place in self._defects or isinstance(failure, UncheckedError)
+        self._defects[place] = None
+        if len(self._defects) > DEFECT_CACHE:
+            del self._defects[next(iter(self._defects))]
+        logger.error(
+            "delivery %s of %s can't be requested: %s at %s%s",
+            claim.delivery.id,
+            claim.message.event,
+            type(failure).__name__,
+            place,
+            "; its traceback was logged before" if known else "",
+            exc_info=None if known else failure,
+            extra={
+                "delivery_id": claim.delivery.id,
+                "message_id": claim.message.id,
+                "event": claim.message.event,
+            },
+        )
 
     def _check(self, request: Request) -> None:
         """Ask the validators about the URL; not again what they can't answer differently."""
@@ -186,8 +274,9 @@ class Attempts:
             hop = follow_redirect(request, response)
             if hop is None:
                 break
-            self._check(hop)
-            self._wiring.plugins.validate_recipient(hop.url)
+            refusal = self._refusal(hop)
+            if refusal is not None:
+                raise TransportError(f"status {response.status}: {refusal.reason}")
             request, response = hop, await self._transport.send(hop)
         return response
 
@@ -200,6 +289,16 @@ class Attempts:
         if len(self._next_slot) > SLOT_CACHE:
             del self._next_slot[next(iter(self._next_slot))]
         return slot
+
+
+def _place(failure: Exception) -> str:
+    """Where it was raised: file and line."""
+    traceback = failure.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    if traceback is None:
+        return "?"
+    return f"{traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}"
 
 
 def _discarded(claim: Claim, reason: str, at: datetime) -> Settlement:

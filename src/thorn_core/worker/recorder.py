@@ -15,6 +15,7 @@ from thorn_core.delivery import disabled_message, failing_message
 from thorn_core.errors import StoreError
 from thorn_core.unit_of_work import IMMEDIATE
 from thorn_core.values import DeliveryState, Message, Settlement, Subscription
+from thorn_core.worker.logs import log_disabled, log_failing, log_settlement
 from thorn_core.worker.wiring import Wiring
 
 logger = logging.getLogger(__name__)
@@ -106,14 +107,18 @@ class Recorder:
 
     def _announced(self, subscription: Subscription, at: datetime) -> Message:
         if not subscription.enabled:
+            log_disabled(subscription)
             signals.tell(signals.subscription_disabled, self._wiring.app, subscription=subscription)
             return disabled_message(subscription, at)
-        since, limit = subscription.failing_since or at, self._wiring.settings.disable_after or 0
-        return failing_message(subscription, since + timedelta(seconds=limit), at)
+        limit = timedelta(seconds=self._wiring.settings.disable_after or 0)
+        disabled_at = (subscription.failing_since or at) + limit
+        log_failing(subscription, disabled_at)
+        return failing_message(subscription, disabled_at, at)
 
     def _notify(self, settlement: Settlement) -> None:
         wiring = self._wiring
         delivery, attempt = settlement.claim.delivery, settlement.attempt
+        log_settlement(settlement)
         if attempt is not None:
             wiring.attempted(attempt, delivery)
             wiring.plugins.attempted(attempt, delivery)

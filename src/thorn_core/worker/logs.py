@@ -1,0 +1,132 @@
+"""The worker's log: one record for each failed attempt, cancelled delivery, disabled subscription.
+
+All are warnings of the logger `thorn_core.worker`, with what they are about in attributes
+(`extra`). None holds a payload, a header or more of a URL than host and port.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+from typing import Any
+
+from thorn_core.codecs import format_datetime
+from thorn_core.values import Delivery, DeliveryState, Settlement, Subscription
+
+logger = logging.getLogger("thorn_core.worker")
+
+# Characters of a reason in a log record; it may hold what a recipient answered.
+REASON_LENGTH = 300
+
+
+def log_settlement(settlement: Settlement) -> None:
+    """Log how a claim ended, unless it was delivered or only waits."""
+    outcome, attempt = settlement.outcome, settlement.attempt
+    delivery = settlement.claim.delivery
+    if attempt is not None and not attempt.ok:
+        then = _then(settlement)
+        reason = attempt.error or f"status {attempt.status}"
+        logger.warning(
+            "attempt %d of %s failed: %s; %s",
+            attempt.number,
+            _named(delivery),
+            _one_line(reason),
+            then,
+            extra={
+                **_about(delivery),
+                "attempt": attempt.number,
+                "status": attempt.status,
+                "reason": _one_line(reason),
+                "retry_at": _retry_at(settlement),
+                "outcome": str(outcome.state),
+            },
+        )
+    elif attempt is None and outcome.state is DeliveryState.DISCARDED:
+        log_cancelled(delivery, outcome.reason)
+
+
+def log_cancelled(delivery: Delivery, reason: str | None) -> None:
+    """Log that a delivery won't be made, and why; no request was made for it."""
+    words = _one_line(reason or "")
+    logger.warning(
+        "%s was cancelled: %s",
+        _named(delivery),
+        words,
+        extra={
+            **_about(delivery),
+            "attempt": None,
+            "status": None,
+            "reason": words,
+            "retry_at": None,
+            "outcome": str(DeliveryState.DISCARDED),
+        },
+    )
+
+
+def log_disabled(subscription: Subscription) -> None:
+    """Log that a subscription was disabled, and why."""
+    reason = _one_line(subscription.disabled_reason or "")
+    logger.warning(
+        "%s was disabled: %s",
+        _owned(subscription),
+        reason,
+        extra={"subscription_id": subscription.id, "owner": subscription.owner, "reason": reason},
+    )
+
+
+def log_failing(subscription: Subscription, disabled_at: datetime) -> None:
+    """Log that a subscription will be disabled unless an attempt succeeds."""
+    at = format_datetime(disabled_at)
+    logger.warning(
+        "%s has failed %d times in a row; it will be disabled at %s unless an attempt succeeds",
+        _owned(subscription),
+        subscription.failures,
+        at,
+        extra={
+            "subscription_id": subscription.id,
+            "owner": subscription.owner,
+            "failures": subscription.failures,
+            "disabled_at": at,
+        },
+    )
+
+
+def _about(delivery: Delivery) -> dict[str, Any]:
+    return {
+        "message_id": delivery.message_id,
+        "delivery_id": delivery.id,
+        "subscription_id": delivery.subscription_id,
+        "event": delivery.event,
+        "recipient": delivery.recipient,
+    }
+
+
+def _named(delivery: Delivery) -> str:
+    return f"delivery {delivery.id} ({delivery.event} to {delivery.recipient})"
+
+
+def _owned(subscription: Subscription) -> str:
+    owner = "" if subscription.owner is None else f" of owner {_one_line(subscription.owner)}"
+    return f"subscription {subscription.id}{owner}"
+
+
+def _then(settlement: Settlement) -> str:
+    retry_at = _retry_at(settlement)
+    if retry_at is not None:
+        return f"next attempt at {retry_at}"
+    if settlement.outcome.state is DeliveryState.EXHAUSTED:
+        return "no attempts are left"
+    return "it is not tried again"
+
+
+def _retry_at(settlement: Settlement) -> str | None:
+    outcome = settlement.outcome
+    if outcome.state is not DeliveryState.PENDING:
+        return None
+    return format_datetime((outcome.due_at or settlement.at).replace(microsecond=0))
+
+
+def _one_line(text: str) -> str:
+    """Text of others, without line breaks and control characters, and not too long."""
+    plain = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return plain if len(plain) <= REASON_LENGTH else f"{plain[:REASON_LENGTH]}…"
