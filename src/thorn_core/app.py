@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar
 
 import attrs
 
+from thorn_core.checks import check_event, check_settings, log_findings
 from thorn_core.current_app import forget_default_app, set_default_app
 from thorn_core.dispatchers import BuiltinDispatchers, Dispatcher
 from thorn_core.errors import ConfigurationError
@@ -100,6 +101,7 @@ class Thorn(SubscriptionCalls, HistoryCalls):
         self._closed = False
         self._begin()
         self.dispatcher()
+        log_findings(check_settings(self.settings))
         keep(self)
         watch_models(self)
         if default:
@@ -320,13 +322,14 @@ class Thorn(SubscriptionCalls, HistoryCalls):
             return NO_OPTIONS
         if event.options.validators is None:
             return event.options
-        return self._completed(event.options)
+        return self._completed(event)
 
-    def _completed(self, options: EventOptions) -> EventOptions:
+    def _completed(self, event: Event) -> EventOptions:
         """An event's options with its own validators in force: `allowed_networks` hold for them.
 
         The same value each time: transports keep connections by the identity of the validators.
         """
+        options = event.options
         assert options.validators is not None
         known = self._event_options.get(id(options))
         if known is None or known[0] is not options:
@@ -335,6 +338,7 @@ class Thorn(SubscriptionCalls, HistoryCalls):
             )
             known = (options, attrs.evolve(options, validators=validators))
             self._event_options[id(options)] = known
+            log_findings(check_event(event, self.settings))
         return known[1]
 
     def _unstored(self, message: Message) -> Sequence[Subscription]:

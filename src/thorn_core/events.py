@@ -18,6 +18,7 @@ from thorn_core.payload_schemas import schema_check
 from thorn_core.receipts import Callback, Callbacks, Receipt
 from thorn_core.retries import RetryPolicy
 from thorn_core.settings import check_validators, choose_policy
+from thorn_core.subscribers import check_subscribers
 from thorn_core.subscriptions import identify
 from thorn_core.values import EMPTY, Message, derived_id, new_id
 from thorn_core.worker import EventOptions
@@ -90,7 +91,9 @@ class Event:
             if recipient_validators is None
             else check_validators("recipient_validators", recipient_validators)
         )
-        self.static_subscribers = subscribers
+        self.static_subscribers = (
+            None if subscribers is None else check_subscribers(f"event {name!r}", subscribers)
+        )
         self.request_data = dict(request_data or {})
         self.allow_keepalive = allow_keepalive
         self.headers: Mapping[str, str] = check_headers(headers) if headers else EMPTY

@@ -19,6 +19,7 @@ from thorn_core import recipients
 from thorn_core.errors import ConfigurationError
 from thorn_core.patterns import check_pattern
 from thorn_core.retries import RetryPolicy
+from thorn_core.subscribers import check_subscribers
 
 ENVELOPES = ("thorn", "standard", "cloudevents")
 VALIDATOR_FACTORIES: Mapping[str, Callable[..., Any]] = {
@@ -175,7 +176,10 @@ def _validator(name: str, item: Any) -> Any:
 def _subscribers(name: str, value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise _refuse(name, value, "a mapping of event pattern to URL, list, mapping or callable")
-    return {check_pattern(pattern): target for pattern, target in value.items()}
+    return {
+        check_pattern(pattern): check_subscribers(f"setting {name}[{pattern!r}]", target)
+        for pattern, target in value.items()
+    }
 
 
 def _codecs(name: str, value: Any) -> Mapping[str, Any]:

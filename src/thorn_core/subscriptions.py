@@ -13,21 +13,13 @@ from thorn_core.delivery import check_headers
 from thorn_core.errors import ConfigurationError
 from thorn_core.patterns import check_pattern, matches
 from thorn_core.recipients import check_url
+from thorn_core.recipients.urls import shown
 from thorn_core.settings import Settings
 from thorn_core.signatures import HMAC_DIGESTS, check_secret, new_secret
+from thorn_core.subscribers import check_options
 from thorn_core.values import Message, Subscription, derived_id, new_id
 
 DESCRIPTION_LENGTH = 1000
-# What can be given for a static subscription, and changed of a stored one.
-OPTIONS = (
-    "secret",
-    "content_type",
-    "hmac_digest",
-    "headers",
-    "description",
-    "rate_limit",
-    "owner",
-)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -291,7 +283,7 @@ def static_subscriptions(
         options = dict(target)
         url = options.pop("url", None)
         if not isinstance(url, str):
-            raise ConfigurationError(f"subscriber {target!r} has no 'url'")
+            raise ConfigurationError(f"a static subscriber of {pattern!r} has no 'url'; add one")
         yield _static(rules, pattern, url, options)
     elif callable(target):
         if message is not None:
@@ -308,12 +300,7 @@ def static_subscriptions(
 def _static(
     rules: SubscriptionRules, pattern: str, url: str, options: dict[str, Any]
 ) -> Subscription:
-    unknown = set(options) - set(OPTIONS)
-    if unknown:
-        raise ConfigurationError(
-            f"subscriber {url} has unknown options {', '.join(sorted(unknown))};"
-            f" known are url, {', '.join(OPTIONS)}"
-        )
+    check_options(f"the static subscriber {shown(url)}", options)
     secret, owner = options.pop("secret", None), options.pop("owner", None)
     bare = Subscription(
         # The same in every process and after every restart, so that a delivery is made once.

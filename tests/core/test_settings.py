@@ -7,7 +7,7 @@ from datetime import timedelta
 import attrs
 import pytest
 
-from thorn_core import ConfigurationError, InvalidNameError, RetryPolicy, Settings
+from thorn_core import ConfigurationError, Event, InvalidNameError, RetryPolicy, Settings
 from thorn_core.recipients import ensure_port
 from thorn_core.settings import choose_policy
 
@@ -115,6 +115,49 @@ def test_subscribers_are_by_pattern():
     assert settings.subscribers == {"article.*": "https://example.com/"}
     with pytest.raises(InvalidNameError):
         Settings(subscribers={"article..x": "https://example.com/"})
+
+
+@pytest.mark.parametrize(
+    ("target", "problem"),
+    [
+        ("", "'' isn't absolute"),
+        ("example.com/hook", "write it as https://host/path"),
+        ("shop.hooks.recipients", "isn't absolute"),
+        ("ftp://example.com/", "uses 'ftp'"),
+        ("https://user:hunter2@example.com/", "holds a user name"),
+        (["https://example.com/", "exmaple"], "'exmaple' isn't absolute"),
+        (None, "None, which is no subscriber"),
+        (7, "7, which is no subscriber"),
+        (b"https://example.com/", "which is no subscriber"),
+        ([["https://example.com/"], [None]], "None, which is no subscriber"),
+        ({}, "a mapping of nothing without a 'url'; add one"),
+        ({"urll": "https://example.com/", "secret": "hunter2"}, "did you mean 'urll' to be 'url'"),
+        ({"url": None}, "without a 'url'"),
+        ({"url": "example.com"}, "isn't absolute"),
+        ({"url": "https://e.com/", "secrets": "hunter2"}, "'secrets'; did you mean secret?"),
+        (lambda: "https://example.com/", "let it take one argument"),
+        (lambda message, event: None, "let it take one argument"),
+    ],
+)
+def test_a_static_subscriber_that_can_be_none_is_refused_where_it_is_declared(target, problem):
+    with pytest.raises(ConfigurationError) as refusal:
+        Settings(subscribers={"order.*": target})
+    assert problem in str(refusal.value)
+    assert str(refusal.value).startswith("setting subscribers['order.*'] holds ")
+    assert "hunter2" not in str(refusal.value)
+    if target is not None:
+        with pytest.raises(ConfigurationError, match=r"^event 'order\.paid' holds "):
+            Event("order.paid", subscribers=target)
+
+
+def test_static_subscribers_may_take_every_form():
+    class Region:
+        def __call__(self, message):
+            return None
+
+    targets = ["https://e.com/", {"url": "https://e.com/", "owner": 7}, Region(), print, iter(())]
+    settings = Settings(subscribers={"a.*": targets, "b.*": "http://10.0.0.1/", "c.*": []})
+    assert settings.evolve(retry=False).subscribers == settings.subscribers
 
 
 def test_settings_can_be_evolved_and_are_checked_again():

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from io import StringIO
 from pathlib import Path
+from typing import get_args
 
 import attrs
 import pytest
@@ -18,8 +19,10 @@ from magazine_project import DATABASES
 
 import thorn_core
 from thorn_core import ConfigurationError, Event, MemoryStore, StoreSetupError, Thorn
+from thorn_core.checks import FindingName
 from thorn_core.testing.store_contract import NOW, make_message, make_subscription
 from thorn_django import get_app
+from thorn_django.checks import FINDINGS
 
 HERE = Path(__file__).parent
 
@@ -207,7 +210,7 @@ def test_a_project_that_is_right_has_nothing_to_say():
         ("THORN_RETRI", "Did you mean THORN_RETRY?"),
         ("THORN_STOREE", "Did you mean THORN_STORE?"),
         ("THORN_HMAC_SIGNER", "Did you mean THORN_SIGNATURES?"),
-        ("THORN_XYZ", "Known are THORN_ALLOW_REDIRECTS, "),
+        ("THORN_XYZ", "Known are THORN_ALLOWED_NETWORKS, "),
     ],
 )
 def test_an_unknown_setting_is_an_error_with_the_nearest_name(name, hint):
@@ -224,6 +227,15 @@ def test_an_unknown_setting_is_an_error_with_the_nearest_name(name, hint):
         ({"THORN_EVENT_TIMEOUT": 90, "THORN_LEASE": 30}, "a lease must be longer"),
         ({"THORN_RETRY_MAX": 3}, "set both"),
         ({"THORN_ENVELOPE": "paper"}, "one of 'thorn', 'standard', 'cloudevents'"),
+        (
+            {"THORN_SUBSCRIBERS": {"a.b": 7}},
+            "THORN_SUBSCRIBERS: setting subscribers['a.b'] holds 7",
+        ),
+        ({"THORN_ALLOWED_NETWORKS": "10.0.0.0/8"}, "allowed is a list of networks"),
+        (
+            {"THORN_ALLOWED_PORTS": [8080], "THORN_RECIPIENT_VALIDATORS": ["block_internal_ips"]},
+            "THORN_ALLOWED_PORTS, THORN_RECIPIENT_VALIDATORS: setting allowed_ports adds ports",
+        ),
         ({"THORN_SUBSCRIBERS": {"a b": "https://e.com/"}}, "event pattern 'a b'"),
         ({"THORN_SUBSCRIBERS": {"a.b": "no.such.thing"}}, "'no.such.thing', which is nothing"),
         ({"THORN_CODECS": {"text/x": "json.dumpster"}}, "'json.dumpster', which is nothing"),
@@ -266,13 +278,43 @@ def test_a_database_that_is_not_there_is_an_error(settings, words):
         ({"THORN_DISPATCHER": "nobody"}, "no dispatcher 'nobody'; known are "),
         ({"THORN_SIGNATURES": ["wax"]}, "setting signatures names 'wax'"),
         ({"THORN_STORE": "nosql://"}, "no store for 'nosql'"),
-        ({"THORN_SUBSCRIBERS": {"a.b": 7}}, "subscriber 7"),
     ],
 )
 def test_what_shows_when_the_app_is_made_is_an_error(settings, words):
     with override_settings(**settings):
         (message,) = checked("thorn.E005")
         assert words in message.msg
+
+
+@pytest.mark.parametrize(
+    ("settings", "id_", "words"),
+    [
+        (
+            {"THORN_RECIPIENT_VALIDATORS": [("ensure_port", 443)]},
+            "thorn.W003",
+            "THORN_RECIPIENT_VALIDATORS: recipient_validators leaves internal addresses open",
+        ),
+        (
+            {"THORN_ALLOWED_NETWORKS": ["0.0.0.0/0"]},
+            "thorn.W004",
+            "THORN_ALLOWED_NETWORKS: allowed_networks permits 0.0.0.0/0: every address",
+        ),
+        ({"THORN_ALLOWED_NETWORKS": ["8.8.8.0/24"]}, "thorn.W005", "permitted without it"),
+        ({"THORN_SUBSCRIBERS": {"a.b": "http://[::1]/"}}, "thorn.W006", "which is refused"),
+        ({"THORN_SIGNATURES": []}, "thorn.W007", "no request is signed"),
+    ],
+)
+def test_what_is_allowed_but_doubtful_is_a_warning(settings, id_, words):
+    with override_settings(**settings):
+        (message,) = checked(id_)
+        assert words in message.msg
+        assert message.hint
+
+
+def test_every_finding_of_the_core_has_an_id_of_its_own():
+    ids = dict(FINDINGS)
+    assert {*ids, "store-not-ready"} == set(get_args(FindingName))
+    assert len(set(ids.values())) == len(ids)
 
 
 def test_a_sqlite_database_whose_transactions_begin_as_readers_is_warned_of(monkeypatch):

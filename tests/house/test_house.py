@@ -19,12 +19,12 @@ SOURCE = ROOT / "src" / "thorn_core"
 ROOMS = [
     *("cli", "api", "portal"),
     *("testing", "receiver"),
-    *("app", "history", "subscribing", "paging", "progress", "process"),
+    *("app", "checks", "history", "subscribing", "paging", "progress", "process"),
     *("sending", "models", "events", "receipts", "current_app", "payload_schemas"),
     *("buffering", "dispatchers"),
     *("worker", "subscriptions", "delivery"),
     *("plugins", "hookspecs", "stores", "transports", "unit_of_work", "signals"),
-    *("settings", "values", "codecs", "signatures", "recipients"),
+    *("settings", "subscribers", "values", "codecs", "signatures", "recipients"),
     *("filters", "patterns", "retries", "errors"),
 ]
 EXTRAS = {
@@ -94,6 +94,7 @@ ADAPTERS = sorted((ROOT / "adapters").glob("*/src/*/"))
 # Of the core, beside the names of `thorn_core` itself.
 PUBLIC = (
     "api",
+    "checks",
     "cli",
     "patterns",
     "portal",

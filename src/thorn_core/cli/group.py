@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from thorn_core.app import Thorn
+from thorn_core.cli.check import check
 from thorn_core.cli.demo import demo
 from thorn_core.cli.history import attempts, deliveries, subscriptions
 from thorn_core.cli.listen import listen
@@ -65,7 +66,7 @@ def group(context: click.Context, app_path: str | None) -> None:
 
 for command in (
     *(demo, worker, listen, send),
-    *(subscriptions, deliveries, attempts, replay, purge, stats),
+    *(subscriptions, deliveries, attempts, replay, purge, stats, check),
 ):
     group.add_command(command)
 

@@ -7,7 +7,12 @@ ones about every address before a connection is opened. Nothing here looks a nam
 
 from thorn_core.recipients.addresses import Address, Network, address_text, ip_literal
 from thorn_core.recipients.checks import check_address, check_url
-from thorn_core.recipients.protection import complete_validators, open_networks, opens_metadata
+from thorn_core.recipients.protection import (
+    complete_validators,
+    is_internal_network,
+    open_networks,
+    opens_metadata,
+)
 from thorn_core.recipients.urls import LONGEST_URL, RecipientURL, parse_url, recipient_of
 from thorn_core.recipients.validators import (
     DEFAULT_VALIDATORS,
@@ -44,6 +49,7 @@ __all__ = [
     "ensure_port",
     "ensure_protocol",
     "ip_literal",
+    "is_internal_network",
     "open_networks",
     "opens_metadata",
     "parse_url",

@@ -157,6 +157,16 @@ def internal_network(address: Address) -> tuple[Network, str] | None:
     return None
 
 
+def holds_internal_network(network: Network) -> bool:
+    """Whether one of the internal networks lies within a network."""
+    rows = _INTERNAL_4 if isinstance(network, IPv4Network) else _INTERNAL_6
+    return any(_within(row[0], network) for row in rows)
+
+
+def _within(inner: Network, outer: Network) -> bool:
+    return inner.prefixlen >= outer.prefixlen and inner.network_address in outer
+
+
 def unmapped(address: Address) -> Address:
     """Return the IPv4 address that an IPv4-mapped one stands for, any other as it is.
 

@@ -8,7 +8,12 @@ from typing import Any
 
 import attrs
 
-from thorn_core.recipients.addresses import Address, Network, internal_network
+from thorn_core.recipients.addresses import (
+    Address,
+    Network,
+    holds_internal_network,
+    internal_network,
+)
 from thorn_core.recipients.checks import METADATA_ADDRESSES
 from thorn_core.recipients.validators import (
     AllowNetworks,
@@ -90,7 +95,7 @@ def open_networks(validators: Sequence[Any]) -> tuple[str, ...]:
         >>> open_networks(DEFAULT_VALIDATORS)
         ()
         >>> open_networks([block_cidr_network("0.0.0.0/0")])
-        ('::1/128', 'fc00::/7', 'fe80::/10')
+        ('fc00::/7', 'fe80::/10')
     """
     blocking = [
         BlockInternalIPs() if isinstance(each, BlockInternalIPs) else each
@@ -108,6 +113,18 @@ def _refused(address: Address, validators: Sequence[Any]) -> bool:
         except Exception:
             return True
     return False
+
+
+def is_internal_network(network: Network) -> bool:
+    """Whether a network holds internal addresses, so that an exception for it means something.
+
+    Example:
+        >>> from ipaddress import ip_network
+        >>> [is_internal_network(ip_network(n)) for n in ("10.1.0.0/16", "8.0.0.0/6", "8.8.8.8")]
+        [True, True, False]
+    """
+    ends = (network.network_address, network.broadcast_address)
+    return any(internal_network(address) for address in ends) or holds_internal_network(network)
 
 
 def opens_metadata(network: Network) -> bool:

@@ -158,6 +158,10 @@ class CalledWithURL(_Indifferent):
         self.function(url.text)
 
 
+# Values: what they say of a URL or an address never changes.
+OWN_VALIDATORS = (AllowNetworks, BlockInternalIPs, BlockNetworks, EnsurePort, EnsureProtocol)
+
+
 def block_internal_ips() -> BlockInternalIPs:
     """Refuse every recipient that isn't at a globally routable unicast address.
 

@@ -18,13 +18,7 @@ from thorn_core.delivery import (
 )
 from thorn_core.errors import SecurityError, TransportError, TransportTimeout, UncheckedError
 from thorn_core.recipients import check_url, recipient_of
-from thorn_core.recipients.validators import (
-    AllowNetworks,
-    BlockInternalIPs,
-    BlockNetworks,
-    EnsurePort,
-    EnsureProtocol,
-)
+from thorn_core.recipients.validators import OWN_VALIDATORS
 from thorn_core.retries import RetryPolicy
 from thorn_core.transports.base import Transport
 from thorn_core.values import (
@@ -49,8 +43,6 @@ logger = logging.getLogger(__name__)
 BODY_CACHE = 128
 # URLs known to be allowed.
 ALLOWED_CACHE = 10_000
-# Validators whose verdict on a URL never changes; others are asked every time.
-CONSTANT = (AllowNetworks, BlockInternalIPs, BlockNetworks, EnsurePort, EnsureProtocol)
 # Subscriptions whose rate limit is remembered.
 SLOT_CACHE = 10_000
 # Places of defects whose traceback has been logged.
@@ -251,7 +243,7 @@ class Attempts:
         if key in self._allowed:
             return
         check_url(request.url, request.validators)
-        if all(isinstance(validator, CONSTANT) for validator in request.validators):
+        if all(isinstance(validator, OWN_VALIDATORS) for validator in request.validators):
             if len(self._allowed) >= ALLOWED_CACHE:
                 del self._allowed[next(iter(self._allowed))]
             self._allowed[key] = request.validators

@@ -11,6 +11,7 @@ from django.conf import settings as project
 from django.core.exceptions import AppRegistryNotReady, ImproperlyConfigured
 
 from thorn_core import ConfigurationError, Settings, Thorn
+from thorn_core.checks import Finding, findings
 
 if TYPE_CHECKING:
     from thorn_django.store import DjangoStore
@@ -35,13 +36,14 @@ def make_app() -> Thorn:
     return _made
 
 
-def check_app() -> None:
-    """See that an app can be made of the project's settings.
+def check_app() -> list[Finding]:
+    """Make an app of the project's settings, and say what is doubtful about it.
 
     Raises:
-        ConfigurationError, InvalidNameError: It can't.
+        ConfigurationError, InvalidNameError: It can't be made.
     """
-    _new_app().close()
+    with _new_app() as made:
+        return findings(made)
 
 
 def _new_app() -> Thorn:

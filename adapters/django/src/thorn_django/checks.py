@@ -1,4 +1,4 @@
-"""System checks: what `manage.py check` says of Thorn's settings, before anything goes wrong.
+"""System checks: what `manage.py check` says about Thorn's settings, before anything goes wrong.
 
 ==========  =========================================================================
 thorn.E001  a setting THORN_… that isn't one
@@ -8,6 +8,11 @@ thorn.E004  THORN_SUBSCRIBER_MODEL isn't a subscription model
 thorn.E005  the app can't be made of the settings
 thorn.W001  transactions of a SQLite database fail when somebody else writes
 thorn.W002  tables are missing or of an older version (with --database)
+thorn.W003  THORN_RECIPIENT_VALIDATORS, or an event's, leave internal addresses open
+thorn.W004  an exception permits the metadata service of a cloud
+thorn.W005  an exception permits public addresses, which need none
+thorn.W006  a static subscriber's URL is refused
+thorn.W007  THORN_SIGNATURES is empty
 ==========  =========================================================================
 """
 
@@ -30,8 +35,20 @@ from thorn_core import Settings, StoreError, ThornError
 from thorn_django import app
 
 KNOWN = tuple(f"{app.PREFIX}{field.name.upper()}" for field in attrs.fields(Settings))
+# The core's findings, by name.
+FINDINGS = {
+    "internal-addresses-open": "thorn.W003",
+    "metadata-open": "thorn.W004",
+    "useless-exception": "thorn.W005",
+    "subscriber-refused": "thorn.W006",
+    "unsigned": "thorn.W007",
+}
 # Each is right or wrong only together with the others.
-TOGETHER = ({"THORN_EVENT_TIMEOUT", "THORN_LEASE"}, {"THORN_RETRY_DELAY", "THORN_RETRY_MAX"})
+TOGETHER = (
+    {"THORN_EVENT_TIMEOUT", "THORN_LEASE"},
+    {"THORN_RETRY_DELAY", "THORN_RETRY_MAX"},
+    {"THORN_ALLOWED_PORTS", "THORN_RECIPIENT_VALIDATORS"},
+)
 
 
 def register_checks() -> None:
@@ -133,9 +150,15 @@ def _subscriber_model() -> Iterator[CheckMessage]:
 def _whole() -> Iterator[CheckMessage]:
     """What only shows when the app is made: names of dispatchers, schemes, other stores."""
     try:
-        app.check_app()
+        findings = app.check_app()
     except ThornError as error:
         yield Error(f"The app can't be made of the settings: {error}", id="thorn.E005")
+        return
+    for finding in findings:
+        message = finding.message
+        if finding.setting is not None:
+            message = f"{app.PREFIX}{finding.setting.upper()}: {message}"
+        yield checks.Warning(message, hint=finding.hint, id=FINDINGS[finding.name])
 
 
 def check_tables(

@@ -1,0 +1,203 @@
+"""Findings: what is allowed in an app's configuration, but probably not what was meant.
+
+Django's system checks, `thorn check` and the log at start show these; nobody else looks for them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import attrs
+
+from thorn_core.errors import SecurityError
+from thorn_core.events import Event, declared_events
+from thorn_core.recipients import (
+    Network,
+    check_url,
+    complete_validators,
+    is_internal_network,
+    open_networks,
+    opens_metadata,
+)
+from thorn_core.recipients.urls import shown
+from thorn_core.recipients.validators import OWN_VALIDATORS, AllowNetworks
+from thorn_core.settings import Settings
+from thorn_core.values import Subscription
+
+if TYPE_CHECKING:
+    from thorn_core.app import Thorn
+
+logger = logging.getLogger(__name__)
+
+ALL_ADDRESSES = ("0.0.0.0/0", "::/0")
+
+
+FindingName = Literal[
+    "internal-addresses-open",
+    "metadata-open",
+    "store-not-ready",
+    "subscriber-refused",
+    "unsigned",
+    "useless-exception",
+]
+
+
+@attrs.frozen(kw_only=True)
+class Finding:
+    """Something about a configuration that its author should know.
+
+    Attributes:
+        name: Which kind.
+        setting: The setting that it is about, in lower case; None for an event's declaration.
+        message: What is wrong.
+        hint: What to do.
+    """
+
+    name: FindingName
+    setting: str | None
+    message: str
+    hint: str
+
+
+def check_settings(settings: Settings) -> list[Finding]:
+    """Find what is doubtful about settings.
+
+    Args:
+        settings: The settings.
+
+    Example:
+        >>> check_settings(Settings())
+        []
+        >>> [finding.name for finding in check_settings(Settings(recipient_validators=[]))]
+        ['internal-addresses-open']
+    """
+    listed = "recipient_validators"
+    found = [
+        *_open(settings.validators, listed, listed),
+        *_exceptions(settings.allowed_networks, "allowed_networks", "allowed_networks"),
+        *_exceptions(_allowed(settings.recipient_validators), listed, listed),
+    ]
+    for pattern, target in settings.subscribers.items():
+        where = f"subscribers[{pattern!r}]"
+        found += _refused(target, settings.validators, where, "subscribers")
+    if not settings.signatures:
+        found.append(
+            Finding(
+                name="unsigned",
+                setting="signatures",
+                message="signatures is empty, so no request is signed.",
+                hint="Recipients can't tell your requests from anybody's; name a scheme, such as"
+                " 'standard-webhooks'.",
+            )
+        )
+    return found
+
+
+def check_event(event: Event, settings: Settings) -> list[Finding]:
+    """Find what is doubtful about an event's declaration.
+
+    Args:
+        event: The event.
+        settings: Of the app that sends it.
+    """
+    where = f"event {event.name!r}"
+    validators = settings.validators
+    found: list[Finding] = []
+    if event.recipient_validators is not None:
+        validators = complete_validators(
+            event.recipient_validators, allowed_networks=settings.allowed_networks
+        )
+        found += _open(validators, f"recipient_validators of {where}", None)
+        found += _exceptions(_allowed(event.recipient_validators), where, None)
+    found += _refused(event.static_subscribers, validators, where, None)
+    return found
+
+
+def findings(app: Thorn) -> list[Finding]:
+    """Find what is doubtful about an app: its settings, and the events declared by now.
+
+    Example:
+        >>> from thorn_core import Thorn
+        >>> with Thorn(settings=Settings(allowed_networks=["0.0.0.0/0"])) as app:
+        ...     [finding.name for finding in findings(app)]
+        ['metadata-open']
+    """
+    events = declared_events(app)
+    return [
+        *check_settings(app.settings),
+        *(finding for event in events for finding in check_event(event, app.settings)),
+    ]
+
+
+def log_findings(found: Iterable[Finding]) -> None:
+    """Log findings as warnings."""
+    for finding in found:
+        logger.warning("%s %s", finding.message, finding.hint, extra={"finding": finding.name})
+
+
+def _open(validators: Sequence[Any], where: str, setting: str | None) -> Iterator[Finding]:
+    networks = open_networks(validators)
+    if networks:
+        yield Finding(
+            name="internal-addresses-open",
+            setting=setting,
+            message=f"{where} leaves internal addresses open: anybody who can subscribe a URL can"
+            f" send requests to {', '.join(networks)}.",
+            hint="Add block_internal_ips() to the list, and the networks that recipients may be in"
+            " to allowed_networks.",
+        )
+
+
+def _exceptions(networks: Iterable[Network], where: str, setting: str | None) -> Iterator[Finding]:
+    for network in networks:
+        if opens_metadata(network):
+            every = "every address, " if str(network) in ALL_ADDRESSES else ""
+            yield Finding(
+                name="metadata-open",
+                setting=setting,
+                message=f"{where} permits {network}: {every}the metadata service of a cloud, with"
+                " its credentials, among them.",
+                hint="Permit only the networks that recipients are in, such as 10.1.0.0/16.",
+            )
+        elif not is_internal_network(network):
+            yield Finding(
+                name="useless-exception",
+                setting=setting,
+                message=f"{where} permits {network}, which is public and permitted without it.",
+                hint="Leave it out; an exception is only needed for an internal network.",
+            )
+
+
+def _allowed(validators: Iterable[Any]) -> list[Network]:
+    return [n for each in validators if isinstance(each, AllowNetworks) for n in each.networks]
+
+
+def _refused(
+    target: Any, validators: Sequence[Any], where: str, setting: str | None
+) -> Iterator[Finding]:
+    # Only validators that are values: others may look things up, which is not for now.
+    constant = [each for each in validators if isinstance(each, OWN_VALIDATORS)]
+    for url in _urls(target):
+        try:
+            check_url(url, constant)
+        except SecurityError as error:
+            yield Finding(
+                name="subscriber-refused",
+                setting=setting,
+                message=f"{where} names {shown(url)}, which is refused. {error.reason}",
+                hint=" ".join(error.args[1:]) or "Use another URL.",
+            )
+
+
+def _urls(target: Any) -> Iterator[str]:
+    if isinstance(target, str):
+        yield target
+    elif isinstance(target, Subscription):
+        yield target.url
+    elif isinstance(target, Mapping):
+        yield str(target["url"])
+    elif isinstance(target, Iterable):
+        for each in target:
+            yield from _urls(each)

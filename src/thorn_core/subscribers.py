@@ -1,0 +1,106 @@
+"""Static subscribers: what can be one, told when it is declared."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from thorn_core.errors import ConfigurationError, SecurityError
+from thorn_core.recipients import parse_url
+from thorn_core.values import Subscription
+
+# What a static subscriber's mapping may say beside its URL.
+OPTIONS = (
+    "secret",
+    "content_type",
+    "hmac_digest",
+    "headers",
+    "description",
+    "rate_limit",
+    "owner",
+)
+
+
+def check_subscribers(name: str, target: Any) -> Any:
+    """Check the static subscribers of an event: whether each could be one.
+
+    Whether a URL may be sent to is another question, which validators answer.
+
+    Args:
+        name: Where they are given, for the error.
+        target: A URL, a mapping with a `url`, a Subscription, a callable that takes the message, or
+            an iterable of these.
+
+    Returns:
+        The target; a list for an iterable.
+
+    Raises:
+        ConfigurationError: One can't be a subscriber.
+
+    Example:
+        >>> check_subscribers("subscribers", ["https://example.com/hook"])
+        ['https://example.com/hook']
+    """
+    if isinstance(target, Subscription):
+        _check_recipient_url(name, target.url)
+    elif isinstance(target, str):
+        _check_recipient_url(name, target)
+    elif isinstance(target, Mapping):
+        url = target.get("url")
+        if not isinstance(url, str):
+            near = difflib.get_close_matches("url", [key for key in target if key != "url"], 1)
+            hint = f"did you mean {near[0]!r} to be 'url'?" if near else "add one"
+            raise ConfigurationError(f"{name} holds {_names(target)} without a 'url'; {hint}")
+        _check_recipient_url(name, url)
+        check_options(name, target)
+    elif callable(target):
+        _check_callable(name, target)
+    elif isinstance(target, Iterable) and not isinstance(target, bytes | bytearray):
+        return [check_subscribers(name, each) for each in target]
+    else:
+        raise ConfigurationError(
+            f"{name} holds {target!r}, which is no subscriber; allowed is a URL, a mapping with a"
+            " 'url', a callable that takes the message, or a list of these"
+        )
+    return target
+
+
+def check_options(name: str, mapping: Mapping[Any, Any]) -> None:
+    """Check what a static subscriber's mapping says beside its URL.
+
+    Raises:
+        ConfigurationError: It has an unknown option.
+    """
+    for option in mapping:
+        if option not in ("url", *OPTIONS):
+            near = difflib.get_close_matches(str(option), OPTIONS, 1)
+            hint = f"did you mean {near[0]}?" if near else f"known are url, {', '.join(OPTIONS)}"
+            raise ConfigurationError(f"{name} holds a mapping with the option {option!r}; {hint}")
+
+
+def _names(mapping: Mapping[Any, Any]) -> str:
+    # Without values: a secret is one of them.
+    return "a mapping of " + (", ".join(map(repr, mapping)) or "nothing")
+
+
+def _check_recipient_url(name: str, url: str) -> None:
+    try:
+        parse_url(url)
+    except SecurityError as error:
+        raise ConfigurationError(f"{name} holds what can't be a recipient. {error}") from None
+
+
+def _check_callable(name: str, function: Callable[..., Any]) -> None:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # one written in C may not have any
+    try:
+        signature.bind(None)
+    except TypeError:
+        raise ConfigurationError(
+            f"{name} holds {function!r}, which can't be called with the message alone; let it take"
+            " one argument"
+        ) from None
