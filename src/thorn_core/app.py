@@ -26,9 +26,15 @@ from thorn_core.receipts import Callbacks, Receipt
 from thorn_core.recipients import complete_validators
 from thorn_core.sending import Sending
 from thorn_core.settings import Settings
+from thorn_core.signatures import make_keys
 from thorn_core.stores.base import Store
 from thorn_core.subscribing import SubscriptionCalls
-from thorn_core.subscriptions import StaticSubscribers, SubscriptionRules, static_subscriptions
+from thorn_core.subscriptions import (
+    StaticSubscribers,
+    SubscriptionRules,
+    reaches,
+    static_subscriptions,
+)
 from thorn_core.transports.base import Transport
 from thorn_core.values import Message, Subscription
 from thorn_core.worker import EventOptions, LoopThread, Wiring, Worker
@@ -88,9 +94,9 @@ class Thorn(SubscriptionCalls, HistoryCalls):
         self.rules = SubscriptionRules(
             settings=self.settings,
             content_types=tuple(self.codecs),
+            schemes=self._chosen_schemes(),
             validate=self.plugins.validate_recipient,
         )
-        self._schemes = self._chosen_schemes()
         self._static = StaticSubscribers(self.rules)
         self._event_options: dict[int, tuple[EventOptions, EventOptions]] = {}
         self._make_transport = transport
@@ -138,7 +144,9 @@ class Thorn(SubscriptionCalls, HistoryCalls):
                 raise ConfigurationError(
                     f"setting signatures names {name!r}; known are {', '.join(sorted(known))}"
                 )
-        return tuple(known[name] for name in self.settings.signatures)
+        schemes = tuple(known[name] for name in self.settings.signatures)
+        make_keys(schemes)  # raises now if they can't: no common key, a package that is missing
+        return schemes
 
     # -- life
 
@@ -200,7 +208,7 @@ class Thorn(SubscriptionCalls, HistoryCalls):
                 plugins=self.plugins,
                 settings=settings,
                 codecs=self.codecs,
-                schemes=self._schemes,
+                schemes=self.rules.schemes,
                 policy=settings.effective_retry_policy,
                 clock=self.clock,
                 make_transport=self._make_transport or partial(self.plugins.transport, settings),
@@ -355,7 +363,7 @@ class Thorn(SubscriptionCalls, HistoryCalls):
                 targets = event.static_subscribers
                 found += static_subscriptions(self.rules, event.name, targets, message)
             found += self.plugins.subscriptions(message)
-        return list({subscription.id: subscription for subscription in found}.values())
+        return list({s.id: s for s in found if reaches(s, message.sender)}.values())
 
     def _progressed(self) -> None:
         # Looked up each time: a forked child has another one.

@@ -170,7 +170,7 @@ def _thorn(message: Message, source: str) -> Envelope:
         fields={
             "event": message.event,
             "ref": message.ref,
-            "sender": message.sender_name or message.sender,
+            "sender": message.sender_name or message.sender or None,
         },
         data=message.data,
     )

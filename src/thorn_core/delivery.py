@@ -18,6 +18,7 @@ from thorn_core.retries import RetryPolicy
 from thorn_core.settings import Settings
 from thorn_core.signatures import Signable, SignatureScheme, sign_all
 from thorn_core.values import (
+    OPERATOR,
     Attempt,
     Delivery,
     DeliveryState,
@@ -59,8 +60,6 @@ PROTECTED_HEADERS = frozenset(
 HEADER_COUNT = 50
 HEADER_LENGTH = 4096  # servers commonly refuse a line of more than 8 KiB
 RETRY_AFTER_STATUSES = frozenset({429, 502, 503, 504})
-# As a message's sender: reaches subscriptions without an owner, and nobody else's.
-OPERATOR = "thorn:operator"
 REDIRECT_STATUSES = frozenset({301, 302, 307, 308})
 REDIRECT_LIMIT = 5
 
@@ -230,11 +229,15 @@ def sign_request(
         subscription: Whose secrets sign.
         schemes: How to sign.
         at: The time of the attempt.
+
+    Raises:
+        ConfigurationError: The subscription has secrets, but a scheme can't sign with any of those
+            that are valid now. The request must not be sent.
     """
     timestamp = int(at.timestamp())
     signed = {"webhook-id": message.id, "webhook-timestamp": str(timestamp)}
-    secrets = subscription.signing_secrets(at)
-    if secrets:
+    if subscription.secrets:
+        secrets = subscription.signing_secrets(at)
         signable = Signable(
             id=message.id, timestamp=timestamp, body=request.body, digest=subscription.hmac_digest
         )

@@ -19,7 +19,7 @@ from thorn_core.receipts import Callback, Callbacks, Receipt
 from thorn_core.retries import RetryPolicy
 from thorn_core.settings import check_validators, choose_policy
 from thorn_core.subscribers import check_subscribers
-from thorn_core.subscriptions import identify
+from thorn_core.subscriptions import identify_sender
 from thorn_core.values import EMPTY, Message, derived_id, new_id
 from thorn_core.worker import EventOptions
 
@@ -246,7 +246,7 @@ class Event:
             )
         if self._invalid is not None:
             self._invalid(name, encoded)
-        sender_id, sender_name = (None, None) if sender is None else identify(sender)
+        sender_id, sender_name = identify_sender(sender)
         callbacks = None
         if on_success or on_error or on_timeout:
             callbacks = Callbacks(on_success=on_success, on_error=on_error, on_timeout=on_timeout)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 
 from thorn_core import paging
@@ -19,7 +20,9 @@ from thorn_core.subscriptions import (
     change_secret,
     change_subscription,
     identify,
+    identify_sender,
     make_subscription,
+    reaches,
     static_subscriptions,
 )
 from thorn_core.values import Subscription
@@ -63,7 +66,8 @@ class SubscriptionCalls:
             events: A pattern or several: `article.*`.
             url: Where requests go.
             owner: Whose it is: an id, or an object with a `pk` or `id`; None is an operator's.
-            secret: Signs its requests; None mints one (`.secret`).
+            secret: Signs its requests; None mints one (`.secret`), of each kind that the schemes in
+                use need.
             content_type: How bodies are encoded.
             hmac_digest: Of the `Hook-HMAC` header: `sha256`, `sha512` or `sha1`.
             headers: Extra headers for its requests.
@@ -109,22 +113,34 @@ class SubscriptionCalls:
         self.store.save_subscription(changed)
         return changed
 
-    def rotate_secret(self, subscription_id: str, secret: str | None = None) -> Subscription:
-        """Give a subscription a new secret; the old ones go on signing for `secret_overlap`.
+    def rotate_secret(
+        self,
+        subscription_id: str,
+        secret: str | None = None,
+        *,
+        overlap: float | timedelta | None = None,
+    ) -> Subscription:
+        """Give a subscription a new secret; the old ones go on signing for a while.
+
+        At most three secrets are kept, the newest.
 
         Args:
             subscription_id: Which.
-            secret: The new secret; None mints one.
+            secret: The new secret; None mints one, of each kind that the schemes in use need.
+            overlap: Seconds that the old ones go on signing; 0 revokes them at once. None is the
+                setting `secret_overlap`.
 
         Raises:
             NotFoundError: There is none.
-            ConfigurationError: The secret isn't one.
+            ConfigurationError: A scheme in use can't sign with the secret, or the overlap isn't
+                allowed.
         """
         rotated = change_secret(
+            self.rules,
             self._required(subscription_id),
             secret,
             at=self.clock(),
-            overlap=timedelta(seconds=self.settings.secret_overlap),
+            overlap=overlap,
         )
         self.store.save_subscription(rotated)
         return rotated
@@ -148,12 +164,11 @@ class SubscriptionCalls:
 
         Those that plugins and callables add are known only when there is a message.
         """
-        yield from self._static.reached(event)
+        name = identify_sender(sender)[0]
         declared = find_event(event, cast("Thorn", self))
-        if declared is not None:
-            targets = declared.static_subscribers
-            yield from static_subscriptions(self.rules, event, targets)
-        name = None if sender is None else identify(sender)[0]
+        targets = None if declared is None else declared.static_subscribers
+        own = static_subscriptions(self.rules, event, targets)
+        yield from (s for s in chain(self._static.reached(event), own) if reaches(s, name))
         fetch = partial(self.store.matching, event, sender=name, limit=paging.PAGE)
         yield from paged(lambda after: fetch(after=after))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import re
+import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,14 +14,20 @@ import attrs
 from thorn_core.delivery import check_headers
 from thorn_core.errors import ConfigurationError
 from thorn_core.patterns import check_pattern, matches
-from thorn_core.recipients import check_url
+from thorn_core.recipients import check_url, parse_url
 from thorn_core.recipients.urls import shown
 from thorn_core.settings import Settings
-from thorn_core.signatures import HMAC_DIGESTS, check_secret, new_secret
+from thorn_core.signatures import HMAC_DIGESTS, SignatureScheme, is_private, make_keys
 from thorn_core.subscribers import check_options
-from thorn_core.values import Message, Subscription, derived_id, new_id
+from thorn_core.values import OPERATOR, Message, Subscription, derived_id, new_id
 
 DESCRIPTION_LENGTH = 1000
+# Keys of a subscription, of each kind: the newest and those that it replaced. Each signs every
+# request, and servers commonly refuse a header of more than 8 KiB.
+SECRETS_KEPT = 3
+# Seconds that replaced keys may go on signing.
+LONGEST_OVERLAP = 365 * 86400
+OWNER_LENGTH = 255
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -30,11 +38,13 @@ class SubscriptionRules:
     Attributes:
         settings: The app's.
         content_types: Those that there is a codec for.
+        schemes: Those that sign: each subscription has the keys that they need.
         validate: Asks the plugins about a URL.
     """
 
     settings: Settings
     content_types: Collection[str]
+    schemes: tuple[SignatureScheme, ...]
     validate: Callable[[str], None]
 
 
@@ -69,7 +79,7 @@ def make_subscription(
         events=check_events(rules, events),
         url=check_recipient(rules, url),
         owner=None if owner is None else identify(owner)[0],
-        secrets=(new_secret() if secret is None else check_secret(secret),),
+        secrets=make_keys(rules.schemes, secret),
         created_at=at,
         updated_at=at,
     )
@@ -87,7 +97,8 @@ def change_subscription(
         at: The time of the change.
         **changes: `events`, `url`, `enabled`, `disabled_reason`, and the options of
             `make_subscription`. Enabling it forgets its failures and why it was disabled; a new URL
-            forgets the failures of the old one.
+            forgets the failures of the old one. A URL of another origin drops the headers that may
+            be credentials for the old one, unless `headers` are given, too.
 
     Raises:
         InvalidNameError: A pattern isn't one.
@@ -95,6 +106,12 @@ def change_subscription(
         ConfigurationError: Something else isn't allowed.
     """
     values = {name: check_option(rules, name, value) for name, value in changes.items()}
+    if "url" in values and "headers" not in values and moves(subscription, values["url"]):
+        values["headers"] = {
+            name: value
+            for name, value in subscription.headers.items()
+            if not hides_value(name, value)
+        }
     if values.get("enabled"):
         values["disabled_reason"] = None
     if values.get("enabled") or values.get("url", subscription.url) != subscription.url:
@@ -102,31 +119,103 @@ def change_subscription(
     return attrs.evolve(subscription, updated_at=at, **values)
 
 
+def moves(subscription: Subscription, url: str) -> bool:
+    """True if a new URL is of another origin (RFC 6454: scheme, host, port)."""
+    former, new = parse_url(subscription.url), parse_url(url)
+    return (former.scheme, former.recipient) != (new.scheme, new.recipient)
+
+
+def differing(subscription: Subscription, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the checked values that change a subscription.
+
+    What stays as it is stays: enabling what is enabled would forget since when it fails. Headers
+    that are given with the URL of another origin are for that one.
+    """
+    moved = "url" in values and moves(subscription, values["url"])
+    return {
+        name: value
+        for name, value in values.items()
+        if value != getattr(subscription, name) or (name == "headers" and moved)
+    }
+
+
+# By name, or by what a value of the header Authorization begins with (RFC 9110 section 11.4).
+_CREDENTIAL_NAME = re.compile(
+    "auth|cookie|credential|hmac|jwt|key|pass|pwd|secret|session|signature|token", re.IGNORECASE
+)
+_CREDENTIAL_VALUE = re.compile(r"(?:basic|bearer|digest|negotiate|token)\s", re.IGNORECASE)
+
+
+def hides_value(name: str, value: str = "") -> bool:
+    """True for a header whose value may be a credential: it is taken, but not shown again.
+
+    Example:
+        >>> [hides_value("Authorization"), hides_value("X-To", "Bearer abc"), hides_value("X-To")]
+        [True, True, False]
+    """
+    found = _CREDENTIAL_NAME.search(name) or _CREDENTIAL_VALUE.match(value)
+    return found is not None
+
+
 def change_secret(
-    subscription: Subscription, secret: str | None, *, at: datetime, overlap: timedelta
+    rules: SubscriptionRules,
+    subscription: Subscription,
+    secret: str | None,
+    *,
+    at: datetime,
+    overlap: float | timedelta | None = None,
 ) -> Subscription:
-    """The subscription with a new secret; those that sign now go on signing for a while.
+    """The subscription with new keys; those that sign now go on signing for a while.
+
+    At most three keys of each kind are kept, the newest.
 
     Args:
+        rules: The app's.
         subscription: As it is.
-        secret: The new secret; None mints one.
+        secret: The new key: a key of the other kind stays as it is. None mints all.
         at: The time of the change.
-        overlap: For how long the old ones go on.
+        overlap: Seconds that the old ones go on signing; 0 revokes them at once. None is the
+            setting `secret_overlap`.
 
     Raises:
-        ConfigurationError: The secret isn't one.
+        ConfigurationError: The secret or the overlap isn't allowed.
     """
-    until = at + overlap
+    seconds = rules.settings.secret_overlap if overlap is None else check_overlap(overlap)
+    until = at + timedelta(seconds=seconds)
     old = subscription.signing_secrets(at)
-    expiry = {s: min(subscription.secret_expiry.get(s, until), until) for s in old}
-    newest = new_secret() if secret is None else check_secret(secret)
-    expiry.pop(newest, None)
+    newest = make_keys(rules.schemes, secret, current=old)
+    kept = list(newest)
+    for key in old if seconds else ():
+        if key not in newest and _same_kind(kept, key) < SECRETS_KEPT:
+            kept.append(key)
+    former = subscription.secret_expiry
     return attrs.evolve(
         subscription,
-        secrets=(newest, *(s for s in old if s != newest)),
-        secret_expiry=expiry,
+        secrets=tuple(kept),
+        secret_expiry={k: min(former.get(k, until), until) for k in kept[len(newest) :]},
         updated_at=at,
     )
+
+
+def _same_kind(keys: Iterable[str], key: str) -> int:
+    return sum(is_private(each) is is_private(key) for each in keys)
+
+
+def check_overlap(overlap: Any) -> float:
+    """Check for how many seconds replaced keys go on signing.
+
+    Raises:
+        ConfigurationError: It is no number of seconds from 0 to a year.
+    """
+    if isinstance(overlap, timedelta):
+        overlap = overlap.total_seconds()
+    number = isinstance(overlap, int | float) and not isinstance(overlap, bool)
+    if not number or not 0 <= overlap <= LONGEST_OVERLAP:
+        raise ConfigurationError(
+            f"overlap is {overlap!r}; use seconds from 0, which revokes the old secrets at once, to"
+            f" {LONGEST_OVERLAP}"
+        )
+    return float(overlap)
 
 
 def check_option(rules: SubscriptionRules, name: str, value: Any) -> Any:
@@ -191,7 +280,9 @@ def _hmac_digest(rules: SubscriptionRules, value: Any) -> str:
 
 def _headers(rules: SubscriptionRules, value: Any) -> Mapping[str, str]:
     if not isinstance(value, Mapping):
-        raise ConfigurationError(f"headers is {value!r}; use a mapping of name to value")
+        raise ConfigurationError(
+            f"headers is a {type(value).__name__}; use a mapping of name to value"
+        )
     return check_headers(value)
 
 
@@ -245,16 +336,76 @@ def identify(sender: Any) -> tuple[str, str | None]:
         sender: The id itself (text, number, UUID …), or an object with a `pk` or `id`, whose
             `get_username()` or `str()` is its name.
 
+    Raises:
+        ConfigurationError: It has no id, or one that databases confuse with another.
+
     Example:
         >>> identify(42)
         ('42', None)
     """
+    if _has_no_id(sender):
+        raise ConfigurationError(
+            f"a {type(sender).__name__} has no id; save it first, or leave it out"
+        )
     for attribute in ("pk", "id"):
         key = getattr(sender, attribute, None)
         if key is not None:
             name = sender.get_username() if hasattr(sender, "get_username") else sender
-            return str(key), str(name)
-    return str(sender), None
+            return _checked_id(str(key)), str(name)
+    return _checked_id(str(sender)), None
+
+
+def identify_sender(sender: Any) -> tuple[str | None, str | None]:
+    """The id and the name of a message's sender; both None if there is none.
+
+    An object without an id, such as an anonymous visitor, is nobody's tenant: the message is for
+    operators only.
+
+    Raises:
+        ConfigurationError: The id isn't one.
+    """
+    if sender is None:
+        return None, None
+    return (OPERATOR, None) if _has_no_id(sender) else identify(sender)
+
+
+def _has_no_id(sender: Any) -> bool:
+    keys = [getattr(sender, name, OPERATOR) for name in ("pk", "id")]
+    return None in keys and all(key is None or key is OPERATOR for key in keys)
+
+
+def _checked_id(key: str) -> str:
+    if is_identity(key):
+        return key
+    raise ConfigurationError(
+        f"{key[:50]!r} is no id of a user or tenant; use 1 to {OWNER_LENGTH} characters, without"
+        " control characters and white space around them, or None for an operator's"
+    )
+
+
+def is_identity(key: str) -> bool:
+    """True for what may be the id of a user or tenant, and is told from all others everywhere.
+
+    The empty text would be the operators' in databases, and MySQL ignores blanks at the end.
+    """
+    return (
+        0 < len(key) <= OWNER_LENGTH
+        and key == key.strip()
+        and not any(unicodedata.category(char) in ("Cc", "Cs") for char in key)
+    )
+
+
+def reaches(subscription: Subscription, sender: str | None) -> bool:
+    """True if a message of this sender is for a subscription of this owner.
+
+    Example:
+        >>> ada = Subscription(id="sub_1", events=("*",), url="https://e.com/", owner="ada",
+        ...     created_at=_EPOCH, updated_at=_EPOCH)
+        >>> [reaches(ada, sender) for sender in ("ada", "bob", OPERATOR, None)]
+        [True, False, False, True]
+    """
+    owner = subscription.owner
+    return sender is None or owner is None or (owner == sender != OPERATOR)
 
 
 def static_subscriptions(
@@ -293,7 +444,8 @@ def static_subscriptions(
             yield from static_subscriptions(rules, pattern, item, message)
     else:
         raise ConfigurationError(
-            f"subscriber {target!r} of {pattern!r} is no URL, mapping, list or callable"
+            f"a subscriber of {pattern!r} is a {type(target).__name__}; use a URL, a mapping, a"
+            " list or a callable"
         )
 
 
@@ -301,14 +453,20 @@ def _static(
     rules: SubscriptionRules, pattern: str, url: str, options: dict[str, Any]
 ) -> Subscription:
     check_options(f"the static subscriber {shown(url)}", options)
+    if "secret" in options and options["secret"] is None:
+        raise ConfigurationError(
+            f"the static subscriber {shown(url)} has the secret None; give it one, or leave"
+            " 'secret' out to send unsigned requests"
+        )
     secret, owner = options.pop("secret", None), options.pop("owner", None)
+    name = None if owner is None else identify(owner)[0]
     bare = Subscription(
         # The same in every process and after every restart, so that a delivery is made once.
-        id=derived_id("sub", pattern, url),
+        id=derived_id("sub", pattern, url, *([] if name is None else [name])),
         events=(pattern,),
         url=url,
-        owner=None if owner is None else identify(owner)[0],
-        secrets=() if secret is None else (check_secret(secret),),
+        owner=name,
+        secrets=() if secret is None else make_keys(rules.schemes, secret),
         created_at=_EPOCH,
         updated_at=_EPOCH,
     )

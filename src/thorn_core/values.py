@@ -15,8 +15,12 @@ from typing import Any
 import attrs
 
 from thorn_core.retries import RetryPolicy
+from thorn_core.signatures import StandardWebhooksEd25519, is_private
 
 EMPTY: Mapping[str, Any] = {}
+# Sender of a message for operators: it reaches subscriptions without an owner and no others. No
+# user or tenant can have this id (`thorn_core.subscriptions.identify`).
+OPERATOR = ""
 
 
 class DeliveryState(enum.StrEnum):
@@ -49,7 +53,8 @@ class Message:
         event: The event's full name, `article.published`.
         data: The payload as JSON text in UTF-8, as it was when the event was sent.
         at: When it was sent (aware, UTC).
-        sender: Id of the user or tenant it is about; None reaches subscriptions of every owner.
+        sender: Id of the user or tenant it is about; None reaches subscriptions of every owner,
+            `OPERATOR` only those without an owner.
         sender_name: The sender's name, for the envelope.
         ref: URL of the thing that it is about.
         headers: Extra headers for every request of this message.
@@ -89,7 +94,7 @@ class Subscription:
         events: Patterns of event names, such as `article.*`.
         url: Where requests go.
         owner: Id of the user or tenant it belongs to; None is an operator's.
-        secrets: Signing secrets, the newest first; each signs while it is valid.
+        secrets: Keys that sign, the newest first; each signs while it is valid.
         secret_expiry: When a rotated secret stops signing, by secret; absent: never.
         content_type: How bodies are encoded.
         hmac_digest: Digest of the `Hook-HMAC` header: `sha256`, `sha512` or `sha1`.
@@ -129,6 +134,16 @@ class Subscription:
     def secret(self) -> str | None:
         """The newest secret, or None if it has none and its requests go unsigned."""
         return self.secrets[0] if self.secrets else None
+
+    @property
+    def public_key(self) -> str | None:
+        """The public key that recipients verify Ed25519 signatures with (`whpk_…`), or None.
+
+        Raises:
+            ConfigurationError: The extra `ed25519` isn't installed.
+        """
+        private = next(filter(is_private, self.secrets), None)
+        return None if private is None else StandardWebhooksEd25519().public_key(private)
 
     def signing_secrets(self, at: datetime) -> tuple[str, ...]:
         """The secrets that sign at a time, the newest first."""

@@ -10,6 +10,8 @@ from thorn_core.recipients import allow_cidr_network, block_internal_ips
 
 BASE = "https://api.example.com/webhooks"
 URL = "https://example.com/hook"
+# Secrets that somebody gives.
+SHARED, ANOTHER, THIRD = ("whsec_" + 4 * word for word in ("SharedXx", "AnotherX", "ThirdXxx"))
 LOCAL = Settings(recipient_validators=[block_internal_ips(), allow_cidr_network("127.0.0.0/8")])
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from datetime import UTC, datetime, timedelta
 
 import attrs
 import pytest
-from api_client import BASE, LOCAL, URL, Client, problem
+from api_client import ANOTHER, BASE, LOCAL, SHARED, THIRD, URL, Client, faults, problem
 
 from thorn_core import Event, MemoryStore, StoreError, Thorn
 from thorn_core.api import ApiRequest, Resource
@@ -57,6 +58,7 @@ def test_a_subscription_is_made_with_pattern_and_url(app, ada):
         "url": URL,
         "content_type": "application/json",
         "hmac_digest": "sha256",
+        "public_key": None,
         "headers": {},
         "description": "",
         "rate_limit": None,
@@ -74,7 +76,7 @@ def test_a_subscription_is_made_with_everything(app, ada):
         event=["article.*", "user.created", "article.*"],
         content_type="application/x-www-form-urlencoded",
         hmac_digest="sha512",
-        hmac_secret="shared with them",
+        hmac_secret=SHARED,
         headers={"X-Shop": "1", "Authorization": "Bearer abc"},
         description="Für den Laden",
         rate_limit=0.5,
@@ -84,32 +86,32 @@ def test_a_subscription_is_made_with_everything(app, ada):
     assert kept.events == ("article.*", "user.created")
     assert kept.content_type == "application/x-www-form-urlencoded"
     assert kept.hmac_digest == "sha512"
-    assert kept.secret == made["secret"] == "shared with them"
+    assert kept.secret == made["secret"] == SHARED
     assert kept.headers == {"X-Shop": "1", "Authorization": "Bearer abc"}
     assert (kept.description, kept.rate_limit, kept.enabled) == ("Für den Laden", 0.5, False)
     assert kept.disabled_reason == "its owner made it so"
 
 
 def test_a_secret_is_told_once_and_never_again(ada):
-    made = ada.subscribe(hmac_secret="shared with them", headers={"Authorization": "Bearer abc"})
+    made = ada.subscribe(hmac_secret=SHARED, headers={"Authorization": "Bearer abc"})
     path = made["subscription"]
     answers = [
         ada("GET", path),
         ada("GET", "/hooks/"),
         ada("PATCH", path, {"description": "changed"}),
         ada("PUT", path, {"event": "*", "url": URL, "headers": {"Authorization": None}}),
-        ada("PATCH", path, {"hmac_secret": "shared with them", "headers": {"Authorization": 1}}),
-        ada("POST", path + "rotate-secret/", {"hmac_secret": "another one"}),
+        ada("PATCH", path, {"hmac_secret": SHARED, "headers": {"Authorization": 1}}),
+        ada("POST", path + "rotate-secret/", {"hmac_secret": ANOTHER}),
         ada("POST", path + "rotate-secret/", {"hmac_secret": "short"}),
         ada("GET", path),
         ada("DELETE", path),
     ]
     for answer in answers:
         told = repr(answer) + answer.body.decode()
-        assert "shared with them" not in told
+        assert SHARED not in told
         assert "Bearer abc" not in told
-    assert "another one" in answers[5].json["secret"]
-    assert sum(b"another one" in answer.body for answer in answers) == 1
+    assert ANOTHER in answers[5].json["secret"]
+    assert sum(ANOTHER.encode() in answer.body for answer in answers) == 1
 
 
 def test_a_credential_in_a_header_is_not_shown_and_stays_when_it_comes_back_unseen(app, ada):
@@ -191,8 +193,80 @@ def test_a_secret_is_rotated_and_both_sign_for_a_while(app, ada, recipient):
     (request,) = recipient.wait_for(1)
     for secret in (made["secret"], rotated.json["secret"]):
         assert verify(request.body, request.headers, [secret]).payload
-    given = ada("POST", made["subscription"] + "rotate-secret/", {"hmac_secret": "of our own"})
-    assert given.json["secret"] == "of our own"
+    given = ada("POST", made["subscription"] + "rotate-secret/", {"hmac_secret": THIRD})
+    assert given.json["secret"] == THIRD
+
+
+def test_an_overlap_says_how_long_the_former_secret_signs(app, ada):
+    made = ada.subscribe()
+    path = made["subscription"] + "rotate-secret/"
+    until = datetime.fromisoformat(ada("POST", path, {"overlap": 60}).json["former_secrets_until"])
+    assert timedelta(seconds=50) < until - datetime.now(UTC) <= timedelta(seconds=60)
+    revoked = ada("POST", path, {"overlap": 0}).json
+    assert revoked["former_secrets_until"] is None
+    assert app.subscription(made["id"]).secrets == (revoked["secret"],)
+    for overlap in (-1, "60", True, 10**9):
+        assert set(faults(ada("POST", path, {"overlap": overlap}))) == {"overlap"}
+
+
+def test_rotating_is_rate_limited_for_each_subscription(app):
+    resource = Resource(app, rotations_per_minute=3)
+    ada, operator = Client(resource, "ada"), Client(resource, operator=True)
+    one, two = (ada.subscribe()["subscription"] + "rotate-secret/" for _ in range(2))
+    assert [ada("POST", one).status for _ in range(5)] == [200, 200, 200, 429, 429]
+    assert ada("POST", two).status == 200
+    assert operator("POST", one).status == 200
+    # What is refused anyway costs nothing.
+    assert {ada("POST", two, {"overlap": -1}).status for _ in range(5)} == {422}
+    assert ada("POST", two).status == 200
+
+
+def test_a_private_key_is_never_shown_and_the_public_one_always(recipient):
+    settings = LOCAL.evolve(signatures=["standard-webhooks-ed25519"])
+    with Thorn(settings=settings) as app:
+        ada = Client(Resource(app), "ada")
+        made = ada.subscribe(recipient.url)
+        path = made["subscription"]
+        assert made["secret"] is None
+        assert made["public_key"].startswith("whpk_")
+        assert ada("GET", path).json["public_key"] == made["public_key"]
+        rotated = ada("POST", path + "rotate-secret/", {"overlap": 0}).json
+        assert rotated["public_key"] != made["public_key"]
+        given = ada("POST", path + "rotate-secret/", {"hmac_secret": SHARED})
+        assert "whsk_ and base64" in faults(given)["hmac_secret"]["message"]
+        for answer in (made, rotated, ada("GET", "/hooks/").json):
+            assert "whsk_" not in json.dumps(answer)
+        app.send("article.created", {"n": 1}, sender="ada")
+        (request,) = recipient.wait_for(1)
+        scheme = "standard-webhooks-ed25519"
+        assert verify(request.body, request.headers, rotated["public_key"], scheme=scheme)
+
+
+def test_hidden_headers_do_not_follow_to_another_origin(app, ada):
+    headers = {"Authorization": "Bearer abc", "X-Shop": "1"}
+
+    def changed(method, **body):
+        made = ada.subscribe(headers=headers)
+        answer = ada(method, made["subscription"], {"url": "https://other.example/", **body})
+        assert answer.status == 200
+        return dict(app.subscription(made["id"]).headers)
+
+    shown = {"Authorization": None, "X-Shop": "1"}
+    assert changed("PATCH") == {"X-Shop": "1"}
+    assert changed("PATCH", headers=shown) == {"X-Shop": "1"}
+    assert changed("PUT", event="*", headers=shown) == {"X-Shop": "1"}
+    assert changed("PATCH", headers=headers) == headers
+    assert changed("PUT", event="*", headers=headers) == headers
+    assert changed("PATCH", url=URL + "/elsewhere") == headers
+
+
+@pytest.mark.parametrize("owner", ["", " ", "ada ", "a\0da", "x" * 256])
+def test_who_has_no_id_that_can_be_told_from_others_has_no_entry(app, owner):
+    client = Client(Resource(app), owner)
+    problem(client("GET", "/hooks/"), 401, "unauthenticated")
+    problem(client("POST", "/hooks/", {"event": "*", "url": URL}), 401, "unauthenticated")
+    operator = Client(Resource(app), operator=True)
+    assert operator("GET", "/hooks/", owner=owner).status == 400
 
 
 # -- conditional requests
@@ -245,9 +319,9 @@ def test_the_same_key_makes_one_subscription(app, ada):
 
 def test_a_key_belongs_to_one_request_of_one_owner(app, ada):
     key = {"idempotency-key": "k-1"}
-    body = {"event": "article.*", "url": URL, "hmac_secret": "shared with them"}
+    body = {"event": "article.*", "url": URL, "hmac_secret": SHARED}
     first = ada("POST", "/hooks/", body, headers=key)
-    for change in ({"event": "a.b"}, {"rate_limit": 1}, {"hmac_secret": "another one"}):
+    for change in ({"event": "a.b"}, {"rate_limit": 1}, {"hmac_secret": ANOTHER}):
         refused = ada("POST", "/hooks/", {**body, **change}, headers=key)
         assert first.json["id"] in problem(refused, 422, "idempotency-key-reused")["detail"]
     bob = Client(ada.resource, "bob")
@@ -528,7 +602,7 @@ def test_having_something_sent_too_often_has_to_wait(app, recipient):
 
 
 def test_what_is_remembered_of_owners_is_bounded(monkeypatch):
-    monkeypatch.setattr("thorn_core.api.rates.MOST_OWNERS", 2)
+    monkeypatch.setattr("thorn_core.api.rates.MOST_KEYS", 2)
     rate = Rate(1)
     assert [rate.take(owner, NOW) for owner in ("ada", "bob", "ada", "eve")] == [0, 0, 60, 0]
     # Bob came the longest ago.

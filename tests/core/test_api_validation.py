@@ -6,7 +6,7 @@ import json
 import logging
 
 import pytest
-from api_client import LOCAL, URL, Client, faults, problem
+from api_client import ANOTHER, LOCAL, SHARED, URL, Client, faults, problem
 
 from thorn_core import SecurityError, Thorn, hookimpl
 from thorn_core.api import Resource
@@ -298,8 +298,8 @@ def test_a_plugin_that_fails_later_does_not_tell_owners_how(caplog):
 
 def test_no_secret_is_logged(ada, caplog):
     caplog.set_level(logging.DEBUG)
-    made = ada.subscribe(hmac_secret="shared with them", headers={"Authorization": "Bearer abc"})
-    ada("POST", made["subscription"] + "rotate-secret/", {"hmac_secret": "another one"})
+    made = ada.subscribe(hmac_secret=SHARED, headers={"Authorization": "Bearer abc"})
+    ada("POST", made["subscription"] + "rotate-secret/", {"hmac_secret": ANOTHER})
     ada("PATCH", made["subscription"], {"hmac_secret": "a third one"})
-    for secret in ("shared with them", "Bearer abc", "another one", "a third one"):
+    for secret in (SHARED, "Bearer abc", ANOTHER, "a third one"):
         assert secret not in caplog.text

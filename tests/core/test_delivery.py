@@ -40,6 +40,7 @@ from thorn_core.delivery import (
 )
 from thorn_core.recipients import DEFAULT_VALIDATORS
 from thorn_core.signatures import SCHEMES
+from thorn_core.values import OPERATOR
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MESSAGE = Message(id="msg_" + "a" * 32, event="article.created", data=b'{"n":1}', at=NOW)
@@ -349,4 +350,4 @@ def test_the_owner_of_a_disabled_subscription_is_told_and_nobody_else():
     assert message.sender == "42"
     assert message.payload["reason"] == "gone"
     assert "secret" not in message.data.decode()
-    assert disabled_message(SUBSCRIPTION, NOW).sender == "thorn:operator"
+    assert disabled_message(SUBSCRIPTION, NOW).sender == OPERATOR

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import sys
 from datetime import UTC, datetime, timedelta
 
@@ -14,7 +15,8 @@ from thorn_core.signatures import (
     SCHEMES,
     HookHMAC,
     Signable,
-    check_secret,
+    check_key,
+    make_keys,
     new_ed25519_keypair,
     new_secret,
     sign_all,
@@ -22,7 +24,9 @@ from thorn_core.signatures import (
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TOLERANCE = timedelta(minutes=5)
-PRIVATE, PUBLIC = new_ed25519_keypair()
+# The same in each of pytest's processes, as the ids of tests have to be.
+PRIVATE = "whsk_" + base64.b64encode(bytes(range(32))).decode()
+PUBLIC = SCHEMES["standard-webhooks-ed25519"].public_key(PRIVATE)
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 KEYS = {
     name: (PRIVATE, PUBLIC) if name == "standard-webhooks-ed25519" else (SECRET, SECRET)
@@ -80,7 +84,6 @@ def test_during_a_rotation_either_secret_verifies(name):
 def test_github_has_room_for_the_newest_secret_only():
     headers = headers_of("github", b"{}", secrets=[PRIVATE, SECRET, new_secret()])
     assert verify("github", headers, b"{}").at is None
-    assert SCHEMES["github"].sign(Signable(id="a", timestamp=0, body=b""), [PRIVATE]) == {}
 
 
 @pytest.mark.parametrize("name", SCHEMES)
@@ -160,11 +163,27 @@ def test_signatures_that_share_a_header_stand_side_by_side():
     }
 
 
-def test_a_secret_of_another_kind_signs_nothing():
+def test_a_scheme_refuses_to_sign_without_a_key_of_its_own():
     signable = Signable(id="a", timestamp=0, body=b"")
     for name, scheme in SCHEMES.items():
         wrong = SECRET if "ed25519" in name else PRIVATE
-        assert scheme.sign(signable, [wrong]) == {}
+        for secrets in ([wrong], [PUBLIC], []):
+            with pytest.raises(ConfigurationError, match="no key to sign with"):
+                scheme.sign(signable, secrets)
+            with pytest.raises(ConfigurationError, match="no key to sign with"):
+                sign_all([scheme], signable, secrets)
+
+
+def test_nothing_is_signed_if_a_scheme_signs_nothing():
+    class Silent:
+        name = "silent"
+
+        def sign(self, signable, secrets):
+            return {}
+
+    with pytest.raises(ConfigurationError, match="silent has no key"):
+        schemes = [SCHEMES["standard-webhooks"], Silent()]
+        sign_all(schemes, Signable(id="a", timestamp=0, body=b""), [SECRET])
 
 
 def test_a_private_key_verifies_what_it_signed():
@@ -172,34 +191,123 @@ def test_a_private_key_verifies_what_it_signed():
     verify("standard-webhooks-ed25519", headers, b"{}", secrets=[PRIVATE])
 
 
-def test_secrets_that_are_given_are_checked_and_never_shown():
-    assert check_secret("a shared text") == "a shared text"
-    assert check_secret(SECRET) == SECRET
-    assert check_secret(PRIVATE) == PRIVATE
-    for bad in (
-        "",
-        "short",
-        "whsec_!!!!!!!!",
-        "whsec_YWJj",
-        "whsk_YWJj",
-        "line\nbreak12",
-        12345678,
-    ):
-        with pytest.raises(ConfigurationError) as refusal:
-            check_secret(bad)
-        assert not bad or str(bad) not in str(refusal.value)
+DEFAULT = [SCHEMES["standard-webhooks"], SCHEMES["hook-hmac"]]
+TEXTS = [SCHEMES[name] for name in ("hook-hmac", "github", "stripe")]
+ED25519 = [SCHEMES["standard-webhooks-ed25519"]]
+RAW = SECRET.removeprefix("whsec_")
 
 
-def test_a_secret_that_is_none_can_not_sign():
-    with pytest.raises(ConfigurationError, match="base64"):
-        SCHEMES["standard-webhooks"].sign(Signable(id="a", timestamp=0, body=b""), ["whsec_!"])
+@pytest.mark.parametrize(
+    ("schemes", "secret"),
+    [
+        (DEFAULT, SECRET),
+        (DEFAULT, RAW),
+        (DEFAULT, "whsec_" + base64.b64encode(b"x" * 24).decode()),
+        (DEFAULT, "whsec_" + base64.b64encode(b"x" * 64).decode()),
+        (TEXTS, "C=JTX)v3~dQ"),
+        (TEXTS, "It's a Secret to Everybody"),
+        (TEXTS, SECRET),
+        (ED25519, PRIVATE),
+        (DEFAULT + ED25519, SECRET),
+        (DEFAULT + ED25519, PRIVATE),
+        ([], "It's a Secret to Everybody"),
+    ],
+)
+def test_a_key_that_every_scheme_can_sign_with_is_taken(schemes, secret):
+    check_key(schemes, secret)
+    assert secret in make_keys(schemes, secret)
 
 
-def test_new_secrets_differ_and_pass_the_check():
-    assert check_secret(new_secret()) != new_secret()
+@pytest.mark.parametrize(
+    ("schemes", "secret", "why"),
+    [
+        *((schemes, "", "8 to 255 characters") for schemes in (DEFAULT, TEXTS, ED25519, [])),
+        *((schemes, "short", "8 to 255 characters") for schemes in (DEFAULT, TEXTS)),
+        *((schemes, "x" * 256, "8 to 255 characters") for schemes in (DEFAULT, TEXTS)),
+        *((schemes, 12345678, "must be a text") for schemes in (DEFAULT, TEXTS, ED25519)),
+        *((schemes, SECRET.encode(), "must be a text") for schemes in (DEFAULT, TEXTS)),
+        *((schemes, " " + SECRET, "white space") for schemes in (DEFAULT, TEXTS)),
+        *((schemes, SECRET + "\n", "white space") for schemes in (DEFAULT, TEXTS)),
+        (TEXTS, "a secret\N{NO-BREAK SPACE}", "white space"),
+        (TEXTS, "line\nbreak12", "can't be printed"),
+        (TEXTS, "zero\N{ZERO WIDTH SPACE}width", "can't be printed"),
+        (TEXTS, "half \ud800 a character", "can't be printed"),
+        *((schemes, "v1," + SECRET, "begins with 'v1,'") for schemes in (DEFAULT, TEXTS)),
+        *((schemes, PUBLIC, "public key") for schemes in (DEFAULT, TEXTS)),
+        (ED25519, PUBLIC, "whsk_ and base64"),
+        *((schemes, PRIVATE, "add standard-webhooks-ed25519") for schemes in (DEFAULT, TEXTS)),
+        (ED25519, SECRET, "whsk_ and base64"),
+        (ED25519, "whsk_YWJj", "whsk_ and base64"),
+        (ED25519, "whsk_" + base64.b64encode(b"x" * 64).decode(), "whsk_ and base64"),
+        (DEFAULT + ED25519, PUBLIC, "public key"),
+        (DEFAULT, "whsec_!!!!!!!!", "base64 of 24 to 64 bytes"),
+        (DEFAULT, "a shared text", "base64 of 24 to 64 bytes"),
+        (DEFAULT, RAW.lower() + "=", "base64 of 24 to 64 bytes"),
+        (DEFAULT, "whsec_" + base64.b64encode(b"x" * 23).decode(), "base64 of 24 to 64 bytes"),
+        (DEFAULT, "whsec_" + base64.b64encode(b"x" * 65).decode(), "base64 of 24 to 64 bytes"),
+        # Without padding, for URLs, and with bits that decoders drop or refuse.
+        (DEFAULT, "whsec_" + 34 * "A", "base64 of 24 to 64 bytes"),
+        (DEFAULT, "whsec_" + 31 * "A" + "-", "base64 of 24 to 64 bytes"),
+        (DEFAULT, "whsec_" + 34 * "A" + "B=", "base64 of 24 to 64 bytes"),
+        (TEXTS, "whsec_YWJj", "base64 of 24 to 64 bytes"),
+    ],
+)
+def test_a_key_that_a_scheme_can_not_sign_with_is_refused_and_not_shown(schemes, secret, why):
+    with pytest.raises(ConfigurationError, match=why) as refusal:
+        check_key(schemes, secret)
+    assert not secret or str(secret) not in str(refusal.value)
+
+
+def test_the_private_key_may_come_with_its_public_one():
+    both = base64.b64decode(PRIVATE.removeprefix("whsk_")) + base64.b64decode(
+        PUBLIC.removeprefix("whpk_")
+    )
+    secret = "whsk_" + base64.b64encode(both).decode()
+    check_key(ED25519, secret)
+    assert ED25519[0].public_key(secret) == PUBLIC
+
+
+def test_keys_are_minted_for_the_schemes_in_use():
+    assert make_keys(DEFAULT) != make_keys(DEFAULT)
+    assert [key[:6] for key in make_keys(DEFAULT)] == ["whsec_"]
+    assert [key[:6] for key in make_keys(TEXTS)] == ["whsec_"]
+    assert [key[:5] for key in make_keys(ED25519)] == ["whsk_"]
+    assert [key[:4] for key in make_keys(ED25519 + DEFAULT)] == ["whse", "whsk"]
+    for schemes in (DEFAULT, TEXTS, ED25519, DEFAULT + ED25519, []):
+        for key in make_keys(schemes):
+            check_key(schemes, key)
+
+
+def test_beside_a_given_key_the_one_of_the_other_kind_stays_or_is_minted():
+    schemes, current = DEFAULT + ED25519, make_keys(DEFAULT + ED25519)
+    assert make_keys(schemes, SECRET, current=current) == (SECRET, current[1])
+    assert make_keys(schemes, PRIVATE, current=current) == (current[0], PRIVATE)
+    kept, minted = make_keys(schemes, SECRET, current=[SECRET])
+    assert kept == SECRET
+    assert minted.startswith("whsk_")
+    # A text that was taken when other schemes were in use signs nothing now.
+    replaced, _ = make_keys(schemes, PRIVATE, current=["a shared text"])
+    assert replaced.startswith("whsec_")
+
+
+def test_schemes_that_have_no_key_in_common_are_named():
+    class Digits:
+        name = "digits"
+
+        def mint(self):
+            return "12345678"
+
+        def check(self, secret):
+            if not secret.isdigit():
+                raise ConfigurationError("use digits")
+
+    assert make_keys([Digits(), SCHEMES["hook-hmac"]]) == ("12345678",)
+    with pytest.raises(ConfigurationError, match="schemes digits, standard-webhooks; take one out"):
+        make_keys([Digits(), SCHEMES["standard-webhooks"]])
 
 
 def test_without_cryptography_ed25519_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.asymmetric", None)
-    with pytest.raises(ConfigurationError, match=r"thorn-core\[ed25519\]"):
-        new_ed25519_keypair()
+    for make in (new_ed25519_keypair, lambda: make_keys(ED25519)):
+        with pytest.raises(ConfigurationError, match=r"thorn-core\[ed25519\]"):
+            make()

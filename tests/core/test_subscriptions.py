@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import attrs
 import pytest
 
 from thorn_core import ConfigurationError, InvalidNameError, Message, SecurityError, Settings
+from thorn_core.signatures import SCHEMES
 from thorn_core.subscriptions import (
     StaticSubscribers,
     SubscriptionRules,
+    change_secret,
     change_subscription,
+    hides_value,
     identify,
+    identify_sender,
     make_subscription,
+    reaches,
     static_subscriptions,
 )
+from thorn_core.values import OPERATOR
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 LATER = datetime(2026, 3, 2, tzinfo=UTC)
@@ -27,6 +33,7 @@ def rules(validate=lambda url: None, **settings):
     return SubscriptionRules(
         settings=Settings(**settings),
         content_types=("application/json", "application/x-www-form-urlencoded"),
+        schemes=tuple(SCHEMES[name] for name in Settings(**settings).signatures),
         validate=validate,
     )
 
@@ -185,6 +192,147 @@ def test_a_sender_is_an_id_or_an_object_with_one(sender, expected):
     assert identify(sender) == expected
 
 
+class Visitor:
+    pk = id = None
+
+    def __str__(self):
+        return "AnonymousUser"
+
+
+@pytest.mark.parametrize(
+    "key", ["", " ", "\t", " ada", "ada ", "ada\n", "a\0da", "half \ud800", "x" * 256]
+)
+def test_an_id_that_databases_take_for_another_is_refused(key):
+    class Account:
+        pk = key
+
+    for owner in (key, Account()):
+        with pytest.raises(ConfigurationError, match="is no id of a user or tenant"):
+            make(owner=owner)
+        with pytest.raises(ConfigurationError, match="is no id of a user or tenant"):
+            identify_sender(owner)
+    with pytest.raises(ConfigurationError, match="is no id of a user or tenant"):
+        list(static_subscriptions(rules(), "*", {"url": URL, "owner": key}))
+
+
+def test_who_has_no_id_owns_nothing_and_is_nobodys_tenant():
+    with pytest.raises(ConfigurationError, match="a Visitor has no id"):
+        make(owner=Visitor())
+    assert identify_sender(Visitor()) == (OPERATOR, None)
+    assert identify_sender(None) == (None, None)
+    assert identify_sender(User()) == ("7", "ada")
+
+
+@pytest.mark.parametrize("key", ["thorn:operator", "operator", "None", "0", "*"])
+def test_no_users_id_is_the_operators(key):
+    made = make(owner=key)
+    assert not reaches(made, OPERATOR)
+    assert reaches(made, key)
+    assert reaches(make(), OPERATOR)
+    # A value that a plugin makes isn't checked.
+    assert not reaches(attrs.evolve(made, owner=""), OPERATOR)
+
+
+HEADERS = {"Authorization": "Bearer abc", "X-To": "Basic abc", "x-api-key": "k", "X-Shop": "1"}
+
+
+@pytest.mark.parametrize(
+    "url", ["http://example.com/hook", "https://example.com:8443/hook", "https://other.example/"]
+)
+def test_hidden_headers_stay_at_the_origin_that_they_are_for(url):
+    made, given = make(headers=HEADERS), rules(recipient_validators=[])
+    assert change_subscription(given, made, at=LATER, url=url).headers == {"X-Shop": "1"}
+    new = {"Authorization": "Bearer new"}
+    assert change_subscription(given, made, at=LATER, url=url, headers=new).headers == new
+    same = change_subscription(given, made, at=LATER, url="https://EXAMPLE.com:443/another?x=1")
+    assert same.headers == HEADERS
+
+
+def test_which_headers_may_be_credentials():
+    hidden = ("Proxy-Auth", "Cookie", "X-Api-Key", "X-Auth-Token", "X-Pass", "Session-Id", "X-HMAC")
+    assert all(hides_value(name) for name in hidden)
+    assert hides_value("X-To", "bearer abc")
+    assert not any(hides_value(name, "1") for name in ("X-Shop", "Accept", "X-Bearer-Of-News"))
+
+
+# -- rotating
+
+
+def rotated(subscription, secret=None, *, at=LATER, overlap=None, **settings):
+    return change_secret(rules(**settings), subscription, secret, at=at, overlap=overlap)
+
+
+def test_a_rotation_takes_its_overlap():
+    made = make()
+    by_setting = rotated(made, secret_overlap=60)
+    assert by_setting.secret_expiry == {made.secret: LATER + timedelta(seconds=60)}
+    for overlap in (30, timedelta(seconds=30), 30.0):
+        changed = rotated(made, overlap=overlap)
+        assert changed.secrets[1:] == made.secrets
+        assert changed.secret_expiry == {made.secret: LATER + timedelta(seconds=30)}
+        assert changed.signing_secrets(LATER + timedelta(seconds=29)) == changed.secrets
+        assert changed.signing_secrets(LATER + timedelta(seconds=30)) == changed.secrets[:1]
+    longer = rotated(rotated(made, overlap=30), overlap=3600)
+    assert longer.secret_expiry[made.secret] == LATER + timedelta(seconds=30)
+
+
+def test_an_overlap_of_nothing_revokes_the_former_secrets_at_once():
+    changed = rotated(rotated(make(), overlap=3600), overlap=0)
+    assert len(changed.secrets) == 1
+    assert changed.secret_expiry == {}
+    assert changed.signing_secrets(LATER) == changed.secrets
+
+
+@pytest.mark.parametrize(
+    "overlap", [-1, float("nan"), float("inf"), 366 * 86400, True, "60", timedelta(days=-1)]
+)
+def test_what_is_no_overlap_is_refused(overlap):
+    with pytest.raises(ConfigurationError, match="overlap is"):
+        rotated(make(), overlap=overlap)
+
+
+def test_three_secrets_are_kept_and_the_oldest_goes():
+    subscription, seen = make(), []
+    for _ in range(5):
+        seen.insert(0, subscription.secret)
+        subscription = rotated(subscription)
+    assert subscription.secrets == (subscription.secret, *seen[:2])
+    assert subscription.secret_expiry.keys() == set(seen[:2])
+
+
+def test_a_former_secret_that_is_given_again_is_the_newest():
+    made = make()
+    back = rotated(rotated(made), made.secret)
+    assert back.secret == made.secret
+    assert len(back.secrets) == 2
+    assert made.secret not in back.secret_expiry
+
+
+def test_a_rotation_replaces_the_kinds_of_keys_that_it_is_about():
+    both = ("standard-webhooks", "standard-webhooks-ed25519")
+    made = make_subscription(rules(signatures=both), "*", URL, at=NOW)
+    shared, private = made.secrets
+    given = "whsec_" + "A" * 32
+    assert rotated(made, given, signatures=both).secrets == (given, private, shared)
+    everything = rotated(made, signatures=both).secrets
+    assert everything[2:] == (shared, private)
+    assert not {shared, private} & set(everything[:2])
+    # So a scheme is added: the secret that there is stays.
+    alone = make()
+    kept, added = rotated(alone, alone.secret, signatures=both).secrets
+    assert kept == alone.secret
+    assert added.startswith("whsk_")
+
+
+def test_a_public_key_is_that_of_the_newest_private_one():
+    made = make_subscription(rules(signatures=["standard-webhooks-ed25519"]), "*", URL, at=NOW)
+    changed = rotated(made, signatures=["standard-webhooks-ed25519"])
+    scheme = SCHEMES["standard-webhooks-ed25519"]
+    assert made.public_key == scheme.public_key(made.secret) != changed.public_key
+    assert changed.public_key == scheme.public_key(changed.secret)
+    assert make().public_key is None
+
+
 MESSAGE = Message(id="msg_1", event="article.created", data=b"{}", at=NOW)
 
 
@@ -213,10 +361,30 @@ def test_a_static_subscriber_has_the_same_id_everywhere_and_its_options():
     assert other.id != one.id
 
 
-@pytest.mark.parametrize("target", [7, {"secret": "x"}, {"url": URL, "colour": "blue"}])
-def test_what_is_no_static_subscriber_is_refused(target):
-    with pytest.raises(ConfigurationError):
+@pytest.mark.parametrize(
+    "target",
+    [
+        7,
+        b"pa55",
+        {"secret": "pa55"},
+        {"url": b"pa55"},
+        {"url": "https://e.com/?token=pa55", "colour": "blue"},
+        {"url": URL, "secret": "pa55pa55"},
+        {"url": URL, "headers": [("Authorization", "pa55")]},
+        # As of an environment variable that isn't set.
+        {"url": "https://me:pa55@e.com/", "secret": None},
+    ],
+)
+def test_what_is_no_static_subscriber_is_refused_and_its_secrets_are_not_shown(target):
+    with pytest.raises(ConfigurationError) as refusal:
         urls(target)
+    assert "pa55" not in str(refusal.value)
+
+
+def test_static_subscribers_of_two_owners_are_two():
+    targets = [{"url": URL, "owner": owner} for owner in ("ada", "bob")]
+    ids = {s.id for s in static_subscriptions(rules(), "*", [URL, *targets])}
+    assert len(ids) == 3
 
 
 def test_the_setting_is_matched_by_pattern():

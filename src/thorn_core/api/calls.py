@@ -28,6 +28,7 @@ class Call:
         key: The id in its path.
         creations: How often each owner may subscribe.
         sends: How often each owner may have something sent.
+        rotations: How often the secret of each subscription may be rotated.
         security_schemes: Of the OpenAPI document.
         title: Of the OpenAPI document.
         version: Of the OpenAPI document.
@@ -38,6 +39,7 @@ class Call:
     key: str = ""
     creations: Rate
     sends: Rate
+    rotations: Rate
     security_schemes: Mapping[str, Any] = EMPTY
     title: str
     version: str
@@ -59,15 +61,19 @@ class Call:
         # Nobody is None: what has no owner is the operators'.
         return self.request.operator or (owner is not None and owner == self.request.owner)
 
-    def take(self, rate: Rate) -> None:
-        """Count against an owner's rate; operators have none.
+    def take(self, rate: Rate, key: str | None = None) -> None:
+        """Count against a rate; operators have none.
+
+        Args:
+            rate: The rate.
+            key: Whose; None is the owner's.
 
         Raises:
             Problem: It is used up.
         """
         if self.request.operator or self.request.owner is None:
             return
-        wait = rate.take(self.request.owner, self.app.clock())
+        wait = rate.take(self.request.owner if key is None else key, self.app.clock())
         if wait:
             seconds = math.ceil(wait)
             raise Problem(

@@ -15,11 +15,11 @@ from thorn_core.api.paging import make_cursor, page_response, read_id, where_to_
 from thorn_core.api.parameters import Parameters
 from thorn_core.api.preconditions import check_unchanged
 from thorn_core.api.problems import Problem, faulty, not_found
-from thorn_core.api.representations import subscription_document
-from thorn_core.api.validation import Checked, check_body, check_new_secret
+from thorn_core.api.representations import shown_secret, subscription_document
+from thorn_core.api.validation import Checked, check_body, check_new_overlap, check_new_secret
 from thorn_core.codecs import format_datetime
 from thorn_core.errors import ConfigurationError, StoreError
-from thorn_core.subscriptions import make_subscription
+from thorn_core.subscriptions import differing, make_subscription
 from thorn_core.values import Subscription, delivery_id, derived_id
 
 REQUIRED = ("event", "url")
@@ -113,7 +113,7 @@ def _idempotency_key(call: Call) -> str | None:
 def _created(call: Call, made: Subscription) -> ApiResponse:
     shown = subscription_document(call.request, made)
     headers = {"location": shown["subscription"], "etag": etag_of(encode(shown))}
-    return respond(201, {**shown, "secret": made.secret}, headers=headers)
+    return respond(201, {**shown, "secret": shown_secret(made)}, headers=headers)
 
 
 def _repeated(
@@ -152,8 +152,7 @@ def _change(call: Call, *, replaces: bool) -> ApiResponse:
     checked = Checked(call.app.rules, current=current, operator=call.request.operator)
     wanted = {**DEFAULTS, **body} if replaces else body
     values = check_body(checked, wanted, required=REQUIRED if replaces else (), shown=shown)
-    # What stays as it is stays: enabling what is enabled would forget since when it fails.
-    changes = {k: v for k, v in values.items() if v != getattr(current, k)}
+    changes = differing(current, values)
     if changes.get("enabled") is False:
         changes["disabled_reason"] = _who(call, current) + " disabled it"
     changed = call.app.update_subscription(current.id, **changes) if changes else current
@@ -184,18 +183,20 @@ def remove_hook(call: Call) -> ApiResponse:
 def rotate_secret(call: Call) -> ApiResponse:
     """`POST /hooks/{id}/rotate-secret/`."""
     current = call.own_subscription()
-    body = read_options(call.request, ("hmac_secret",))
-    fault = check_new_secret(body.get("hmac_secret"))
-    if fault is not None:
-        raise faulty("invalid", [fault])
-    rotated = call.app.rotate_secret(current.id, body.get("hmac_secret"))
+    body = read_options(call.request, ("hmac_secret", "overlap"))
+    secret, overlap = body.get("hmac_secret"), body.get("overlap")
+    faults = [check_new_secret(call.app.rules, secret), check_new_overlap(overlap)]
+    if any(faults):
+        raise faulty("invalid", [fault for fault in faults if fault is not None])
+    call.take(call.rotations, current.id)
+    rotated = call.app.rotate_secret(current.id, secret, overlap=overlap)
     shown = subscription_document(call.request, rotated)
     until = max(rotated.secret_expiry.values(), default=None)
     return respond(
         200,
         {
             **shown,
-            "secret": rotated.secret,
+            "secret": shown_secret(rotated),
             "former_secrets_until": None if until is None else format_datetime(until),
         },
         headers={"etag": etag_of(encode(shown))},

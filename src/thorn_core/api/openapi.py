@@ -12,7 +12,7 @@ from thorn_core.api.calls import Call
 from thorn_core.api.event_types import TEST, EventType, event_types
 from thorn_core.api.exchange import EMPTY, HOOKS, ApiResponse, respond
 from thorn_core.api.hooks import KEY_PATTERN, LONGEST_KEY
-from thorn_core.api.parameters import LARGEST_PAGE, LONGEST_OWNER, ORDERS, PAGE
+from thorn_core.api.parameters import LARGEST_PAGE, ORDERS, PAGE
 from thorn_core.api.problems import KINDS, PROBLEM_JSON
 from thorn_core.api.schemas import (
     OPTIONAL_TEXT,
@@ -28,6 +28,7 @@ from thorn_core.api.schemas import (
 from thorn_core.api.stats import DEFAULT_PERIOD, STEPS
 from thorn_core.app import Thorn
 from thorn_core.codecs import dump_json, envelope_of
+from thorn_core.subscriptions import OWNER_LENGTH
 from thorn_core.values import DeliveryState, Message
 
 JSON_TYPE = "application/json"
@@ -304,7 +305,7 @@ _STATES: Schema = {
 _OWNER: Schema = {
     "type": "string",
     "minLength": 1,
-    "maxLength": LONGEST_OWNER,
+    "maxLength": OWNER_LENGTH,
     "pattern": r"^[^\x00-\x1f\x7f-\x9f]+$",
 }
 _KEY: Schema = {"type": "string", "maxLength": LONGEST_KEY, "pattern": f"^{KEY_PATTERN}$"}

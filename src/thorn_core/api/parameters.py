@@ -11,12 +11,11 @@ from thorn_core.api.problems import Fault, faulty
 from thorn_core.api.validation import unknown
 from thorn_core.errors import InvalidNameError
 from thorn_core.patterns import check_pattern
+from thorn_core.subscriptions import OWNER_LENGTH, is_identity
 from thorn_core.values import DeliveryState
 
 PAGE = 50
 LARGEST_PAGE = 100
-# What the databases' column takes.
-LONGEST_OWNER = 255
 ORDERS = ("newest", "oldest")
 TIME_HINT = "is no time with a time zone (RFC 3339); write it as 2026-03-01T12:00:00Z"
 # An offset's plus that wasn't percent-encoded arrives as a space.
@@ -111,8 +110,8 @@ class Parameters:
     def owner(self) -> str | None:
         """Somebody's id."""
         text = self.text("owner")
-        if text is not None and not (text.isprintable() and 0 < len(text) <= LONGEST_OWNER):
-            message = f"is no id of 1 to {LONGEST_OWNER} characters"
+        if text is not None and not is_identity(text):
+            message = f"is no id of 1 to {OWNER_LENGTH} characters"
             self._faults.append(Fault("owner", message, value=text))
             return None
         return text

@@ -1,4 +1,4 @@
-"""How often each owner may do something."""
+"""How often each owner may do something, or something may be done to each subscription."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections import OrderedDict
 from datetime import datetime
 
 MINUTE = 60.0
-# Owners remembered; of more, those that came the longest ago are forgotten.
-MOST_OWNERS = 10_000
+# Maximum number of keys; the least recently seen are evicted.
+MOST_KEYS = 10_000
 
 
 class Rate:
-    """A token bucket for each owner: so many at once, and as many a minute. Of this process only.
+    """A token bucket for each key: so many at once, and as many a minute. Of this process only.
 
     Args:
         per_minute: How many; None is no limit.
@@ -29,7 +29,7 @@ class Rate:
         self._full_at: OrderedDict[str, float] = OrderedDict()
         self._lock = threading.Lock()
 
-    def take(self, owner: str, at: datetime) -> float:
+    def take(self, key: str, at: datetime) -> float:
         """Take one, if there is one.
 
         Returns:
@@ -40,11 +40,11 @@ class Rate:
         now = at.timestamp()
         with self._lock:
             # When the bucket is full again; a clock that was set back doesn't make it any later.
-            full_at = min(max(self._full_at.pop(owner, now), now), now + MINUTE)
+            full_at = min(max(self._full_at.pop(key, now), now), now + MINUTE)
             wait = full_at + self._gap - now - MINUTE
             # A rounding error isn't worth a refusal.
             taken = wait <= 1e-6
-            self._full_at[owner] = full_at + self._gap if taken else full_at
-            if len(self._full_at) > MOST_OWNERS:
+            self._full_at[key] = full_at + self._gap if taken else full_at
+            if len(self._full_at) > MOST_KEYS:
                 self._full_at.popitem(last=False)
         return 0.0 if taken else wait

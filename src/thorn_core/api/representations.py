@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 from thorn_core.api.exchange import HOOKS, ApiRequest
 from thorn_core.codecs import format_datetime
+from thorn_core.signatures import is_private
+from thorn_core.subscriptions import hides_value
 from thorn_core.values import Attempt, Delivery, DeliveryState, Message, Subscription
-
-# Headers whose values may be credentials: they are taken, but not shown again.
-_CREDENTIAL = re.compile(
-    "auth|cookie|credential|key|passw|secret|session|signature|token", re.IGNORECASE
-)
 
 
 def subscription_document(request: ApiRequest, subscription: Subscription) -> dict[str, Any]:
-    """A subscription, without its secrets."""
+    """A subscription, without its secrets; its public key is none."""
     return {
         "id": subscription.id,
         "subscription": request.link(HOOKS, subscription.id),
@@ -28,8 +25,9 @@ def subscription_document(request: ApiRequest, subscription: Subscription) -> di
         "url": subscription.url,
         "content_type": subscription.content_type,
         "hmac_digest": subscription.hmac_digest,
+        "public_key": _public_key(subscription),
         "headers": {
-            name: None if _CREDENTIAL.search(name) else value
+            name: None if hides_value(name, value) else value
             for name, value in subscription.headers.items()
         },
         "description": subscription.description,
@@ -40,6 +38,18 @@ def subscription_document(request: ApiRequest, subscription: Subscription) -> di
         "created_at": _time(subscription.created_at),
         "updated_at": _time(subscription.updated_at),
     }
+
+
+def shown_secret(subscription: Subscription) -> str | None:
+    """The newest secret that its owner needs to know; a private key isn't one."""
+    return next((secret for secret in subscription.secrets if not is_private(secret)), None)
+
+
+def _public_key(subscription: Subscription) -> str | None:
+    # Where it can't be had, as without the package for it, the rest is answered all the same.
+    with suppress(ValueError):
+        return subscription.public_key
+    return None
 
 
 def delivery_document(request: ApiRequest, delivery: Delivery) -> dict[str, Any]:
@@ -80,7 +90,7 @@ def _message(message: Message) -> dict[str, Any]:
         "id": message.id,
         "event": message.event,
         "at": _time(message.at),
-        "sender": message.sender,
+        "sender": message.sender or None,
         "ref": message.ref,
         "data": message.payload,
     }

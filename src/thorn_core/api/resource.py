@@ -17,6 +17,7 @@ from thorn_core.api.rates import Rate
 from thorn_core.api.routing import find_route
 from thorn_core.app import Thorn
 from thorn_core.errors import ConfigurationError, NotFoundError, StoreError
+from thorn_core.subscriptions import is_identity
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +26,7 @@ BODY_LIMIT = 64 * 1024
 # Nobody's fingers do more; a script that does means no good, or has gone round in a circle.
 CREATIONS_PER_MINUTE = 60
 SENDS_PER_MINUTE = 120
+ROTATIONS_PER_MINUTE = 6
 # Seconds: what a database takes to come back, when it does.
 RETRY_AFTER = 5
 COMMON: Mapping[str, str] = {
@@ -46,6 +48,7 @@ class Resource:
         creations_per_minute: Subscriptions that each owner may make in a minute, in this process;
             None is no limit. Operators have none.
         sends_per_minute: Tests, retries and recoveries, likewise.
+        rotations_per_minute: Rotations of each subscription's secret, likewise.
         challenge: The `WWW-Authenticate` header of a 401, such as `Bearer`.
         security_schemes: Of the OpenAPI document, by name: how to authenticate, any of them.
         title: Of the OpenAPI document.
@@ -69,6 +72,7 @@ class Resource:
         body_limit: int = BODY_LIMIT,
         creations_per_minute: float | None = CREATIONS_PER_MINUTE,
         sends_per_minute: float | None = SENDS_PER_MINUTE,
+        rotations_per_minute: float | None = ROTATIONS_PER_MINUTE,
         challenge: str | None = None,
         security_schemes: Mapping[str, Any] = EMPTY,
         title: str = "Webhooks",
@@ -77,6 +81,7 @@ class Resource:
         limits = {
             "creations_per_minute": creations_per_minute,
             "sends_per_minute": sends_per_minute,
+            "rotations_per_minute": rotations_per_minute,
         }
         for name, value in {"body_limit": body_limit, **limits}.items():
             if value is not None and not value >= 1:
@@ -86,6 +91,7 @@ class Resource:
         self._challenge = challenge
         self._creations = Rate(creations_per_minute)
         self._sends = Rate(sends_per_minute)
+        self._rotations = Rate(rotations_per_minute)
         self._described: dict[str, Any] = {
             "security_schemes": security_schemes,
             "title": title,
@@ -136,7 +142,7 @@ class Resource:
         return _finished(problem.response(), method)
 
     def _answer(self, request: ApiRequest) -> ApiResponse:
-        if not request.owner and not request.operator:
+        if not request.operator and not is_identity(request.owner or ""):
             headers = {} if self._challenge is None else {"www-authenticate": self._challenge}
             raise Problem("unauthenticated", "Log in, or send credentials.", headers=headers)
         if len(request.body) > self.body_limit:
@@ -166,6 +172,7 @@ class Resource:
                 key=key,
                 creations=self._creations,
                 sends=self._sends,
+                rotations=self._rotations,
                 **self._described,
             )
         )

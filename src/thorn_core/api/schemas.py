@@ -12,9 +12,9 @@ from thorn_core.api.validation import MOST_PATTERNS
 from thorn_core.delivery import HEADER_COUNT, HEADER_LENGTH
 from thorn_core.patterns import MAX_LENGTH, MAX_WORDS
 from thorn_core.recipients import LONGEST_URL
-from thorn_core.signatures import HMAC_DIGESTS, SHORTEST_TEXT
+from thorn_core.signatures import HMAC_DIGESTS, LONGEST_TEXT, SHORTEST_TEXT, fits_schemes
 from thorn_core.stores import PERCENTILES
-from thorn_core.subscriptions import DESCRIPTION_LENGTH, SubscriptionRules
+from thorn_core.subscriptions import DESCRIPTION_LENGTH, LONGEST_OVERLAP, SubscriptionRules
 from thorn_core.values import DeliveryState
 
 Schema = dict[str, Any]
@@ -37,8 +37,25 @@ _HEADER_NAME = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"
 _HEADER_VALUE = r"^[\t -~]*$"
 _ABSOLUTE_URL = r"^[Hh][Tt][Tt][Pp][Ss]?://[^/?#@\\\s]{1,253}([/?#][^\\\s]*)?$"
 _B64 = "[A-Za-z0-9+/]"
+# The last character before one = or two, as encoders write it.
+_ONE, _TWO = "[AEIMQUYcgkosw048]=", "[AQgw]=="
 # 24 to 64 bytes.
-_SECRET = rf"^whsec_({_B64}{{4}}){{8,20}}({_B64}{{4}}|{_B64}{{2}}==|{_B64}{{3}}=|{_B64}{{6}}==)?$"
+_BYTES = rf"({_B64}{{4}}){{8,20}}({_B64}{{4}}|{_B64}{{2}}{_ONE}|{_B64}{_TWO}|{_B64}{{5}}{_TWO})?$"
+# Forms of keys, each with one that shows whether the schemes in use take it.
+_KEY_FORMS: tuple[tuple[str, Schema], ...] = (
+    ("whsec_" + 32 * "A", {"pattern": rf"^whsec_{_BYTES}"}),
+    (32 * "A", {"pattern": f"^{_BYTES}"}),
+    ("whsk_" + 43 * "A" + "=", {"pattern": rf"^whsk_{_B64}{{42}}{_ONE}$"}),
+    (
+        SHORTEST_TEXT * "?",
+        {
+            "minLength": SHORTEST_TEXT,
+            "maxLength": LONGEST_TEXT,
+            "pattern": "^[!-~]([ -~]*[!-~])?$",
+            "not": {"pattern": "^(whsec_|whsk_|whpk_|v1,)"},
+        },
+    ),
+)
 
 
 def ref(name: str) -> Schema:
@@ -70,17 +87,7 @@ def schemas(rules: SubscriptionRules) -> dict[str, Schema]:
         rules: The app's, for what they allow.
     """
     fields = _fields(rules)
-    secret: Schema = {
-        **OPTIONAL_TEXT,
-        "description": (
-            "Signs its requests: whsec_ and base64 of 24 to 64 bytes, or any text of 8 characters"
-            " or more that both sides know. Without it, one is made."
-        ),
-        "anyOf": [
-            {"pattern": _SECRET},
-            {"minLength": SHORTEST_TEXT, "not": {"pattern": "^whs(ec|k)_"}},
-        ],
-    }
+    secret = _secret(rules)
     new = {**fields, "headers": _headers(kept=False), "hmac_secret": secret}
     change = _taken({**_READ_ONLY, **fields})
     return {
@@ -89,7 +96,9 @@ def schemas(rules: SubscriptionRules) -> dict[str, Schema]:
             "Subscription",
             {
                 "secret": described(
-                    TEXT, "The new secret, this once: keep it. It verifies requests."
+                    OPTIONAL_TEXT,
+                    "The new secret, shown this once: keep it. It verifies requests. Null where"
+                    " public_key alone does.",
                 )
             },
         ),
@@ -112,7 +121,7 @@ def schemas(rules: SubscriptionRules) -> dict[str, Schema]:
             {**change, "required": ["event", "url"]},
             "What isn't there becomes what a new subscription has.",
         ),
-        "NewSecret": _taken({"hmac_secret": secret}),
+        "NewSecret": _taken({"hmac_secret": secret, "overlap": _OVERLAP}),
         "Subscriptions": listed(ref("Subscription")),
         "Delivery": obj(_DELIVERY),
         "DeliveryDetail": _with("Delivery", _DETAIL),
@@ -141,6 +150,17 @@ def _with(base: str, properties: Mapping[str, Schema]) -> Schema:
 def _taken(properties: Mapping[str, Schema]) -> Schema:
     """An object that is sent: what isn't known is a fault."""
     return {"type": "object", "properties": dict(properties), "additionalProperties": False}
+
+
+def _secret(rules: SubscriptionRules) -> Schema:
+    """A key that can be given, as the schemes in use take it."""
+    forms = [form for sample, form in _KEY_FORMS if fits_schemes(rules.schemes, sample)]
+    described_by = {"anyOf": [*forms, {"type": "null"}]} if forms else {}
+    return {
+        **OPTIONAL_TEXT,
+        **described_by,
+        "description": "The secret that signs its requests. Without it, one is made.",
+    }
 
 
 def _fields(rules: SubscriptionRules) -> dict[str, Schema]:
@@ -218,6 +238,13 @@ def _subscription(fields: Mapping[str, Schema]) -> Schema:
     return obj({**_READ_ONLY, **fields, "event": patterns, "url": url})
 
 
+_OVERLAP: Schema = {
+    "type": ["number", "null"],
+    "minimum": 0,
+    "maximum": LONGEST_OVERLAP,
+    "description": "Seconds that the former secrets go on signing; 0 revokes them at once. Null is"
+    " the server's default.",
+}
 _READ_ONLY: Mapping[str, Schema] = {
     name: {**schema, "readOnly": True}
     for name, schema in {
@@ -225,6 +252,9 @@ _READ_ONLY: Mapping[str, Schema] = {
         "subscription": described(URL, "Of this subscription."),
         "deliveries": described(URL, "Of its deliveries."),
         "owner": described(OPTIONAL_TEXT, "Whose it is; null is an operator's."),
+        "public_key": described(
+            OPTIONAL_TEXT, "Verifies Ed25519 signatures (whpk_…); null where none are made."
+        ),
         "disabled_reason": described(OPTIONAL_TEXT, "Why it is disabled."),
         "failing_since": described(OPTIONAL_TIME, "Since when nothing arrived."),
         "created_at": TIME,

@@ -16,8 +16,14 @@ from thorn_core.delivery import HEADER_COUNT, check_headers
 from thorn_core.errors import ConfigurationError, InvalidNameError, SecurityError
 from thorn_core.recipients import parse_url
 from thorn_core.recipients.urls import shown
-from thorn_core.signatures import HMAC_DIGESTS, check_secret
-from thorn_core.subscriptions import SubscriptionRules, check_option
+from thorn_core.signatures import HMAC_DIGESTS, check_key
+from thorn_core.subscriptions import (
+    LONGEST_OVERLAP,
+    SubscriptionRules,
+    check_option,
+    check_overlap,
+    moves,
+)
 from thorn_core.values import Subscription
 
 # A subscription that needs more wants `*`.
@@ -39,6 +45,7 @@ class Checked:
         operator: Whether an operator asks, who is told everything.
         values: What they come to, by option of a subscription.
         faults: What is wrong.
+        kept_headers: Names of the headers that are to keep the value that wasn't shown.
     """
 
     rules: SubscriptionRules
@@ -46,6 +53,7 @@ class Checked:
     operator: bool = False
     values: dict[str, Any] = attrs.field(factory=dict)
     faults: list[Fault] = attrs.field(factory=list)
+    kept_headers: set[str] = attrs.field(factory=set)
 
     def option(self, name: str, value: Any) -> None:
         """Check an option by the rules of the core, and keep it."""
@@ -93,7 +101,23 @@ def check_body(
             checked.faults.append(unknown(name, FIELDS))
     if checked.faults:
         raise faulty("invalid", checked.faults)
+    _forget_kept_headers(checked)
     return checked.values
+
+
+def _forget_kept_headers(checked: Checked) -> None:
+    """Drop the values that weren't shown if the URL's origin changes: they are for the old one."""
+    values, current = checked.values, checked.current
+    if (
+        current is not None
+        and "headers" in values
+        and moves(current, values.get("url", current.url))
+    ):
+        values["headers"] = {
+            name: value
+            for name, value in values["headers"].items()
+            if name not in checked.kept_headers
+        }
 
 
 def unknown(name: str, known: Iterable[str]) -> Fault:
@@ -197,6 +221,7 @@ def _headers(checked: Checked, value: Any) -> None:
     current = {} if checked.current is None else checked.current.headers
     hidden = {name.lower(): text for name, text in current.items()}
     # Values that weren't shown come back as null.
+    checked.kept_headers = {name for name, text in value.items() if text is None}
     merged = {k: hidden.get(k.lower()) if v is None else v for k, v in value.items()}
     before = len(checked.faults)
     for name, text in merged.items():
@@ -244,18 +269,29 @@ def _enabled(checked: Checked, value: Any) -> None:
 
 
 def _secret(checked: Checked, value: Any) -> None:
-    fault = check_new_secret(value)
+    fault = check_new_secret(checked.rules, value)
     checked.values["secret"] = value
     checked.faults += [] if fault is None else [fault]
 
 
-def check_new_secret(value: Any) -> Fault | None:
+def check_new_secret(rules: SubscriptionRules, value: Any) -> Fault | None:
     """What is wrong with a secret that somebody gives; None, which mints one, is fine."""
     try:
         if value is not None:
-            check_secret(value)
+            check_key(rules.schemes, value)
     except ConfigurationError as error:
         return Fault("hmac_secret", str(error))
+    return None
+
+
+def check_new_overlap(value: Any) -> Fault | None:
+    """What is wrong with the overlap of a rotation; None is the setting's."""
+    try:
+        if value is not None:
+            check_overlap(value)
+    except ConfigurationError:
+        message = f"is no number of seconds from 0 (at once) to {LONGEST_OVERLAP}"
+        return Fault("overlap", message, value=value)
     return None
 
 
@@ -281,6 +317,7 @@ READ_ONLY = (
     "subscription",
     "deliveries",
     "owner",
+    "public_key",
     "disabled_reason",
     "failing_since",
     "created_at",

@@ -15,7 +15,13 @@ from rich.text import Text
 
 from thorn_core.cli.common import console, plain, write_json
 from thorn_core.settings import Settings
-from thorn_core.signatures import SCHEMES, check_secret, new_ed25519_keypair, new_secret
+from thorn_core.signatures import (
+    PUBLIC_PREFIX,
+    SCHEMES,
+    StandardWebhooksEd25519,
+    is_private,
+    make_keys,
+)
 from thorn_core.testing.recipient import LocalRecipient, Received
 
 SHOWN = ("webhook-id", "webhook-timestamp", "hook-delivery", "hook-subscription", "content-type")
@@ -91,14 +97,17 @@ def listen(
 
 
 def _keys(secret: str | None, scheme: str) -> tuple[str, str]:
-    """The key that verifies and the key that signs; they differ for asymmetric schemes."""
-    if secret is not None:
-        return check_secret(secret), secret
-    if scheme == "standard-webhooks-ed25519":
-        private, public = new_ed25519_keypair()
-        return public, private
-    made = new_secret()
-    return made, made
+    """The key that verifies and the key that signs; they differ for asymmetric schemes.
+
+    Raises:
+        ConfigurationError: The secret isn't one of the scheme's.
+    """
+    if secret is not None and scheme.endswith("ed25519") and secret.startswith(PUBLIC_PREFIX):
+        return secret, secret
+    (signer,) = make_keys([SCHEMES[scheme]], secret)
+    if is_private(signer):
+        return StandardWebhooksEd25519().public_key(signer), signer
+    return signer, signer
 
 
 def _example(url: str, scheme: str, secret: str) -> str:

@@ -20,7 +20,6 @@ from thorn_core.receipts import Receipt
 from thorn_core.recipients import allow_cidr_network
 from thorn_core.recipients.validators import EnsurePort
 from thorn_core.settings import Settings
-from thorn_core.signatures import check_secret
 from thorn_core.values import DeliveryState
 
 # Loopback and private networks; link-local, where clouds keep their metadata, stays refused.
@@ -113,7 +112,7 @@ def _app_for(url: str, secret: str | None, *, allow_local: bool) -> Thorn:
     )
     app = Thorn(settings=settings)
     try:
-        app.subscribe("*", url, secret=None if secret is None else check_secret(secret))
+        app.subscribe("*", url, secret=secret)
     except SecurityError as error:
         app.close()
         if allow_local:

@@ -13,6 +13,7 @@ from thorn_core.testing.store_contract.steps import (
     make_message,
     make_subscription,
 )
+from thorn_core.values import OPERATOR
 
 
 class SubscriptionContract(StoreSteps):
@@ -88,6 +89,7 @@ class SubscriptionContract(StoreSteps):
         ids = [make_subscription(number).id for number in range(1, 4)]
         assert self.matched(store, "article.created", "ada") == [ids[0], ids[2]]
         assert self.matched(store, "article.created", "eve") == [ids[2]]
+        assert self.matched(store, "article.created", OPERATOR) == [ids[2]]
         assert self.matched(store, "article.created") == ids
 
     def test_a_disabled_subscription_matches_nothing(self, store: Store) -> None:
@@ -123,13 +125,14 @@ class SubscriptionContract(StoreSteps):
             make_message(4, event="user.created", sender="ada"),
             make_message(5, event="user.created", sender="bob"),
             make_message(6, event="user.created"),
+            make_message(7, sender=OPERATOR),
         ]
         found: list[list[str]] = []
         while len(found) < len(messages):
             pages = store.matching_each(messages[len(found) :], limit=100)
             assert pages
             found += [[s.id for s in page] for page in pages]
-        assert found == [ids, [ids[0], ids[2], ids[3]], [ids[2]], [ids[3]], [], [ids[3]]]
+        assert found == [ids, [ids[0], ids[2], ids[3]], [ids[2]], [ids[3]], [], [ids[3]], [ids[2]]]
 
     def test_the_first_pages_of_several_messages_are_bounded(self, store: Store) -> None:
         for number in range(1, 8):

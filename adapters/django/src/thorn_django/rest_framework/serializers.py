@@ -73,6 +73,9 @@ class SecretSerializer(FormSerializer):
     """A new secret."""
 
     hmac_secret = serializers.CharField(label="HMAC secret", help_text=SHARED)
+    overlap = serializers.FloatField(
+        help_text="Seconds that the former secrets go on signing; 0 revokes them at once."
+    )
 
 
 class RecoverSerializer(FormSerializer):

@@ -1,29 +1,29 @@
-"""Signature schemes: each signs requests and verifies them; pure."""
+"""Signature schemes: each signs requests, verifies them, and makes and checks its keys; pure."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import hmac
-import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import attrs
 
 from thorn_core.errors import ConfigurationError, SignatureError
-
-SECRET_PREFIX = "whsec_"  # noqa: S105 - what secrets begin with, not one
-PRIVATE_PREFIX = "whsk_"
-PUBLIC_PREFIX = "whpk_"
-# Standard Webhooks 1.0: 24 to 64 bytes.
-SECRET_BYTES = range(24, 65)
-# Of the header Hook-HMAC.
-HMAC_DIGESTS = ("sha256", "sha512", "sha1")
-# Of a text that both sides chose, as for GitHub's scheme.
-SHORTEST_TEXT = 8
+from thorn_core.signatures.keys import (
+    PRIVATE_PREFIX,
+    PUBLIC_PREFIX,
+    check_standard_secret,
+    check_text,
+    decoded,
+    ed25519_module,
+    new_ed25519_keypair,
+    new_secret,
+    standard_key,
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -56,12 +56,12 @@ class Verified:
     at: datetime | None = None
 
 
-@runtime_checkable
 class SignatureScheme(Protocol):
     """A way to sign and to verify.
 
-    Attributes:
-        name: As the setting `signatures` names it.
+    Its keys are texts that both sides share, unless it has the methods of `OwnKeys`. They are
+    private keys if it has `public_key(private) -> str` as well: those begin with `whsk_`, and
+    nobody is shown them.
     """
 
     @property
@@ -70,7 +70,15 @@ class SignatureScheme(Protocol):
         ...
 
     def sign(self, signable: Signable, secrets: Sequence[str]) -> Mapping[str, str]:
-        """The headers that sign it, by every secret of this scheme's; none if there is none."""
+        """Make the headers that sign a request.
+
+        Args:
+            signable: What to sign.
+            secrets: The subscription's, the newest first. Those that don't fit are skipped.
+
+        Raises:
+            ConfigurationError: No secret fits.
+        """
         ...
 
     def verify(
@@ -97,87 +105,21 @@ class SignatureScheme(Protocol):
         ...
 
 
-# -- secrets
+class OwnKeys(Protocol):
+    """What a scheme has that takes keys of a certain form."""
 
+    def mint(self) -> str:
+        """Make a new key."""
+        ...
 
-def new_secret() -> str:
-    """Make a secret: `whsec_` and base64 of 32 random bytes (Standard Webhooks 1.0).
+    def check(self, secret: str) -> None:
+        """Check a key that somebody gives.
 
-    Example:
-        >>> new_secret().startswith("whsec_")
-        True
-    """
-    return SECRET_PREFIX + base64.b64encode(os.urandom(32)).decode()
-
-
-def new_ed25519_keypair() -> tuple[str, str]:
-    """Make a private key (`whsk_…`, signs) and its public one (`whpk_…`, verifies).
-
-    Raises:
-        ConfigurationError: The extra `ed25519` isn't installed.
-    """
-    private = _ed25519().Ed25519PrivateKey.generate()
-    return (
-        PRIVATE_PREFIX + base64.b64encode(private.private_bytes_raw()).decode(),
-        PUBLIC_PREFIX + base64.b64encode(private.public_key().public_bytes_raw()).decode(),
-    )
-
-
-def check_secret(secret: str) -> str:
-    """Check a secret that somebody gives.
-
-    Args:
-        secret: `whsec_` and base64 of 24 to 64 bytes; `whsk_` and base64 of an Ed25519 private key;
-            or any other text of 8 characters or more, for recipients that share one.
-
-    Raises:
-        ConfigurationError: It is none of these. The message doesn't show it.
-    """
-    if not isinstance(secret, str) or not secret.isprintable() or len(secret) < SHORTEST_TEXT:
-        raise ConfigurationError(
-            f"a secret must be a text of {SHORTEST_TEXT} characters or more; leave it out for one"
-        )
-    if secret.startswith(SECRET_PREFIX):
-        raw = _decoded(secret.removeprefix(SECRET_PREFIX))
-        if raw is None or len(raw) not in SECRET_BYTES:
-            raise ConfigurationError(
-                "a secret that begins with whsec_ must go on with base64 of 24 to 64 bytes;"
-                " leave it out to get one"
-            )
-    elif secret.startswith(PRIVATE_PREFIX):
-        raw = _decoded(secret.removeprefix(PRIVATE_PREFIX))
-        if raw is None or len(raw) not in (32, 64):
-            raise ConfigurationError(
-                "a secret that begins with whsk_ must go on with base64 of an Ed25519 private key;"
-                " make one with thorn_core.signatures.new_ed25519_keypair()"
-            )
-    return secret
-
-
-def _decoded(text: str) -> bytes | None:
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        return None
-
-
-@lru_cache(maxsize=4096)
-def _shared_key(secret: str) -> bytes:
-    """The key of Standard Webhooks: what is behind `whsec_`, decoded; other texts as they are."""
-    if not secret.startswith(SECRET_PREFIX):
-        return secret.encode()
-    raw = _decoded(secret.removeprefix(SECRET_PREFIX))
-    if raw is None:
-        raise ConfigurationError("a secret that begins with whsec_ must go on with base64")
-    return raw
-
-
-def _is_shared(secret: str) -> bool:
-    return not secret.startswith((PRIVATE_PREFIX, PUBLIC_PREFIX))
-
-
-def _base64_hmac(key: bytes, signed: bytes, digest: str) -> str:
-    return binascii.b2a_base64(hmac.digest(key, signed, digest), newline=False).decode()
+        Raises:
+            ConfigurationError: The scheme can't sign with it, or recipients can't verify that. The
+                message says why and what to do, and doesn't show the key.
+        """
+        ...
 
 
 # -- what verifying needs
@@ -217,6 +159,31 @@ _NO_MATCH = "no signature of this body matches a secret"
 # -- the schemes
 
 
+def _standard_keys(secrets: Sequence[str]) -> list[bytes]:
+    return [key for secret in secrets if (key := standard_key(secret)) is not None]
+
+
+def _texts(secrets: Sequence[str]) -> list[bytes]:
+    """The keys of those schemes that take a shared text as it is."""
+    shared = (s for s in secrets if s and not s.startswith((PRIVATE_PREFIX, PUBLIC_PREFIX)))
+    return [secret.encode() for secret in shared]
+
+
+def _fitting(name: str, keys: Sequence[Any]) -> Sequence[Any]:
+    """The keys to sign with.
+
+    Raises:
+        ConfigurationError: There are none.
+    """
+    if not keys:
+        raise ConfigurationError(f"the scheme {name} has no key to sign with")
+    return keys
+
+
+def _base64_hmac(key: bytes, signed: bytes, digest: str) -> str:
+    return binascii.b2a_base64(hmac.digest(key, signed, digest), newline=False).decode()
+
+
 def _standard_parts(
     headers: Mapping[str, str], body: bytes, now: datetime, tolerance: timedelta
 ) -> tuple[str, datetime, bytes, list[str]]:
@@ -234,15 +201,20 @@ class StandardWebhooks:
 
     name: str = "standard-webhooks"
 
+    def mint(self) -> str:
+        """Make a secret: `whsec_…`."""
+        return new_secret()
+
+    def check(self, secret: str) -> None:
+        """Check that a secret is one of Standard Webhooks."""
+        check_standard_secret(secret)
+
     def sign(self, signable: Signable, secrets: Sequence[str]) -> Mapping[str, str]:
         """The header `webhook-signature`, one signature for each secret."""
         signed = b"%b.%d.%b" % (signable.id.encode(), signable.timestamp, signable.body)
-        signatures = [
-            "v1," + _base64_hmac(_shared_key(secret), signed, "sha256")
-            for secret in secrets
-            if _is_shared(secret)
-        ]
-        return {"webhook-signature": " ".join(signatures)} if signatures else {}
+        keys = _fitting(self.name, _standard_keys(secrets))
+        signatures = ["v1," + _base64_hmac(key, signed, "sha256") for key in keys]
+        return {"webhook-signature": " ".join(signatures)}
 
     def verify(
         self,
@@ -255,38 +227,25 @@ class StandardWebhooks:
     ) -> Verified:
         """Verify `webhook-id`, `webhook-timestamp` and `webhook-signature`."""
         identity, at, signed, given = _standard_parts(headers, body, now, tolerance)
-        expected = [
-            "v1," + _base64_hmac(_shared_key(secret), signed, "sha256")
-            for secret in secrets
-            if _is_shared(secret)
-        ]
+        keys = _standard_keys(secrets)
+        expected = ["v1," + _base64_hmac(key, signed, "sha256") for key in keys]
         if not _any_equal(expected, given):
             raise SignatureError(_NO_MATCH)
         return Verified(id=identity, at=at)
 
 
-def _ed25519() -> Any:
-    try:
-        from cryptography.hazmat.primitives.asymmetric import ed25519
-    except ImportError as error:
-        raise ConfigurationError(
-            "Ed25519 signatures need cryptography; run: pip install 'thorn-core[ed25519]'"
-        ) from error
-    return ed25519
-
-
 @lru_cache(maxsize=1024)
 def _private_key(secret: str) -> Any:
-    raw = _decoded(secret.removeprefix(PRIVATE_PREFIX)) or b""
+    raw = decoded(secret.removeprefix(PRIVATE_PREFIX)) or b""
     # Some tools write the seed and the public key in one; the seed comes first.
-    return _ed25519().Ed25519PrivateKey.from_private_bytes(raw[:32])
+    return ed25519_module().Ed25519PrivateKey.from_private_bytes(raw[:32])
 
 
 def _public_key(secret: str) -> Any:
     if secret.startswith(PRIVATE_PREFIX):
         return _private_key(secret).public_key()
-    raw = _decoded(secret.removeprefix(PUBLIC_PREFIX)) or b""
-    return _ed25519().Ed25519PublicKey.from_public_bytes(raw)
+    raw = decoded(secret.removeprefix(PUBLIC_PREFIX)) or b""
+    return ed25519_module().Ed25519PublicKey.from_public_bytes(raw)
 
 
 @attrs.frozen
@@ -298,15 +257,38 @@ class StandardWebhooksEd25519:
 
     name: str = "standard-webhooks-ed25519"
 
+    def mint(self) -> str:
+        """Make a private key: `whsk_…`."""
+        return new_ed25519_keypair()[0]
+
+    def check(self, secret: str) -> None:
+        """Check that a secret is an Ed25519 private key: base64 of its seed, after `whsk_`."""
+        check_text(secret)
+        raw = decoded(secret.removeprefix(PRIVATE_PREFIX))
+        good = secret.startswith(PRIVATE_PREFIX) and raw is not None and len(raw) in (32, 64)
+        # Some tools write the seed and the public key in one.
+        if good and raw is not None and len(raw) == 64:
+            good = _private_key(secret).public_key().public_bytes_raw() == raw[32:]
+        if not good:
+            raise ConfigurationError(
+                "a key for Ed25519 must be whsk_ and base64 of a private key; leave it out to get"
+                " one, or make one with thorn_core.signatures.new_ed25519_keypair()"
+            )
+
+    def public_key(self, secret: str) -> str:
+        """The public key of a private one, for recipients to verify with: `whpk_…`."""
+        raw = _private_key(secret).public_key().public_bytes_raw()
+        return PUBLIC_PREFIX + base64.b64encode(raw).decode()
+
     def sign(self, signable: Signable, secrets: Sequence[str]) -> Mapping[str, str]:
         """The header `webhook-signature`, one signature for each private key."""
         signed = b"%b.%d.%b" % (signable.id.encode(), signable.timestamp, signable.body)
+        own = [secret for secret in secrets if secret.startswith(PRIVATE_PREFIX)]
         signatures = [
             "v1a," + base64.b64encode(_private_key(secret).sign(signed)).decode()
-            for secret in secrets
-            if secret.startswith(PRIVATE_PREFIX)
+            for secret in _fitting(self.name, own)
         ]
-        return {"webhook-signature": " ".join(signatures)} if signatures else {}
+        return {"webhook-signature": " ".join(signatures)}
 
     def verify(
         self,
@@ -322,7 +304,7 @@ class StandardWebhooksEd25519:
         keys = [_public_key(s) for s in secrets if s.startswith((PUBLIC_PREFIX, PRIVATE_PREFIX))]
         for text in given[:MOST_SIGNATURES]:
             version, _, value = text.partition(",")
-            signature = _decoded(value) if version == "v1a" else None
+            signature = decoded(value) if version == "v1a" else None
             if signature is not None and any(_ed25519_good(k, signature, signed) for k in keys):
                 return Verified(id=identity, at=at)
         raise SignatureError(_NO_MATCH)
@@ -354,12 +336,9 @@ class HookHMAC:
 
     def sign(self, signable: Signable, secrets: Sequence[str]) -> Mapping[str, str]:
         """The header `Hook-HMAC`; during a rotation one value for each secret."""
-        values = [
-            _base64_hmac(secret.encode(), signable.body, signable.digest)
-            for secret in secrets
-            if _is_shared(secret)
-        ]
-        return {"Hook-HMAC": " ".join(values)} if values else {}
+        keys = _fitting(self.name, _texts(secrets))
+        values = [_base64_hmac(key, signable.body, signable.digest) for key in keys]
+        return {"Hook-HMAC": " ".join(values)}
 
     def verify(
         self,
@@ -372,7 +351,7 @@ class HookHMAC:
     ) -> Verified:
         """Verify `Hook-HMAC`."""
         given = _header(headers, "Hook-HMAC").split(" ")
-        expected = [_base64_hmac(s.encode(), body, self.digest) for s in secrets if _is_shared(s)]
+        expected = [_base64_hmac(key, body, self.digest) for key in _texts(secrets)]
         if not _any_equal(expected, given):
             raise SignatureError(_NO_MATCH)
         return Verified()
@@ -389,10 +368,8 @@ class GitHub:
 
     def sign(self, signable: Signable, secrets: Sequence[str]) -> Mapping[str, str]:
         """The header `X-Hub-Signature-256`."""
-        for secret in secrets:
-            if _is_shared(secret):
-                return {"X-Hub-Signature-256": _github(secret, signable.body)}
-        return {}
+        newest = _fitting(self.name, _texts(secrets))[0]
+        return {"X-Hub-Signature-256": _github(newest, signable.body)}
 
     def verify(
         self,
@@ -405,13 +382,13 @@ class GitHub:
     ) -> Verified:
         """Verify `X-Hub-Signature-256`."""
         given = _header(headers, "X-Hub-Signature-256")
-        if not _any_equal([_github(s, body) for s in secrets if _is_shared(s)], [given]):
+        if not _any_equal([_github(key, body) for key in _texts(secrets)], [given]):
             raise SignatureError(_NO_MATCH)
         return Verified()
 
 
-def _github(secret: str, body: bytes) -> str:
-    return "sha256=" + hmac.digest(secret.encode(), body, "sha256").hex()
+def _github(key: bytes, body: bytes) -> str:
+    return "sha256=" + hmac.digest(key, body, "sha256").hex()
 
 
 @attrs.frozen
@@ -422,12 +399,9 @@ class Stripe:
 
     def sign(self, signable: Signable, secrets: Sequence[str]) -> Mapping[str, str]:
         """The header `Stripe-Signature`, a `v1` for each secret."""
-        values = [
-            "v1=" + _stripe(secret, str(signable.timestamp), signable.body)
-            for secret in secrets
-            if _is_shared(secret)
-        ]
-        return {"Stripe-Signature": f"t={signable.timestamp},{','.join(values)}"} if values else {}
+        keys = _fitting(self.name, _texts(secrets))
+        values = ["v1=" + _stripe(key, str(signable.timestamp), signable.body) for key in keys]
+        return {"Stripe-Signature": f"t={signable.timestamp},{','.join(values)}"}
 
     def verify(
         self,
@@ -445,13 +419,13 @@ class Stripe:
             raise SignatureError("the header Stripe-Signature has no timestamp")
         at = _checked_time(times[0], now, tolerance)
         given = [value for key, _, value in parts if key.strip() == "v1"]
-        if not _any_equal([_stripe(s, times[0], body) for s in secrets if _is_shared(s)], given):
+        if not _any_equal([_stripe(key, times[0], body) for key in _texts(secrets)], given):
             raise SignatureError(_NO_MATCH)
         return Verified(at=at)
 
 
-def _stripe(secret: str, timestamp: str, body: bytes) -> str:
-    return hmac.digest(secret.encode(), timestamp.encode() + b"." + body, "sha256").hex()
+def _stripe(key: bytes, timestamp: str, body: bytes) -> str:
+    return hmac.digest(key, timestamp.encode() + b"." + body, "sha256").hex()
 
 
 SCHEMES: Mapping[str, SignatureScheme] = {
@@ -464,20 +438,3 @@ SCHEMES: Mapping[str, SignatureScheme] = {
         Stripe(),
     )
 }
-
-
-def sign_all(
-    schemes: Sequence[SignatureScheme], signable: Signable, secrets: Sequence[str]
-) -> dict[str, str]:
-    """The headers of several schemes; signatures that share a header stand side by side in it.
-
-    Args:
-        schemes: Which.
-        signable: What there is to sign.
-        secrets: The subscription's, the newest first.
-    """
-    headers: dict[str, str] = {}
-    for scheme in schemes:
-        for name, value in scheme.sign(signable, secrets).items():
-            headers[name] = f"{headers[name]} {value}" if name in headers else value
-    return headers

@@ -1,0 +1,57 @@
+"""Signature schemes: sign and verify requests, make and check keys; pure."""
+
+from thorn_core.signatures.in_use import check_key, fits_schemes, is_private, make_keys, sign_all
+from thorn_core.signatures.keys import (
+    HMAC_DIGESTS,
+    LONGEST_TEXT,
+    PRIVATE_PREFIX,
+    PUBLIC_PREFIX,
+    SECRET_BYTES,
+    SECRET_PREFIX,
+    SHORTEST_TEXT,
+    check_shared_secret,
+    check_standard_secret,
+    new_ed25519_keypair,
+    new_secret,
+)
+from thorn_core.signatures.schemes import (
+    SCHEMES,
+    GitHub,
+    HookHMAC,
+    OwnKeys,
+    Signable,
+    SignatureScheme,
+    StandardWebhooks,
+    StandardWebhooksEd25519,
+    Stripe,
+    Verified,
+)
+
+__all__ = [
+    "HMAC_DIGESTS",
+    "LONGEST_TEXT",
+    "PRIVATE_PREFIX",
+    "PUBLIC_PREFIX",
+    "SCHEMES",
+    "SECRET_BYTES",
+    "SECRET_PREFIX",
+    "SHORTEST_TEXT",
+    "GitHub",
+    "HookHMAC",
+    "OwnKeys",
+    "Signable",
+    "SignatureScheme",
+    "StandardWebhooks",
+    "StandardWebhooksEd25519",
+    "Stripe",
+    "Verified",
+    "check_key",
+    "check_shared_secret",
+    "check_standard_secret",
+    "fits_schemes",
+    "is_private",
+    "make_keys",
+    "new_ed25519_keypair",
+    "new_secret",
+    "sign_all",
+]

@@ -1,0 +1,137 @@
+"""The schemes that an app uses: the keys they need, and the headers they sign with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from thorn_core.errors import ConfigurationError
+from thorn_core.signatures.keys import PRIVATE_PREFIX, check_shared_secret, new_secret
+from thorn_core.signatures.schemes import Signable, SignatureScheme
+
+
+def is_private(secret: object) -> bool:
+    """True for a private key, which nobody is shown; False for a secret that both sides share."""
+    return isinstance(secret, str) and secret.startswith(PRIVATE_PREFIX)
+
+
+def make_keys(
+    schemes: Sequence[SignatureScheme], given: Any = None, *, current: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Make the keys of a subscription: one for all schemes that share it, one that is private.
+
+    Args:
+        schemes: Those in use.
+        given: A key that somebody gives; None mints one.
+        current: The keys that there are, the newest first. Where a key of the other kind is given,
+            the one that there is stays.
+
+    Returns:
+        A shared secret, a private key, or both, as the schemes need.
+
+    Raises:
+        ConfigurationError: A scheme can't sign with the given key, recipients can't verify that,
+            or no key fits all schemes. The message doesn't show the key.
+
+    Example:
+        >>> from thorn_core.signatures import SCHEMES
+        >>> [key[:6] for key in make_keys([SCHEMES["standard-webhooks"], SCHEMES["hook-hmac"]])]
+        ['whsec_']
+    """
+    by_kind = _by_kind(schemes)
+    if given is not None:
+        check_key(schemes, given)
+    keys: list[str] = []
+    for kind in by_kind:
+        if given is not None and is_private(given) is kind:
+            keys.append(given)
+        else:
+            there = [key for key in current if is_private(key) is kind]
+            stays = given is not None and there and fits_schemes(by_kind[kind], there[0])
+            keys.append(there[0] if stays else _mint(by_kind[kind]))
+    return tuple(keys)
+
+
+def check_key(schemes: Sequence[SignatureScheme], secret: Any) -> None:
+    """Check a key that somebody gives: each scheme in use that takes its kind can sign with it.
+
+    Raises:
+        ConfigurationError: One can't, or none takes its kind. The message doesn't show the key.
+    """
+    by_kind = _by_kind(schemes)
+    if is_private(secret) in by_kind:
+        _check(by_kind[is_private(secret)], secret)
+        return
+    # The schemes of the other kind say why it isn't theirs.
+    for others in by_kind.values():
+        _check(others, secret)
+    raise ConfigurationError("no scheme in use can sign with this secret; leave it out to get one")
+
+
+def fits_schemes(schemes: Sequence[SignatureScheme], secret: str) -> bool:
+    """True for a key that `check_key` takes."""
+    try:
+        check_key(schemes, secret)
+    except ConfigurationError:
+        return False
+    return True
+
+
+def _by_kind(schemes: Sequence[SignatureScheme]) -> dict[bool, list[SignatureScheme]]:
+    """The schemes that share a secret with recipients (False), and those with private keys."""
+    kinds = sorted({_has_private_keys(scheme) for scheme in schemes}) or [False]
+    return {kind: [s for s in schemes if _has_private_keys(s) is kind] for kind in kinds}
+
+
+def _has_private_keys(scheme: SignatureScheme) -> bool:
+    return hasattr(scheme, "public_key")
+
+
+def _check(schemes: Sequence[SignatureScheme], secret: Any) -> None:
+    for scheme in schemes:
+        check: Callable[[Any], None] = getattr(scheme, "check", check_shared_secret)
+        check(secret)
+    if not schemes:
+        check_shared_secret(secret)
+
+
+def _mint(schemes: Sequence[SignatureScheme]) -> str:
+    for scheme in schemes:
+        mint: Callable[[], str] = getattr(scheme, "mint", new_secret)
+        key = mint()
+        if fits_schemes(schemes, key):
+            return key
+    if not schemes:
+        return new_secret()
+    names = ", ".join(scheme.name for scheme in schemes)
+    raise ConfigurationError(
+        f"no key fits all of the schemes {names}; take one out of the setting signatures"
+    )
+
+
+def sign_all(
+    schemes: Sequence[SignatureScheme], signable: Signable, secrets: Sequence[str]
+) -> dict[str, str]:
+    """Sign by several schemes; signatures that share a header are joined by a space.
+
+    Args:
+        schemes: Those in use.
+        signable: What to sign.
+        secrets: The subscription's, the newest first.
+
+    Raises:
+        ConfigurationError: A scheme has no key to sign with.
+    """
+    headers: dict[str, str] = {}
+    for scheme in schemes:
+        private = _has_private_keys(scheme)
+        own = [secret for secret in secrets if is_private(secret) is private]
+        made = scheme.sign(signable, own) if own else {}
+        if not made:
+            raise ConfigurationError(
+                f"the scheme {scheme.name} has no key to sign with; give the subscription one by"
+                " app.rotate_secret, or take the scheme out of the setting signatures"
+            )
+        for name, value in made.items():
+            headers[name] = f"{headers[name]} {value}" if name in headers else value
+    return headers

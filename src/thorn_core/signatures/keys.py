@@ -1,0 +1,148 @@
+"""Keys: what they look like, and how they are made."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from functools import lru_cache
+from typing import Any
+
+from thorn_core.errors import ConfigurationError
+
+SECRET_PREFIX = "whsec_"  # noqa: S105 - what secrets begin with, not one
+PRIVATE_PREFIX = "whsk_"
+PUBLIC_PREFIX = "whpk_"
+# Standard Webhooks 1.0: 24 to 64 bytes.
+SECRET_BYTES = range(24, 65)
+# Digests of the header Hook-HMAC.
+HMAC_DIGESTS = ("sha256", "sha512", "sha1")
+# Characters of a text that both sides chose, as for GitHub's scheme. Thorn 1.x took 128 at most.
+SHORTEST_TEXT = 8
+LONGEST_TEXT = 255
+
+
+def new_secret() -> str:
+    """Make a secret: `whsec_` and base64 of 32 random bytes (Standard Webhooks 1.0).
+
+    Example:
+        >>> new_secret().startswith("whsec_")
+        True
+    """
+    return SECRET_PREFIX + base64.b64encode(os.urandom(32)).decode()
+
+
+def new_ed25519_keypair() -> tuple[str, str]:
+    """Make a private key (`whsk_…`, signs) and its public one (`whpk_…`, verifies).
+
+    Raises:
+        ConfigurationError: The extra `ed25519` isn't installed.
+    """
+    private = ed25519_module().Ed25519PrivateKey.generate()
+    return (
+        PRIVATE_PREFIX + base64.b64encode(private.private_bytes_raw()).decode(),
+        PUBLIC_PREFIX + base64.b64encode(private.public_key().public_bytes_raw()).decode(),
+    )
+
+
+def check_shared_secret(secret: Any) -> None:
+    """Check a secret that both sides share, as HMAC schemes take it.
+
+    Args:
+        secret: `whsec_` and base64 of 24 to 64 bytes, or another text of 8 to 255 characters.
+
+    Raises:
+        ConfigurationError: It isn't one, or recipients would read it differently. The message
+            doesn't show it.
+
+    Example:
+        >>> check_shared_secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+        >>> check_shared_secret("v1,whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+        Traceback (most recent call last):
+        ...
+        thorn_core.errors.ConfigurationError: the secret begins with 'v1,'; leave that out
+    """
+    check_text(secret)
+    if secret.startswith("v1,"):
+        raise ConfigurationError("the secret begins with 'v1,'; leave that out")
+    if secret.startswith(PUBLIC_PREFIX):
+        raise ConfigurationError(
+            "the secret is a public key (whpk_…), which can't sign; give a secret, or leave it out"
+            " to get one"
+        )
+    if secret.startswith(PRIVATE_PREFIX):
+        raise ConfigurationError(
+            "the secret is a private Ed25519 key (whsk_…), and no scheme in use signs with one; add"
+            " standard-webhooks-ed25519 to the setting signatures, or give another secret"
+        )
+    if secret.startswith(SECRET_PREFIX):
+        _check_standard(secret)
+
+
+def check_standard_secret(secret: Any) -> None:
+    """Check a secret of Standard Webhooks: base64 of 24 to 64 bytes, after `whsec_` or alone.
+
+    Raises:
+        ConfigurationError: It isn't one. The message doesn't show it.
+    """
+    check_shared_secret(secret)
+    _check_standard(secret)
+
+
+def check_text(secret: Any) -> None:
+    """Check what every key must be: printable text of a bounded length, without white space around.
+
+    Raises:
+        ConfigurationError: It isn't. The message doesn't show it.
+    """
+    if not isinstance(secret, str) or not SHORTEST_TEXT <= len(secret) <= LONGEST_TEXT:
+        raise ConfigurationError(
+            f"a secret must be a text of {SHORTEST_TEXT} to {LONGEST_TEXT} characters; leave it out"
+            " to get one"
+        )
+    if secret != secret.strip():
+        raise ConfigurationError("the secret begins or ends with white space; remove it")
+    if not secret.isprintable():
+        raise ConfigurationError(
+            "the secret holds a line break or another character that can't be printed; remove it"
+        )
+
+
+def _check_standard(secret: str) -> None:
+    if standard_key(secret) is None:
+        where = "after whsec_ " if secret.startswith(SECRET_PREFIX) else ""
+        raise ConfigurationError(
+            f"a secret of Standard Webhooks must be {where}base64 of {SECRET_BYTES[0]} to"
+            f" {SECRET_BYTES[-1]} bytes, with its padding; leave it out to get one"
+        )
+
+
+def decoded(text: str) -> bytes | None:
+    """Decode base64; None for what decoders refuse, or some of them."""
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return raw if base64.b64encode(raw) == text.encode() else None
+
+
+@lru_cache(maxsize=4096)
+def standard_key(secret: str) -> bytes | None:
+    """The key of a Standard Webhooks secret; None if it isn't one."""
+    raw = decoded(secret.removeprefix(SECRET_PREFIX))
+    return raw if raw is not None and len(raw) in SECRET_BYTES else None
+
+
+def ed25519_module() -> Any:
+    """Import Ed25519.
+
+    Raises:
+        ConfigurationError: The extra `ed25519` isn't installed.
+    """
+    try:
+        from cryptography.hazmat.primitives.asymmetric import ed25519
+    except ImportError as error:
+        raise ConfigurationError(
+            "Ed25519 signatures need cryptography; run: pip install 'thorn-core[ed25519]'"
+        ) from error
+    return ed25519
