@@ -91,6 +91,7 @@ class Thorn(SubscriptionCalls, HistoryCalls):
         self.plugins = Plugins(plugins, builtin=(BuiltinDispatchers(), PlainModelAdapter()))
         self._model_adapters = ModelAdapters(self.plugins.hook.thorn_model_adapter)
         self.codecs = {**self.plugins.gather("thorn_codecs"), **self.settings.codecs}
+        self.decoders = self.plugins.gather("thorn_decoders")
         self.rules = SubscriptionRules(
             settings=self.settings,
             content_types=tuple(self.codecs),

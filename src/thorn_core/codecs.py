@@ -1,4 +1,4 @@
-"""Codecs: a payload becomes JSON when it is sent, and a body when it is requested."""
+"""Codecs and decoders: from a payload to a body, and from a body to what it says."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import datetime as dt
 import enum
 import json
 import math
+import re
 from collections import UserString
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import fields as dataclass_fields
@@ -13,7 +14,7 @@ from dataclasses import is_dataclass
 from decimal import Decimal
 from json import JSONEncoder, loads
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote_plus
+from urllib.parse import parse_qsl, quote_plus
 from uuid import UUID
 
 import attrs
@@ -203,7 +204,9 @@ ENVELOPES: Mapping[str, Callable[[Message, str], Envelope]] = {
 }
 
 
-def envelope_of(message: Message, kind: str, *, source: str = "thorn") -> Envelope:
+def envelope_of(
+    message: Message, kind: str, *, source: str = "thorn", audience: str | None = None
+) -> Envelope:
     """Wrap a message's payload.
 
     Args:
@@ -211,8 +214,12 @@ def envelope_of(message: Message, kind: str, *, source: str = "thorn") -> Envelo
         kind: `thorn` (event, ref, sender, data), `standard` (type, timestamp, data: Standard
             Webhooks 1.0) or `cloudevents` (CloudEvents 1.0, structured JSON).
         source: The `source` of CloudEvents.
+        audience: The URL that it is made for, which goes into the envelope; None leaves it out.
     """
-    return ENVELOPES[kind](message, source)
+    envelope = ENVELOPES[kind](message, source)
+    if audience is None or not envelope.fields:
+        return envelope
+    return attrs.evolve(envelope, fields={**envelope.fields, "audience": audience})
 
 
 def encode_json(envelope: Envelope) -> bytes:
@@ -261,4 +268,107 @@ CODECS: Mapping[str, Codec] = {
     "application/json": encode_json,
     "application/cloudevents+json": encode_json,
     "application/x-www-form-urlencoded": encode_form,
+}
+
+
+# -- the other direction
+
+Decoder = Callable[[bytes], Any]
+
+# A form with more is no webhook's; each field costs memory.
+FORM_FIELDS = 10_000
+# What a form leaves unencoded (WHATWG URL, section 5.2), and some that senders forget to encode. No
+# JSON object or array is made of these alone: who changes a content type, which no signature
+# covers, can't have one read as a form.
+_FORM = re.compile(rb"[A-Za-z0-9*._~!'();:@$,/?+%&=\[\]-]*")
+_HALVES = re.compile(r"\\u[dD][89a-fA-F]")
+NAME_SHOWN = 50
+
+
+def load_json(body: bytes) -> Any:
+    """Decode JSON strictly (RFC 8259 in UTF-8, with what RFC 7493 adds).
+
+    Refuses what two readers could understand differently, or what can't be written again: a name
+    twice in one object, NaN and Infinity, halves of characters.
+
+    Args:
+        body: The text in UTF-8, a byte order mark before it or not.
+
+    Raises:
+        ValueError: It isn't that; the message says why.
+
+    Example:
+        >>> load_json(b'{"n": 1}')
+        {'n': 1}
+        >>> load_json(b'{"n": 1, "n": 2}')
+        Traceback (most recent call last):
+        ...
+        ValueError: "n" is there twice
+    """
+    try:
+        text = body.decode("utf-8-sig")
+        value = loads(text, object_pairs_hook=_each_once, parse_constant=_no_constant)
+        if _HALVES.search(text):
+            _encode(value).encode()
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{error.msg} (line {error.lineno}, column {error.colno})") from error
+    except UnicodeError as error:
+        raise ValueError("a character in it isn't one, or isn't UTF-8") from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    except ValueError as error:
+        # Python's own speaks of its settings.
+        reason = "a number has too many digits" if "digits" in str(error) else str(error)
+        raise ValueError(reason) from error
+    return value
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                shown = name if len(name) <= NAME_SHOWN else name[:NAME_SHOWN] + "…"
+                raise ValueError(f"{json.dumps(shown)} is there twice")
+            seen.add(name)
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"there is no {name} in JSON")
+
+
+def decode_form(body: bytes) -> dict[str, str]:
+    """Decode application/x-www-form-urlencoded; nested names stay flat: `data[tags][0]`.
+
+    Raises:
+        ValueError: It is no form, holds a name twice, or more than 10,000 fields.
+
+    Example:
+        >>> decode_form(b"event=a.b&data%5Bn%5D=1")
+        {'event': 'a.b', 'data[n]': '1'}
+    """
+    if not _FORM.fullmatch(body):
+        raise ValueError("it holds characters that a form encodes")
+    try:
+        pairs = parse_qsl(
+            body.decode("ascii"),
+            keep_blank_values=True,
+            strict_parsing=True,
+            max_num_fields=FORM_FIELDS,
+            errors="strict",
+        )
+    except ValueError as error:
+        # Python's own shows what is in it.
+        raise ValueError(
+            "a field in it has no value or isn't UTF-8, or it has too many fields"
+        ) from error
+    return _each_once(pairs)
+
+
+DECODERS: Mapping[str, Decoder] = {
+    "application/json": load_json,
+    "application/cloudevents+json": load_json,
+    "application/x-www-form-urlencoded": decode_form,
 }

@@ -159,9 +159,21 @@ def make_unstored_delivery(message: Message, subscription: Subscription, at: dat
 
 
 def encode_body(
-    message: Message, content_type: str, settings: Settings, codecs: Mapping[str, Codec]
+    message: Message,
+    content_type: str,
+    settings: Settings,
+    codecs: Mapping[str, Codec],
+    *,
+    audience: str | None = None,
 ) -> bytes:
     """Wrap a message's payload in the envelope and encode it.
+
+    Args:
+        message: The message.
+        content_type: Chooses the codec.
+        settings: The app's.
+        codecs: By content type.
+        audience: The URL that goes into the envelope; None leaves it out.
 
     Raises:
         PayloadError: There is no codec for the content type, or it can't encode this.
@@ -171,7 +183,8 @@ def encode_body(
         raise PayloadError(
             f"no codec for content type {content_type!r}; known are {', '.join(sorted(codecs))}"
         )
-    return codec(envelope_of(message, settings.envelope, source=settings.event_source))
+    source = settings.event_source
+    return codec(envelope_of(message, settings.envelope, source=source, audience=audience))
 
 
 def build_request(

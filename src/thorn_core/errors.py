@@ -9,7 +9,8 @@
     ├── SecurityError (ValueError)           a recipient's URL or address is refused
     │   └── UncheckedError                   … because a plugin failed to check it
     ├── SignatureError (ValueError)          an incoming webhook isn't what it claims to be
-    │   └── ReplayError                      it is genuine, and has been here before
+    │   ├── ReplayError                      it is genuine, and has been here before
+    │   └── SecretError (ConfigurationError) a secret that should verify it isn't one
     ├── NotFoundError (LookupError)          no subscription, message or delivery of that id
     ├── BufferNotEmpty                       a buffer was closed by hand with messages in it
     ├── StoreError                           a store can't do its work now
@@ -72,6 +73,13 @@ class SignatureError(ThornError, ValueError):
 
 class ReplayError(SignatureError):
     """An incoming webhook is genuine but its id has been seen before."""
+
+
+class SecretError(SignatureError, ConfigurationError):
+    """A secret that should verify webhooks can't: it is blank, malformed, or another scheme's.
+
+    It is a mistake of the receiver's, and no webhook can be trusted until it is mended.
+    """
 
 
 class NotFoundError(ThornError, LookupError):

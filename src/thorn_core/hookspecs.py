@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from thorn_core.codecs import Codec
+from thorn_core.codecs import Codec, Decoder
 from thorn_core.settings import Settings
 from thorn_core.signatures import SignatureScheme
 from thorn_core.stores.base import Store
@@ -76,6 +76,17 @@ def thorn_codecs() -> Mapping[str, Codec]:  # type: ignore[empty-body]
 
     Returns:
         Content type (`application/xml`) to a function from an `Envelope` to bytes.
+    """
+
+
+@hookspec
+def thorn_decoders() -> Mapping[str, Decoder]:  # type: ignore[empty-body]
+    """More decoders, by content type: the other direction of `thorn_codecs`, for the receiver.
+
+    Returns:
+        Content type to a function from bytes to what they say, such as the fields of an envelope.
+        It raises ValueError for a body that isn't of this type: no signature covers the header that
+        chose the decoder.
     """
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pluggy
 
 from thorn_core import codecs, hookspecs, signatures
-from thorn_core.codecs import Codec
+from thorn_core.codecs import Codec, Decoder
 from thorn_core.errors import ConfigurationError, SecurityError, UncheckedError
 from thorn_core.recipients.urls import shown
 from thorn_core.settings import Settings
@@ -48,6 +48,11 @@ class BuiltinPorts:
     def thorn_codecs(self) -> Mapping[str, Codec]:
         """JSON and form."""
         return codecs.CODECS
+
+    @hookspecs.hookimpl
+    def thorn_decoders(self) -> Mapping[str, Decoder]:
+        """JSON and form."""
+        return codecs.DECODERS
 
     @hookspecs.hookimpl
     def thorn_signature_schemes(self) -> Mapping[str, SignatureScheme]:

@@ -230,6 +230,8 @@ class Settings:
         codecs: More codecs, by content type.
         signatures: Names of the schemes that sign requests.
         envelope: How a payload is wrapped: `thorn`, `standard` or `cloudevents`.
+        sign_audience: Put the recipient's URL into the envelope, as `audience`, so that a recipient
+            can refuse what was signed for another.
         event_source: The `source` of CloudEvents, a URI reference.
         event_choices: Patterns that subscriptions are limited to; empty allows all.
         signal_honors_transaction: Model events wait for the commit.
@@ -284,6 +286,7 @@ class Settings:
     codecs: Mapping[str, Any] = _setting(attrs.Factory(dict), _codecs)
     signatures: tuple[str, ...] = _setting(("standard-webhooks", "hook-hmac"), _texts)
     envelope: str = _setting("thorn", _one_of(*ENVELOPES))
+    sign_audience: bool = _setting(False, _switch)
     event_source: str = _setting("thorn", _text)
     event_choices: tuple[str, ...] = _setting((), _patterns)
     signal_honors_transaction: bool = _setting(True, _switch)

@@ -22,7 +22,7 @@ from django.urls import path
 from django.utils.decorators import method_decorator
 from django.views import View
 
-from thorn_core import ConfigurationError, Settings, Thorn, receiver
+from thorn_core import ConfigurationError, Settings, Thorn, get_app, hookimpl, receiver
 from thorn_core.recipients import allow_cidr_network
 from thorn_core.signatures import SCHEMES, HookHMAC, Signable, new_ed25519_keypair
 from thorn_django.receiving import CacheReplayGuard, verify_webhook
@@ -283,6 +283,68 @@ def test_a_setting_that_is_missing_is_a_mistake_that_is_named():
 def test_a_view_without_secrets_can_not_be_made(options, words):
     with pytest.raises(ConfigurationError, match=words):
         verify_webhook(**options)
+
+
+@pytest.mark.parametrize("secrets", ["whsec_", [SECRET, ""], [SECRET, "whsec_AA=="], [None]])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_each_secret_must_be_a_good_one(secrets, scheme):
+    with pytest.raises(ConfigurationError, match="secret"):
+        verify_webhook(secrets, scheme=scheme)
+    request = RequestFactory().post("/setting/", BODY, "application/json", headers=signed())
+    with override_settings(ORDERS_SECRET=secrets), pytest.raises(ConfigurationError):
+        by_setting(request)
+
+
+def test_a_scheme_that_there_is_not_is_refused_at_once():
+    with pytest.raises(ConfigurationError, match="no signature scheme 'rot13'"):
+        verify_webhook(SECRET, scheme="rot13")
+
+
+@pytest.mark.parametrize("url", ["/orders/", "/async/"])
+def test_headers_that_are_not_signed_change_nothing(post, url):
+    assert post(url, headers={**signed(), "Hook-Event": "order.refunded"}).status_code == 204
+    assert post(url, headers={**signed(), "webhook-id": "msg_9"}).status_code == 401
+    (message,) = handled.messages
+    assert (message.event, message.id) == ("order.paid", "msg_1")
+
+
+def test_an_audience_is_checked():
+    body = b'{"event":"order.paid","data":{},"audience":"https://shop.example/orders/"}'
+
+    def status(audience):
+        view = verify_webhook(SECRET, audience=audience)(lambda request, message: handled(message))
+        headers = signed(body)
+        return view(
+            RequestFactory().post("/", body, "application/json", headers=headers)
+        ).status_code
+
+    assert status("https://shop.example/other/") == 401
+    assert status("https://shop.example/orders/") == 204
+
+
+def test_a_body_by_a_codec_of_ones_own_is_received():
+    class Shouted:
+        @hookimpl
+        def thorn_decoders(self):
+            return {"text/x-shouted": lambda body: json.loads(body.lower())}
+
+    body = b'{"EVENT":"ORDER.PAID","DATA":{"NUMBER":7}}'
+
+    def received(identity, **options):
+        view = verify_webhook(SECRET, **options)(lambda request, message: handled(message))
+        headers = signed(body, identity=identity)
+        assert (
+            view(RequestFactory().post("/", body, "text/x-shouted", headers=headers)).status_code
+            == 204
+        )
+        return handled.messages[-1].event
+
+    assert received("msg_1", decoders=Shouted().thorn_decoders()) == "order.paid"
+    assert received("msg_2") == "unknown"
+    before = get_app()
+    with Thorn(plugins=[Shouted()]).make_default():
+        assert received("msg_3") == "order.paid"
+    before.make_default()
 
 
 # -- what is refused

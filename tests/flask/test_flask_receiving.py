@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -11,10 +12,10 @@ import pytest
 from flask import Flask, abort, jsonify, request
 from flask.views import MethodView
 
-from thorn_core import ConfigurationError
+from thorn_core import ConfigurationError, hookimpl
 from thorn_core.receiver import CacheReplayGuard, MemoryReplayGuard
 from thorn_core.signatures import SCHEMES, Signable, new_secret
-from thorn_flask import verify_webhook
+from thorn_flask import ThornFlask, verify_webhook
 
 SECRET = new_secret()
 BODY = b'{"event":"order.paid","data":{"number":7}}'
@@ -44,7 +45,10 @@ def received(app, *arguments, path="/orders/", status=204, **options):
         return "", status
 
     return lambda body=BODY, headers=None, **more: app.test_client().post(
-        path, data=body, content_type="application/json", headers=headers or signed(body), **more
+        path,
+        data=body,
+        headers=headers or signed(body),
+        **{"content_type": "application/json", **more},
     )
 
 
@@ -108,6 +112,64 @@ def test_secrets_may_be_in_the_config_several_or_found_for_a_request(app):
 def test_there_must_be_secrets(arguments, options):
     with pytest.raises(ConfigurationError, match="secrets"):
         verify_webhook(*arguments, **options)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("secrets", ["whsec_", [SECRET, ""], [SECRET, "whsec_AA=="], [None]])
+def test_each_secret_must_be_a_good_one(app, scheme, secrets):
+    with pytest.raises(ConfigurationError, match="secret"):
+        verify_webhook(secrets, scheme=scheme)
+    app.testing = True
+    app.config["ORDERS_SECRET"] = secrets
+    with pytest.raises(ConfigurationError, match="secret"):
+        received(app, setting="ORDERS_SECRET", scheme=scheme)()
+
+
+def test_headers_that_are_not_signed_change_nothing(app):
+    events = []
+
+    @app.post("/orders/")
+    @verify_webhook(SECRET)
+    def orders(message):
+        events.append((message.event, message.id))
+        return "", 204
+
+    headers = [*signed().items(), ("Hook-Event", "order.refunded"), ("webhook-id", "msg_9")]
+    post = app.test_client().post
+    assert post("/orders/", data=BODY, headers=headers).status_code == 401
+    assert post("/orders/", data=BODY, headers=headers[:-1]).status_code == 204
+    assert events == [("order.paid", "msg_1")]
+
+
+def test_an_audience_is_checked(app):
+    body = b'{"event":"order.paid","data":{},"audience":"https://shop.example/orders/"}'
+    ours = received(app, SECRET, audience="https://shop.example/orders/")
+    other = received(app, SECRET, audience="https://shop.example/other/", path="/other/")
+    assert (ours(body).status_code, other(body).status_code) == (204, 401)
+
+
+def test_a_body_by_a_codec_of_the_apps_plugins_is_received(app):
+    class Shouted:
+        @hookimpl
+        def thorn_decoders(self):
+            return {"text/x-shouted": lambda body: json.loads(body.lower())}
+
+    body = b'{"EVENT":"ORDER.PAID","DATA":{"NUMBER":7}}'
+
+    def payload(app, **options):
+        post = received(app, SECRET, **options)
+        assert post(body, signed(body), content_type="text/x-shouted").status_code == 204
+        return app.handled.pop()
+
+    plain = Flask("without")
+    plain.handled = []
+    assert payload(plain) == {"EVENT": "ORDER.PAID", "DATA": {"NUMBER": 7}}
+    ThornFlask(app, plugins=[Shouted()])
+    assert payload(app) == {"number": 7}
+    other = Flask("given")
+    other.handled = []
+    assert payload(other, decoders=Shouted().thorn_decoders()) == {"number": 7}
+    app.extensions["thorn"].close()
 
 
 def test_every_scheme_is_verified(app):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from thorn_core.api.exchange import JSON, ApiRequest
 from thorn_core.api.problems import Problem, faulty, shortened
 from thorn_core.api.validation import unknown
+from thorn_core.codecs import load_json
 
 # What any request has, several times over; more would only be more to answer.
 MOST_FIELDS = 100
@@ -27,12 +27,10 @@ def read_object(request: ApiRequest) -> dict[str, Any]:
         return {}
     _check_type(request.headers)
     try:
-        value = json.loads(request.body, object_pairs_hook=_each_once, parse_constant=_no_constant)
+        value = load_json(request.body)
         _check_depth(value)
-        # I-JSON (RFC 7493 section 2.1): no halves of characters, which UTF-8 can't encode.
-        json.dumps(value, ensure_ascii=False).encode()
-    except (ValueError, RecursionError) as error:
-        raise Problem("malformed", f"The body is no JSON: {_reason(error)}.") from error
+    except ValueError as error:
+        raise Problem("malformed", f"The body is no JSON: {error}.") from error
     if not isinstance(value, dict):
         raise Problem("malformed", 'The body is no JSON object; send {"name": value, …}.')
     if len(value) > MOST_FIELDS:
@@ -75,15 +73,6 @@ def _check_type(headers: Mapping[str, str]) -> None:
         )
 
 
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{json.dumps(shortened(twice))} is there twice")
-    return found
-
-
 def _check_depth(value: Any) -> None:
     # Once and for all: what is read here can be written wherever an answer repeats it.
     level = [value]
@@ -95,19 +84,4 @@ def _check_depth(value: Any) -> None:
             for child in (each.values() if isinstance(each, dict) else each)
         ]
     if level:
-        raise RecursionError
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"there is no {name} in JSON")
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg} (line {error.lineno}, column {error.colno})"
-    if isinstance(error, UnicodeError):
-        return "a character in it isn't one, or isn't UTF-8"
-    if isinstance(error, RecursionError):
-        return "it is nested too deeply"
-    # Python's own speaks of its limits.
-    return "a number has too many digits" if "digits" in str(error) else str(error)
+        raise ValueError("it is nested too deeply")

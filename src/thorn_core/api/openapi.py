@@ -28,6 +28,7 @@ from thorn_core.api.schemas import (
 from thorn_core.api.stats import DEFAULT_PERIOD, STEPS
 from thorn_core.app import Thorn
 from thorn_core.codecs import dump_json, envelope_of
+from thorn_core.settings import Settings
 from thorn_core.subscriptions import OWNER_LENGTH
 from thorn_core.values import DeliveryState, Message
 
@@ -339,13 +340,18 @@ _PARAMETERS: Mapping[str, Any] = {
 
 
 def _webhook(app: Thorn, kind: EventType) -> dict[str, Any]:
-    content: dict[str, Any] = {"schema": _envelope_schema(app.settings.envelope, kind)}
+    content: dict[str, Any] = {"schema": _envelope_schema(app.settings, kind)}
     if kind.example is not None:
         message = Message(
             id=EXAMPLE_ID, event=kind.name, data=dump_json(kind.example), at=EXAMPLE_TIME
         )
         settings = app.settings
-        envelope = envelope_of(message, settings.envelope, source=settings.event_source)
+        envelope = envelope_of(
+            message,
+            settings.envelope,
+            source=settings.event_source,
+            audience="https://example.com/hook" if settings.sign_audience else None,
+        )
         content["example"] = json.loads(dump_json(envelope.document()))
     headers = ["webhook-id", "webhook-timestamp", "Hook-Event", "Hook-Delivery"]
     headers += ["Hook-Subscription"]
@@ -374,15 +380,17 @@ def _webhook(app: Thorn, kind: EventType) -> dict[str, Any]:
     }
 
 
-def _envelope_schema(envelope: str, kind: EventType) -> Schema:
-    payload = _payload_schema(kind)
+def _envelope_schema(settings: Settings, kind: EventType) -> Schema:
+    envelope, payload = settings.envelope, _payload_schema(kind)
+    audience = described(TEXT, "The URL that it is made for.")
+    more = {"audience": audience} if settings.sign_audience else {}
     name = described(TEXT, "The event's name.") if "{" in kind.name else {"const": kind.name}
     if envelope == "thorn":
         sender = described(OPTIONAL_TEXT, "Whom it is about.")
         about = described(OPTIONAL_TEXT, "URL of what it is about.")
-        return obj({"event": name, "ref": about, "sender": sender, "data": payload})
+        return obj({"event": name, "ref": about, "sender": sender, "data": payload, **more})
     if envelope == "standard":
-        return obj({"type": name, "timestamp": TIME, "data": payload})
+        return obj({"type": name, "timestamp": TIME, "data": payload, **more})
     return obj(
         {
             "specversion": {"const": "1.0"},
@@ -393,6 +401,7 @@ def _envelope_schema(envelope: str, kind: EventType) -> Schema:
             "datacontenttype": {"const": JSON_TYPE},
             "subject": TEXT,
             "data": payload,
+            **more,
         },
         optional=("subject",),
     )

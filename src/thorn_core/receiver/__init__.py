@@ -1,12 +1,11 @@
 """The other end: verify a webhook that arrives, by any signature scheme, and handle it once."""
 
+from thorn_core.codecs import Decoder
 from thorn_core.receiver.receiving import (
     Answer,
     Arrival,
     Receiver,
-    check_secrets,
     refusal,
-    secrets_of,
 )
 from thorn_core.receiver.replays import (
     Cache,
@@ -15,6 +14,7 @@ from thorn_core.receiver.replays import (
     ReplayGuard,
     Seen,
 )
+from thorn_core.receiver.secrets import check_secrets, secrets_of
 from thorn_core.receiver.verifying import BODY_LIMIT, verify
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Arrival",
     "Cache",
     "CacheReplayGuard",
+    "Decoder",
     "MemoryReplayGuard",
     "Receiver",
     "ReplayGuard",

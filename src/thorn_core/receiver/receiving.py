@@ -5,14 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import attrs
 
-from thorn_core.codecs import dump_json
-from thorn_core.errors import ConfigurationError, PayloadError, SignatureError
+from thorn_core.codecs import Decoder, dump_json
+from thorn_core.errors import PayloadError, SecretError, SignatureError
 from thorn_core.receiver.replays import ReplayGuard, Seen
-from thorn_core.receiver.verifying import BODY_LIMIT, genuine_of, span_of
+from thorn_core.receiver.verifying import (
+    BODY_LIMIT,
+    DEFAULT_SCHEME,
+    Headers,
+    Verifier,
+    scheme_of,
+    span_of,
+)
 from thorn_core.signatures import SignatureScheme
 from thorn_core.values import EMPTY, Message
 
@@ -60,9 +66,13 @@ class Receiver:
         guard: Remembers what has been here.
         scheme: By which it is signed; see `verify`.
         tolerance: Seconds that the signed time may be off, either way.
-        remember: Seconds that what was handled is remembered: repetitions and replays within them
+        remember: Seconds that a handled webhook is remembered: repetitions and replays within them
             are answered 200 and not handled again. 0 remembers nothing.
         limit: Bytes of the body at most.
+        audience: Your URL, as the sender has it; see `verify`.
+
+    Raises:
+        ConfigurationError: There is no such scheme, or a duration isn't one.
 
     Example:
         >>> from thorn_core.receiver import MemoryReplayGuard
@@ -72,40 +82,52 @@ class Receiver:
     """
 
     guard: ReplayGuard
-    scheme: str | SignatureScheme = "standard-webhooks"
+    scheme: SignatureScheme = attrs.field(default=DEFAULT_SCHEME, converter=scheme_of)
     tolerance: timedelta = attrs.field(default=timedelta(minutes=5), converter=span_of)
     remember: timedelta = attrs.field(default=timedelta(days=1), converter=span_of)
     limit: int = BODY_LIMIT
+    audience: str | None = None
+    _verifier: Verifier = attrs.field(init=False, repr=False)
+
+    @_verifier.default
+    def _make_verifier(self) -> Verifier:
+        return Verifier(
+            scheme=self.scheme,
+            tolerance=self.tolerance,
+            audience=self.audience,
+            limit=self.limit,
+        )
 
     def take(
         self,
         body: bytes,
-        headers: Mapping[str, str],
+        headers: Headers,
         secrets: str | Sequence[str],
         *,
         endpoint: str = "",
+        decoders: Mapping[str, Decoder] | None = None,
         now: datetime | None = None,
     ) -> Arrival | Answer:
         """Take a request: a webhook to handle and then to `settle`, or what to answer.
 
         Args:
             body: As it came; give at least one byte more than `limit` of one that is longer.
-            headers: As they came, whatever their case.
+            headers: As they came: a mapping or pairs, names in any case, text or bytes.
             secrets: The secret, or several during a rotation.
             endpoint: Where it came to. The same webhook is handled once at each.
+            decoders: More decoders, by content type; see `verify`.
             now: The time; None reads the clock.
 
         Raises:
-            ConfigurationError: There is no such scheme, or no secret.
+            SecretError: A secret can't be used.
         """
         now = now or datetime.now(UTC)
         if len(body) > self.limit:
             return refusal(413, endpoint, f"it has more than {self.limit} bytes")
         try:
-            genuine = genuine_of(
-                body, headers, secrets, self.scheme, self.tolerance, self.limit, now
-            )
-            message = genuine.message(now)
+            genuine = self._verifier.genuine(body, headers, secrets, decoders, now)
+        except SecretError:
+            raise  # our own mistake; to blame the sender for it would hide it
         except SignatureError as error:
             return refusal(401, endpoint, str(error))
         except PayloadError as error:
@@ -115,8 +137,8 @@ class Receiver:
         if seen is Seen.HANDLED:
             return Answer(status=200)
         if seen is Seen.UNDER_WAY:
-            return refusal(409, endpoint, f"{genuine.id} is being handled")
-        return Arrival(message=message, key=key)
+            return refusal(409, endpoint, f"{genuine.message.id} is being handled")
+        return Arrival(message=genuine.message, key=key)
 
     def settle(self, arrival: Arrival, *, handled: bool, now: datetime | None = None) -> None:
         """Say whether a webhook has been handled; if not, its next repetition is taken again.
@@ -169,39 +191,3 @@ def refusal(status: int, endpoint: str, reason: str) -> Answer:
         headers["Allow"] = "POST"
     body = dump_json({"title": TITLES[status], "status": status})
     return Answer(status=status, headers=headers, body=body)
-
-
-# -- secrets
-
-
-def check_secrets(secrets: Any, setting: str | None) -> None:
-    """See that there are secrets to verify with, either given or by the name of a setting.
-
-    Args:
-        secrets: Those given, or a function that gives them; None for none.
-        setting: The setting's name; None for none.
-
-    Raises:
-        ConfigurationError: There are both, or neither, or they are empty.
-    """
-    if (secrets is None) == (setting is None):
-        raise ConfigurationError(
-            f"verify_webhook needs secrets or a setting; secrets is"
-            f" {'not given' if secrets is None else 'given'}, and setting is {setting!r}"
-        )
-    if secrets is not None and not secrets:
-        raise ConfigurationError("verify_webhook's secrets are empty; whoever signs has one")
-
-
-def secrets_of(setting: str, value: Any) -> Any:
-    """The secrets that a setting holds.
-
-    Raises:
-        ConfigurationError: It holds none.
-    """
-    if value:
-        return value
-    raise ConfigurationError(
-        f"the setting {setting} is empty or missing, so that no webhook can be verified; set it to"
-        " the secret that the sender has given you"
-    )

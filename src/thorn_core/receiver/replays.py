@@ -10,6 +10,9 @@ from datetime import datetime
 from enum import Enum
 from typing import Any, Protocol
 
+# About 30 MB.
+REPLAY_LIMIT = 100_000
+
 
 class Seen(Enum):
     """Whether a webhook has been here."""
@@ -59,7 +62,7 @@ class MemoryReplayGuard:
         limit: Keys to remember; of more, those that may be forgotten soonest are.
     """
 
-    def __init__(self, *, limit: int = 100_000) -> None:
+    def __init__(self, *, limit: int = REPLAY_LIMIT) -> None:
         self._limit = limit
         self._lock = threading.Lock()
         self._known: dict[str, tuple[datetime, Seen]] = {}
@@ -153,7 +156,7 @@ class CacheReplayGuard:
 
     def _name(self, key: str) -> str:
         """A name that every cache takes, whatever is in an id."""
-        return self._prefix + hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+        return self._prefix + hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _whole_seconds(now: datetime, until: datetime) -> int:

@@ -3,43 +3,77 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
+import logging
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import parse_qsl
 
 import attrs
 
-from thorn_core.codecs import dump_json
-from thorn_core.errors import ConfigurationError, PayloadError, ReplayError
+from thorn_core.codecs import DECODERS, Decoder, dump_json
+from thorn_core.errors import (
+    ConfigurationError,
+    PayloadError,
+    ReplayError,
+    SignatureError,
+    ThornError,
+)
+from thorn_core.receiver.documents import Document, document_of
+from thorn_core.receiver.headers import fields_of
 from thorn_core.receiver.replays import ReplayGuard, Seen
-from thorn_core.signatures import SCHEMES, SignatureScheme, Verified
+from thorn_core.receiver.secrets import usable_secrets
+from thorn_core.signatures import SCHEMES, SignatureScheme, StandardWebhooks, Verified
 from thorn_core.values import Message
 
+logger = logging.getLogger(__name__)
+
+DEFAULT_SCHEME: SignatureScheme = StandardWebhooks()
 BODY_LIMIT = 1024 * 1024
+# Of a name or id that no signature covers: what a database's column holds.
+FILL_LENGTH = 255
+# Of the tolerance and of what is remembered; longer is a mistake of units.
+LONGEST = timedelta(days=36_525)
+# Headers that fill what no signature covers: event, id. A scheme's own come first.
+OWN_HEADERS = {"github": ("x-github-event", "x-github-delivery")}
+HEADERS = ("hook-event", "webhook-id")
+
+# Logs, terminals and databases trip over them.
+_CONTROL = re.compile("[\0-\x1f\x7f\ud800-\udfff]")
+
+Headers = Mapping[str, Any] | Iterable[tuple[Any, Any]]
 
 
 def verify(
     body: bytes,
-    headers: Mapping[str, str],
+    headers: Headers,
     secrets: str | Sequence[str],
     *,
     scheme: str | SignatureScheme = "standard-webhooks",
     tolerance: float | timedelta = 300.0,
+    audience: str | None = None,
+    decoders: Mapping[str, Decoder] | None = None,
     replay: ReplayGuard | None = None,
     limit: int = BODY_LIMIT,
     now: datetime | None = None,
 ) -> Message:
     """Verify a webhook and give back its message. Read nothing of it before.
 
+    The event's name and the id are the signed ones wherever the scheme or the body's envelope has
+    them. Headers that no signature covers (`Hook-Event`, `X-GitHub-Event`; `webhook-id` with a
+    scheme that doesn't sign it) only fill what is missing: anybody on the way can change them.
+
     Args:
         body: As it came, not decoded and encoded again.
-        headers: As they came, whatever their case.
+        headers: As they came: a mapping or pairs, names in any case, text or bytes.
         secrets: The secret, or several during a rotation; a public key for Ed25519.
         scheme: `standard-webhooks`, `standard-webhooks-ed25519`, `hook-hmac`, `github`, `stripe`,
             or a scheme of one's own.
         tolerance: Seconds that the signed time may be off, either way.
+        audience: Your URL, as the sender has it. Refuses what was signed for another one; the
+            sender's setting `sign_audience` puts it into the envelope.
+        decoders: More decoders, by content type: JSON and forms are there. `app.decoders` has those
+            of an app's plugins.
         replay: Remembers what has been here. By the scheme's signed id where it has one, else by
             the body, as an unsigned header proves nothing.
         limit: Bytes of the body at most.
@@ -49,10 +83,11 @@ def verify(
         The message: its event, id and payload as far as body and headers tell.
 
     Raises:
-        SignatureError: No secret signed this, or not lately.
+        SignatureError: No secret signed this, or not lately, or not for this audience.
         ReplayError: It is genuine, and has been here before.
+        SecretError: A secret can't be used. It is a SignatureError, and a ConfigurationError.
         PayloadError: The body is too large, or not what its content type says.
-        ConfigurationError: There is no such scheme, or no secret.
+        ConfigurationError: There is no such scheme, or a duration isn't one.
 
     Example:
         >>> from thorn_core.signatures import SCHEMES, Signable, new_secret
@@ -66,15 +101,15 @@ def verify(
         ('article.created', 'msg_1', {'n': 1})
     """
     now = now or datetime.now(UTC)
-    span = span_of(tolerance)
-    genuine = genuine_of(body, headers, secrets, scheme, span, limit, now)
+    verifier = Verifier(scheme=scheme, tolerance=tolerance, audience=audience, limit=limit)
+    genuine = verifier.genuine(body, headers, secrets, decoders, now)
     if replay is not None:
         # A signed time is refused by itself after the tolerance; without one, a day is remembered.
-        until = now + (2 * span if genuine.verified.at is not None else timedelta(days=1))
-        if replay.begin(genuine.key, now=now, until=until) is not Seen.NEW:
-            raise ReplayError(f"the webhook {genuine.id} has been here before")
-        replay.finish(genuine.key, now=now, until=until)
-    return genuine.message(now)
+        span = 2 * verifier.tolerance if genuine.timed else timedelta(days=1)
+        if replay.begin(genuine.key, now=now, until=now + span) is not Seen.NEW:
+            raise ReplayError(f"the webhook {genuine.message.id} has been here before")
+        replay.finish(genuine.key, now=now, until=now + span)
+    return genuine.message
 
 
 @attrs.frozen
@@ -82,54 +117,37 @@ class Genuine:
     """A webhook whose signature is good.
 
     Attributes:
-        scheme: Name of the scheme.
-        id: What it is recognised by: the signed id, or a hash of the body.
+        message: What it says.
+        key: By which a guard knows it: the signed id, or a hash of the body.
+        timed: Whether the scheme signs a time.
     """
 
-    body: bytes
-    headers: Mapping[str, str]
-    verified: Verified
-    scheme: str
-    id: str
-
-    @property
-    def key(self) -> str:
-        """By which a guard knows it."""
-        return f"{self.scheme}:{self.id}"
-
-    def message(self, now: datetime) -> Message:
-        """What it says."""
-        return _message(self.body, self.headers, self.verified, now)
-
-
-def genuine_of(
-    body: bytes,
-    headers: Mapping[str, str],
-    secrets: str | Sequence[str],
-    scheme: str | SignatureScheme,
-    tolerance: timedelta,
-    limit: int,
-    now: datetime,
-) -> Genuine:
-    """A webhook, if it is genuine; as `verify`."""
-    if len(body) > limit:
-        raise PayloadError(f"the body has {len(body)} bytes; at most {limit} are allowed")
-    chosen = _scheme(scheme)
-    keys = [secrets] if isinstance(secrets, str) else list(secrets)
-    if not any(keys):
-        raise ConfigurationError("there is no secret to verify with")
-    lowered = {name.lower(): value for name, value in headers.items()}
-    verified = chosen.verify(lowered, body, keys, now=now, tolerance=tolerance)
-    identity = verified.id or hashlib.sha256(body).hexdigest()
-    return Genuine(body, lowered, verified, chosen.name, identity)
+    message: Message
+    key: str
+    timed: bool
 
 
 def span_of(seconds: float | timedelta) -> timedelta:
-    """Seconds, as a span of time."""
-    return seconds if isinstance(seconds, timedelta) else timedelta(seconds=seconds)
+    """Seconds, as a span of time.
+
+    Raises:
+        ConfigurationError: They are negative, no number, or more than 100 years.
+    """
+    try:
+        span = seconds if isinstance(seconds, timedelta) else timedelta(seconds=seconds)
+    except (TypeError, ValueError, OverflowError):
+        span = None
+    if span is None or not timedelta() <= span <= LONGEST:
+        raise ConfigurationError(f"{seconds!r} is no duration; give seconds from 0 to 100 years")
+    return span
 
 
-def _scheme(scheme: str | SignatureScheme) -> SignatureScheme:
+def scheme_of(scheme: str | SignatureScheme) -> SignatureScheme:
+    """The scheme of a name.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
     if not isinstance(scheme, str):
         return scheme
     if scheme not in SCHEMES:
@@ -139,64 +157,103 @@ def _scheme(scheme: str | SignatureScheme) -> SignatureScheme:
     return SCHEMES[scheme]
 
 
-@attrs.frozen
-class _Told:
-    """What a body says."""
+@attrs.frozen(kw_only=True)
+class Verifier:
+    """One way to verify: all of `verify` but what differs between requests."""
 
-    event: str | None
-    data: Any
-    sender: str | None = None
-    ref: str | None = None
-    id: str | None = None
+    scheme: SignatureScheme = attrs.field(default=DEFAULT_SCHEME, converter=scheme_of)
+    tolerance: timedelta = attrs.field(default=timedelta(minutes=5), converter=span_of)
+    audience: str | None = None
+    limit: int = BODY_LIMIT
+
+    def genuine(
+        self,
+        body: bytes,
+        headers: Headers,
+        secrets: str | Sequence[str],
+        decoders: Mapping[str, Decoder] | None,
+        now: datetime,
+    ) -> Genuine:
+        """A webhook, if it is genuine; raises as `verify` does."""
+        if not isinstance(body, bytes | bytearray | memoryview):
+            raise PayloadError(f"the body is a {type(body).__name__}; give the bytes as they came")
+        if len(body) > self.limit:
+            raise PayloadError(f"the body has {len(body)} bytes; at most {self.limit} are allowed")
+        body = bytes(body)
+        keys = usable_secrets(secrets, self.scheme)
+        fields = fields_of(headers)
+        verified = self._verified(fields, body, keys, now)
+        digest = hashlib.sha256(body).hexdigest()
+        known = DECODERS if decoders is None else {**DECODERS, **decoders}
+        document = document_of(body, fields.get("content-type", ""), known)
+        self._check_audience(document)
+        return Genuine(
+            message=_message(document, fields, verified, self.scheme.name, digest, now),
+            key=f"{self.scheme.name}:{verified.id or digest}",
+            timed=verified.at is not None,
+        )
+
+    def _verified(
+        self, fields: Mapping[str, str], body: bytes, keys: Sequence[str], now: datetime
+    ) -> Verified:
+        try:
+            return self.scheme.verify(fields, body, keys, now=now, tolerance=self.tolerance)
+        except ThornError:
+            raise
+        except Exception as error:
+            logger.exception("the signature scheme %r failed", self.scheme.name)
+            raise SignatureError(
+                f"the signature scheme {self.scheme.name} failed; see the log"
+            ) from error
+
+    def _check_audience(self, document: Document) -> None:
+        if self.audience is None or document.audience == self.audience:
+            return
+        if document.audience is None:
+            raise SignatureError(
+                "the body names no audience; the sender's setting sign_audience adds it to every"
+                " envelope but bare"
+            )
+        raise SignatureError(
+            f"it is signed for {document.audience[:FILL_LENGTH]!r}, not for {self.audience!r}"
+        )
 
 
-def _message(body: bytes, headers: Mapping[str, str], verified: Verified, now: datetime) -> Message:
-    told = _told(_decoded(body, headers.get("content-type", "application/json")))
-    event = headers.get("hook-event") or told.event or headers.get("x-github-event") or "unknown"
+def _message(
+    document: Document,
+    fields: Mapping[str, str],
+    verified: Verified,
+    scheme: str,
+    digest: str,
+    now: datetime,
+) -> Message:
+    # The signed ones first; headers fill what is missing.
+    event_header, id_header = OWN_HEADERS.get(scheme, HEADERS)
+    event = (
+        document.event or _fill(fields, event_header) or _fill(fields, "hook-event") or "unknown"
+    )
     identity = (
         verified.id
-        or headers.get("webhook-id")
-        or told.id
-        or headers.get("x-github-delivery")
-        or hashlib.sha256(body).hexdigest()
+        or document.id
+        or _fill(fields, id_header)
+        or _fill(fields, "webhook-id")
+        or digest
     )
+    if any(
+        _CONTROL.search(text or "") for text in (event, identity, document.sender, document.ref)
+    ):
+        raise PayloadError("the event, id, sender or ref in the body holds a control character")
     return Message(
         id=identity,
         event=event,
-        data=dump_json(told.data),
+        data=dump_json(document.data),
         at=verified.at or now,
-        sender=told.sender,
-        ref=told.ref,
+        sender=document.sender,
+        ref=document.ref,
     )
 
 
-def _decoded(body: bytes, content_type: str) -> Any:
-    kind = content_type.partition(";")[0].strip().lower()
-    try:
-        if kind == "application/x-www-form-urlencoded":
-            pairs = parse_qsl(
-                body.decode(), keep_blank_values=True, strict_parsing=True, max_num_fields=10_000
-            )
-            return dict(pairs)
-        return json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise PayloadError(f"the body isn't the {kind} that it says it is: {error}") from error
-
-
-def _told(document: Any) -> _Told:
-    """Recognise Thorn's envelopes, CloudEvents, Standard Webhooks; else take the whole."""
-    if not isinstance(document, dict):
-        return _Told(None, document)
-    text = {k: v for k, v in document.items() if isinstance(v, str)}
-    if "specversion" in document:
-        return _Told(
-            text.get("type"), document.get("data"), ref=text.get("subject"), id=text.get("id")
-        )
-    if "event" in text and "data" in document:
-        return _Told(text["event"], document["data"], text.get("sender"), text.get("ref"))
-    if "event" in text and any(key.startswith("data[") for key in document):
-        data = {k: v for k, v in document.items() if k.startswith("data[")}
-        return _Told(text["event"], data, text.get("sender"), text.get("ref"))
-    if "type" in text and "timestamp" in document and "data" in document:
-        return _Told(text["type"], document["data"])
-    return _Told(text.get("type"), document, id=text.get("id"))
+def _fill(fields: Mapping[str, str], name: str) -> str | None:
+    """A header that fills a gap, if it is a name or id at all."""
+    value = fields.get(name, "").strip()
+    return value if value.isprintable() and len(value) <= FILL_LENGTH else None

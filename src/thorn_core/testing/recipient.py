@@ -17,6 +17,7 @@ from typing import Any, Self
 import attrs
 
 from thorn_core import receiver
+from thorn_core.codecs import Decoder
 from thorn_core.errors import ThornError
 from thorn_core.values import Message
 
@@ -65,6 +66,7 @@ class LocalRecipient:
     Args:
         secret: Verifies requests; None takes them as they are.
         scheme: By which it verifies.
+        decoders: More decoders, by content type, for what it verifies: `app.decoders`.
         host: Where it listens.
         port: 0 takes a free one.
         ssl_context: Serves HTTPS with it.
@@ -86,13 +88,14 @@ class LocalRecipient:
         *,
         secret: str | None = None,
         scheme: str = "standard-webhooks",
+        decoders: Mapping[str, Decoder] | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
         ssl_context: ssl.SSLContext | None = None,
         limit: int = 10_000,
     ) -> None:
         self.secret = secret
-        self._scheme = scheme
+        self._scheme, self._decoders = scheme, decoders
         self._host, self._port = host, port
         self._ssl_context = ssl_context
         self._received: deque[Received] = deque(maxlen=limit)
@@ -321,7 +324,11 @@ class LocalRecipient:
             return request
         try:
             message = receiver.verify(
-                request.body, request.headers, self.secret, scheme=self._scheme
+                request.body,
+                request.headers,
+                self.secret,
+                scheme=self._scheme,
+                decoders=self._decoders,
             )
         except ThornError as error:
             return attrs.evolve(request, verified=False, error=str(error))

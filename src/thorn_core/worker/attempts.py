@@ -69,7 +69,7 @@ class Attempts:
         self._transport = transport
         self._load = load
         self._deadlines = Deadlines()
-        self._bodies: dict[tuple[str, str], bytes] = {}
+        self._bodies: dict[tuple[str, str, str | None], bytes] = {}
         self._next_slot: dict[str, datetime] = {}
         self._defects: dict[str, None] = {}
         # The validators are kept, so that their identity stays theirs.
@@ -148,7 +148,7 @@ class Attempts:
         """The request of a claim, checked and signed; or how the claim ends without one."""
         reason = f"the payload can't be encoded as {subscription.content_type}"
         try:
-            body = self._body(claim.message, subscription.content_type)
+            body = self._body(claim.message, subscription)
             reason = INTERNAL
             request = self._request(claim, subscription, body)
             refusal = self._refusal(request)
@@ -248,11 +248,15 @@ class Attempts:
                 del self._allowed[next(iter(self._allowed))]
             self._allowed[key] = request.validators
 
-    def _body(self, message: Message, content_type: str) -> bytes:
-        key = (message.id, content_type)
+    def _body(self, message: Message, subscription: Subscription) -> bytes:
+        content_type = subscription.content_type
+        audience = subscription.url if self._settings.sign_audience else None
+        key = (message.id, content_type, audience)
         body = self._bodies.get(key)
         if body is None:
-            body = encode_body(message, content_type, self._settings, self._wiring.codecs)
+            body = encode_body(
+                message, content_type, self._settings, self._wiring.codecs, audience=audience
+            )
             if len(self._bodies) >= BODY_CACHE:
                 del self._bodies[next(iter(self._bodies))]
             self._bodies[key] = body

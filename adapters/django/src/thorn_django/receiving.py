@@ -29,13 +29,14 @@ column too, in the transaction that does it.
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from inspect import isawaitable
 from typing import Any
 
 from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
+from django.apps import apps
 from django.conf import settings as project
 from django.core.cache import caches
 from django.db import connections, transaction
@@ -43,8 +44,8 @@ from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.utils.connection import ConnectionProxy
 from django.views.decorators.csrf import csrf_exempt
 
-from thorn_core import receiver
-from thorn_core.receiver import Answer, Arrival, Receiver
+from thorn_core import get_app, receiver
+from thorn_core.receiver import Answer, Arrival, Decoder, Receiver
 from thorn_core.signatures import SignatureScheme
 
 View = Callable[..., Any]
@@ -63,6 +64,8 @@ def verify_webhook(
     tolerance: float | timedelta = 300.0,
     remember: float | timedelta = 86400.0,
     limit: int = receiver.BODY_LIMIT,
+    audience: str | None = None,
+    decoders: Mapping[str, Decoder] | None = None,
     cache: str = "default",
 ) -> Callable[[View], View]:
     """Make a view get webhooks: it is called as `view(request, message, …)`, once for each.
@@ -82,11 +85,15 @@ def verify_webhook(
         remember: Seconds that what was handled is remembered. Less than twice the tolerance lets
             replays in; 0 hands every genuine request to the view.
         limit: Bytes of the body at most.
+        audience: Your URL, as the sender has it. Refuses what was signed for another one; the
+            sender's setting `sign_audience` puts it into the envelope.
+        decoders: More decoders, by content type. None takes those of the plugins of your Thorn, if
+            you have one.
         cache: Alias of the cache that remembers.
 
     Raises:
-        ConfigurationError: There are no secrets; when a request comes also: the setting is empty,
-            or there is no such scheme.
+        ConfigurationError: There are no secrets, one can't be used, there is no such scheme, or a
+            duration isn't one. When a request comes also: the setting is empty.
 
     Example:
         >>> @verify_webhook("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
@@ -97,23 +104,27 @@ def verify_webhook(
         >>> paid(RequestFactory().post("/webhooks/", {}, "application/json")).status_code
         401
     """
-    receiver.check_secrets(secrets, setting)
     receiving = Receiver(
         guard=CacheReplayGuard(cache),
         scheme=scheme,
         tolerance=tolerance,
         remember=remember,
         limit=limit,
+        audience=audience,
     )
+    receiver.check_secrets(secrets, setting, receiving.scheme)
 
     def secrets_of(request: HttpRequest) -> Any:
         if setting is not None:
             return receiver.secrets_of(setting, getattr(project, setting, None))
         return secrets(request) if callable(secrets) else secrets
 
+    def take(request: HttpRequest, secrets: Any) -> Arrival | Answer:
+        return _take(receiving, request, secrets, decoders)
+
     def decorate(view: View) -> View:
         around = _asynchronous if _is_async(view) else _synchronous
-        return csrf_exempt(around(view, receiving, secrets_of))
+        return csrf_exempt(around(view, receiving, secrets_of, take))
 
     return decorate
 
@@ -129,13 +140,13 @@ def _is_async(view: View) -> bool:
 # -- around a view
 
 
-def _synchronous(view: View, receiving: Receiver, secrets_of: View) -> View:
+def _synchronous(view: View, receiving: Receiver, secrets_of: View, take: View) -> View:
     @functools.wraps(view)
     def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         secrets = secrets_of(request)
         if isawaitable(secrets):
             secrets = async_to_sync(_awaited)(secrets)
-        taken = _take(receiving, request, secrets)
+        taken = take(request, secrets)
         if isinstance(taken, Answer):
             return _respond(taken)
         try:
@@ -149,13 +160,13 @@ def _synchronous(view: View, receiving: Receiver, secrets_of: View) -> View:
     return wrapped
 
 
-def _asynchronous(view: View, receiving: Receiver, secrets_of: View) -> View:
+def _asynchronous(view: View, receiving: Receiver, secrets_of: View, take: View) -> View:
     @functools.wraps(view)
     async def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         secrets = await _in_thread(secrets_of, request)
         if isawaitable(secrets):
             secrets = await secrets
-        taken = await _in_thread(_take, receiving, request, secrets)
+        taken = await _in_thread(take, request, secrets)
         if isinstance(taken, Answer):
             return _respond(taken)
         try:
@@ -178,7 +189,12 @@ async def _awaited(secrets: Awaitable[Any]) -> Any:
     return await secrets
 
 
-def _take(receiving: Receiver, request: HttpRequest, secrets: Any) -> Arrival | Answer:
+def _take(
+    receiving: Receiver,
+    request: HttpRequest,
+    secrets: Any,
+    decoders: Mapping[str, Decoder] | None,
+) -> Arrival | Answer:
     endpoint = request.path
     if request.method != "POST":
         return receiver.refusal(405, endpoint, f"it is a {request.method}")
@@ -188,7 +204,9 @@ def _take(receiving: Receiver, request: HttpRequest, secrets: Any) -> Arrival | 
         return receiver.refusal(400, endpoint, f"its body can't be read: {error}")
     if not secrets:
         return receiver.refusal(401, endpoint, "there is no secret for this request")
-    return receiving.take(body, request.headers, secrets, endpoint=endpoint)
+    if decoders is None and apps.is_installed("thorn_django"):
+        decoders = get_app().decoders
+    return receiving.take(body, request.headers, secrets, endpoint=endpoint, decoders=decoders)
 
 
 def _body(request: HttpRequest, limit: int) -> bytes:

@@ -21,7 +21,7 @@ its process dies, the sender's next attempt goes to the view again.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -29,9 +29,17 @@ from flask import Response, current_app, request
 from werkzeug.exceptions import ClientDisconnected
 
 from thorn_core import receiver
-from thorn_core.receiver import Answer, Arrival, MemoryReplayGuard, Receiver, ReplayGuard
+from thorn_core.receiver import (
+    Answer,
+    Arrival,
+    Decoder,
+    MemoryReplayGuard,
+    Receiver,
+    ReplayGuard,
+)
 from thorn_core.signatures import SignatureScheme
 from thorn_flask.bodies import body_of
+from thorn_flask.extension import KEY, current
 
 View = Callable[..., Any]
 Secrets = str | Sequence[str]
@@ -46,6 +54,8 @@ def verify_webhook(
     tolerance: float | timedelta = 300.0,
     remember: float | timedelta = 86400.0,
     limit: int = receiver.BODY_LIMIT,
+    audience: str | None = None,
+    decoders: Mapping[str, Decoder] | None = None,
     guard: ReplayGuard | None = None,
 ) -> Callable[[View], View]:
     """Make a view get webhooks: it is called as `view(message=…, …)`, once for each.
@@ -64,12 +74,16 @@ def verify_webhook(
         remember: Seconds that what was handled is remembered. Less than twice the tolerance lets
             replays in; 0 hands every genuine request to the view.
         limit: Bytes of the body at most.
+        audience: Your URL, as the sender has it. Refuses what was signed for another one; the
+            sender's setting `sign_audience` puts it into the envelope.
+        decoders: More decoders, by content type. None takes those of the plugins of your Thorn, if
+            you have one.
         guard: Remembers what has been here. None does so in this process only; several processes
             need one that they share, such as `CacheReplayGuard(cache)` of `thorn_core.receiver`.
 
     Raises:
-        ConfigurationError: There are no secrets; when a request comes also: the setting is empty,
-            or there is no such scheme.
+        ConfigurationError: There are no secrets, one can't be used, there is no such scheme, or a
+            duration isn't one. When a request comes also: the setting is empty.
 
     Example:
         >>> from flask import Flask
@@ -82,14 +96,15 @@ def verify_webhook(
         >>> app.test_client().post("/webhooks/", json={}).status_code
         401
     """
-    receiver.check_secrets(secrets, setting)
     receiving = Receiver(
         guard=MemoryReplayGuard() if guard is None else guard,
         scheme=scheme,
         tolerance=tolerance,
         remember=remember,
         limit=limit,
+        audience=audience,
     )
+    receiver.check_secrets(secrets, setting, receiving.scheme)
 
     def secrets_now() -> Any:
         if setting is not None:
@@ -99,7 +114,7 @@ def verify_webhook(
     def decorate(view: View) -> View:
         @functools.wraps(view)
         def wrapped(*args: Any, **kwargs: Any) -> Response:
-            taken = _take(receiving, secrets_now)
+            taken = _take(receiving, secrets_now, decoders)
             if isinstance(taken, Answer):
                 return Response(taken.body, taken.status, dict(taken.headers))
             try:
@@ -116,7 +131,11 @@ def verify_webhook(
     return decorate
 
 
-def _take(receiving: Receiver, secrets_now: Callable[[], Any]) -> Arrival | Answer:
+def _take(
+    receiving: Receiver,
+    secrets_now: Callable[[], Any],
+    decoders: Mapping[str, Decoder] | None,
+) -> Arrival | Answer:
     endpoint = request.root_path + request.path
     if request.method != "POST":
         return receiver.refusal(405, endpoint, f"it is a {request.method}")
@@ -127,4 +146,6 @@ def _take(receiving: Receiver, secrets_now: Callable[[], Any]) -> Arrival | Answ
         return receiver.refusal(400, endpoint, f"its body can't be read: {error}")
     if not secrets:
         return receiver.refusal(401, endpoint, "there is no secret for this request")
-    return receiving.take(body, dict(request.headers), secrets, endpoint=endpoint)
+    if decoders is None and KEY in current_app.extensions:
+        decoders = current().decoders
+    return receiving.take(body, request.headers, secrets, endpoint=endpoint, decoders=decoders)

@@ -1,0 +1,96 @@
+"""What the body of a webhook says: its event, id, audience and data, by the envelope it is in."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from thorn_core.codecs import Decoder, load_json
+from thorn_core.errors import PayloadError
+
+logger = logging.getLogger(__name__)
+
+JSON = "application/json"
+
+
+@attrs.frozen
+class Document:
+    """What a body says; None where it doesn't.
+
+    Attributes:
+        data: The payload.
+        event: The event's name.
+        id: The message's id.
+        sender: Whom the message is about.
+        ref: Where to look.
+        audience: The URL that the sender made it for.
+    """
+
+    data: Any
+    event: str | None = None
+    id: str | None = None
+    sender: str | None = None
+    ref: str | None = None
+    audience: str | None = None
+
+
+def document_of(body: bytes, content_type: str, decoders: Mapping[str, Decoder]) -> Document:
+    """Decode a body, and recognise Thorn's envelopes, CloudEvents, Standard Webhooks and Stripe's.
+
+    No signature covers the content type. A decoder must therefore refuse a body that isn't its own.
+
+    Args:
+        body: The body.
+        content_type: As the header says it; a type without a decoder is read as JSON.
+        decoders: By content type.
+
+    Raises:
+        PayloadError: The body isn't what its content type says.
+    """
+    kind = content_type.partition(";")[0].strip().lower() or JSON
+    decoder = decoders.get(kind)
+    try:
+        value = (load_json if decoder is None else decoder)(body)
+    except (ValueError, RecursionError) as error:
+        known = "" if decoder else f", nor is there a decoder for {kind}; give decoders={{…}}"
+        raise PayloadError(
+            f"the body isn't the {kind} that it says it is: {error}{known}"
+        ) from error
+    except Exception as error:
+        logger.exception("the decoder of %r failed", kind)
+        raise PayloadError(f"the decoder of {kind} failed; see the log") from error
+    return _recognised(value)
+
+
+def _recognised(value: Any) -> Document:
+    if not isinstance(value, dict):
+        return Document(value)
+    text = {k: v for k, v in value.items() if isinstance(v, str)}
+    audience = text.get("audience")
+    if "specversion" in value:
+        return Document(
+            value.get("data"),
+            text.get("type"),
+            text.get("id"),
+            ref=text.get("subject"),
+            audience=audience,
+        )
+    if "event" in text and (found := _thorn_data(value)) is not None:
+        sender, ref = text.get("sender"), text.get("ref")
+        return Document(found[0], text["event"], None, sender, ref, audience)
+    if "type" in text and "timestamp" in value and "data" in value:
+        return Document(value["data"], text["type"], audience=audience)
+    if "type" in text:  # Stripe's, and many others'
+        return Document(value, text["type"], text.get("id"))
+    return Document(value)
+
+
+def _thorn_data(value: dict[Any, Any]) -> tuple[Any] | None:
+    """The payload of Thorn's envelope, as JSON or as a form has it; None if it is no envelope."""
+    if "data" in value:
+        return (value["data"],)
+    flat = {k: v for k, v in value.items() if isinstance(k, str) and k.startswith("data[")}
+    return (flat,) if flat else None

@@ -1,0 +1,147 @@
+"""The secrets that verify webhooks: each a good one, or none is used."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable
+from typing import Any
+
+from thorn_core.errors import ConfigurationError, SecretError
+from thorn_core.signatures import (
+    PRIVATE_PREFIX,
+    PUBLIC_PREFIX,
+    SECRET_BYTES,
+    SECRET_PREFIX,
+    SHORTEST_TEXT,
+    GitHub,
+    HookHMAC,
+    SignatureScheme,
+    StandardWebhooks,
+    StandardWebhooksEd25519,
+    Stripe,
+)
+
+# Public keys of small order, by which anybody can sign: the points of order 1, 2, 4 and 8 in each
+# of their encodings, the sign bit aside (RFC 8032; the list that libsodium refuses).
+_WEAK_PUBLIC_KEYS = frozenset(
+    bytes.fromhex(text)
+    for text in (
+        "00" * 32,
+        "01" + "00" * 31,
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "ec" + "ff" * 30 + "7f",
+        "ed" + "ff" * 30 + "7f",
+        "ee" + "ff" * 30 + "7f",
+    )
+)
+
+
+def usable_secrets(secrets: str | Iterable[str] | None, scheme: SignatureScheme) -> list[str]:
+    """The secrets as a list, if each of them can verify by the scheme.
+
+    One that can't is an error even beside good ones: what an empty setting left behind would be a
+    key that anybody has.
+
+    Args:
+        secrets: One, or several.
+        scheme: The scheme.
+
+    Raises:
+        SecretError: There is none, or one can't be used. The message doesn't show it.
+    """
+    try:
+        given: list[Any] = [secrets] if isinstance(secrets, str | bytes) else list(secrets or ())
+    except TypeError:
+        given = [secrets]
+    if not given or given == [""]:
+        raise SecretError(
+            "there is no secret to verify with; give the one that the sender gave you"
+        )
+    for number, secret in enumerate(given, 1):
+        fault = _fault(secret, scheme)
+        if fault is not None:
+            which = "the secret" if len(given) == 1 else f"secret {number} of {len(given)}"
+            raise SecretError(f"{which} to verify with {fault}")
+    return given
+
+
+def _fault(secret: Any, scheme: SignatureScheme) -> str | None:
+    """Why a secret can't be used, None if it can."""
+    if not isinstance(secret, str):
+        return f"is a {type(secret).__name__}; give text"
+    if not secret.strip():
+        return "is blank; leave it out"
+    if secret != secret.strip() or not secret.isprintable():
+        return "has blanks around it or control characters in it; remove them"
+    if isinstance(scheme, StandardWebhooksEd25519):
+        return _ed25519_fault(secret)
+    if not isinstance(scheme, StandardWebhooks | HookHMAC | GitHub | Stripe):
+        return None  # a scheme of one's own knows its keys
+    if secret.startswith((PRIVATE_PREFIX, PUBLIC_PREFIX)):
+        return f"is a key for standard-webhooks-ed25519, not for {scheme.name}"
+    if secret.startswith(SECRET_PREFIX) or isinstance(scheme, StandardWebhooks):
+        raw = _decoded(secret.removeprefix(SECRET_PREFIX))
+        if raw is None or len(raw) not in SECRET_BYTES:
+            return "isn't whsec_ and base64 of 24 to 64 bytes; copy all of it"
+    elif len(secret) < SHORTEST_TEXT:
+        return f"is shorter than {SHORTEST_TEXT} characters; agree on a longer one"
+    return None
+
+
+def _ed25519_fault(secret: str) -> str | None:
+    if secret.startswith(PRIVATE_PREFIX):
+        raw = _decoded(secret.removeprefix(PRIVATE_PREFIX))
+        return None if raw is not None and len(raw) in (32, 64) else "isn't a private key"
+    raw = _decoded(secret.removeprefix(PUBLIC_PREFIX))
+    if not secret.startswith(PUBLIC_PREFIX) or raw is None or len(raw) != 32:
+        return "isn't whpk_ and base64 of a public key of 32 bytes; copy all of it"
+    if raw[:31] + bytes([raw[31] & 0x7F]) in _WEAK_PUBLIC_KEYS:
+        return (
+            "is a public key of small order, by which anybody can sign; ask the sender for another"
+        )
+    return None
+
+
+def _decoded(text: str) -> bytes | None:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def check_secrets(secrets: Any, setting: str | None, scheme: SignatureScheme) -> None:
+    """See that there are secrets to verify with, either given or by the name of a setting.
+
+    Args:
+        secrets: Those given, or a function that gives them; None for none.
+        setting: The setting's name; None for none.
+        scheme: By which they verify.
+
+    Raises:
+        ConfigurationError: There are both, or neither, or they can't be used.
+    """
+    if (secrets is None) == (setting is None):
+        raise ConfigurationError(
+            f"verify_webhook needs secrets or a setting; secrets is"
+            f" {'not given' if secrets is None else 'given'}, and setting is {setting!r}"
+        )
+    if secrets is not None and not secrets:
+        raise SecretError("verify_webhook's secrets are empty; give the ones of whoever signs")
+    if secrets is not None and not callable(secrets):
+        usable_secrets(secrets, scheme)
+
+
+def secrets_of(setting: str, value: Any) -> Any:
+    """The secrets that a setting holds.
+
+    Raises:
+        ConfigurationError: It holds none.
+    """
+    if value:
+        return value
+    raise ConfigurationError(
+        f"the setting {setting} is empty or missing, so that no webhook can be verified; set it to"
+        " the secret that the sender has given you"
+    )
