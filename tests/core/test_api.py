@@ -544,6 +544,16 @@ def test_head_is_get_without_a_body(ada):
     assert ada("HEAD", "/hooks/none/").status == 404
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_what_has_not_changed_is_answered_by_its_tag_alone(ada, method):
+    got = ada("GET", ada.subscribe()["subscription"])
+    tag = got.headers["etag"]
+    asked = ada(method, got.json["subscription"], headers={"if-none-match": tag})
+    # Nothing that describes a body that isn't sent (RFC 9110 section 15.4.5).
+    assert (asked.status, asked.body, asked.headers["etag"]) == (304, b"", tag)
+    assert {"content-length", "content-type"}.isdisjoint(asked.headers)
+
+
 def test_options_and_other_methods_are_told_what_is_allowed(ada):
     for path, allowed in {
         "/hooks/": "GET, HEAD, OPTIONS, POST",

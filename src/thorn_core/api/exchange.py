@@ -71,7 +71,8 @@ class ApiResponse:
     Attributes:
         status: The status code.
         headers: By name in lower case.
-        body: What to send; empty for HEAD, whose `content-length` is set.
+        body: What to send. Empty for HEAD, which has the `content-length` that GET would have, and
+            for 204 and 304, which have none (RFC 9110 section 8.6).
     """
 
     status: int

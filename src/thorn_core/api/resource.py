@@ -180,11 +180,11 @@ class Resource:
 
 
 def _finished(response: ApiResponse, method: str) -> ApiResponse:
-    """What every answer has; and for HEAD, without its body."""
+    """Add the headers of every answer; for HEAD, replace the body by its length."""
     headers = {**COMMON, **response.headers}
     if method != "HEAD":
         return attrs.evolve(response, headers=headers)
-    # Of a 204 and a 304 it would be that of something else (RFC 9110 section 8.6).
+    # RFC 9110 section 8.6: a 204 has no length, and that of a 304 would be the 200's.
     if response.status not in (204, 304):
         headers["content-length"] = str(len(response.body))
     return attrs.evolve(response, headers=headers, body=b"")
