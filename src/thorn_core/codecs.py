@@ -7,12 +7,22 @@ import enum
 import json
 import math
 import re
+from base64 import b64encode
 from collections import UserString
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import fields as dataclass_fields
 from dataclasses import is_dataclass
 from decimal import Decimal
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+)
 from json import JSONEncoder, loads
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote_plus
 from uuid import UUID
@@ -24,6 +34,7 @@ from thorn_core.errors import PayloadError
 if TYPE_CHECKING:
     from thorn_core.values import Message
 
+_IP_CLASSES = IPv4Address | IPv6Address | IPv4Interface | IPv6Interface | IPv4Network | IPv6Network
 # Text that is made when it is needed: Django's, Babel's and speaklater's lazy strings.
 _LAZY_CLASSES = frozenset({"Promise", "LazyString", "_LazyString", "LazyProxy"})
 JSON_KEYS = (str, int, float, bool, type(None))
@@ -55,8 +66,12 @@ def _plain(value: Any) -> Any:
         return value.isoformat()
     if isinstance(value, dt.timedelta):
         return _format_timedelta(value)
-    if isinstance(value, Decimal | UUID | UserString):
+    if isinstance(value, Decimal | UUID | UserString | PurePath | _IP_CLASSES):
         return str(value)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return b64encode(value).decode("ascii")
+    if (bounds := _bounds_of(value)) is not None:
+        return bounds
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, Mapping):
@@ -74,6 +89,16 @@ def _plain(value: Any) -> Any:
     raise TypeError
 
 
+def _bounds_of(value: Any) -> dict[str, Any] | None:
+    """A range of a database's, whatever library's class holds it; None for anything else."""
+    if not all(hasattr(value, name) for name in ("lower", "upper", "lower_inc", "upper_inc")):
+        return None
+    if getattr(value, "isempty", False) is True or getattr(value, "empty", False) is True:
+        return {"lower": None, "upper": None, "bounds": "empty"}
+    bounds = ("[" if value.lower_inc else "(") + ("]" if value.upper_inc else ")")
+    return {"lower": value.lower, "upper": value.upper, "bounds": bounds}
+
+
 _encode = JSONEncoder(
     ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain
 ).encode
@@ -82,8 +107,9 @@ _encode = JSONEncoder(
 def dump_json(value: Any) -> bytes:
     """Encode a payload as compact JSON (RFC 8259) in UTF-8.
 
-    Datetimes become ISO 8601 (UTC as `Z`), dates, times, durations, Decimal and UUID text, enums
-    their values, sets and sequences lists; attrs values, dataclasses and mappings objects; lazy
+    Datetimes become ISO 8601 (UTC as `Z`), dates, times, durations, Decimal, UUID, paths and
+    network addresses text, bytes base64 (RFC 4648), enums their values, sets and sequences lists,
+    ranges `{"lower", "upper", "bounds"}`; attrs values, dataclasses and mappings objects; lazy
     strings text.
 
     Args:
@@ -102,6 +128,52 @@ def dump_json(value: Any) -> bytes:
     except (TypeError, ValueError, RecursionError) as error:
         fault = next(_faults(value, "data", ()), None) or str(error)
         raise PayloadError(f"the payload can't be encoded as JSON: {fault}") from error
+
+
+def as_json(value: Any) -> Any:
+    r"""A column's value as JSON can hold it, whatever it is: no event is lost for a column's type.
+
+    As `dump_json`, and beyond it: NaN and infinity become text, as PostgreSQL's `to_json` writes
+    them, keys become text, and so does whatever has no better form.
+
+    Args:
+        value: What a database or its driver gave.
+
+    Example:
+        >>> as_json({"data": b"\x00", "load": float("nan"), "at": {1: complex(1, 2)}})
+        {'data': 'AA==', 'load': 'NaN', 'at': {'1': '(1+2j)'}}
+    """
+    return _as_json(value, ())
+
+
+def _as_json(value: Any, above: tuple[int, ...]) -> Any:
+    if isinstance(value, enum.Enum):
+        value = value.value
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else _NOT_FINITE.get(value, "NaN")
+    if isinstance(value, str):
+        return str(value).encode("utf-8", "replace").decode()
+    if id(value) in above or len(above) > 100:
+        return str(value)[:1000]
+    above = (*above, id(value))
+    if isinstance(value, Mapping):
+        return {_key(key): _as_json(item, above) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_json(item, above) for item in value]
+    try:
+        return _as_json(_plain(value), above)
+    except TypeError:
+        return _as_json(str(value), above)
+
+
+_NOT_FINITE = {math.inf: "Infinity", -math.inf: "-Infinity"}
+
+
+def _key(key: Any) -> str:
+    plain = _as_json(key, ())
+    return plain if isinstance(plain, str) else json.dumps(plain)
 
 
 def _faults(value: Any, path: str, above: tuple[int, ...]) -> Iterator[str]:

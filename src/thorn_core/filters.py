@@ -50,6 +50,21 @@ OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     "not": lambda value, expected: (not value) is bool(expected),
 }
 NOW = "now_"
+# What other libraries call these operators.
+OTHER_NAMES: Mapping[str, str] = {
+    **dict.fromkeys(("equals", "equal", "exact", "iexact", "isequal"), "eq"),
+    **dict.fromkeys(("neq", "noteq", "notequal", "notequals", "differs"), "ne"),
+    **dict.fromkeys(("ge", "gteq", "atleast", "min"), "gte"),
+    **dict.fromkeys(("le", "lteq", "atmost", "max"), "lte"),
+    **dict.fromkeys(("greater", "greaterthan", "above", "more"), "gt"),
+    **dict.fromkeys(("less", "lessthan", "below", "smaller"), "lt"),
+    **dict.fromkeys(("isnull", "isnone"), "is"),
+    **dict.fromkeys(("oneof", "anyof", "within"), "in"),
+    **dict.fromkeys(("nin", "notoneof"), "not_in"),
+    **dict.fromkeys(("icontains", "has", "includes"), "contains"),
+    **dict.fromkeys(("istartswith", "beginswith"), "startswith"),
+    "iendswith": "endswith",
+}
 
 
 class Q:
@@ -73,17 +88,17 @@ class Q:
 
     __slots__ = ("_parts", "_test", "joined_by", "negated")
 
-    _parts: tuple[Q | _Condition, ...]
+    _parts: tuple[Q | Condition, ...]
     _test: Test | None
     joined_by: str
     negated: bool
 
     def __init__(self, *children: Any, **conditions: Any) -> None:
         parts = (child if isinstance(child, Q) else as_q(child) for child in children)
-        named = (_Condition(name, value) for name, value in conditions.items())
+        named = (Condition(name, value) for name, value in conditions.items())
         self._set((*parts, *named), "and", negated=False)
 
-    def _set(self, parts: tuple[Q | _Condition, ...], joined_by: str, *, negated: bool) -> None:
+    def _set(self, parts: tuple[Q | Condition, ...], joined_by: str, *, negated: bool) -> None:
         object.__setattr__(self, "_parts", parts)
         object.__setattr__(self, "joined_by", joined_by)
         object.__setattr__(self, "negated", negated)
@@ -172,6 +187,24 @@ class Q:
         """Those of them whose former values it asks for."""
         return frozenset().union(*(part.now_fields for part in self._parts))
 
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """Every `field__operator=value` in it, however deep."""
+        return tuple(c for part in self._parts for c in part.conditions)
+
+    def expecting(self, expected: Callable[[Condition], Any]) -> Q:
+        """The same conditions with other values: in another form, such as the column's.
+
+        Args:
+            expected: Gives the value to expect in place of a condition's.
+
+        Example:
+            >>> Q(votes__gte="10").expecting(lambda condition: int(condition.expected))
+            Q(votes__gte=10)
+        """
+        parts = tuple(part.expecting(expected) for part in self._parts)
+        return _made(parts, self.joined_by, self.negated)
+
 
 @functools.singledispatch
 def as_q(condition: Any) -> Q:
@@ -198,14 +231,22 @@ def as_q(condition: Any) -> Q:
     raise TypeError(f"{condition!r} is no Q; conditions are Q values or field__op=value")
 
 
-def _made(parts: tuple[Q | _Condition, ...], joined_by: str, negated: bool) -> Q:  # noqa: FBT001
+def _made(parts: tuple[Q | Condition, ...], joined_by: str, negated: bool) -> Q:  # noqa: FBT001
     made = Q()
     made._set(parts, joined_by, negated=negated)
     return made
 
 
-class _Condition:
-    """One `field__operator=value`."""
+class Condition:
+    """One `field__operator=value`.
+
+    Attributes:
+        name: As it was written, `author__name__now_eq`.
+        path: The names before the operator.
+        operator: Without `now_`.
+        now: It asks for the former value, too.
+        expected: The value.
+    """
 
     __slots__ = ("expected", "name", "now", "operator", "path")
 
@@ -219,7 +260,7 @@ class _Condition:
 
     def __eq__(self, other: object) -> bool:
         return (
-            isinstance(other, _Condition)
+            isinstance(other, Condition)
             and self.name == other.name
             and type(self.expected) is type(other.expected)
             and bool(self.expected == other.expected)
@@ -233,14 +274,26 @@ class _Condition:
         return f"{self.name}={self.expected!r}"
 
     @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """Itself."""
+        return (self,)
+
+    def expecting(self, expected: Callable[[Condition], Any]) -> Condition:
+        """The same with another value."""
+        return Condition(self.name, expected(self))
+
+    @property
     def fields(self) -> frozenset[str]:
+        """The field of the instance that it looks at."""
         return frozenset(self.path[:1])
 
     @property
     def now_fields(self) -> frozenset[str]:
+        """That field, if it asks for the former value."""
         return self.fields if self.now else frozenset()
 
     def compile(self) -> Test:
+        """The function that decides it."""
         get, holds, expected = _getter(self.path), OPERATORS[self.operator], self.expected
         name = self.name
 
@@ -275,10 +328,11 @@ class _Condition:
 def _advice(name: str, path: list[str], last: str) -> str:
     bare = last.removeprefix(NOW)
     # A strict likeness: `author__name` misses its operator, it doesn't misspell `ne`.
-    near = difflib.get_close_matches(bare, OPERATORS, 1, cutoff=0.75) if path and all(path) else []
-    if near:
+    likely = difflib.get_close_matches(bare, OPERATORS, 1, cutoff=0.75)
+    meant_operator = OTHER_NAMES.get(bare.replace("_", "")) or next(iter(likely), None)
+    if meant_operator and path and all(path):
         prefix = NOW if last.startswith(NOW) else ""
-        meant = "__".join((*path, prefix + near[0]))
+        meant = "__".join((*path, prefix + meant_operator))
     else:
         meant = f"{name}__eq"
     return (

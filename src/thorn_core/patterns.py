@@ -163,6 +163,16 @@ def has_fields(name: str) -> bool:
     return isinstance(name, str) and "{" in name
 
 
+def field_paths(name: str) -> list[str]:
+    """The attributes that the fields of a name stand for.
+
+    Example:
+        >>> field_paths("user.{.account.name}.created")
+        ['account.name']
+    """
+    return _FIELD.findall(name)
+
+
 def fill(template: str, instance: Any) -> str:
     """Put an instance's values into the fields of a name.
 

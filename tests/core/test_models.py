@@ -11,6 +11,7 @@ import pytest
 
 from thorn_core import (
     ConfigurationError,
+    Event,
     ModelEvent,
     Q,
     Settings,
@@ -21,6 +22,7 @@ from thorn_core import (
     signals,
     webhook_model,
 )
+from thorn_core.models import class_names
 from thorn_core.testing import capture
 
 
@@ -143,22 +145,30 @@ def test_options_can_be_given_to_the_decorator(app, sent):
     assert (message.sender, message.ref) == ("3", "https://example.com/users/ada")
 
 
-def test_without_a_payload_method_all_values_are_sent(app, sent):
+def test_without_fields_or_a_payload_method_nothing_of_an_instance_is_sent(app, sent):
     @webhook_model(on_create=ModelEvent("plain.created"))
     class Plain:
         def __init__(self):
-            self.name, self._secret = "x", "y"
+            self.name, self.password = "x", "geheim"
 
-    @webhook_model(on_create=ModelEvent("value.created"))
+    signals.model_created.send(Plain, instance=Plain())
+    (message,) = sent
+    assert (message.payload, message.ref, message.sender) == ({}, None, None)
+
+
+def test_fields_choose_what_is_sent(app, sent):
+    @webhook_model(
+        on_create=ModelEvent("value.created"), fields=("name", "author.name", "editor.name")
+    )
     @attrs.frozen
     class Value:
         name: str = "z"
+        author: object = SimpleNamespace(name="Ada")
+        editor: object = None
+        note: str = "not chosen"
 
-    signals.model_created.send(Plain, instance=Plain())
     signals.model_created.send(Value, instance=Value())
-    assert [m.payload for m in sent] == [{"name": "x"}, {"name": "z"}]
-    assert sent[0].ref is None
-    assert sent[0].sender is None
+    assert sent[0].payload == {"name": "z", "author.name": "Ada", "editor.name": None}
 
 
 def test_an_events_own_sender_and_reverser_win(app, sent):
@@ -243,19 +253,29 @@ def test_without_an_app_saving_goes_on(caplog):
     assert "there is no app yet" in caplog.text
 
 
-def test_a_trigger_must_be_clear():
-    with pytest.raises(ConfigurationError, match="doesn't say when it is sent"):
+def test_an_event_may_be_sent_by_hand_only(app, sent):
+    @webhook_model
+    class Thing:
+        class webhooks:
+            on_charge = ModelEvent("thing.charged")
 
-        @webhook_model
-        class Thing:
-            class webhooks:
-                on_publish = ModelEvent("thing.published")
+    for signal in (signals.model_created, signals.model_changed, signals.model_deleted):
+        signal.send(Thing, instance=Thing())
+    assert names(sent) == []
+    Thing.webhooks.events["on_charge"].send_from_instance(Thing())
+    assert names(sent) == ["thing.charged"]
 
 
-@pytest.mark.parametrize("options", [{"on_create": "thing.created"}, {"colour": "blue"}])
-def test_what_is_no_event_is_refused(options):
+@pytest.mark.parametrize("name", ["on_chagne", "on_created", "on_craete", "onchange"])
+def test_a_misspelt_trigger_is_refused(name):
+    with pytest.raises(ConfigurationError, match="did you mean 'on_c"):
+        webhook_model(**{name: ModelEvent("thing.done")})(type("Thing", (), {}))
+
+
+@pytest.mark.parametrize("value", ["thing.created", Event("thing.created")])
+def test_what_is_no_event_is_refused(value):
     with pytest.raises(ConfigurationError, match="not a ModelEvent"):
-        webhook_model(**options)(type("Thing", (), {}))
+        webhook_model(on_create=value)(type("Thing", (), {}))
 
 
 def test_an_event_belongs_to_one_model():
@@ -364,14 +384,21 @@ class Watching:
     def watch(self, webhooks):
         self.watched.append((webhooks.model.__name__, sorted(webhooks.previous_fields)))
 
-    def values(self, instance):
+    def names(self, model):
+        return class_names(model)
+
+    def values(self, instance, fields):
         return {"column": 1}
+
+    def to_python(self, model, field, value):
+        return value
 
 
 def test_an_orm_adapter_watches_models_declared_before_and_after_the_app():
     def declare():
         event = ModelEvent("watched.changed", state__now_eq=1, other__eq=2)
-        return webhook_model(on_change=event)(type("Watched", (), {}))
+        options = {"on_change": event, "fields": ("column",)}
+        return webhook_model(**options)(type("Watched", (), {}))
 
     gc.collect()
     before, adapter = declare(), Watching()

@@ -25,7 +25,8 @@ ROOMS = [
     *("worker", "subscriptions", "delivery"),
     *("plugins", "hookspecs", "stores", "transports", "unit_of_work", "signals"),
     *("settings", "subscribers", "values", "codecs", "signatures", "recipients"),
-    *("filters", "patterns", "retries", "errors"),
+    *("filters", "patterns", "retries"),
+    *("spelling", "errors"),
 ]
 EXTRAS = {
     "aiohttp": {"transports"},
@@ -96,6 +97,7 @@ PUBLIC = (
     "api",
     "checks",
     "cli",
+    "models",
     "patterns",
     "portal",
     "recipients",

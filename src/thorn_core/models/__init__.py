@@ -8,6 +8,7 @@ from thorn_core.models.adapters import (
 )
 from thorn_core.models.decorating import watch_models, webhook_model
 from thorn_core.models.event import ModelEvent
+from thorn_core.models.names import ModelNames, class_names, follow, looks_secret
 from thorn_core.models.reversing import ModelReverser, model_reverser
 from thorn_core.models.webhooks import ModelWebhooks
 
@@ -15,10 +16,14 @@ __all__ = [
     "ModelAdapter",
     "ModelAdapters",
     "ModelEvent",
+    "ModelNames",
     "ModelReverser",
     "ModelWatcher",
     "ModelWebhooks",
     "PlainModelAdapter",
+    "class_names",
+    "follow",
+    "looks_secret",
     "model_reverser",
     "watch_models",
     "webhook_model",

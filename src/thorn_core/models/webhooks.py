@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from thorn_core.codecs import as_json
 from thorn_core.errors import ConfigurationError
+from thorn_core.events import Event
+from thorn_core.filters import Condition
+from thorn_core.models.adapters import ModelAdapter
 from thorn_core.models.event import ModelEvent
+from thorn_core.models.names import NamesOf, check_path, split_path
 from thorn_core.models.reversing import ModelReverser, Reverser
+from thorn_core.patterns import field_paths
+from thorn_core.spelling import misspelt, nearest
 
 if TYPE_CHECKING:
     from thorn_core.app import Thorn
 
-# What `class webhooks` may hold beside events and methods.
-OPTIONS = ("sender_field", "reverse", "bulk")
+# What `class webhooks` may hold beside events.
+OPTIONS = ("sender_field", "fields", "reverse", "bulk")
+METHODS = ("payload", "headers")
+# Names of events that say when they are sent.
+TRIGGERING = ("on_create", "on_change", "on_delete")
+# Operators whose value is of the column's own type; of the last two, a collection of such.
+COMPARING = frozenset({"eq", "ne", "gt", "gte", "lt", "lte"})
+AMONG = frozenset({"in", "not_in"})
 
 
 class ModelWebhooks:
@@ -22,39 +36,68 @@ class ModelWebhooks:
     Attributes:
         model: The class.
         events: Its `ModelEvent`s, by the names they were declared under.
-        sender_field: Attribute of an instance that is the sender.
+        sender_field: Path to an instance's sender, `author` or `author.company`.
+        fields: Names and paths whose values make the payload.
         reverse: Gives the `ref` from an instance.
         bulk: Statements that change many rows at once, past the ORM's instances, send events too.
     """
 
     def __init__(self, model: type, declaration: Any, options: Mapping[str, Any]) -> None:
         declared = {**_public(declaration), **options}
-        events = {k: v for k, v in declared.items() if isinstance(v, ModelEvent)}
-        for name in declared.keys() - events.keys() - {*OPTIONS, "payload", "headers"}:
-            if name.startswith("on_") or name in options:
-                raise ConfigurationError(
-                    f"{model.__name__}.webhooks.{name} is {declared[name]!r}, not a ModelEvent"
-                )
         self.model = model
         self.declaration = declaration
-        self.sender_field: str | None = declared.get("sender_field")
+        self.events = {k: v for k, v in declared.items() if isinstance(v, ModelEvent)}
+        self._check_options(declared)
+        self.sender_field = _path(f"{self._where}.sender_field", declared.get("sender_field"))
+        self.fields = _fields(f"{self._where}.fields", declared.get("fields", ()))
         self.reverse: Reverser | None = declared.get("reverse")
         self.bulk: bool = bool(declared.get("bulk", False))
-        self.events = events
         self._payload = getattr(declaration, "payload", None)
         self._headers = getattr(declaration, "headers", None)
+        if self.fields and self._payload is not None:
+            raise ConfigurationError(f"{self._where} has fields and a payload method; keep one")
         self._by_trigger: dict[tuple[str, str | None], list[ModelEvent]] = {}
         for name, event in self.events.items():
             event.bind(self)
             if not event.triggers:
-                if name not in ("on_create", "on_change", "on_delete"):
-                    raise ConfigurationError(
-                        f"{model.__name__}.webhooks.{name} doesn't say when it is sent; name it"
-                        " on_create, on_change or on_delete, or add .dispatches_on_change() or such"
-                    )
-                event._dispatches_on(name.removeprefix("on_"))
+                self._trigger_by_name(name, event)
             for trigger in event.triggers:
                 self._by_trigger.setdefault(trigger, []).append(event)
+
+    @property
+    def _where(self) -> str:
+        return f"{self.model.__name__}.webhooks"
+
+    def _trigger_by_name(self, name: str, event: ModelEvent) -> None:
+        """Let `on_create` and such say when they are sent; others are only sent by hand."""
+        if name in TRIGGERING:
+            event._dispatches_on(name.removeprefix("on_"))
+            return
+        near = misspelt(name, TRIGGERING)
+        # `on_charge` is a word of its own, `on_chagne` and `on_created` aren't.
+        if near is not None and (len(near) != len(name) or sorted(near) == sorted(name)):
+            raise ConfigurationError(
+                f"{self._where}.{name} has no trigger; did you mean {near!r}? Else give it one,"
+                " as .dispatches_on_change(), or another name if it is only sent by hand"
+            )
+
+    def _check_options(self, declared: Mapping[str, Any]) -> None:
+        known = (*OPTIONS, *METHODS)
+        for name in declared.keys() - self.events.keys() - set(known):
+            value = declared[name]
+            if name.startswith("on_") or isinstance(value, Event):
+                raise ConfigurationError(f"{self._where}.{name} is {value!r}, not a ModelEvent")
+            helper = callable(value) and not isinstance(value, type)
+            bare = name.removeprefix("get_").removeprefix("webhook_")
+            near = misspelt(bare, known) or (bare if bare in known else None)
+            if near is None and helper:
+                continue  # a method that payload() calls
+            near = near or nearest(name, known)
+            hint = f"did you mean {near!r}?" if near else f"options are {', '.join(known)};"
+            raise ConfigurationError(
+                f"{self._where}.{name} is neither an event nor an option; {hint} begin the names of"
+                " your own values with an underscore"
+            )
 
     def __repr__(self) -> str:
         return f"<webhooks of {self.model.__name__}: {', '.join(self.events)}>"
@@ -73,13 +116,116 @@ class ModelWebhooks:
         """The events sent on a trigger."""
         return self._by_trigger.get((trigger, field), ())
 
+    def check(self, adapter: ModelAdapter, model: type | None = None) -> None:
+        """Check what was declared against the model; an adapter calls it once it knows the names.
+
+        The values that filters compare with are brought into the columns' own types.
+
+        Args:
+            adapter: The model's.
+            model: A subclass that sends these events too, if they were declared on a mixin, which
+                has no columns of its own.
+
+        Raises:
+            ConfigurationError: A name is none of the model's, a column is secret, or a filter's
+                value is none that the column can hold.
+        """
+        model = model or self.model
+        self.check_names(adapter.names, model)
+        names = adapter.names(model)
+        for field in self.m2m_fields:
+            if names.many_to_many is not None and field not in names.many_to_many:
+                followed = f"it has {', '.join(sorted(names.many_to_many)) or 'none'}"
+                raise ConfigurationError(
+                    f"an event of {model.__name__} is sent on changes of {field!r}, but"
+                    f" {model.__name__} has no many-to-many relationship of that name that can be"
+                    f" written; {followed}"
+                )
+        for path in self.fields:
+            self._check_secret(model, path, adapter.names)
+        for name, event in self.events.items():
+            event.filter = event.filter.expecting(
+                partial(self._expected, adapter, model, f"{self._where}.{name}")
+            )
+
+    def check_names(self, names_of: NamesOf, model: type | None = None) -> None:
+        """Check the names in filters, `fields`, `sender_field`, triggers and event names.
+
+        Args:
+            names_of: The names of a class.
+            model: As for `check`.
+
+        Raises:
+            ConfigurationError: One isn't a name of the model's; the message gives the nearest.
+        """
+        for place, path in self._paths():
+            check_path(model or self.model, path, names_of, f"{self._where}{place}")
+
+    def _paths(self) -> Iterator[tuple[str, str]]:
+        if self.sender_field is not None:
+            yield ".sender_field", self.sender_field
+        for field in self.fields:
+            yield ".fields", field
+        yield from _arguments(self.reverse, ".reverse")
+        for name, event in self.events.items():
+            if event.sender_field is not None:
+                yield f".{name}, sender_field", event.sender_field
+            for condition in event.filter.conditions:
+                yield f".{name}, {condition.name}", "__".join(condition.path)
+            for path in field_paths(event.name):
+                yield f".{name}, its name", path
+            for _, many in event.triggers:
+                if many is not None:
+                    yield f".{name}", many
+            yield from _arguments(event.reverse, f".{name}, reverse")
+
+    def _check_secret(self, model: type, path: str, names_of: NamesOf) -> None:
+        cls: type | None = model
+        for name in split_path(path):
+            if cls is None:
+                return
+            names = names_of(cls)
+            if name in names.secret:
+                raise ConfigurationError(
+                    f"{self._where}.fields has {path!r}, but {cls.__name__}.{name} is secret;"
+                    " leave it out, or write a payload method if it must be sent"
+                )
+            cls = names.leads_to.get(name)
+
+    @staticmethod
+    def _expected(adapter: ModelAdapter, model: type, where: str, condition: Condition) -> Any:
+        """What a condition compares with, in the type of the column at the end of its path."""
+        *way, last = condition.path
+        cls: type | None = model
+        for name in way:
+            cls = None if cls is None else adapter.names(cls).leads_to.get(name)
+        value = condition.expected
+        if cls is None or value is None or isinstance(value, bool):
+            return value
+        try:
+            if condition.operator in COMPARING:
+                return adapter.to_python(cls, last, value)
+            if condition.operator in AMONG and isinstance(value, list | tuple | set | frozenset):
+                return type(value)(adapter.to_python(cls, last, item) for item in value)
+        except (TypeError, ValueError, ArithmeticError) as error:
+            raise ConfigurationError(
+                f"{where}: {condition!r} compares with what {cls.__name__}.{last}"
+                f" can't hold: {error}"
+            ) from error
+        return value
+
     def payload(self, instance: Any, app: Thorn) -> Any:
-        """An instance's payload: by the declaration's method, the model's, or all its values."""
+        """An instance's payload: by a method of the declaration's or the model's, else its fields.
+
+        Without either it is `{}`, and the message's `ref` says where to look.
+        """
         if self._payload is not None:
             return self._payload(instance)
-        if hasattr(instance, "webhook_payload"):
+        if not self.fields and hasattr(instance, "webhook_payload"):
             return instance.webhook_payload()
-        return dict(app.model_adapter(type(instance)).values(instance))
+        if not self.fields:
+            return {}
+        return as_json(app.model_adapter(type(instance)).values(instance, self.fields))
 
     def headers(self, instance: Any) -> Mapping[str, str]:
         """An instance's extra headers: by the declaration's method, the model's, or none."""
@@ -111,3 +257,24 @@ def _public(declaration: Any) -> dict[str, Any]:
         return {}
     names = [name for name in dir(declaration) if not name.startswith("_")]
     return {name: getattr(declaration, name) for name in names}
+
+
+def _path(where: str, value: Any) -> str | None:
+    if value is None or (isinstance(value, str) and all(split_path(value))):
+        return value
+    raise ConfigurationError(
+        f"{where} is {value!r}; name an attribute, 'author', or a path to one, 'author.company'"
+    )
+
+
+def _fields(where: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise ConfigurationError(f"{where} is {value!r}; use a tuple of names, ('title', 'state')")
+    for field in value:
+        _path(where, "" if field is None else field)
+    return tuple(value)
+
+
+def _arguments(reverse: Any, where: str) -> Iterator[tuple[str, str]]:
+    if isinstance(reverse, ModelReverser):
+        yield from ((where, path) for path in (*reverse.args, *reverse.kwargs.values()))

@@ -183,6 +183,7 @@ class Stamped(models.Model):
         abstract = True
 
     class webhooks:
+        fields = ("id", "name", "size")
         on_create = ModelEvent("stamped.created")
         on_rename = ModelEvent("stamped.renamed", name__now_startswith="New").dispatches_on_change()
         on_shout = ModelEvent("stamped.shouted", loud__now_eq=True).dispatches_on_change()
@@ -361,6 +362,7 @@ class Parcel(models.Model):
         app_label = "eventing"
 
     class webhooks:
+        fields = ("id", "data", "file", "time", "meta", "warmth", "post_id")
         on_create = ModelEvent("parcel.created")
         on_change = ModelEvent("parcel.changed")
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, time, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import attrs
 from django.db.models import Field, Model
 from django.db.models.fields.files import FieldFile
 from django.utils.functional import Promise
 
 from thorn_core import ModelWebhooks
+from thorn_core.models import ModelNames, class_names
 from thorn_django.model_events.listeners import watch
 
 PLAIN = (bool, int, float, str, Decimal, date, time, timedelta, UUID, list, tuple, dict, Promise)
@@ -25,8 +27,8 @@ class DjangoModelAdapter:
     Example:
         >>> from django.contrib.contenttypes.models import ContentType
         >>> adapter = model_adapter(ContentType)
-        >>> adapter.values(ContentType(id=1, app_label="magazine", model="article"))
-        {'id': 1, 'app_label': 'magazine', 'model': 'article'}
+        >>> adapter.values(ContentType(id=1, app_label="magazine", model="article"), ["model"])
+        {'model': 'article'}
         >>> model_adapter(dict) is None
         True
     """
@@ -41,23 +43,31 @@ class DjangoModelAdapter:
         """
         watch(webhooks.model)
 
-    def values(self, instance: Any) -> Mapping[str, Any]:
-        """The values of all columns, by attribute name; those deferred are read, in one query.
+    def names(self, model: type) -> ModelNames:
+        """What the class tells."""
+        return attrs.evolve(class_names(model), open=True)
+
+    def to_python(self, model: type, field: str, value: Any) -> Any:
+        """The value itself."""
+        return value
+
+    def values(self, instance: Any, fields: Sequence[str]) -> Mapping[str, Any]:
+        """The values of columns, by attribute name; those deferred are read, in one query.
 
         Files are given by their names, bytes in base64, and what isn't a number, text, time, list
         or mapping as Django's serializers write it.
         """
         model, there = type(instance), instance.__dict__
-        fields = list(model._meta.concrete_fields)
-        missing = [field.attname for field in fields if field.attname not in there]
+        columns = list(model._meta.concrete_fields)
+        missing = [field.attname for field in columns if field.attname not in there]
         if missing and instance.pk is not None:
             rows = model._base_manager.using(instance._state.db).filter(pk=instance.pk)
             for row in rows.values(*missing):
                 there = {**there, **row}
         return {
             field.attname: _plain(field, there[field.attname])
-            for field in fields
-            if field.attname in there
+            for field in columns
+            if field.attname in there and field.attname in fields
         }
 
 

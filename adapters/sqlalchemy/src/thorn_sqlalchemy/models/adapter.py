@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import inspect
 from sqlalchemy.orm import InstanceState, Mapper, registry
 
 from thorn_core import ModelWebhooks
+from thorn_core.models import ModelNames, follow
 from thorn_sqlalchemy.models.listeners import start, watch
-from thorn_sqlalchemy.models.watches import column_properties, mapper_of, watch_of
+from thorn_sqlalchemy.models.names import names_of, to_python
+from thorn_sqlalchemy.models.watches import column_properties, mapper_of
 
 
 class SqlModelAdapter:
@@ -25,8 +27,8 @@ class SqlModelAdapter:
         ...     __tablename__ = "articles"
         ...     id = mapped_column(Integer, primary_key=True)
         ...     title = mapped_column(String)
-        >>> model_adapter(Article).values(Article(id=1, title="Hello"))
-        {'id': 1, 'title': 'Hello'}
+        >>> model_adapter(Article).values(Article(id=1, title="Hello"), ["title"])
+        {'title': 'Hello'}
         >>> model_adapter(dict) is None
         True
     """
@@ -40,22 +42,45 @@ class SqlModelAdapter:
         """
         watch(webhooks.model)
 
-    def values(self, instance: Any) -> Mapping[str, Any]:
-        """The values of all columns, by attribute name; what isn't loaded is, in one SELECT."""
+    def names(self, model: type) -> ModelNames:
+        """The attributes of a mapped class: columns, relationships, hybrids and properties."""
+        return names_of(model)
+
+    def values(self, instance: Any, fields: Sequence[str]) -> Mapping[str, Any]:
+        """The values of some attributes; columns that aren't loaded are, in one SELECT."""
         state: InstanceState[Any] = inspect(instance)
-        watch = watch_of(state.mapper)
-        keys = list(watch.columns or ()) if watch is not None else []
-        keys = keys or [prop.key for prop in column_properties(state.mapper)]
-        missing = [key for key in keys if key not in state.dict]
+        missing = [
+            prop.key
+            for prop in column_properties(state.mapper)
+            if prop.key not in state.dict and prop.key in {f.partition(".")[0] for f in fields}
+        ]
         if missing and state.persistent:
             session = state.session
             assert session is not None
             with session.no_autoflush:
                 session.refresh(instance, missing)
-        elif missing and not state.has_identity:
-            return {key: getattr(instance, key) for key in keys}
-        # Of one that is detached or gone: what has been loaded.
-        return {key: state.dict[key] for key in keys if key in state.dict}
+        return {field: _key_or_value(follow(instance, field)) for field in fields}
+
+    def to_python(self, model: type, field: str, value: Any) -> Any:
+        """A value in the type of a column's values, `"2"` as 2; an enum's member by its name.
+
+        Raises:
+            ValueError: The column can't hold it.
+        """
+        return to_python(model, field, value)
+
+
+def _key_or_value(value: Any) -> Any:
+    """Of an instance its primary key, of a collection of them a list of those."""
+    if isinstance(value, Mapping):
+        return {key: _key_or_value(item) for key, item in value.items()}
+    if isinstance(value, Collection) and not isinstance(value, str | bytes):
+        return [_key_or_value(item) for item in value]
+    state = inspect(value, raiseerr=False)
+    if not isinstance(state, InstanceState):
+        return value
+    key = state.mapper.primary_key_from_instance(value)
+    return key[0] if len(key) == 1 else list(key)
 
 
 ADAPTER = SqlModelAdapter()

@@ -39,7 +39,7 @@ def watch(model: type) -> None:
     """Watch a decorated class and all that inherits from it.
 
     Raises:
-        ConfigurationError: The mappers are configured, and a many-to-many field isn't one.
+        ConfigurationError: The mappers are configured, and the events name what a class hasn't.
     """
     start()
     _settle([mapper for mapper in mappers_below(model) if _watch(mapper)])
@@ -76,7 +76,7 @@ def _settle(mappers: Iterable[Mapper[Any]]) -> None:
     """Work out what needs configured mappers, for those that are.
 
     Raises:
-        ConfigurationError: A many-to-many field isn't one. The watch stays unresolved, so that
+        ConfigurationError: The events name what a class hasn't. The watch stays unresolved, so that
             every flush of such an instance raises it again.
     """
     faults: list[ConfigurationError] = []

@@ -19,8 +19,8 @@ from sqlalchemy.orm import (
 )
 from sqlalchemy.orm.exc import UnmappedColumnError
 
-from thorn_core import ConfigurationError, ModelWebhooks
-from thorn_sqlalchemy.models.relationships import Link, collections
+from thorn_core import ModelWebhooks
+from thorn_sqlalchemy.models.relationships import Link
 
 Compare = Callable[[Any, Any], bool]
 
@@ -88,9 +88,12 @@ class Watch:
         """Work out what needs configured mappers.
 
         Raises:
-            ConfigurationError: A many-to-many field isn't one.
+            ConfigurationError: The events name what the class hasn't.
         """
-        _check_fields(mapper, self.fields)
+        from thorn_sqlalchemy.models.adapter import ADAPTER
+
+        for webhooks in filter(None, (reference() for reference in self.declared)):
+            webhooks.check(ADAPTER, mapper.class_)
         columns = {
             prop.key: prop.columns[0].type.compare_values for prop in column_properties(mapper)
         }
@@ -217,15 +220,3 @@ def _columns_behind(mapper: Mapper[Any], prop: MapperProperty[Any] | None) -> fr
     if isinstance(prop, SynonymProperty):
         return _columns_behind(mapper, mapper.attrs.get(prop.name))
     return None  # a hybrid or a property
-
-
-def _check_fields(mapper: Mapper[Any], fields: Mapping[str, frozenset[str]]) -> None:
-    there = collections(mapper)
-    for field in fields:
-        if field not in there:
-            name = mapper.class_.__name__
-            has = f"it has {', '.join(there)}" if there else "it has none"
-            raise ConfigurationError(
-                f"an event of {name} is sent on changes of {field!r}, but {name} has no"
-                f" many-to-many relationship of that name that can be written; {has}"
-            )

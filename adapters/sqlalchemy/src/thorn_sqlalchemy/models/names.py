@@ -1,0 +1,142 @@
+"""Names: what events may call the attributes of a mapped class, and where each leads."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Column, Enum, TypeDecorator
+from sqlalchemy.orm import (
+    ColumnProperty,
+    CompositeProperty,
+    MapperProperty,
+    RelationshipProperty,
+    SynonymProperty,
+)
+
+from thorn_core.models import ModelNames, class_names, looks_secret
+from thorn_sqlalchemy.models.relationships import collections
+from thorn_sqlalchemy.models.watches import mapper_of
+
+DECLARATIVE = ("metadata", "registry", "type_annotation_map")
+# Types of columns, of SQLAlchemy-Utils and others, that keep what nobody is to read.
+SECRET_TYPES = ("PasswordType", "EncryptedType", "StringEncryptedType")
+
+
+def names_of(model: type) -> ModelNames:
+    """The names of a class: a mapped one's attributes, another one's as far as the class tells."""
+    plain, mapper = class_names(model), mapper_of(model)
+    if mapper is None or not mapper.configured:
+        return plain
+    leads_to = {name: cls for name, cls in plain.leads_to.items() if name not in DECLARATIVE}
+    # Among them are hybrids and association proxies, whose values may be anything.
+    leads_to |= dict.fromkeys(mapper.all_orm_descriptors.keys())
+    leads_to |= {prop.key: _class_of(prop) for prop in mapper.attrs}
+    return ModelNames(
+        leads_to=leads_to,
+        many_to_many=frozenset(collections(mapper)),
+        secret=frozenset(prop.key for prop in mapper.column_attrs if _is_secret(prop)),
+        # A `__getattr__` of its may know more.
+        open=not plain.leads_to,
+    )
+
+
+def _class_of(prop: MapperProperty[Any]) -> type | None:
+    """The class of an attribute's value; None if that can't be told, and anything may follow."""
+    if isinstance(prop, RelationshipProperty):
+        return _collection_class(prop) if prop.uselist else prop.mapper.class_
+    if isinstance(prop, CompositeProperty):
+        made = prop.composite_class
+        return made if isinstance(made, type) else None
+    if isinstance(prop, SynonymProperty):
+        aim = prop.parent.attrs.get(prop.name)
+        return None if aim is None else _class_of(aim)
+    return type_of(prop) if isinstance(prop, ColumnProperty) else None
+
+
+def type_of(prop: ColumnProperty[Any]) -> type | None:
+    """The class of a column's values; None if that can't be told."""
+    column_type: Any = prop.columns[0].type
+    if isinstance(column_type, TypeDecorator):
+        return None  # whose values may be of another class than those of its `impl`
+    try:
+        found = column_type.python_type
+    except NotImplementedError:
+        return None
+    # What JSON holds may be anything.
+    return found if isinstance(found, type) and found not in (dict, list, object) else None
+
+
+def _collection_class(prop: RelationshipProperty[Any]) -> type | None:
+    if prop.lazy in ("dynamic", "write_only"):
+        return None
+    made = prop.collection_class or list
+    return made if isinstance(made, type) else None
+
+
+def _is_secret(prop: ColumnProperty[Any]) -> bool:
+    column = prop.columns[0]
+    if not isinstance(column, Column):
+        return False
+    marked = column.info.get("secret", prop.info.get("secret"))
+    if marked is not None:
+        return bool(marked)
+    types = {cls.__name__ for cls in type(column.type).__mro__}
+    return looks_secret(prop.key) or looks_secret(column.name) or not types.isdisjoint(SECRET_TYPES)
+
+
+# -- the values that filters compare with
+
+
+def to_python(model: type, field: str, value: Any) -> Any:
+    """A value in the type of a column's values.
+
+    Raises:
+        ValueError: The column can't hold it.
+    """
+    mapper = mapper_of(model)
+    prop = None if mapper is None else mapper.attrs.get(field)
+    if isinstance(prop, SynonymProperty):
+        return to_python(model, prop.name, value)
+    if isinstance(prop, RelationshipProperty):
+        aim = prop.mapper.class_
+        if not prop.uselist and not isinstance(value, aim):
+            raise ValueError(f"it leads to a {aim.__name__}; compare its key, or a column of this")
+        return value
+    if not isinstance(prop, ColumnProperty):
+        return value
+    if isinstance(column_type := prop.columns[0].type, Enum):
+        return _member(column_type, value)
+    cls = type_of(prop)
+    if cls is str and isinstance(value, int | Decimal | UUID):
+        return str(value)
+    read = _READERS.get(cls) if isinstance(value, str) else None
+    return value if read is None else read(value)
+
+
+def _member(column_type: Enum, value: Any) -> Any:
+    """What an Enum column holds for a member, or for its name or value."""
+    cls: Any = column_type.enum_class
+    if cls is None:
+        if value not in column_type.enums:
+            raise ValueError(f"{value!r} is none of {', '.join(column_type.enums)}")
+        return value
+    if isinstance(value, cls):
+        return value
+    if isinstance(value, str) and value in cls.__members__:
+        return cls[value]
+    return cls(value)
+
+
+_READERS: Mapping[type | None, Callable[[str], Any]] = {
+    int: int,
+    float: float,
+    Decimal: Decimal,
+    UUID: UUID,
+    dt.datetime: dt.datetime.fromisoformat,
+    dt.date: dt.date.fromisoformat,
+    dt.time: dt.time.fromisoformat,
+}

@@ -1,0 +1,194 @@
+"""Names: what events may call the attributes of a model, and whether they are spelt right."""
+
+from __future__ import annotations
+
+import dis
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import attrs
+
+from thorn_core.errors import ConfigurationError
+from thorn_core.spelling import misspelt, nearest
+
+
+@attrs.frozen(kw_only=True)
+class ModelNames:
+    """The names that the instances of a class have.
+
+    Attributes:
+        leads_to: Each name, and the class of its value, whose names may follow in a path; None
+            where that isn't known, and anything may follow.
+        many_to_many: Collections whose changes can be followed; None where that isn't known.
+        secret: Names that `fields` may not choose, such as that of a column of passwords.
+        open: Instances may have other names too: only what looks like a misspelling is refused.
+    """
+
+    leads_to: Mapping[str, type | None] = attrs.field(factory=dict)
+    many_to_many: frozenset[str] | None = None
+    secret: frozenset[str] = frozenset()
+    open: bool = False
+
+
+NamesOf = Callable[[type], ModelNames]
+
+
+def check_path(model: type, path: str, names_of: NamesOf, where: str) -> None:
+    """Check that a path leads from a class to an attribute.
+
+    Args:
+        model: Where it starts.
+        path: Names joined by `.` or `__`.
+        names_of: The names of each class on the way.
+        where: What the path is part of, for the error.
+
+    Raises:
+        ConfigurationError: A name on the way isn't one of its class's; the message gives the
+            nearest that is.
+
+    Example:
+        >>> class Article:
+        ...     title: str
+        >>> check_path(Article, "titel", class_names, "fields")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        thorn_core.errors.ConfigurationError: fields: Article has no 'titel'; did you mean 'title'?...
+    """
+    cls: type | None = model
+    for name in split_path(path):
+        if cls is None:
+            return
+        names = names_of(cls)
+        if name in names.leads_to:
+            cls = names.leads_to[name]
+            continue
+        raise_if_unknown(cls, name, names, where)
+        return
+
+
+def raise_if_unknown(cls: type, name: str, names: ModelNames, where: str) -> None:
+    """Refuse a name that a class hasn't; of an open class, what looks like a misspelling."""
+    if isinstance(_static(cls, name), types.FunctionType):
+        raise ConfigurationError(
+            f"{where}: {cls.__name__}.{name} is a method; name an attribute, or make it a property"
+        )
+    near = (misspelt if names.open else nearest)(name, names.leads_to)
+    if near is not None:
+        way_out = f", or annotate {name!r} in {cls.__name__}" if names.open else ""
+        raise ConfigurationError(
+            f"{where}: {cls.__name__} has no {name!r}; did you mean {near!r}?{way_out}"
+        )
+    if not names.open:
+        known = ", ".join(name for name in sorted(names.leads_to) if not name.startswith("_"))
+        raise ConfigurationError(f"{where}: {cls.__name__} has no {name!r}; it has {known}")
+
+
+def split_path(path: str) -> list[str]:
+    """The names of a path, joined by `.` or `__`."""
+    return path.replace("__", ".").split(".")
+
+
+def follow(instance: Any, path: str) -> Any:
+    """The value that a path leads to; None if something on the way is None.
+
+    Args:
+        instance: Where it starts.
+        path: Names joined by `.` or `__`; of a mapping, its keys.
+
+    Raises:
+        AttributeError: There is no such attribute.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> follow(SimpleNamespace(author=None), "author.company")
+    """
+    value = instance
+    for name in split_path(path):
+        if value is None:
+            return None
+        value = value.get(name) if isinstance(value, Mapping) else getattr(value, name)
+    return value
+
+
+_PASSWORDS = frozenset({"password", "passwd", "passphrase", "pwd"})
+_OF_PASSWORDS = frozenset({*_PASSWORDS, "hash", "hashed", "digest", "salt", "encrypted"})
+
+
+def looks_secret(name: str) -> bool:
+    """Whether a column of this name holds passwords, or hashes of them.
+
+    Example:
+        >>> [looks_secret(name) for name in ("password_hash", "password_changed_at", "title")]
+        [True, False, False]
+    """
+    words = name.lower().strip("_").split("_")
+    return not _PASSWORDS.isdisjoint(words) and words[-1] in _OF_PASSWORDS
+
+
+# -- Python's own classes
+
+
+def class_names(cls: type) -> ModelNames:
+    """The names of a class's instances, as far as the class tells.
+
+    These are its annotations, its attributes and properties, and what its methods assign. Classes
+    without an instance `__dict__`, such as `str` and those with slots, have no others.
+
+    Args:
+        cls: Any class.
+
+    Example:
+        >>> class Article:
+        ...     def __init__(self, title):
+        ...         self.title = title
+        >>> "title" in class_names(Article).leads_to
+        True
+    """
+    if issubclass(cls, Mapping) or "__getattr__" in {n for c in cls.__mro__ for n in vars(c)}:
+        return ModelNames(open=True)
+    found: dict[str, type | None] = {}
+    for base in reversed(cls.__mro__):
+        if base is object:
+            continue
+        for name, value in vars(base).items():
+            if isinstance(value, types.FunctionType):
+                found.update(dict.fromkeys(_assigned(value)))
+            elif not name.startswith("__"):
+                found[name] = None
+                if isinstance(value, property) and isinstance(value.fget, types.FunctionType):
+                    found.update(dict.fromkeys(_assigned(value.fget)))
+        found.update(_annotated(base))
+    found.pop("webhooks", None)
+    return ModelNames(leads_to=found, open=cls.__dictoffset__ != 0)
+
+
+def _annotated(cls: type) -> Iterator[tuple[str, type | None]]:
+    annotations = vars(cls).get("__annotations__", {})
+    try:
+        hints = typing.get_type_hints(cls)
+    except Exception:  # a name that is there for type checkers only
+        hints = {}
+    for name in annotations:
+        yield name, _class_of(hints.get(name))
+
+
+def _class_of(hint: Any) -> type | None:
+    """The class that an annotation names, alone or with None; None if it isn't one class."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        others = [arg for arg in typing.get_args(hint) if arg is not type(None)]
+        hint = others[0] if len(others) == 1 else None
+    plain = isinstance(hint, type) and typing.get_origin(hint) is None
+    return hint if plain and hint not in (Any, object) else None
+
+
+def _assigned(function: types.FunctionType) -> Iterator[str]:
+    """The attributes that a function assigns, `title` in `self.title = title`."""
+    for instruction in dis.get_instructions(function):
+        if instruction.opname == "STORE_ATTR":
+            yield instruction.argval
+
+
+def _static(cls: type, name: str) -> Any:
+    return next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)
