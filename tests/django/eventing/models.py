@@ -263,6 +263,7 @@ class Room(models.Model):
         app_label = "eventing"
 
     class webhooks:
+        fields = ("name", "area")
         on_create = ModelEvent("room.created")
         on_change = ModelEvent("room.changed")
         on_grow = ModelEvent("room.large", area__now_gt=100).dispatches_on_change()
