@@ -122,7 +122,7 @@ def test_a_refusal_at_the_connection_tells_the_way_out(capfd, monkeypatch):
     )
     assert run(["send", "a.b", "--url", "http://name.example/"]) == 1
     told = capfd.readouterr()
-    assert "discarded" in told.out
+    assert "refused" in told.out
     assert "--allow-local" in told.err
 
 

@@ -77,7 +77,9 @@ def send(
         delivered = bool(receipt) if dispatcher == "inline" else receipt.wait(wait)
         _show(app, receipt, as_json=as_json)
         refused = any(
-            d.state is DeliveryState.DISCARDED and not d.attempt_count for d in receipt.deliveries
+            (d.state is DeliveryState.DISCARDED and not d.attempt_count)
+            or "an address that is refused" in (d.reason or "")
+            for d in receipt.deliveries
         )
     if refused and url is not None and not allow_local:
         click.echo(f"The recipient was refused. {WAY_OUT}.", err=True)
