@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import attrs
 
 from thorn_core.codecs import Codec, dump_json, envelope_of
 from thorn_core.errors import ConfigurationError, PayloadError
-from thorn_core.recipients import recipient_of
+from thorn_core.recipients import parse_url, recipient_of
 from thorn_core.retries import RetryPolicy
 from thorn_core.settings import Settings
 from thorn_core.signatures import Signable, SignatureScheme, sign_all
@@ -62,6 +62,22 @@ HEADER_LENGTH = 4096  # servers commonly refuse a line of more than 8 KiB
 RETRY_AFTER_STATUSES = frozenset({429, 502, 503, 504})
 REDIRECT_STATUSES = frozenset({301, 302, 307, 308})
 REDIRECT_LIMIT = 5
+# What goes on to another origin. `webhook-signature` does, since the recipient's new host could not
+# tell the request from a forgery without it: it covers id, time and body, so it is good for this
+# message alone and for minutes. Signatures of other schemes don't: some cover the body only, and a
+# plugin's may be a token.
+HEADERS_ACROSS_ORIGINS = frozenset(
+    {
+        "content-type",
+        "hook-delivery",
+        "hook-event",
+        "hook-subscription",
+        "user-agent",
+        "webhook-id",
+        "webhook-signature",
+        "webhook-timestamp",
+    }
+)
 
 # RFC 9110 section 5.6.2 (token) and 5.5 (field value, in ASCII).
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -224,6 +240,7 @@ def build_request(
         validators=tuple(validators),
         keepalive=keepalive,
         response_limit=settings.response_limit,
+        owner=subscription.owner,
     )
 
 
@@ -265,22 +282,37 @@ def sign_request(
         validators=request.validators,
         keepalive=request.keepalive,
         response_limit=request.response_limit,
+        owner=request.owner,
     )
 
 
 def follow_redirect(request: Request, response: Response) -> Request | None:
-    """The request that a redirect asks for, the method and body kept; None if it asks for none.
+    """Build the request that a redirect asks for, with the method and body kept.
 
-    RFC 9110 section 15.4: 303 wants a GET, which would lose the payload, so it isn't followed.
-    Credentials for one origin (Authorization, Cookie) don't go to another.
+    At an origin's border only harmless headers go on (see `HEADERS_ACROSS_ORIGINS`); any other may
+    be a credential, whatever its name. A 303 asks for a GET, which would lose the payload, so it
+    isn't followed (RFC 9110 section 15.4.4).
+
+    Args:
+        request: The request that was made.
+        response: What came back.
+
+    Returns:
+        The next request, whose URL isn't validated yet; None if there is none to make.
     """
     location = response.headers.get("location")
     if response.status not in REDIRECT_STATUSES or not location:
         return None
-    url = urljoin(request.url, location)
+    try:
+        here, url = parse_url(request.url), urljoin(request.url, location)
+        there = parse_url(url)
+    except ValueError:  # of urljoin, and SecurityError
+        return None
     headers = request.headers
-    if urlsplit(url)[:2] != urlsplit(request.url)[:2]:
-        headers = {k: v for k, v in headers.items() if k.lower() not in {"authorization", "cookie"}}
+    if (here.scheme, here.recipient) != (there.scheme, there.recipient):
+        headers = {
+            name: value for name, value in headers.items() if name.lower() in HEADERS_ACROSS_ORIGINS
+        }
     return attrs.evolve(request, url=url, headers=headers)
 
 
@@ -294,7 +326,7 @@ def judge(
     at: datetime,
     random: float,
 ) -> Outcome:
-    """Decide what becomes of a delivery after an attempt.
+    """Decide what becomes of a delivery after an attempt. Never raises, whatever came back.
 
     Args:
         attempt: What was done and what came back.
@@ -332,7 +364,8 @@ def judge(
     after = settings.disable_after
     disable_after = None if after is None else timedelta(seconds=after)
     pause_until = _pause(attempt, settings, at)
-    delay = policy.delay(delivery.attempt_count + 1 - delivery.attempts_before, random=random)
+    failures = delivery.attempt_count + 1 - delivery.attempts_before
+    delay = policy.delay(max(1, failures), random=random)
     if delay is None:
         return Outcome(
             state=DeliveryState.EXHAUSTED,
@@ -401,31 +434,41 @@ def _operational_message(
     )
 
 
-def retry_after(value: str | None, at: datetime) -> timedelta | None:
+def retry_after(value: object, at: datetime) -> timedelta | None:
     """Read a `Retry-After` header: seconds or a date (RFC 9110 section 10.2.3).
 
     Args:
-        value: The header; None if there was none.
+        value: The header, whatever the recipient sent; None if there was none.
         at: The time that a date is counted from.
 
     Returns:
-        How long to wait, never negative; None for what isn't one.
+        How long to wait, from 0 to 999,999,999 seconds; None for a text that is neither seconds
+        nor a date.
 
     Example:
         >>> retry_after("120", datetime(2026, 1, 1, tzinfo=UTC))
         datetime.timedelta(seconds=120)
         >>> retry_after("Thu, 01 Jan 2026 00:01:00 GMT", datetime(2026, 1, 1, tzinfo=UTC))
         datetime.timedelta(seconds=60)
+        >>> retry_after("soon", datetime(2026, 1, 1, tzinfo=UTC))
     """
-    if value is None:
+    if not isinstance(value, str) or not value.isascii():
         return None
-    value = value.strip()
-    if value.isascii() and value.isdigit():
-        return timedelta(seconds=int(value[:9]))
+    value = value.strip(" \t")
+    if value.isdigit():
+        digits = value.lstrip("0") or "0"
+        return timedelta(seconds=int(digits)) if len(digits) < 10 else _LONGEST_WAIT
+    if len(value) > _LONGEST_DATE:
+        return None
     try:
         date = parsedate_to_datetime(value)
-    except ValueError:
+        if date.tzinfo is None:
+            date = date.replace(tzinfo=UTC)
+        return min(max(date - at, timedelta()), _LONGEST_WAIT)
+    except Exception:
+        # The parser raises ValueError, TypeError, OverflowError and more, by Python's version.
         return None
-    if date.tzinfo is None:
-        date = date.replace(tzinfo=UTC)
-    return max(date - at, timedelta())
+
+
+_LONGEST_WAIT = timedelta(seconds=999_999_999)
+_LONGEST_DATE = 64  # RFC 850's is the longest form, with 33 characters

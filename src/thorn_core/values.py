@@ -314,6 +314,8 @@ class Request:
         validators: Recipient validators that every address connected to must pass.
         keepalive: False closes the connection after the response.
         response_limit: Bytes of the response's body to keep; the rest isn't read.
+        owner: Owner of the subscription, in whose share of the look-ups its name is resolved; None
+            is the operator.
     """
 
     url: str
@@ -324,6 +326,7 @@ class Request:
     validators: tuple[Any, ...] = ()
     keepalive: bool = True
     response_limit: int = 8192
+    owner: str | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from thorn_core import (
@@ -174,10 +174,54 @@ def test_retry_after_is_seconds_or_a_date(value, seconds):
     assert retry_after(value, NOW) == expected
 
 
-@given(st.text())
+ANYTHING = st.one_of(
+    st.none(),
+    st.text(),
+    st.integers().map(str),
+    st.integers(1, 40).map(lambda digits: "9" * digits),
+    st.floats().map(str),
+    st.binary(),
+    st.builds(
+        "{}, {} {} {} {}:00:00 {}".format,
+        st.sampled_from(["Thu", "Donnerstag", ""]),
+        st.integers(-1, 40),
+        st.sampled_from(["Jan", "Dec", "Jam"]),
+        st.one_of(st.integers(-10, 10_100), st.just(99999999999999999999)),
+        st.integers(-1, 30),
+        st.one_of(st.sampled_from(["GMT", "-2359", "+9999", ""]), st.integers().map(str)),
+    ),
+)
+
+
+@given(ANYTHING)
+@example("1" * 100_000)
+@example("0" * 100_000 + "7")
+@example("Thu, 01 Jan 99999999999999999999 00:00:00 GMT")
+@example("Fri, 31 Dec 9999 23:59:59 -2359")
+@example("٣٣")
 def test_retry_after_survives_anything(value):
     wait = retry_after(value, NOW)
-    assert wait is None or wait >= timedelta()
+    assert wait is None or timedelta() <= wait <= timedelta(seconds=999_999_999)
+
+
+@given(
+    status=st.one_of(st.none(), st.integers(), st.sampled_from([200, 302, 410, 429, 503])),
+    header=ANYTHING,
+    error=st.one_of(st.none(), st.text()),
+    attempts=st.integers(0, 5),
+    before=st.integers(0, 5),
+)
+def test_any_answer_is_judged(status, header, error, attempts, before):
+    delivery = attrs.evolve(DELIVERY, attempt_count=attempts, attempts_before=before)
+    outcome = judged(
+        attempt(status, headers={"retry-after": header}, error=error), delivery=delivery
+    )
+    most = NOW + timedelta(seconds=SETTINGS.retry_after_max)
+    assert outcome.pause_until is None or NOW <= outcome.pause_until <= most
+
+
+def test_leading_zeros_count_for_nothing():
+    assert retry_after("00000000000000120", NOW) == timedelta(seconds=120)
 
 
 @pytest.mark.parametrize("name", sorted(PROTECTED_HEADERS))
@@ -317,10 +361,43 @@ def test_a_redirect_keeps_method_and_body(status):
     assert hop.headers == REQUEST.headers
 
 
-@pytest.mark.parametrize("location", ["https://other.example/", "http://example.com/b"])
-def test_a_redirect_to_another_origin_loses_the_credentials(location):
+@pytest.mark.parametrize(
+    "location", ["https://other.example/", "http://example.com/b", "https://example.com:444/"]
+)
+def test_only_harmless_headers_go_on_to_another_origin(location):
+    signed = sign_request(
+        built(), MESSAGE, SUBSCRIPTION, tuple(SCHEMES[name] for name in SETTINGS.signatures), NOW
+    )
+    secret = {"Authorization": "x", "cookie": "x", "X-Api-Key": "x", "X-Anything": "x"}
+    request = attrs.evolve(signed, url=REQUEST.url, headers={**signed.headers, **secret})
+    hop = follow_redirect(request, Response(status=307, headers={"location": location}))
+    assert {name.lower() for name in hop.headers} == {
+        "content-type",
+        "hook-delivery",
+        "hook-event",
+        "hook-subscription",
+        "user-agent",
+        "webhook-id",
+        "webhook-signature",
+        "webhook-timestamp",
+    }
+
+
+@pytest.mark.parametrize(
+    "location", ["/b", "b", "//EXAMPLE.com/b", "https://example.com:443/b", "?x=1"]
+)
+def test_within_an_origin_all_headers_go_on(location):
     hop = follow_redirect(REQUEST, Response(status=307, headers={"location": location}))
-    assert hop.headers == {"X-A": "1"}
+    assert hop.headers == REQUEST.headers
+
+
+@given(st.text())
+@example("http://[")
+@example("https://example.com:99999999999/")
+@example("//a@b/")
+def test_any_location_is_followed_or_not(location):
+    hop = follow_redirect(REQUEST, Response(status=302, headers={"location": location}))
+    assert hop is None or hop.method == "POST"
 
 
 def test_what_is_no_redirect_is_not_followed():
