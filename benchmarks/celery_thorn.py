@@ -19,14 +19,14 @@ from common import PAYLOAD, local_settings
 
 from thorn_celery import install
 from thorn_core import Event, Thorn, buffer_events
-from thorn_core.transports.aiohttp import AiohttpTransport
+from thorn_core.transports.fast import FastTransport
 from thorn_sqlalchemy import SqlStore
 
 webhooks = Thorn(
     store=SqlStore(os.environ["BENCH_DATABASE"]),
     dispatcher="celery",
     settings=local_settings(),
-    transport=AiohttpTransport,
+    transport=FastTransport,
 )
 celery = make_celery()
 install(celery, webhooks)

@@ -9,7 +9,7 @@ import django
 from common import local_settings
 
 from thorn_core import Thorn
-from thorn_core.transports.aiohttp import AiohttpTransport
+from thorn_core.transports.fast import FastTransport
 
 
 def main() -> None:
@@ -21,7 +21,7 @@ def main() -> None:
         store=DjangoStore(),
         dispatcher="outbox",
         settings=local_settings(),
-        transport=AiohttpTransport,
+        transport=FastTransport,
     ) as app:
         app.store.check()
         print("ready", flush=True)

@@ -13,10 +13,10 @@ from common import local_settings
 
 from thorn_core import Thorn
 from thorn_core.transports import HttpxTransport
-from thorn_core.transports.aiohttp import AiohttpTransport
+from thorn_core.transports.fast import FastTransport
 from thorn_sqlalchemy import SqlStore
 
-TRANSPORTS = {"fast": AiohttpTransport, "httpx": HttpxTransport}
+TRANSPORTS = {"fast": FastTransport, "httpx": HttpxTransport}
 
 
 def main(url: str, transport: str) -> None:

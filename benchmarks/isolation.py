@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from common import PAYLOAD, Figure, alternate, local_settings
 
 from thorn_core import Event, Thorn, signals
-from thorn_core.transports.aiohttp import AiohttpTransport
+from thorn_core.transports.fast import FastTransport
 from thorn_core.worker import new_event_loop
 
 RECIPIENTS = 20
@@ -21,7 +21,7 @@ async def healthy_rate(port: int, messages: int, *, hanging: int) -> float:
     settings = local_settings(
         concurrency=256, recipient_concurrency=16, event_timeout=5, grace_period=0
     )
-    app = Thorn(dispatcher="outbox", settings=settings, transport=AiohttpTransport)
+    app = Thorn(dispatcher="outbox", settings=settings, transport=FastTransport)
     for number in range(hanging):
         app.subscribe("a.*", f"http://127.0.0.{number + 1}:{port}/hang")
     for number in range(hanging, RECIPIENTS):

@@ -26,7 +26,7 @@ from thorn_core import Attempt, Event, Message, Outcome, Routing, Settlement, Th
 from thorn_core.codecs import dump_json
 from thorn_core.delivery import make_delivery
 from thorn_core.stores import DeliveryQuery
-from thorn_core.transports.aiohttp import AiohttpTransport
+from thorn_core.transports.fast import FastTransport
 from thorn_core.unit_of_work import IMMEDIATE
 from thorn_core.values import Claim, DeliveryState, new_id
 from thorn_core.worker import new_event_loop
@@ -219,7 +219,7 @@ def of_requests() -> dict[str, float]:
 
 async def drained(url: str) -> float:
     """Seconds of this process for delivering so many messages."""
-    app = Thorn(dispatcher="outbox", settings=local_settings(), transport=AiohttpTransport)
+    app = Thorn(dispatcher="outbox", settings=local_settings(), transport=FastTransport)
     app.subscribe("a.*", url)
     happened, used = Event("a.b", app=app), 0.0
     async with app.worker() as worker:

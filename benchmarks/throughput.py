@@ -17,7 +17,7 @@ from common import CONCURRENCY, PAYLOAD, Figure, alternate, local_settings
 from thorn_core import Event, Thorn
 from thorn_core.codecs import dump_json
 from thorn_core.transports import HttpxTransport, Transport
-from thorn_core.transports.aiohttp import AiohttpTransport
+from thorn_core.transports.fast import FastTransport
 from thorn_core.worker import new_event_loop
 
 BODY = b'{"event":"a.b","ref":null,"sender":null,"data":' + dump_json(PAYLOAD) + b"}"
@@ -102,7 +102,7 @@ def run(port: int, *, quick: bool) -> Iterator[Figure]:
     for name, loop in (("uvloop", new_event_loop), ("asyncio", asyncio.new_event_loop)):
         peer, subject, ratio = alternate(
             lambda loop=loop: on(loop, bare_aiohttp(url, number)),
-            lambda loop=loop: on(loop, whole_path(url, number, AiohttpTransport)),
+            lambda loop=loop: on(loop, whole_path(url, number, FastTransport)),
             rounds,
         )
         yield Figure(
@@ -147,7 +147,7 @@ def memory(url: str, *, quick: bool) -> Figure:
     """Memory after four times as many deliveries as before."""
     few = 5_000 if quick else 50_000
     settings = local_settings()
-    app = Thorn(dispatcher="outbox", settings=settings, transport=AiohttpTransport)
+    app = Thorn(dispatcher="outbox", settings=settings, transport=FastTransport)
     app.subscribe("a.*", url)
     event = Event("a.b", app=app)
 

@@ -41,7 +41,7 @@ class BuiltinPorts:
 
     @hookspecs.hookimpl(trylast=True)
     def thorn_transport(self, settings: Settings) -> Transport:
-        """The aiohttp transport where it is installed, else the httpx one."""
+        """The fast transport where httptools is installed, else the httpx one."""
         return best_transport(max_connections=settings.concurrency)
 
     @hookspecs.hookimpl

@@ -29,8 +29,8 @@ ROOMS = [
     *("spelling", "errors"),
 ]
 EXTRAS = {
-    "aiohttp": {"transports"},
-    "yarl": set(),
+    "aiohttp": set(),
+    "httptools": {"transports"},
     "uvloop": {"worker"},
     "click": {"cli"},
     "rich": {"cli"},
@@ -40,7 +40,7 @@ EXTRAS = {
     "trustme": set(),
 }
 # Imported at module level, because the whole file is for it.
-WHOLE_FILES = {"transports/aiohttp.py", *(f"cli/{p.name}" for p in (SOURCE / "cli").glob("*.py"))}
+WHOLE_FILES = {"transports/fast.py", *(f"cli/{p.name}" for p in (SOURCE / "cli").glob("*.py"))}
 
 
 def room_of(path):

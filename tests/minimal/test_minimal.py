@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-EXTRAS = ("aiohttp", "click", "cryptography", "jsonschema", "rich", "uvloop")
+EXTRAS = ("click", "cryptography", "httptools", "jsonschema", "rich", "uvloop")
 
 pytestmark = pytest.mark.skipif(
     any(importlib.util.find_spec(name) for name in EXTRAS),

@@ -9,16 +9,16 @@ from thorn_core.transports.httpx import HttpxTransport
 
 
 def best_transport(**options: Any) -> Transport:
-    """The aiohttp transport where aiohttp is installed (extra `fast`), else the httpx one.
+    """The fast transport where httptools is installed (extra `fast`), else the httpx one.
 
     Args:
         **options: Of either's constructor.
     """
     try:
-        from thorn_core.transports.aiohttp import AiohttpTransport
+        from thorn_core.transports.fast import FastTransport
     except ImportError:
         return HttpxTransport(**options)
-    return AiohttpTransport(**options)
+    return FastTransport(**options)
 
 
 __all__ = ["HttpxTransport", "Transport", "best_transport"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict
 from collections.abc import Callable
 from time import monotonic
@@ -32,7 +33,7 @@ class IdleConnections(Generic[C]):
     Args:
         most: How many to keep.
         timeout: Seconds to keep one.
-        lost: Whether a connection has been closed by the other side.
+        lost: Whether a connection was closed by the other side, or something arrived on it.
         close: Closes one.
     """
 
@@ -48,6 +49,7 @@ class IdleConnections(Generic[C]):
         self._timeout = timeout
         self._lost = lost
         self._close = close
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._by_origin: dict[Origin, list[C]] = {}
         self._all: OrderedDict[C, None] = OrderedDict()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -65,20 +67,29 @@ class IdleConnections(Generic[C]):
                 del self._by_origin[origin]
             if not self._lost(connection):
                 return connection
+            self._close(connection)
         return None
 
     def put(self, connection: C) -> None:
         """Keep one; of too many, the one that has been idle for longest is closed."""
         if self._lost(connection):
+            self._close(connection)
             return
         if len(self._all) >= self._most:
-            self._drop(next(iter(self._all)))
+            self._drop_oldest()
         connection.used, connection.idle_since = True, monotonic()
         self._all[connection] = None
         self._by_origin.setdefault(connection.origin, []).append(connection)
         if self._sweeper is None:
-            loop = asyncio.get_running_loop()
-            self._sweeper = loop.call_later(self._timeout, self._sweep)
+            self._loop = asyncio.get_running_loop()
+            self._sweeper = self._loop.call_later(self._timeout, self._sweep)
+
+    def give_way(self) -> None:
+        """Close the connection that has been idle for longest, soon; callable on any thread."""
+        loop = self._loop
+        if loop is not None and self._all:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(self._drop_oldest)
 
     def close(self) -> None:
         """Close all of them."""
@@ -86,6 +97,10 @@ class IdleConnections(Generic[C]):
             self._sweeper.cancel()
             self._sweeper = None
         while self._all:
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        if self._all:
             self._drop(next(iter(self._all)))
 
     def _drop(self, connection: C) -> None:

@@ -1,31 +1,32 @@
-"""What every transport demands of a connection and of a response."""
+"""Bounds of connections and answers, the same for every transport."""
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterable
 from functools import cache
 
-from thorn_core.errors import TransportError
+# Bytes of an answer's head, interim answers included. Common servers accept 8 KiB of request
+# headers; eight times that is a generous answer.
+HEAD_LIMIT = 64 * 1024
+# Interim answers (status 1xx) before the answer. One or two are usual (100, 103).
+INTERIM_LIMIT = 16
+# Bytes of chunk sizes, chunk extensions and trailers, beside WIRE_FACTOR bytes on the wire for
+# each byte of the body that is kept: a body in chunks of one byte takes six.
+FRAMING_LIMIT = 64 * 1024
+WIRE_FACTOR = 8
 
-# Common servers accept 8 KiB of request headers; four times that is a generous answer.
-HEADERS_LIMIT = 64 * 1024
 
+def body_limit(response_limit: int) -> int:
+    """Bytes to read behind the head at most, for a body of which so many are kept.
 
-def check_header_size(headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """Refuse a response with too many bytes of headers.
-
-    Raises:
-        TransportError: There are more than 64 KiB.
+    Example:
+        >>> body_limit(8192)
+        131072
     """
-    size = sum(len(name) + len(value) for name, value in headers)
-    if size > HEADERS_LIMIT:
-        raise TransportError(
-            f"the response has {size} bytes of headers; at most {HEADERS_LIMIT} are taken"
-        )
+    return FRAMING_LIMIT + WIRE_FACTOR * response_limit
 
 
 @cache
 def default_ssl_context() -> ssl.SSLContext:
-    """Verifies certificates and names by the system's roots; made once, for it takes a while."""
+    """Verify certificates and names by the system's roots. Made once, since that is slow."""
     return ssl.create_default_context()

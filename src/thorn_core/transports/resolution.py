@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from thorn_core.errors import SecurityError, TransportError
 from thorn_core.recipients import address_text, check_address, ip_literal
+from thorn_core.transports.lookups import system_resolver
 
 # Host and port to address texts.
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -17,43 +16,13 @@ Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 MOST_ADDRESSES = 64
 
 
-async def system_resolver(host: str, port: int) -> Sequence[str]:
-    """Look a name up as the operating system does, for TCP.
-
-    Args:
-        host: The name, in ASCII.
-        port: The port.
-
-    Returns:
-        Addresses in the order of preference (RFC 6724), a zone id behind `%` where there is one.
-
-    Raises:
-        TransportError: The name has no address, or there was no answer.
-    """
-    loop = asyncio.get_running_loop()
-    hints = {"type": socket.SOCK_STREAM, "proto": socket.IPPROTO_TCP}
-    try:
-        try:
-            found = await loop.getaddrinfo(host, port, **hints)
-        except RuntimeError:
-            # The threads are gone at the interpreter's exit, but the last messages aren't sent yet.
-            found = socket.getaddrinfo(host, port, **hints)
-    except (OSError, ValueError) as error:
-        raise TransportError(
-            f"The recipient's name {host!r} can't be resolved: {error}; check its spelling and "
-            "this machine's DNS."
-        ) from error
-    return [_with_zone(sockaddr) for _, _, _, _, sockaddr in found]
-
-
-def _with_zone(sockaddr: tuple[Any, ...]) -> str:
-    text = str(sockaddr[0])
-    zone = sockaddr[3] if len(sockaddr) == 4 else 0
-    return f"{text}%{zone}" if zone and "%" not in text else text
-
-
 async def resolve(
-    host: str, port: int, validators: Sequence[Any], *, resolver: Resolver = system_resolver
+    host: str,
+    port: int,
+    validators: Sequence[Any],
+    *,
+    resolver: Resolver | None = None,
+    owner: str | None = None,
 ) -> tuple[str, ...]:
     """Resolve a name once and check every address; one bad one refuses all.
 
@@ -61,7 +30,8 @@ async def resolve(
         host: A name in ASCII or an IP address, which is checked without a look-up.
         port: The port.
         validators: Recipient validators.
-        resolver: Does the look-up.
+        resolver: Does the look-up; None asks the operating system.
+        owner: Owner of the subscription; counts the operating system's look-ups.
 
     Returns:
         The addresses, each once, in the resolver's order. Connect to these and to no others.
@@ -72,6 +42,7 @@ async def resolve(
         TransportError: The name can't be resolved.
 
     Example:
+        >>> import asyncio
         >>> from thorn_core.recipients import DEFAULT_VALIDATORS
         >>> async def resolver(host, port):
         ...     return ["93.184.215.14"]
@@ -81,7 +52,11 @@ async def resolve(
     literal = ip_literal(host)
     if literal is not None:
         return (address_text(check_address(literal, validators)),)
-    answers = dict.fromkeys(await resolver(host, port))
+    if resolver is None:
+        found = await system_resolver(host, port, owner)
+    else:
+        found = await resolver(host, port)
+    answers = dict.fromkeys(found)
     if not answers:
         raise TransportError(f"The recipient's name {host!r} has no address; check its DNS.")
     if len(answers) > MOST_ADDRESSES:

@@ -33,7 +33,7 @@ FAULTS = 50
 PATIENCE = 60.0
 
 PAGE = 400
-MODULES = ("kills.programs", "aiohttp", "uvloop")
+MODULES = ("kills.programs", "httptools", "uvloop")
 
 # Processes are forked by one that has imported everything, so that they begin at once.
 _context = multiprocessing.get_context("forkserver")

@@ -1,81 +1,22 @@
-"""The contract of transports, as tests: subclass it to test one of your own."""
+"""Requests and ordinary answers."""
 
 from __future__ import annotations
 
 import asyncio
-import ssl
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
-import attrs
 import pytest
 
-from thorn_core.errors import SecurityError, TransportError, TransportTimeout
-from thorn_core.recipients import allow_cidr_network, block_internal_ips
+from thorn_core.errors import TransportError, TransportTimeout
 from thorn_core.testing.recipient import LocalRecipient
+from thorn_core.testing.transport_contract.kit import PATIENCE, TransportKit
 from thorn_core.transports.base import Transport
-from thorn_core.transports.resolution import Resolver
-from thorn_core.values import Request, Response
-
-T = TypeVar("T")
-ALLOWED = (allow_cidr_network("127.0.0.0/8"), block_internal_ips())
-PATIENCE = 10.0
+from thorn_core.values import Response
 
 
-def resolving(answers: Sequence[Sequence[str]], asked: list[str]) -> Resolver:
-    """A resolver that gives one answer after the other, the last for ever."""
-
-    async def resolve(host: str, port: int) -> Sequence[str]:
-        asked.append(host)
-        return answers[min(len(asked), len(answers)) - 1]
-
-    return resolve
-
-
-class TransportContract:
-    """What every transport must do.
-
-    Subclass it in a test module, with a `make_transport` of yours::
-
-        class TestMyTransport(TransportContract):
-            def make_transport(self, **options): return MyTransport(**options)
-    """
-
-    def make_transport(
-        self, *, resolver: Resolver | None = None, ssl_context: ssl.SSLContext | None = None
-    ) -> Transport:
-        """Make the transport; options that are None are its defaults."""
-        return pytest.fail("a subclass makes its transport here")
-
-    @pytest.fixture
-    def recipient(self) -> Iterator[LocalRecipient]:
-        """Somebody to send to."""
-        with LocalRecipient() as recipient:
-            yield recipient
-
-    def use(self, scenario: Callable[[Transport], Awaitable[T]], **options: Any) -> T:
-        """Run a scenario with a transport on a loop of its own."""
-
-        async def main() -> T:
-            transport = self.make_transport(**options)
-            try:
-                async with asyncio.timeout(PATIENCE):
-                    return await scenario(transport)
-            finally:
-                await transport.close()
-                await transport.close()
-
-        return asyncio.run(main())
-
-    @staticmethod
-    def request(url: str, **changes: Any) -> Request:
-        """A request."""
-        made = Request(url=url, headers={"X-A": "1"}, body=b'{"n":1}', validators=ALLOWED)
-        return attrs.evolve(made, **changes)
-
-    def send(self, request: Request, **options: Any) -> Response:
-        """Send one request."""
-        return self.use(lambda transport: transport.send(request), **options)
+class Exchanges(TransportKit):
+    """A request arrives as it is, and its answer is read."""
 
     def test_a_request_arrives_as_it_is_and_nothing_is_added(
         self, recipient: LocalRecipient
@@ -288,112 +229,3 @@ class TransportContract:
     def test_bodies_are_not_decompressed(self, recipient: LocalRecipient) -> None:
         recipient.answer(headers={"Content-Encoding": "gzip"}, body=b"\x1f\x8b not really")
         assert self.send(self.request(recipient.url)).body == b"\x1f\x8b not really"
-
-    # -- addresses
-
-    def test_a_refused_address_is_never_connected_to(self, recipient: LocalRecipient) -> None:
-        with pytest.raises(SecurityError):
-            self.send(self.request(recipient.url, validators=(block_internal_ips(),)))
-        assert recipient.connections == 0
-
-    def test_one_bad_address_refuses_the_name(self, recipient: LocalRecipient) -> None:
-        port = recipient.url.split(":")[2]
-        resolver = resolving([["127.0.0.1", "10.0.0.1"]], [])
-        with pytest.raises(SecurityError):
-            self.send(self.request(f"http://good.example:{port}"), resolver=resolver)
-        assert recipient.connections == 0
-
-    def test_the_connection_goes_to_the_address_that_was_checked(
-        self, recipient: LocalRecipient
-    ) -> None:
-        asked: list[str] = []
-        port = recipient.url.split(":")[2]
-        resolver = resolving([["127.0.0.1"], ["10.0.0.1"]], asked)
-        request = self.request(f"http://rebinding.example:{port}path")
-        request = attrs.evolve(request, url=f"http://rebinding.example:{port}")
-
-        async def scenario(transport: Transport) -> Response:
-            first = await transport.send(request)
-            await transport.send(request)
-            with pytest.raises(SecurityError):
-                await transport.send(attrs.evolve(request, validators=(*ALLOWED,)[:1] + ALLOWED))
-            return first
-
-        assert self.use(scenario, resolver=resolver).status == 200
-        assert asked == ["rebinding.example"] * 2
-        assert recipient.received[0].headers["host"] == f"rebinding.example:{port[:-1]}"
-
-    def test_the_next_address_is_tried(self, recipient: LocalRecipient) -> None:
-        port = recipient.url.split(":")[2]
-        resolver = resolving([["127.0.0.2", "127.0.0.1"]], [])
-        request = self.request(f"http://two.example:{port}")
-        assert self.send(request, resolver=resolver).status == 200
-
-    def test_stricter_validators_do_not_use_a_connection_of_looser_ones(
-        self, recipient: LocalRecipient
-    ) -> None:
-        async def scenario(transport: Transport) -> None:
-            await transport.send(self.request(recipient.url))
-            with pytest.raises(SecurityError):
-                await transport.send(
-                    self.request(recipient.url, validators=(block_internal_ips(),))
-                )
-
-        self.use(scenario)
-        assert recipient.connections == 1
-
-    # -- TLS
-
-    def test_tls_goes_by_the_original_name(self) -> None:
-        authority = pytest.importorskip("trustme").CA()
-        server, client = self._contexts(authority, "good.example")
-        names: list[str | None] = []
-        server.sni_callback = lambda connection, name, context: names.append(name)
-        with LocalRecipient(ssl_context=server) as recipient:
-            port = recipient.url.split(":")[2]
-            resolver = resolving([["127.0.0.1"]], [])
-
-            async def scenario(transport: Transport) -> list[int]:
-                request = self.request(f"https://good.example:{port}")
-                return [(await transport.send(request)).status for _ in range(2)]
-
-            assert self.use(scenario, resolver=resolver, ssl_context=client) == [200, 200]
-            assert names == ["good.example"]
-            assert recipient.received[0].headers["host"] == f"good.example:{port[:-1]}"
-
-    def test_a_certificate_for_another_name_is_refused(self) -> None:
-        authority = pytest.importorskip("trustme").CA()
-        server, client = self._contexts(authority, "good.example")
-        with LocalRecipient(ssl_context=server) as recipient:
-            port = recipient.url.split(":")[2]
-            resolver = resolving([["127.0.0.1"]], [])
-
-            async def scenario(transport: Transport) -> None:
-                good = self.request(f"https://good.example:{port}")
-                await transport.send(good)
-                # The same address: the connection must not be shared between the names.
-                with pytest.raises(TransportError, match=r"(?i)certificate|hostname"):
-                    await transport.send(attrs.evolve(good, url=f"https://evil.example:{port}"))
-
-            self.use(scenario, resolver=resolver, ssl_context=client)
-            assert len(recipient.received) == 1
-
-    def test_an_unknown_authority_is_refused(self) -> None:
-        authority = pytest.importorskip("trustme").CA()
-        server, _ = self._contexts(authority, "good.example")
-        with LocalRecipient(ssl_context=server) as recipient:
-            port = recipient.url.split(":")[2]
-            with pytest.raises(TransportError, match=r"(?i)certificate"):
-                self.send(
-                    self.request(f"https://good.example:{port}"),
-                    resolver=resolving([["127.0.0.1"]], []),
-                )
-            assert recipient.received == ()
-
-    @staticmethod
-    def _contexts(authority: Any, name: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert(name).configure_cert(server)
-        client = ssl.create_default_context()
-        authority.configure_trust(client)
-        return server, client
