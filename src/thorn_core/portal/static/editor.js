@@ -14,7 +14,7 @@ export async function edit(hook) {
   const kept = await openDialog(hook ? "Edit subscription" : "Add subscription",
     (close) => form(hook, types.items, close));
   if (!kept) return undefined;
-  if (kept.secret) await reveal(kept.secret);
+  if (kept.secret !== undefined) await reveal(kept);
   if (!hook) location.hash = `#/${encodeURIComponent(kept.id)}`;
   return kept;
 }

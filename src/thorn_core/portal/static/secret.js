@@ -2,7 +2,17 @@
 
 import { el, openDialog } from "./dom.js";
 
-export function reveal(secret, until) {
+// Takes what the resource answered. Without a shared secret, recipients need the public key only.
+export function reveal({ secret, public_key: publicKey }, until) {
+  if (!secret) {
+    return openDialog("Public key", (close) => [
+      el("p", {}, "Use this key to verify requests. It is not a secret: this subscription's page shows it, too."),
+      el("code", { class: "secret", tabindex: "0" }, publicKey ?? ""),
+      until && el("p", { class: "quiet" }, "The old key keeps signing until ", until, "."),
+      el("div", { class: "actions" },
+        el("button", { type: "button", autofocus: true, onclick: () => close() }, "Close")),
+    ].filter(Boolean));
+  }
   return openDialog("Signing secret", (close) => {
     const shown = el("code", { class: "secret", tabindex: "0", "aria-label": "Secret" }, "•".repeat(24));
     const toggle = el("button", { type: "button", class: "main", autofocus: true, onclick: () => {

@@ -23,7 +23,7 @@ export function signatureCheck(messageId, attempt) {
       const verdict = known && (known.split(/\s+/).includes(signature) ? "The signatures match. " : "The signatures differ. ");
       told.replaceChildren(verdict, "webhook-signature: ", el("code", {}, signature));
     } catch {
-      told.replaceChildren("This is not a valid secret: whsec_ must be followed by base64.");
+      told.replaceChildren("This is not a valid secret: it must be base64, after whsec_ or alone.");
     }
   };
   const field = (label, input) => el("div", { class: "field" }, el("label", { for: input.id }, label), input);
@@ -38,9 +38,8 @@ export function signatureCheck(messageId, attempt) {
 
 export async function sign(secret, text) {
   const encoder = new TextEncoder();
-  const raw = secret.startsWith(PREFIX)
-    ? Uint8Array.from(atob(secret.slice(PREFIX.length)), (c) => c.charCodeAt(0))
-    : encoder.encode(secret);
+  const coded = secret.startsWith(PREFIX) ? secret.slice(PREFIX.length) : secret;
+  const raw = Uint8Array.from(atob(coded), (c) => c.charCodeAt(0));
   const key = await crypto.subtle.importKey("raw", raw, { name: "HMAC", hash: "SHA-256" }, false, ["sign"]);
   const digest = new Uint8Array(await crypto.subtle.sign("HMAC", key, encoder.encode(text)));
   return btoa(String.fromCharCode(...digest));

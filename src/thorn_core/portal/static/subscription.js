@@ -61,12 +61,16 @@ async function test(hook, page) {
 }
 
 async function rotate(hook, page) {
-  const sure = await confirmed("Rotate the secret?",
-    "Requests will be signed with a new secret. The current secret keeps signing for a while, so that you can update your program.",
-    "Rotate", "main");
-  if (!sure) return;
-  const { value } = await post(hookPath(hook.id, "rotate-secret"));
-  await reveal(value.secret, value.former_secrets_until && time(value.former_secrets_until));
+  const body = await openDialog("Rotate the secret?", (close) => [
+    el("p", {}, "Requests will be signed with a new secret. The current secret keeps signing for a while, so that you can update your program. If somebody else knows it, revoke it now."),
+    el("div", { class: "actions" },
+      el("button", { type: "button", class: "main", onclick: () => close({}) }, "Rotate"),
+      el("button", { type: "button", class: "danger", onclick: () => close({ overlap: 0 }) }, "Rotate and revoke"),
+      el("button", { type: "button", autofocus: true, onclick: () => close() }, "Cancel")),
+  ]);
+  if (!body) return;
+  const { value } = await post(hookPath(hook.id, "rotate-secret"), body);
+  await reveal(value, value.former_secrets_until && time(value.former_secrets_until));
   await page.reload();
 }
 
@@ -131,6 +135,7 @@ function about(hook) {
     ["Content type", hook.content_type],
     ["Headers", headers.length ? headers : null],
     ["Rate limit", hook.rate_limit && `${hook.rate_limit} requests per second`],
+    ["Public key", hook.public_key && el("code", {}, hook.public_key)],
     ["Owner", hook.owner],
     ["Created", time(hook.created_at)],
     ["ID", el("code", {}, hook.id)],
