@@ -223,16 +223,17 @@ class Envelope:
     Attributes:
         fields: Everything but the payload.
         data: The payload as JSON text.
-        key: Where the payload goes.
+        key: Where the payload goes; None if nothing is put around it.
     """
 
     fields: Mapping[str, Any]
     data: bytes
-    key: str = "data"
+    key: str | None = "data"
 
-    def document(self) -> dict[str, Any]:
-        """Everything in one mapping, the payload decoded."""
-        return {**self.fields, self.key: loads(self.data)}
+    def document(self) -> Any:
+        """Everything in one mapping, the payload decoded; without a key, the payload."""
+        payload = loads(self.data)
+        return payload if self.key is None else {**self.fields, self.key: payload}
 
 
 Codec = Callable[[Envelope], bytes]
@@ -269,10 +270,15 @@ def _cloudevents(message: Message, source: str) -> Envelope:
     return Envelope(fields=fields, data=message.data)
 
 
+def _bare(message: Message, source: str) -> Envelope:
+    return Envelope(fields={}, data=message.data, key=None)
+
+
 ENVELOPES: Mapping[str, Callable[[Message, str], Envelope]] = {
     "thorn": _thorn,
     "standard": _standard,
     "cloudevents": _cloudevents,
+    "bare": _bare,
 }
 
 
@@ -284,7 +290,8 @@ def envelope_of(
     Args:
         message: The message.
         kind: `thorn` (event, ref, sender, data), `standard` (type, timestamp, data: Standard
-            Webhooks 1.0) or `cloudevents` (CloudEvents 1.0, structured JSON).
+            Webhooks 1.0), `cloudevents` (CloudEvents 1.0, structured JSON) or `bare` (the payload
+            alone, as plain events of Thorn 1.x were sent).
         source: The `source` of CloudEvents.
         audience: The URL that it is made for, which goes into the envelope; None leaves it out.
     """
@@ -301,6 +308,8 @@ def encode_json(envelope: Envelope) -> bytes:
         >>> encode_json(Envelope(fields={"event": "a.b"}, data=b'{"n":1}'))
         b'{"event":"a.b","data":{"n":1}}'
     """
+    if envelope.key is None:
+        return envelope.data
     head = _encode(envelope.fields)[:-1]
     comma = "," if envelope.fields else ""
     return f'{head}{comma}"{envelope.key}":'.encode() + envelope.data + b"}"
@@ -313,9 +322,12 @@ def encode_form(envelope: Envelope) -> bytes:
         >>> encode_form(Envelope(fields={"event": "a.b"}, data=b'{"ok":true,"tags":["x"]}'))
         b'event=a.b&data%5Bok%5D=true&data%5Btags%5D%5B0%5D=x'
     """
+    document = envelope.document()
+    # A bare payload that is no mapping has no names.
+    fields = document if isinstance(document, dict) else {"data": document}
     pairs = (
         f"{quote_plus(name)}={quote_plus(text)}"
-        for key, value in envelope.document().items()
+        for key, value in fields.items()
         for name, text in _flat(key, value)
     )
     return "&".join(pairs).encode()

@@ -7,8 +7,9 @@ import json
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from thorn_core import thorn_1
 from thorn_core.codecs import dump_json
 from thorn_core.current_app import app_here, get_app
 from thorn_core.delivery import check_headers, merge_headers
@@ -105,6 +106,13 @@ class Event:
         self._ad_hoc = False
         self._invalid = schema_check(schema)
         _declare(self)
+
+    # What subclasses can't override any more, with what takes its place.
+    _replaced: ClassVar[Mapping[str, str]] = thorn_1.EVENT
+
+    def __init_subclass__(cls) -> None:
+        if "_replaced" not in vars(cls):
+            thorn_1.refuse_overrides(cls, cls._replaced)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
@@ -247,6 +255,11 @@ class Event:
         if self._invalid is not None:
             self._invalid(name, encoded)
         sender_id, sender_name = identify_sender(sender)
+        if not sender_id and app.settings.sender_required and not name.startswith("thorn."):
+            raise ConfigurationError(
+                f"{name} has no sender, and the setting sender_required asks for one: send(…,"
+                " sender=…), or a sender_field that isn't None"
+            )
         callbacks = None
         if on_success or on_error or on_timeout:
             callbacks = Callbacks(on_success=on_success, on_error=on_error, on_timeout=on_timeout)

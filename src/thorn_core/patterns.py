@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from operator import attrgetter
 from typing import Any
 
 from thorn_core.errors import InvalidNameError
@@ -181,7 +180,8 @@ def fill(template: str, instance: Any) -> str:
         instance: Where the values come from.
 
     Returns:
-        The name; what a field brings in is one word, its foreign characters `_`.
+        The name; what a field brings in is one word, its foreign characters `_`. None, also on the
+        way to a nested attribute, becomes `_`.
 
     Raises:
         AttributeError: The instance has no such attribute.
@@ -194,7 +194,9 @@ def fill(template: str, instance: Any) -> str:
     """
 
     def word(match: re.Match[str]) -> str:
-        value = attrgetter(match[1])(instance)
+        value = instance
+        for attribute in match[1].split("."):
+            value = None if value is None else getattr(value, attribute)
         return _FOREIGN.sub("_", "" if value is None else str(value)) or "_"
 
     return check_name(_FIELD.sub(word, template))

@@ -16,12 +16,13 @@ from urllib.parse import urlsplit
 import attrs
 
 from thorn_core import recipients
+from thorn_core.codecs import Envelope
 from thorn_core.errors import ConfigurationError
 from thorn_core.patterns import check_pattern
 from thorn_core.retries import RetryPolicy
 from thorn_core.subscribers import check_subscribers
 
-ENVELOPES = ("thorn", "standard", "cloudevents")
+ENVELOPES = ("thorn", "standard", "cloudevents", "bare")
 VALIDATOR_FACTORIES: Mapping[str, Callable[..., Any]] = {
     "block_internal_ips": recipients.block_internal_ips,
     "ensure_protocol": recipients.ensure_protocol,
@@ -187,7 +188,31 @@ def _codecs(name: str, value: Any) -> Mapping[str, Any]:
         isinstance(k, str) and callable(v) for k, v in value.items()
     ):
         raise _refuse(name, value, "a mapping of content type to codec")
+    for content_type, codec in value.items():
+        _check_codec(content_type, codec)
     return dict(value)
+
+
+def _check_codec(content_type: str, codec: Any) -> None:
+    """Try a codec on an empty payload: it takes an envelope, and gives bytes.
+
+    Raises:
+        ConfigurationError: It is made for something else, as those of Thorn 1.x were.
+    """
+    try:
+        given: Any = codec(Envelope(fields={"event": "thorn.test", "ref": None}, data=b"{}"))
+    except TypeError as error:
+        fault = f"fails: {error}"
+    except Exception:
+        return  # it wants more of a payload than this one has
+    else:
+        if isinstance(given, bytes):
+            return
+        fault = f"gives a {type(given).__name__}"
+    raise ConfigurationError(
+        f"the codec of {content_type!r} {fault}; a codec takes an Envelope, whose document() is"
+        " what to encode, and returns bytes"
+    )
 
 
 def _policy(name: str, value: Any) -> RetryPolicy:
@@ -229,12 +254,14 @@ class Settings:
         subscribers: Static subscribers: event pattern to URL, list, mapping, or callable.
         codecs: More codecs, by content type.
         signatures: Names of the schemes that sign requests.
-        envelope: How a payload is wrapped: `thorn`, `standard` or `cloudevents`.
+        envelope: How a payload is wrapped: `thorn`, `standard`, `cloudevents`, or `bare` (not).
         sign_audience: Put the recipient's URL into the envelope, as `audience`, so that a recipient
             can refuse what was signed for another.
         event_source: The `source` of CloudEvents, a URI reference.
         event_choices: Patterns that subscriptions are limited to; empty allows all.
         signal_honors_transaction: Model events wait for the commit.
+        sender_required: Refuse to send an event without a sender, which every owner's subscriptions
+            would receive.
         payload_limit: Bytes of a payload's JSON at most.
         response_limit: Bytes kept of a response's body.
         retry_after_max: Seconds that a `Retry-After` is honoured at most.
@@ -290,6 +317,7 @@ class Settings:
     event_source: str = _setting("thorn", _text)
     event_choices: tuple[str, ...] = _setting((), _patterns)
     signal_honors_transaction: bool = _setting(True, _switch)
+    sender_required: bool = _setting(False, _switch)
     # What the common cloud queues carry; larger things are better sent as a reference.
     payload_limit: int = _setting(256 * 1024, _whole(1, 64 * 1024 * 1024))
     # Enough for any error page's beginning; the rest is the recipient's to log.
@@ -388,9 +416,9 @@ class Settings:
         Example:
             >>> Settings.from_mapping({"THORN_RETRY": "false", "HOME": "/"}).retry
             False
-            >>> named = {"THORN_CODECS": {"text/x": "json.dumps"}}
+            >>> named = {"THORN_CODECS": {"text/x": "thorn_core.codecs.encode_form"}}
             >>> Settings.from_mapping(named, dotted=True).codecs["text/x"].__name__
-            'dumps'
+            'encode_form'
         """
         values = {}
         for key, value in mapping.items():

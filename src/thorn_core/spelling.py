@@ -20,11 +20,16 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return next(iter(difflib.get_close_matches(name, names, 1)), None)
 
 
-def misspelt(name: str, known: Iterable[str]) -> str | None:
+def misspelt(name: str, known: Iterable[str], *, plurals: bool = False) -> str | None:
     """The known name that a name is almost certainly a misspelling of; None if there is none.
 
     Almost: another case or other underscores, or one letter added, left out, replaced or swapped
-    with its neighbour; two from eight letters on. A plural is no misspelling of its singular.
+    with its neighbour; two from eight letters on.
+
+    Args:
+        name: The name.
+        known: The names there are.
+        plurals: Take `tag` for a misspelling of `tags`, too.
 
     Example:
         >>> misspelt("auhtor", ["author"]), misspelt("senderfield", ["sender_field"])
@@ -38,7 +43,7 @@ def misspelt(name: str, known: Iterable[str]) -> str | None:
     for other in known:
         if _squeezed(name) == _squeezed(other):
             return other
-        plural = name == f"{other}s" or other == f"{name}s"
+        plural = not plurals and (name == f"{other}s" or other == f"{name}s")
         if not plural and min(len(name), len(other)) > 2 and edits(name, other) <= allowed:
             return other
     return None

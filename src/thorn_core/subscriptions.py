@@ -359,17 +359,19 @@ def identify_sender(sender: Any) -> tuple[str | None, str | None]:
     """The id and the name of a message's sender; both None if there is none.
 
     An object without an id, such as an anonymous visitor, is nobody's tenant: the message is for
-    operators only.
+    operators only, as with the sender `OPERATOR`.
 
     Raises:
         ConfigurationError: The id isn't one.
     """
-    if sender is None:
-        return None, None
+    if sender is None or sender == OPERATOR:
+        return sender, None
     return (OPERATOR, None) if _has_no_id(sender) else identify(sender)
 
 
 def _has_no_id(sender: Any) -> bool:
+    if getattr(sender, "is_anonymous", False) is True:
+        return True  # Django's and Flask-Login's anonymous users; the latter's have no `id`
     keys = [getattr(sender, name, OPERATOR) for name in ("pk", "id")]
     return None in keys and all(key is None or key is OPERATOR for key in keys)
 

@@ -6,8 +6,11 @@ import dataclasses
 import datetime as dt
 import enum
 import json
+import math
 from collections import UserDict, UserList, UserString
 from decimal import Decimal
+from ipaddress import ip_address, ip_interface, ip_network
+from pathlib import PurePosixPath
 from types import MappingProxyType
 from urllib.parse import parse_qsl
 from uuid import UUID
@@ -18,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thorn_core import Message, PayloadError
-from thorn_core.codecs import Envelope, dump_json, encode_form, encode_json, envelope_of
+from thorn_core.codecs import Envelope, as_json, dump_json, encode_form, encode_json, envelope_of
 
 NOW = dt.datetime(2026, 3, 1, 12, 30, 0, 5, tzinfo=dt.UTC)
 
@@ -138,7 +141,7 @@ def message(**changes):
     return Message(**values)
 
 
-def test_the_three_envelopes():
+def test_what_each_envelope_puts_around_a_payload():
     full = message(sender="42", sender_name="ada", ref="https://e.com/1")
     assert envelope_of(full, "thorn").document() == {
         "event": "a.b",
@@ -165,6 +168,17 @@ def test_the_three_envelopes():
     assert "subject" not in envelope_of(message(), "cloudevents").document()
 
 
+@pytest.mark.parametrize(
+    ("data", "form"),
+    [({"n": 1, "x": [2]}, b"n=1&x%5B0%5D=2"), ([1, 2], b"data%5B0%5D=1&data%5B1%5D=2")],
+)
+def test_a_bare_envelope_is_the_payload_alone(data, form):
+    envelope = envelope_of(message(data=dump_json(data), sender="42"), "bare")
+    assert envelope.document() == data
+    assert encode_json(envelope) == dump_json(data)
+    assert encode_form(envelope) == form
+
+
 @given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), plain), plain)
 def test_an_envelope_in_json_is_its_document(fields, data):
     fields.pop("data", None)
@@ -184,3 +198,65 @@ def test_a_form_flattens_what_nests():
         ("data[ok]", "true"),
         ("data[n]", "1.5"),
     ]
+
+
+# -- what columns hold
+
+
+@attrs.frozen
+class Span:
+    """As the range classes of psycopg, psycopg2 and SQLAlchemy."""
+
+    lower: object
+    upper: object
+    lower_inc: bool = True
+    upper_inc: bool = False
+    isempty: bool = False
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (b"\x00\xff", '"AP8="'),
+        (memoryview(b"ab"), '"YWI="'),
+        (ip_address("10.0.0.1"), '"10.0.0.1"'),
+        (ip_network("2001:db8::/32"), '"2001:db8::/32"'),
+        (ip_interface("10.0.0.1/8"), '"10.0.0.1/8"'),
+        (PurePosixPath("/a/b"), '"/a/b"'),
+        (dt.timedelta(days=1, seconds=90), '"P1DT90S"'),
+        (Span(1, 5), '{"lower":1,"upper":5,"bounds":"[)"}'),
+        (
+            Span(None, dt.date(2026, 3, 1), lower_inc=False, upper_inc=True),
+            '{"lower":null,"upper":"2026-03-01","bounds":"(]"}',
+        ),
+        (Span(None, None, isempty=True), '{"lower":null,"upper":null,"bounds":"empty"}'),
+    ],
+)
+def test_what_databases_hold_has_a_form_in_json(value, text):
+    assert dump_json([value]).decode() == f"[{text}]"
+    assert json.loads(dump_json(as_json([value]))) == [json.loads(text)]
+
+
+class Odd:
+    def __str__(self):
+        return "odd"
+
+
+@given(
+    st.recursive(
+        st.one_of(st.floats(), st.binary(), st.text(), st.decimals(), st.complex_numbers())
+        | st.builds(Odd),
+        lambda inner: st.lists(inner) | st.dictionaries(st.integers() | st.binary(), inner),
+        max_leaves=10,
+    )
+)
+def test_no_value_of_a_column_is_refused(value):
+    json.loads(dump_json(as_json(value)))
+
+
+def test_what_json_lacks_becomes_text():
+    value = {"nan": float("nan"), "less": -math.inf, 7: Odd(), "torn": "a\ud800"}
+    value["self"] = value
+    made = as_json(value)
+    assert str(made.pop("self"))
+    assert made == {"nan": "NaN", "less": "-Infinity", "7": "odd", "torn": "a?"}

@@ -302,3 +302,31 @@ def test_every_operator_is_tried_here():
         *("eq", "ne", "gt", "gte", "lt", "lte", "is", "is_not", "in", "not_in"),
         *("contains", "startswith", "endswith", "true", "not"),
     }
+
+
+@pytest.mark.parametrize(
+    ("condition", "meant"),
+    [
+        ("state__now_equals", "state__now_eq"),
+        ("state__equals", "state__eq"),
+        ("state__exact", "state__eq"),
+        ("votes__greater_than", "votes__gt"),
+        ("votes__now_gteq", "votes__now_gte"),
+        ("author__isnull", "author__is"),
+        ("title__starts_with", "title__startswith"),
+        ("title__icontains", "title__contains"),
+        ("state__notin", "state__not_in"),
+    ],
+)
+def test_the_names_that_others_give_operators_are_understood_and_refused(condition, meant):
+    with pytest.raises(ValueError, match=f"did you mean '{meant}'"):
+        Q(**{condition: 1})
+
+
+def test_expected_values_can_be_brought_into_another_form():
+    condition = Q(Q(votes__gte="10") | ~Q(votes__in=["1"]), state__now_eq="x")
+    read = condition.expecting(
+        lambda c: [int(v) for v in c.expected] if c.operator == "in" else c.expected * 2
+    )
+    assert read == Q(Q(votes__gte="1010") | ~Q(votes__in=[1]), state__now_eq="xx")
+    assert {c.name for c in read.conditions} == {"votes__gte", "votes__in", "state__now_eq"}

@@ -432,3 +432,258 @@ def test_what_the_store_can_not_keep_is_raised(app, monkeypatch):
     monkeypatch.setattr(app.store, "publish", fail)
     with pytest.raises(StoreError, match="away"):
         signals.model_created.send(Thing, instance=Thing())
+
+
+# -- whose events they are
+
+
+def reached(app, message):
+    """The owners whose subscriptions a message is for."""
+    return [s.owner for s in app.subscribers(message.event, sender=message.sender)]
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize(
+    "author",
+    [
+        None,
+        "",
+        SimpleNamespace(company=None),
+        SimpleNamespace(company=SimpleNamespace(is_anonymous=True)),
+        SimpleNamespace(company=SimpleNamespace(is_anonymous=True, pk=None)),
+    ],
+)
+def test_what_is_nobodys_reaches_the_operator_only(app, sent, author, own):
+    path = "author" if isinstance(author, str | None) else "author__company"
+    field = {"sender_field": path}
+
+    @webhook_model(**({} if own else field))
+    class Draft:
+        class webhooks:
+            on_create = ModelEvent("draft.created", **(field if own else {}))
+
+        def __init__(self):
+            self.author = author
+
+    for owner in ("ada", "bob", None):
+        app.subscribe("draft.*", "https://example.com/", owner=owner)
+    signals.model_created.send(Draft, instance=Draft())
+    (message,) = sent
+    assert reached(app, message) == [None]
+    assert reached(app, attrs.evolve(message, sender=None)) == ["ada", "bob", None]
+
+
+def test_a_sender_may_be_required(caplog):
+    @webhook_model
+    class Draft:
+        class webhooks:
+            sender_field = "author"
+            on_create = ModelEvent("draft.created")
+            on_note = ModelEvent("draft.noted", propagate_errors=True)
+
+        author = None
+
+    with Thorn(settings=Settings(sender_required=True)) as app, capture(app) as sent:
+        app.make_default()
+        with pytest.raises(ConfigurationError, match="paid has no sender"):
+            app.send("invoice.paid")
+        with pytest.raises(ConfigurationError, match="sender_required"):
+            Draft.webhooks.events["on_note"].send_from_instance(Draft())
+        signals.model_created.send(Draft, instance=Draft())
+        assert "draft.created has no sender" in caplog.text
+        app.send("invoice.paid", sender=7)
+        app.send_test(app.subscribe("*", "https://example.com/").id)
+    assert [(m.event, m.sender) for m in sent] == [("invoice.paid", "7"), ("thorn.test", None)]
+
+
+# -- what is misspelt
+
+
+class Misspelt:
+    """What the names of the tests below are looked up in."""
+
+    __slots__ = ("author", "state", "tags", "title")
+    title: str
+
+
+class Assigned:
+    def __init__(self):
+        self.title, self.state, self.author, self.tags = "", "", "", []
+
+    def shout(self):
+        return self.title.upper()
+
+
+@pytest.mark.parametrize("base", [Misspelt, Assigned])
+@pytest.mark.parametrize(
+    ("declared", "near"),
+    [
+        ({"on_change": ModelEvent("misspelt.thing", stat__eq=1)}, "state"),
+        ({"on_change": ModelEvent("misspelt.thing", staet__now_eq=1)}, "state"),
+        ({"on_change": ModelEvent("misspelt.thing", ~Q(title__eq="") | Q(tilte__eq=""))}, "title"),
+        ({"on_change": ModelEvent("misspelt.{.titel}")}, "title"),
+        ({"on_change": ModelEvent("misspelt.thing", sender_field="auhtor")}, "author"),
+        (
+            {"on_change": ModelEvent("misspelt.thing", reverse=model_reverser("v", id="titl"))},
+            "title",
+        ),
+        ({"on_change": ModelEvent("misspelt.thing"), "sender_field": "autor.company"}, "author"),
+        ({"on_change": ModelEvent("misspelt.thing"), "fields": ("title", "State")}, "state"),
+        ({"on_tag": ModelEvent("misspelt.thing").dispatches_on_m2m_add("tgas")}, "tags"),
+    ],
+)
+def test_a_misspelt_name_of_the_model_is_refused_when_it_is_declared(base, declared, near):
+    with pytest.raises(ConfigurationError, match=f"did you mean '{near}'"):
+        webhook_model(**declared)(type("Thing", (base,), {"__slots__": ()}))
+
+
+def test_what_a_value_hasnt_is_refused_where_its_class_is_known():
+    with pytest.raises(ConfigurationError, match="str has no 'lenght'"):
+        webhook_model(on_change=ModelEvent("misspelt.thing", title__lenght__gt=3))(
+            type("Thing", (Misspelt,), {})
+        )
+
+
+def test_a_method_is_no_field():
+    with pytest.raises(ConfigurationError, match="shout is a method"):
+        webhook_model(on_change=ModelEvent("misspelt.thing", shout__eq="X"))(
+            type("Thing", (Assigned,), {})
+        )
+
+
+def test_what_only_instances_have_is_left_to_them(app, sent):
+    @webhook_model(on_change=ModelEvent("misspelt.thing", status__eq="x", anything__at__eq=1))
+    class Thing(Assigned):
+        pass
+
+    thing = Thing()
+    thing.status, thing.anything = "x", SimpleNamespace(at=1)
+    signals.model_changed.send(Thing, instance=thing)
+    assert names(sent) == ["misspelt.thing"]
+
+
+@pytest.mark.parametrize(
+    ("option", "near"),
+    [
+        ("senderfield", "sender_field"),
+        ("sender", "sender_field"),
+        ("Sender_Field", "sender_field"),
+        ("field", "fields"),
+        ("revers", "reverse"),
+        ("paylod", "payload"),
+        ("get_payload", "payload"),
+    ],
+)
+def test_a_misspelt_option_of_the_webhooks_is_refused(option, near):
+    inner = type("webhooks", (), {option: "author", "on_create": ModelEvent("misspelt.thing")})
+    with pytest.raises(ConfigurationError, match=f"did you mean '{near}'"):
+        webhook_model(type("Thing", (), {"webhooks": inner}))
+
+
+def test_helpers_of_a_payload_method_are_nobodys_business(app, sent):
+    @webhook_model
+    class Thing:
+        class webhooks:
+            on_create = ModelEvent("misspelt.thing")
+            _prefix = "x"
+
+            def payload(self, thing):
+                return self.shortened("long")
+
+            def shortened(self, text):
+                return self._prefix + text[:1]
+
+    signals.model_created.send(Thing, instance=Thing())
+    assert sent[0].payload == "xl"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"timeuot": 3}, "did you mean 'timeout'"),
+        ({"retrymax": 3}, "did you mean 'retry_max'"),
+        ({"retry__max": 3}, "did you mean 'retry_max'"),
+        ({"senderfield": "author"}, "did you mean 'sender_field'"),
+        ({"recipient_validator": []}, "did you mean 'recipient_validators'"),
+        ({"fields": ("title",)}, "class webhooks"),
+        ({"signal_dispatcher": None}, "thorn_core.signals"),
+        ({"state": "x"}, "did you mean 'state__eq'"),
+    ],
+)
+def test_a_misspelt_option_of_an_event_is_refused(options, said):
+    with pytest.raises(ValueError, match=said):
+        ModelEvent("misspelt.thing", **options)
+
+
+@pytest.mark.parametrize("path", ["", "author.", "author company", 3, ("author",)])
+def test_a_sender_field_is_a_path(path):
+    for declare in (
+        lambda: ModelEvent("misspelt.thing", sender_field=path),
+        lambda: webhook_model(on_create=ModelEvent("misspelt.thing"), sender_field=path)(
+            type("Thing", (), {})
+        ),
+    ):
+        with pytest.raises(ConfigurationError, match="sender_field is"):
+            declare()
+
+
+@pytest.mark.parametrize("fields", ["title", 3, ("",), (None,)])
+def test_fields_are_a_tuple_of_names(fields):
+    with pytest.raises(ConfigurationError, match="fields is"):
+        webhook_model(on_create=ModelEvent("misspelt.thing"), fields=fields)(type("Thing", (), {}))
+
+
+def test_fields_and_a_payload_method_are_one_too_many():
+    with pytest.raises(ConfigurationError, match="keep one"):
+
+        @webhook_model
+        class Thing:
+            class webhooks:
+                fields = ("title",)
+                on_create = ModelEvent("misspelt.thing")
+
+                def payload(self, thing):
+                    return {}
+
+
+# -- Thorn 1.x
+
+
+@pytest.mark.parametrize(
+    ("base", "name"),
+    [
+        (ModelEvent, "should_dispatch"),
+        (ModelEvent, "to_message"),
+        (ModelEvent, "_get_name"),
+        (ModelEvent, "send_from_instance"),
+        (ModelEvent, "prepare_recipient_validators"),
+        (Event, "prepare_recipient_validators"),
+        (Event, "prepare_payload"),
+        (Event, "get_hmac_signer"),
+    ],
+)
+def test_what_thorn_1_let_subclasses_override_is_refused(base, name):
+    with pytest.raises(ConfigurationError, match=f"Mine.{name} is of Thorn 1.x.*; use "):
+        type("Mine", (base,), {name: lambda self, *args: False})
+
+
+def test_an_attribute_that_would_loosen_nothing_any_more_is_refused():
+    with pytest.raises(ConfigurationError, match="recipient_validators=, given to the event"):
+
+        class Mine(Event):
+            recipient_validators = ()
+
+
+def test_a_subclass_with_methods_of_its_own_is_fine(app, sent):
+    class Mine(Event):
+        def twice(self, data):
+            return [self.send(data) for _ in range(2)]
+
+    Mine("thing.done").twice({})
+    assert names(sent) == ["thing.done"] * 2
+
+
+def test_an_instance_may_be_sent_as_thorn_1_did(app, sent):
+    event = Article.webhooks.events["on_publish"]
+    event.send(Article("Hello", author="7"))
+    assert (sent[0].payload, sent[0].sender) == ({"title": "Hello"}, "7")

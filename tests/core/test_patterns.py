@@ -145,6 +145,7 @@ def test_fields_are_filled_in_as_one_word_each():
     )
     assert fill("user.{.name}", instance) == "user.ada_l_example_com"
     assert fill("t{.account.tier}.{.nothing}.{.empty}", instance) == "t3._._"
+    assert fill("t.{.nothing.tier}", instance) == "t._"
     with pytest.raises(AttributeError, match="missing"):
         fill("user.{.missing}", instance)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 
 import attrs
@@ -30,6 +31,7 @@ WRONG = [
     ("subscribers", ["https://example.com/"]),
     ("codecs", {"application/xml": "xml"}),
     ("codecs", ["application/xml"]),
+    ("sender_required", "yes"),
     ("signatures", "github"),
     ("signatures", [""]),
     ("envelope", "svix"),
@@ -199,3 +201,16 @@ def test_a_text_that_is_no_json_is_refused_by_the_settings_own_rule():
 def test_an_unknown_name_of_a_framework_is_refused():
     with pytest.raises(ConfigurationError, match="unknown setting retries; did you mean"):
         Settings.from_mapping({"THORN_RETRIES": "3"})
+
+
+@pytest.mark.parametrize("codec", [json.dumps, str, lambda: b"", lambda envelope: {"a": 1}])
+def test_a_codec_made_for_something_else_is_refused(codec):
+    with pytest.raises(ConfigurationError, match=r"'text/x' .*a codec takes an Envelope"):
+        Settings(codecs={"text/x": codec})
+
+
+def test_a_codec_may_want_more_of_a_payload_than_an_empty_one_has():
+    def encode(envelope):
+        return str(envelope.document()["data"]["number"]).encode()
+
+    assert Settings(codecs={"text/x": encode}).codecs == {"text/x": encode}

@@ -423,9 +423,7 @@ class TestDeclarations:
             class Meta:
                 app_label = "eventing"
 
-        with pytest.raises(
-            ConfigurationError, match=r"Poster has no 'wrods'; did you mean 'words'"
-        ):
+        with pytest.raises(ConfigurationError, match=r"Poster has no 'wrods'; did you mean 'words"):
             webhook_model(on_word=ModelEvent("a.b").dispatches_on_m2m_add("wrods"))(Poster)
 
     def test_bulk_without_its_manager_says_what_is_missing(self, sent):

@@ -26,7 +26,7 @@ ROOMS = [
     *("plugins", "hookspecs", "stores", "transports", "unit_of_work", "signals"),
     *("settings", "subscribers", "values", "codecs", "signatures", "recipients"),
     *("filters", "patterns", "retries"),
-    *("spelling", "errors"),
+    *("spelling", "thorn_1", "errors"),
 ]
 EXTRAS = {
     "aiohttp": set(),

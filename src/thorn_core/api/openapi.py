@@ -385,6 +385,8 @@ def _envelope_schema(settings: Settings, kind: EventType) -> Schema:
     audience = described(TEXT, "The URL that it is made for.")
     more = {"audience": audience} if settings.sign_audience else {}
     name = described(TEXT, "The event's name.") if "{" in kind.name else {"const": kind.name}
+    if envelope == "bare":
+        return payload
     if envelope == "thorn":
         sender = described(OPTIONAL_TEXT, "Whom it is about.")
         about = described(OPTIONAL_TEXT, "URL of what it is about.")

@@ -7,12 +7,10 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, overload
 
-import attrs
-
 from thorn_core import signals
 from thorn_core.models.adapters import ModelWatcher
 from thorn_core.models.event import ModelEvent
-from thorn_core.models.names import ModelNames, class_names
+from thorn_core.models.names import class_names
 from thorn_core.models.webhooks import ModelWebhooks
 
 M = TypeVar("M", bound=type)
@@ -55,7 +53,8 @@ def webhook_model(model: M | None = None, /, **options: Any) -> M | Callable[[M]
     def decorate(cls: M) -> M:
         inner = cls.__dict__.get("webhooks")
         webhooks = ModelWebhooks(cls, inner() if isinstance(inner, type) else inner, options)
-        webhooks.check_names(_names_so_far)
+        # An ORM may add names later; its adapter checks again once it knows them.
+        webhooks.check_names(class_names)
         cls.webhooks = webhooks  # type: ignore[attr-defined]
         with _lock:
             _models.add(cls)
@@ -72,11 +71,6 @@ def webhook_model(model: M | None = None, /, **options: Any) -> M | Callable[[M]
         return cls
 
     return decorate if model is None else decorate(model)
-
-
-def _names_so_far(cls: type) -> ModelNames:
-    # An ORM may yet add names, so that only misspellings of those that are there are refused.
-    return attrs.evolve(class_names(cls), open=True)
 
 
 # -- what has been decorated in this process, and the signals that reach it

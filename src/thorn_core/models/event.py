@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Mapping
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Self
 
+from thorn_core import thorn_1
 from thorn_core.delivery import merge_headers
 from thorn_core.errors import ConfigurationError
 from thorn_core.events import Event
 from thorn_core.filters import Q
+from thorn_core.models.names import check_optional_path, follow
 from thorn_core.models.reversing import Reverser
 from thorn_core.patterns import check_template, fill, has_fields
 from thorn_core.receipts import Receipt
+from thorn_core.spelling import misspelt
 from thorn_core.unit_of_work import IMMEDIATE
+from thorn_core.values import OPERATOR
 
 if TYPE_CHECKING:
     from thorn_core.app import Thorn
@@ -33,7 +36,8 @@ class ModelEvent(Event):
         name: As for `Event`; may hold fields of the instance, `user.{.username}`.
         *conditions: `Q` values that must hold for the instance, or what an adapter makes them of.
         reverse: Gives the `ref` from an instance; else `get_absolute_url()`.
-        sender_field: Attribute of the instance that is the sender, `author` or `author.company`.
+        sender_field: Path to the sender, `author` or `author.company`. If that gives None, or an
+            anonymous user, only subscriptions without an owner receive the event.
         signal_honors_transaction: Wait for the commit; None is as the setting says (it does).
         propagate_errors: Raise what a filter or payload method raises, in the caller's save; else
             it is logged. That the store can't keep the message is raised in any case.
@@ -50,6 +54,8 @@ class ModelEvent(Event):
         <ModelEvent article.published>
     """
 
+    _replaced = thorn_1.MODEL_EVENT
+
     def __init__(
         self,
         name: str,
@@ -61,10 +67,11 @@ class ModelEvent(Event):
         **options: Any,
     ) -> None:
         chosen = {k: options.pop(k) for k in _EVENT_OPTIONS & options.keys()}
+        _check_options(name, options)
         super().__init__(name, **chosen)
         self.filter = Q(*conditions, **options)
         self.reverse = reverse
-        self.sender_field = sender_field
+        self.sender_field = check_optional_path("sender_field", sender_field)
         self.signal_honors_transaction = signal_honors_transaction
         self.propagate_errors = propagate_errors
         self.triggers: set[tuple[str, str | None]] = set()
@@ -133,10 +140,14 @@ class ModelEvent(Event):
         """Send it for an instance by hand, whatever its filter says.
 
         Args:
-            data: The payload; None is the model's own of the instance.
+            data: The payload; None is the model's own of the instance. An instance of the model
+                may stand here, as in Thorn 1.x.
             instance: The instance; may be left out if the name holds no fields.
             **options: Those of `Event.send`.
         """
+        webhooks = self._webhooks() if self._webhooks is not None else None
+        if instance is None and webhooks is not None and isinstance(data, webhooks.model):
+            instance, data = data, None
         if instance is None:
             return super().send(data, **options)
         return self._send(instance, data, **options)
@@ -207,10 +218,41 @@ class ModelEvent(Event):
         return self.signal_honors_transaction
 
     def _sender(self, instance: Any) -> Any:
-        field = self.sender_field or self.webhooks.sender_field
-        return attrgetter(field.replace("__", "."))(instance) if field else None
+        """Whose event it is; the operator's if it should be somebody's, and is nobody's."""
+        path = self.sender_field or self.webhooks.sender_field
+        if path is None:
+            return None
+        sender = follow(instance, path)
+        return OPERATOR if sender is None or sender == "" else sender
 
 
+def _check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse what isn't a condition, but looks like an option.
+
+    Raises:
+        ConfigurationError: It does.
+    """
+    known = (*_EVENT_OPTIONS, *_OWN_OPTIONS)
+    for option in options:
+        near = misspelt(option, known, plurals=True)
+        if near is not None:
+            raise ConfigurationError(
+                f"event {name!r} has the unknown option {option!r}; did you mean {near!r}?"
+            )
+        if option in _ELSEWHERE:
+            raise ConfigurationError(
+                f"event {name!r} has the unknown option {option!r}; {_ELSEWHERE[option]}"
+            )
+
+
+_OWN_OPTIONS = ("reverse", "sender_field", "signal_honors_transaction", "propagate_errors")
+_ELSEWHERE = {
+    "signal_dispatcher": "send the signals of thorn_core.signals",
+    "fields": "put it into `class webhooks`",
+    "bulk": "put it into `class webhooks`",
+    "payload": "put a method into `class webhooks`",
+    "sender": "name the attribute that is the sender by sender_field",
+}
 _EVENT_OPTIONS = frozenset(
     {
         "timeout",

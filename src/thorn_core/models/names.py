@@ -50,11 +50,11 @@ def check_path(model: type, path: str, names_of: NamesOf, where: str) -> None:
 
     Example:
         >>> class Article:
-        ...     title: str
-        >>> check_path(Article, "titel", class_names, "fields")  # doctest: +ELLIPSIS
+        ...     __slots__ = ("title",)
+        >>> check_path(Article, "titel", class_names, "fields")
         Traceback (most recent call last):
         ...
-        thorn_core.errors.ConfigurationError: fields: Article has no 'titel'; did you mean ...
+        thorn_core.errors.ConfigurationError: fields: Article has no 'titel'; did you mean 'title'?
     """
     cls: type | None = model
     for name in split_path(path):
@@ -76,13 +76,31 @@ def raise_if_unknown(cls: type, name: str, names: ModelNames, where: str) -> Non
         )
     near = (misspelt if names.open else nearest)(name, names.leads_to)
     if near is not None:
-        way_out = f", or annotate {name!r} in {cls.__name__}" if names.open else ""
+        way_out = f" Else annotate {name!r} in the class." if names.open else ""
         raise ConfigurationError(
             f"{where}: {cls.__name__} has no {name!r}; did you mean {near!r}?{way_out}"
         )
     if not names.open:
         known = ", ".join(name for name in sorted(names.leads_to) if not name.startswith("_"))
         raise ConfigurationError(f"{where}: {cls.__name__} has no {name!r}; it has {known}")
+
+
+def check_syntax(where: str, path: Any) -> str:
+    """Check that something is a path: names joined by `.` or `__`.
+
+    Raises:
+        ConfigurationError: It isn't.
+    """
+    if isinstance(path, str) and all(name.isidentifier() for name in split_path(path)):
+        return path
+    raise ConfigurationError(
+        f"{where} is {path!r}; name an attribute, 'author', or a path to one, 'author.company'"
+    )
+
+
+def check_optional_path(where: str, path: Any) -> str | None:
+    """As `check_syntax`, but None will do."""
+    return None if path is None else check_syntax(where, path)
 
 
 def split_path(path: str) -> list[str]:

@@ -12,7 +12,13 @@ from thorn_core.events import Event
 from thorn_core.filters import Condition
 from thorn_core.models.adapters import ModelAdapter
 from thorn_core.models.event import ModelEvent
-from thorn_core.models.names import NamesOf, check_path, split_path
+from thorn_core.models.names import (
+    NamesOf,
+    check_optional_path,
+    check_path,
+    check_syntax,
+    split_path,
+)
 from thorn_core.models.reversing import ModelReverser, Reverser
 from thorn_core.patterns import field_paths
 from thorn_core.spelling import misspelt, nearest
@@ -48,7 +54,9 @@ class ModelWebhooks:
         self.declaration = declaration
         self.events = {k: v for k, v in declared.items() if isinstance(v, ModelEvent)}
         self._check_options(declared)
-        self.sender_field = _path(f"{self._where}.sender_field", declared.get("sender_field"))
+        self.sender_field = check_optional_path(
+            f"{self._where}.sender_field", declared.get("sender_field")
+        )
         self.fields = _fields(f"{self._where}.fields", declared.get("fields", ()))
         self.reverse: Reverser | None = declared.get("reverse")
         self.bulk: bool = bool(declared.get("bulk", False))
@@ -89,7 +97,7 @@ class ModelWebhooks:
                 raise ConfigurationError(f"{self._where}.{name} is {value!r}, not a ModelEvent")
             helper = callable(value) and not isinstance(value, type)
             bare = name.removeprefix("get_").removeprefix("webhook_")
-            near = misspelt(bare, known) or (bare if bare in known else None)
+            near = misspelt(bare, known, plurals=True) or (bare if bare in known else None)
             if near is None and helper:
                 continue  # a method that payload() calls
             near = near or nearest(name, known)
@@ -259,20 +267,10 @@ def _public(declaration: Any) -> dict[str, Any]:
     return {name: getattr(declaration, name) for name in names}
 
 
-def _path(where: str, value: Any) -> str | None:
-    if value is None or (isinstance(value, str) and all(split_path(value))):
-        return value
-    raise ConfigurationError(
-        f"{where} is {value!r}; name an attribute, 'author', or a path to one, 'author.company'"
-    )
-
-
 def _fields(where: str, value: Any) -> tuple[str, ...]:
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise ConfigurationError(f"{where} is {value!r}; use a tuple of names, ('title', 'state')")
-    for field in value:
-        _path(where, "" if field is None else field)
-    return tuple(value)
+    return tuple(check_syntax(where, field) for field in value)
 
 
 def _arguments(reverse: Any, where: str) -> Iterator[tuple[str, str]]:
