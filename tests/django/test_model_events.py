@@ -7,7 +7,7 @@ import logging
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -30,6 +30,7 @@ from eventing.models import (
     Room,
     Teaser,
     Temperature,
+    Thing,
     Writer,
 )
 from eventing.sent import sending
@@ -295,6 +296,35 @@ class TestTransactions:
         post.save()
         assert sent.names() == ["post.created"]
 
+    @pytest.mark.parametrize(
+        "save",
+        [
+            lambda thing: copied(thing).save(),
+            lambda thing: Thing(pk=thing.pk + 1, name="another").save(),
+            lambda thing: Thing(pk=thing.pk).save(force_insert=True),
+            lambda thing: Thing.objects.update_or_create(name="new"),
+            lambda thing: revived(thing).save(),
+            lambda thing: revived(thing).save(update_fields=None),
+        ],
+    )
+    def test_no_row_is_kept_without_its_message_however_it_is_made(self, sent, save):
+        thing = Thing.objects.create(name="original")
+        with without_messages(sent.alias), pytest.raises((StoreError, IntegrityError)):
+            save(thing)
+        assert set(Thing.objects.values_list("name", flat=True)) <= {"original"}
+
+    def test_with_autocommit_off_what_lost_its_message_is_rolled_back(self, sent):
+        thing = Thing.objects.create(name="original")
+        with without_messages(sent.alias):
+            transaction.set_autocommit(False)
+            try:
+                with suppress(StoreError):
+                    copied(thing).save()
+                transaction.commit()
+            finally:
+                transaction.set_autocommit(True)
+        assert Thing.objects.count() == 1
+
     def test_a_save_that_fails_at_its_commit_leaves_the_instance_unsaved(self, sent):
         parcel = Parcel(post_id=77)  # SQLite checks foreign keys at the commit
         with pytest.raises(IntegrityError):
@@ -334,6 +364,22 @@ class TestTransactions:
         finally:
             transaction.set_autocommit(True)
         assert [payload["title"] for _, payload in sent.take()] == ["kept"]
+
+
+def copied(thing):
+    """A copy, by Django's recipe."""
+    copy = Thing.objects.get(pk=thing.pk)
+    copy.pk = None
+    copy.name = "copy"
+    return copy
+
+
+def revived(thing):
+    """An instance whose row somebody has deleted: the UPDATE finds none."""
+    found = Thing.objects.get(pk=thing.pk)
+    Thing.objects.filter(pk=thing.pk)._raw_delete(found._state.db)
+    found.name = "revived"
+    return found
 
 
 class TestFailures:

@@ -193,7 +193,7 @@ class TestChildren:
             for n in order:
                 before_delete(instance=rows[n], using=sent.alias)
             for row in rows:
-                after_delete(instance=row)
+                after_delete(instance=row, using=sent.alias)
         assert sorted(sent.names()) == ["sight.deleted", "sound.deleted"]
 
     def test_a_child_that_leaves_its_parent_isnt_told(self, sent):

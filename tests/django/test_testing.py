@@ -70,7 +70,7 @@ class InATransaction(WebhookTestMixin, TestCase):
         with self.captureOnCommitCallbacks(execute=True) as callbacks:
             transaction.on_commit(lambda: paid.send({"number": 1}))
             self.assertEventNotSent()
-        assert len(callbacks) == 2  # the program's, and that of what it has sent
+        assert len(callbacks) == 1  # the program's own
         self.assertEventSent("invoice.paid", payload={"number": 1})
 
     def test_looking_changes_nothing_for_callbacks_that_are_captured(self):
@@ -80,7 +80,7 @@ class InATransaction(WebhookTestMixin, TestCase):
             self.assertEventSent("invoice.paid")
             transaction.on_commit(lambda: ran.append(1))
             self.assertEventSent("invoice.paid")
-        assert (len(callbacks), ran) == (2, [1])
+        assert (len(callbacks), ran) == (1, [1])
         self.assertEventSent("invoice.paid")
 
     def test_what_others_do_on_commit_is_left_to_them(self):

@@ -5,10 +5,19 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+from django.contrib.auth.models import User
 from django.db import models
 
 from thorn_core import ModelEvent, Q, webhook_model
 from thorn_django.model_events import WebhookQuerySet
+
+
+class Member(User):
+    """A proxy of the user model."""
+
+    class Meta:
+        app_label = "auth"
+        proxy = True
 
 
 class Writer(models.Model):
@@ -455,3 +464,55 @@ class Fragile(models.Model):
         if self.name == "database":
             Fragile.objects.create(pk=self.pk, name="twice")
         return {"name": self.name}
+
+
+@webhook_model
+class Hooked:
+    """A class that is none of Django's, and decorated."""
+
+    class webhooks:
+        on_create = ModelEvent("hooked.created")
+
+
+class Thing(Hooked, models.Model):
+    """A model that inherits its events from it."""
+
+    name = models.CharField(max_length=50, default="")
+
+    class Meta:
+        app_label = "eventing"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class ForeignTags(models.ManyToManyField):
+    """A many-to-many field of somebody else's, as django-taggit's is."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"to": "eventing.Writer", "related_name": "items", **options})
+
+    def contribute_to_related_class(self, cls: Any, related: Any) -> None:
+        super().contribute_to_related_class(cls, related)
+        del self.m2m_field_name
+
+
+@webhook_model
+class Item(models.Model):
+    """A field that only looks like Django's, beside one of Django's."""
+
+    tags = ForeignTags()
+    labels = models.ManyToManyField(Label, related_name="items")
+
+    class Meta:
+        app_label = "eventing"
+
+    class webhooks:
+        on_create = ModelEvent("item.created")
+        on_label = ModelEvent("item.labelled").dispatches_on_m2m_add("labels")
+
+        def payload(self, item: Item) -> Any:
+            return {"id": item.pk}
+
+    def __str__(self) -> str:
+        return str(self.pk)

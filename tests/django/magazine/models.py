@@ -67,6 +67,7 @@ class Hook(AbstractSubscription):
     """The magazine's own subscriptions."""
 
     plan = models.CharField(max_length=20, default="free")
+    user = models.ForeignKey("auth.User", null=True, on_delete=models.CASCADE, db_constraint=False)
 
     class Meta:
         app_label = "magazine"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -9,6 +10,7 @@ from urllib.parse import urlsplit
 from django.apps import apps
 from django.conf import settings as project
 from django.core.exceptions import AppRegistryNotReady, ImproperlyConfigured
+from django.db.backends.base.creation import BaseDatabaseCreation
 
 from thorn_core import ConfigurationError, Settings, Thorn
 from thorn_core.checks import Finding, findings
@@ -19,8 +21,11 @@ if TYPE_CHECKING:
 PREFIX = "THORN_"
 STORE = "THORN_STORE"
 DATABASES = "THORN_DATABASES"
+SUBSCRIBER_MODEL = "THORN_SUBSCRIBER_MODEL"
 # Settings that Django's adapter has beside those of every app.
 OWN = (STORE, DATABASES)
+
+MARK = "_thorn_releases"
 
 _made: Thorn | None = None
 
@@ -60,10 +65,40 @@ def setting_names() -> list[str]:
 
 def setting_changed(*, setting: str, **_: Any) -> None:
     """A test overrides a setting: the app is made anew when it is next needed."""
+    if setting.startswith(PREFIX) or setting == "DATABASES":
+        _close_made()
+    if setting in (SUBSCRIBER_MODEL, "AUTH_USER_MODEL"):
+        from thorn_django.owners import follow_deletions
+
+        follow_deletions()
+
+
+def _close_made() -> None:
     global _made
-    if _made is not None and (setting.startswith(PREFIX) or setting == "DATABASES"):
+    if _made is not None:
         made, _made = _made, None
         made.close()
+
+
+def release_test_databases() -> None:
+    """Close Thorn's connections before a test run drops its databases; calling it twice is fine.
+
+    PostgreSQL drops no database that somebody is connected to.
+    """
+    destroy = BaseDatabaseCreation.destroy_test_db
+    if hasattr(destroy, MARK):
+        return
+
+    @functools.wraps(destroy)
+    def wrapped(self: BaseDatabaseCreation, *args: Any, **kwargs: Any) -> None:
+        from thorn_django.store import close_stores
+
+        _close_made()
+        close_stores(self.connection.alias)
+        destroy(self, *args, **kwargs)
+
+    setattr(wrapped, MARK, True)
+    BaseDatabaseCreation.destroy_test_db = wrapped  # type: ignore[method-assign]
 
 
 # -- settings

@@ -19,13 +19,15 @@ class ThornConfig(AppConfig):
     verbose_name = "Webhooks"
 
     def ready(self) -> None:
-        """Let the app be found, its settings be checked, and the models be watched.
+        """Register the app, the system checks, and the receivers of Django's signals.
 
         The app itself is made when it is first needed, and so is a connection.
         """
-        from thorn_django import app, checks, model_events
+        from thorn_django import app, checks, model_events, owners
 
         checks.register_checks()
         make_default_app_by(app.make_app)
         setting_changed.connect(app.setting_changed, dispatch_uid="thorn_django")
+        app.release_test_databases()
+        owners.follow_deletions()
         model_events.start()

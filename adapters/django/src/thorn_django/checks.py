@@ -6,6 +6,7 @@ thorn.E002  a setting's value isn't allowed
 thorn.E003  THORN_STORE or THORN_DATABASES names no database
 thorn.E004  THORN_SUBSCRIBER_MODEL isn't a subscription model
 thorn.E005  the app can't be made of the settings
+thorn.E006  THORN_DRF_PERMISSION_CLASSES names what can't be used
 thorn.W001  transactions of a SQLite database fail when somebody else writes
 thorn.W002  tables are missing or of an older version (with --database)
 thorn.W003  THORN_RECIPIENT_VALIDATORS, or an event's, leave internal addresses open
@@ -34,6 +35,7 @@ from django.db import connections
 from thorn_core import Settings, StoreError, ThornError
 from thorn_django import app
 
+PERMISSIONS = "THORN_DRF_PERMISSION_CLASSES"
 KNOWN = tuple(f"{app.PREFIX}{field.name.upper()}" for field in attrs.fields(Settings))
 # The core's findings, by name.
 FINDINGS = {
@@ -59,7 +61,7 @@ def register_checks() -> None:
 
 def check_settings(app_configs: Sequence[AppConfig] | None = None, **_: Any) -> list[CheckMessage]:
     """Check the settings, without a database."""
-    found = [*_settings(), *_databases(), *_subscriber_model()]
+    found = [*_settings(), *_databases(), *_subscriber_model(), *_permission_classes()]
     if not any(isinstance(message, Error) for message in found):
         found += _whole()
     return found
@@ -145,6 +147,25 @@ def _subscriber_model() -> Iterator[CheckMessage]:
         subscription_model()
     except ThornError as error:
         yield Error(str(error), id="thorn.E004")
+
+
+def _permission_classes() -> Iterator[CheckMessage]:
+    named = getattr(project, PERMISSIONS, ())
+    if not named:
+        return
+    if not isinstance(named, list | tuple):
+        yield Error(f"{PERMISSIONS} is {named!r}; use a list of classes.", id="thorn.E006")
+        return
+    try:
+        from thorn_django.rest_framework.permissions import permission
+    except ImportError as error:
+        yield Error(f"{PERMISSIONS} needs Django REST framework: {error}", id="thorn.E006")
+        return
+    for each in named:
+        try:
+            permission(each)
+        except ThornError as error:
+            yield Error(str(error), id="thorn.E006")
 
 
 def _whole() -> Iterator[CheckMessage]:

@@ -8,13 +8,14 @@ from typing import Any, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
-from django.db import connections, transaction
+from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.connection import ConnectionProxy
 
+from thorn_django.after_commit import Callback, after_commit, announces_commit
+
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-Callback = Callable[[], None]
 
 _warned: set[str] = set()
 
@@ -76,7 +77,7 @@ class DjangoUnitOfWork:
         return None
 
     def on_commit(self, callback: Callback) -> None:
-        """Call back right after the outermost transaction has committed, as Django does."""
+        """Call back right after the outermost transaction has committed."""
         connection = self.connection()
         if connection is None:
             callback()
@@ -89,17 +90,12 @@ class DjangoUnitOfWork:
 
 
 def _on_commit(connection: BaseDatabaseWrapper, callback: Callback) -> None:
-    if connection.in_atomic_block:
-
-        def committed() -> None:  # Django logs its name
-            callback()
-
-        # What has committed has committed: what goes wrong afterwards is logged.
-        transaction.on_commit(committed, using=connection.alias, robust=True)
+    if announces_commit(connection):
+        after_commit(connection, callback)
     elif connection.alias not in _warned:
         _warned.add(connection.alias)
         logger.warning(
-            "autocommit of the database %r is off, so that Django doesn't tell when it commits:"
-            " what is sent outside of transaction.atomic() is left to workers",
+            "autocommit of the database %r is off, so Django doesn't say when it commits: workers"
+            " find the messages when they look next",
             connection.alias,
         )

@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 from django.db.models import Model
 
 from thorn_core import HeldEvents, signals
-from thorn_django.model_events.telling import check_transaction
+from thorn_django.model_events.telling import check_transaction, keeping
 from thorn_django.model_events.watches import concrete, watch_of
 
 REMOVAL = "thorn_removal"
@@ -87,7 +87,7 @@ def before_delete(*, instance: Model, using: str, **_: Any) -> None:
     check_transaction(using)
 
 
-def after_delete(*, instance: Model, **_: Any) -> None:
+def after_delete(*, instance: Model, using: str, **_: Any) -> None:
     """An instance has been deleted (a receiver of `post_delete`).
 
     Of a child that keeps its parents (`delete(keep_parents=True)`) nothing is sent: the object is
@@ -95,7 +95,8 @@ def after_delete(*, instance: Model, **_: Any) -> None:
     """
     removal: Removal | None = instance._state.__dict__.pop(REMOVAL, None)
     if removal is not None and removal.root is concrete(type(instance)):
-        removal.release()
+        with keeping(using):
+            removal.release()
 
 
 def _tables(model: type[Model]) -> Iterator[type[Model]]:

@@ -14,9 +14,16 @@ from django.db.models.signals import class_prepared, post_delete, pre_delete, pr
 
 from thorn_core import ConfigurationError, ModelAdapter, watch_models
 from thorn_django.model_events import deletions, previous, saves
+from thorn_django.model_events.fixtures import follow_fixtures
 from thorn_django.model_events.many_to_many import UID, watch_fields
 from thorn_django.model_events.querysets import WebhookQuerySet
-from thorn_django.model_events.watches import declarations, make_watch, models_below, watch_of
+from thorn_django.model_events.watches import (
+    declarations,
+    make_watch,
+    models_below,
+    sends,
+    watch_of,
+)
 
 _lock = threading.RLock()
 _waiting: WeakSet[type[Model]] = WeakSet()
@@ -24,19 +31,24 @@ MARK = "_thorn_tells"
 
 
 def start() -> None:
-    """Watch every decorated Django model, those there are and those to come, whatever app is made.
+    """Watch every Django model that sends events, those there are and those to come.
 
-    Called when Django's models are all loaded, by `thorn_django`'s app config.
+    Models may inherit their events from a class that is none of Django's. Called when all models
+    are loaded, by `thorn_django`'s app config.
 
     Raises:
-        ConfigurationError: An event names a many-to-many field that isn't there.
+        ConfigurationError: An event names a many-to-many field that isn't there, or something else
+            has taken the place of a model's `webhooks`.
     """
+    class_prepared.connect(_prepared, weak=False, dispatch_uid=UID)
+    follow_fixtures()
     watch_models(_WATCHER)
     with _lock:
         waiting = list(_waiting)
         _waiting.clear()
-    for model in waiting:
-        watch(model)
+    for model in [*waiting, *apps.get_models(include_auto_created=True)]:
+        if sends(model):
+            watch(model)
 
 
 def watch(model: type[Model]) -> None:
@@ -55,7 +67,7 @@ def watch(model: type[Model]) -> None:
 
 
 def _prepared(sender: type[Model], **_: Any) -> None:
-    if apps.models_ready and not sender._meta.abstract and declarations(sender):
+    if apps.models_ready and sends(sender):
         watch(sender)
 
 

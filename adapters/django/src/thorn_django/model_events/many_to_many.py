@@ -16,16 +16,17 @@ Rows of the table in between that are written in other ways (an explicit `throug
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import attrs
 from blinker import Signal
-from django.db.models import ForeignKey, ManyToManyRel, Model
+from django.db.models import ForeignKey, ManyToManyField, ManyToManyRel, Model
 from django.db.models.signals import m2m_changed
 
 from thorn_core import ConfigurationError, signals
+from thorn_django.model_events.fixtures import being_loaded
 from thorn_django.model_events.telling import chunks, instances_of, tell_each
 from thorn_django.model_events.watches import concrete, models_below, watch_of
 
@@ -85,15 +86,10 @@ def watch_fields(model: type[Model], names: Iterable[str]) -> None:
     Raises:
         ConfigurationError: One isn't there.
     """
-    there = {side.name: side for side in sides(model)}
     for name in names:
-        side = there.get(name)
+        side = sides(model).get(name)
         if side is None:
-            has = f"it has {', '.join(sorted(there))}" if there else "it has none"
-            raise ConfigurationError(
-                f"an event of {model.__name__} is sent on changes of {name!r}, but"
-                f" {model.__name__} has no many-to-many field of that name; {has}"
-            )
+            raise ConfigurationError(_no_such_field(model, name))
         m2m_changed.connect(
             partial(on_change, side),
             sender=side.through,
@@ -102,14 +98,35 @@ def watch_fields(model: type[Model], names: Iterable[str]) -> None:
         )
 
 
-def sides(model: type[Model]) -> Iterator[Side]:
-    """The many-to-many fields of a class, declared on it or on the other end."""
+def _no_such_field(model: type[Model], name: str) -> str:
+    there = sorted(sides(model))
+    has = f"it has {', '.join(there)}" if there else "it has none"
+    return (
+        f"an event of {model.__name__} is sent on changes of {name!r}, but {model.__name__} has no"
+        f" many-to-many field of that name that Django's m2m_changed tells of; {has}"
+    )
+
+
+def sides(model: type[Model]) -> Mapping[str, Side]:
+    """The many-to-many fields of a class by name, declared on it or on the other end.
+
+    Those that only look like one of Django's (tags of django-taggit, generic relations) are left
+    out: their tables in between are of another form.
+    """
+    found: dict[str, Side] = {}
     for field in model._meta.many_to_many:
-        yield _side(field, field.name)
+        if _is_djangos(field):
+            found[field.name] = _side(field, field.name)
     for relation in model._meta.related_objects:
         name = relation.get_accessor_name()
-        if isinstance(relation, ManyToManyRel) and name and not relation.hidden:
-            yield _side(relation.field, name).opposite()
+        shown = isinstance(relation, ManyToManyRel) and not relation.hidden
+        if name and shown and _is_djangos(relation.field):
+            found[name] = _side(relation.field, name).opposite()
+    return found
+
+
+def _is_djangos(field: Any) -> bool:
+    return isinstance(field, ManyToManyField) and hasattr(field, "m2m_field_name")
 
 
 def _side(field: Any, name: str) -> Side:
@@ -134,6 +151,8 @@ def on_change(
     **_: Any,
 ) -> None:
     """A relationship changes by way of an instance on either side (a receiver of `m2m_changed`)."""
+    if being_loaded(instance):
+        return
     moment, what = action.split("_")
     near = reverse is side.reverse and isinstance(instance, side.model)
     far = not near or side.mirrored

@@ -19,11 +19,13 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from django.db import connections, transaction
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Model
 from django.db.models.base import ModelState
 from django.db.models.fields.files import FieldFile
 
+from thorn_django.after_commit import after_commit, announces_commit
 from thorn_django.model_events.watches import Watch, attnames, attributes, column
 
 KNOWN, READ = "thorn_known", "thorn_read"
@@ -92,11 +94,11 @@ def remember(instance: Model, values: Mapping[str, Any], using: str) -> None:
     """
     state = instance._state.__dict__
     former, connection = state.get(KNOWN), connections[using]
-    if not connection.in_atomic_block:
+    if not announces_commit(connection):
         state[KNOWN] = values
     elif _standing(former) != values:
         state[KNOWN] = written = _Written(values, former)
-        written.follow(using)
+        written.follow(connection)
 
 
 def forget(instance: Model) -> None:
@@ -114,14 +116,14 @@ class _Written:
         self._former = former
         self._committed = False
 
-    def follow(self, using: str) -> None:
+    def follow(self, connection: BaseDatabaseWrapper) -> None:
         def committed() -> None:
             self._committed = True
             self._former = None
 
-        # Django alone keeps it, for as long as the transaction may yet commit.
+        # The connection alone keeps it, for as long as the transaction may yet commit.
         self._marker = weakref.ref(committed)
-        transaction.on_commit(committed, using=using, robust=True)
+        after_commit(connection, committed)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return dict, (dict(_standing(self)),)

@@ -22,13 +22,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any, TypeVar
 
-from django.db import transaction
 from django.db.models import Manager, Model, QuerySet
 
 from thorn_core import HeldEvents
 from thorn_django.model_events import previous
 from thorn_django.model_events.inserts import Insertion
 from thorn_django.model_events.rows import matched, tell_changed
+from thorn_django.model_events.telling import together
 from thorn_django.model_events.watches import attributes, watch_of
 
 M = TypeVar("M", bound=Model)
@@ -57,7 +57,7 @@ class WebhookQuerySet(QuerySet[M]):
         using = self.db
         names = {*attributes(model, kwargs), *watch.remembered, *watch.generated}
         names.discard(model._meta.pk.attname)
-        with transaction.atomic(using=using, savepoint=False):
+        with together(using):
             before = matched(self, sorted(names))
             count = super().update(**kwargs)
             tell_changed(model, watch, before, using)
@@ -91,7 +91,7 @@ class WebhookQuerySet(QuerySet[M]):
         if watch is None or not objs or not (watch.create or (watch.change and update_conflicts)):
             return insert()
         self._for_write = True
-        with transaction.atomic(using=self.db, savepoint=False):
+        with together(self.db):
             insertion = Insertion(
                 self.model,
                 watch,
@@ -116,7 +116,7 @@ class WebhookQuerySet(QuerySet[M]):
             return super().bulk_update(objs, fields, batch_size)
         self._for_write = True
         using = self.db
-        with transaction.atomic(using=using, savepoint=False):
+        with together(using):
             count = super().bulk_update(objs, fields, batch_size)
             names = {*attributes(self.model, fields)} & {*watch.remembered}
             for instance in objs:
@@ -134,7 +134,7 @@ class WebhookQuerySet(QuerySet[M]):
             return super().delete()
         self._for_write = True
         held = HeldEvents()
-        with transaction.atomic(using=self.db, savepoint=False):
+        with together(self.db):
             with held:
                 deleted = super().delete()
             held.release()

@@ -11,16 +11,15 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import django
-from django.db import connections, transaction
 from django.db.models import Model
 
 from thorn_core import signals
 from thorn_django.model_events import previous
-from thorn_django.model_events.telling import tell
+from thorn_django.model_events.telling import tell, together
 from thorn_django.model_events.watches import Watch, attributes, concrete, watch_of
 
 SAVING = "thorn_saving"
@@ -70,7 +69,8 @@ def told(save_table: Callable[..., bool]) -> Callable[..., bool]:
         before = previous.take_known(self, using)
         former = self._state.db, self._state.adding
         try:
-            with _transaction(self, watch, using):
+            # An UPDATE that finds no row becomes an INSERT.
+            with together(using) if watch.waits else nullcontext():
                 state[SAVING] = True
                 try:
                     updated = save()
@@ -87,14 +87,6 @@ def told(save_table: Callable[..., bool]) -> Callable[..., bool]:
         return updated
 
     return _save_table
-
-
-def _transaction(instance: Model, watch: Watch, using: str) -> AbstractContextManager[None]:
-    """A transaction for a save and its messages; none if one is open, or none is needed."""
-    expected = watch.change or instance._state.adding
-    if connections[using].in_atomic_block or not (expected and watch.waits):
-        return nullcontext()
-    return transaction.atomic(using=using, savepoint=False)
 
 
 def _tell(

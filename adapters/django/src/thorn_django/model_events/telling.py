@@ -3,21 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from typing import Any, TypeVar
 
 from blinker import Signal
-from django.db import connections
+from django.db import connections, transaction
 from django.db.models import Model
 from django.db.transaction import TransactionManagementError
 
 from thorn_core import HeldEvents
+from thorn_django.after_commit import announces_commit
 
 T = TypeVar("T")
 
 # Rows read by their keys at once, and messages written by one INSERT: below every database's limit
 # of bound values.
 CHUNK = 500
+
+
+def together(using: str) -> AbstractContextManager[Any]:
+    """A transaction for a change and its messages: if one can't be kept, neither is.
+
+    Inside `atomic` that block is rolled back; with autocommit off, see `keeping`.
+
+    Args:
+        using: Alias of the database.
+    """
+    connection = connections[using]
+    if connection.in_atomic_block or connection.get_autocommit():
+        return transaction.atomic(using=using, savepoint=False)
+    return nullcontext()
+
+
+@contextmanager
+def keeping(using: str) -> Iterator[None]:
+    """Keep messages; with autocommit off, roll back all that was written if they can't be.
+
+    Elsewhere Django does that: the change and its messages are in an `atomic` block.
+    """
+    try:
+        yield
+    except BaseException:
+        connection = connections[using]
+        if not (announces_commit(connection) or connection.get_autocommit()):
+            connection._rollback()  # type: ignore[attr-defined]
+        raise
 
 
 def tell(signal: Signal, instance: Model, using: str, **values: Any) -> None:
@@ -41,11 +72,12 @@ def tell_each(told: Iterable[tuple[Signal, Model, dict[str, Any]]], using: str) 
     """
     held = HeldEvents()
     for some in chunks(told):
-        with held:
-            for signal, instance, values in some:
-                signal.send(type(instance), instance=instance, within=using, **values)
-        check_transaction(using)
-        held.release()
+        with keeping(using):
+            with held:
+                for signal, instance, values in some:
+                    signal.send(type(instance), instance=instance, within=using, **values)
+            check_transaction(using)
+            held.release()
 
 
 def check_transaction(using: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import attrs
+from django.apps import apps
 from django.core.exceptions import FieldDoesNotExist
 from django.db.models import Field, Model
 
@@ -107,9 +108,24 @@ def declarations(model: type) -> list[ModelWebhooks]:
     return [webhooks for webhooks in declared if isinstance(webhooks, ModelWebhooks)]
 
 
+def sends(model: type[Model]) -> bool:
+    """True if the instances of a class send events.
+
+    The models that migrations work with inherit from decorated classes too, but send nothing: they
+    are in a registry of their own.
+    """
+    meta, declared = model._meta, declarations(model)
+    if meta.abstract or meta.swapped or not declared:
+        return False
+    metas = [getattr(webhooks.model, "_meta", None) for webhooks in declared]
+    return meta.apps is apps or any(
+        other is not None and other.apps is meta.apps for other in metas
+    )
+
+
 def models_below(model: type[Model]) -> Iterator[type[Model]]:
-    """A class and all that inherits from it, as far as it has instances."""
-    if not (model._meta.abstract or model._meta.swapped):
+    """A class and its subclasses, those that send events."""
+    if sends(model):
         yield model
     for subclass in model.__subclasses__():
         yield from models_below(subclass)

@@ -10,7 +10,6 @@ import attrs
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
-from django.utils.module_loading import import_string
 from rest_framework import exceptions
 from rest_framework.authentication import (
     BasicAuthentication,
@@ -25,7 +24,7 @@ from rest_framework.settings import api_settings
 from rest_framework.throttling import ScopedRateThrottle
 from rest_framework.viewsets import ViewSet
 
-from thorn_core import ConfigurationError, get_app
+from thorn_core import get_app
 from thorn_core.api import ApiRequest, ApiResponse, Problem, Resource
 from thorn_django.rest import (
     MULTIPART,
@@ -46,6 +45,7 @@ from thorn_django.rest_framework.parsers import (
     LenientMultiPartParser,
     Unparsed,
 )
+from thorn_django.rest_framework.permissions import permission
 from thorn_django.rest_framework.serializers import (
     FormSerializer,
     NewSubscriptionSerializer,
@@ -126,8 +126,8 @@ class ResourceViewSet(ViewSet):
         return throttles
 
     def get_permissions(self) -> list[Any]:
-        """Those of the setting."""
-        return [_permission(each)() for each in get_app().settings.drf_permission_classes]
+        """The permissions of the setting."""
+        return [permission(each) for each in get_app().settings.drf_permission_classes]
 
     def get_queryset(self) -> QuerySet[Any]:
         """Subscriptions: permission classes ask which model this is about."""
@@ -313,18 +313,6 @@ class DocumentViewSet(ResourceViewSet):
 
     schema = None
     retrieve = ResourceViewSet.carry
-
-
-def _permission(named: Any) -> Any:
-    if not isinstance(named, str):
-        return named
-    try:
-        return import_string(named)
-    except ImportError as error:
-        raise ConfigurationError(
-            f"THORN_DRF_PERMISSION_CLASSES names {named!r}, which is nothing that can be imported:"
-            f" {error}"
-        ) from error
 
 
 def _scheme(authenticator: Any) -> dict[str, Any]:

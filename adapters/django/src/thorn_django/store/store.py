@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
+from weakref import WeakSet
 
 from django.db import Error, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -76,6 +77,7 @@ class DjangoStore:
         self._notifications = notifications_of(self.database)
         self._strangers: set[str] = set()
         self._opened = _Opened()
+        _stores.add(self)
 
     def __repr__(self) -> str:
         return f"<DjangoStore {self.database.alias}>"
@@ -343,6 +345,16 @@ class DjangoStore:
 
     def _databases(self) -> list[Database]:
         return [self.database, *(outbox.database for outbox in self._outboxes)]
+
+
+_stores: WeakSet[DjangoStore] = WeakSet()
+
+
+def close_stores(alias: str) -> None:
+    """Close the connections of all stores in a database, for those who are about to drop it."""
+    for store in list(_stores):
+        if alias in store._aliases:
+            store.close()
 
 
 def _check(alias: str) -> None:

@@ -90,19 +90,20 @@ def save(connection: BaseDatabaseWrapper, subscription: Subscription) -> None:
     key = values.pop("id")
     if not rows(connection).filter(pk=key).update(**values):
         raise NotFoundError(f"there is no subscription {subscription.id!r}")
-    _forget_patterns(connection, key)
+    forget_patterns(connection, key)
     insert_new(connection, SubscriptionPattern, _pattern_rows(subscription))
 
 
 def remove(connection: BaseDatabaseWrapper, subscription_id: str) -> bool:
     """Remove one; False if there is none."""
-    _forget_patterns(connection, subscription_id)
+    forget_patterns(connection, subscription_id)
     found = rows(connection).filter(pk=subscription_id)
     # By Django's way: a model of the project's may be referred to by others.
     return bool(found.delete()[0])
 
 
-def _forget_patterns(connection: BaseDatabaseWrapper, key: str) -> None:
+def forget_patterns(connection: BaseDatabaseWrapper, key: str) -> None:
+    """Let the subscription of this id match nothing any more."""
     _patterns(connection).filter(subscription_id=key)._raw_delete(connection.alias)
 
 
@@ -159,7 +160,7 @@ def judge(connection: BaseDatabaseWrapper, settlements: Sequence[Settlement]) ->
         reason = clean(changes.health[key].disabled_reason)
         enabled = rows(connection).filter(pk=key, enabled=True)
         if enabled.update(enabled=False, disabled_reason=reason, updated_at=at):
-            _forget_patterns(connection, key)
+            forget_patterns(connection, key)
             notable.add(key)
     found = get_many(connection, sorted(notable))
     return [found[key] for key in sorted(found)]

@@ -8,16 +8,17 @@ rolled back never. In a `TransactionTestCase` transactions are real ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, overload
+from weakref import WeakSet
 
 from django.core.signals import setting_changed
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from thorn_core import ConfigurationError, Message, Thorn, get_app, testing
-from thorn_django import unit_of_work
+from thorn_django.after_commit import pending_callbacks
 from thorn_django.app import PREFIX
 
 ANYTHING: Any = object()
@@ -31,7 +32,7 @@ class CapturedMessages(Sequence[Message]):
         self._captured: list[testing.CapturedMessages] = []
         self._connections = connections.all()
         # What waits already is others', and what has been done is done.
-        self._left = {id(f): f for c in self._connections for f in _waiting(c)}
+        self._left = WeakSet(p for c in self._connections for p in pending_callbacks(c))
 
     def __len__(self) -> int:
         return len(self._messages())
@@ -92,7 +93,7 @@ class CapturedMessages(Sequence[Message]):
         # Those of this thread too, beside those of the thread that began to capture.
         for connection in {id(c): c for c in (*self._connections, *connections.all())}.values():
             self._commit(connection)
-        # captureOnCommitCallbacks may have done the same.
+        # Two connections of one alias may have told of the same.
         found = {message.id: message for captured in self._captured for message in captured}
         return list(found.values())
 
@@ -100,16 +101,10 @@ class CapturedMessages(Sequence[Message]):
         """Do what waits for nothing but a test's own transaction."""
         blocks: list[Any] = connection.atomic_blocks
         if blocks and blocks[-1]._from_testcase:
-            for function in _waiting(connection):
-                if function.__module__ == unit_of_work.__name__ and id(function) not in self._left:
-                    self._left[id(function)] = function
-                    function()
-
-
-def _waiting(connection: BaseDatabaseWrapper) -> list[Callable[[], Any]]:
-    """The functions that wait for the commit of a connection's transaction."""
-    waiting: list[Any] = connection.run_on_commit
-    return [function for _, function, _ in waiting]
+            for pending in pending_callbacks(connection):
+                if pending not in self._left:
+                    self._left.add(pending)
+                    pending.callback()
 
 
 def _short(value: Any) -> str:

@@ -1,0 +1,69 @@
+"""Owners: when a user is deleted, their subscriptions are too."""
+
+from __future__ import annotations
+
+import contextlib
+from functools import partial
+from typing import Any
+
+from django.apps import apps
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections, transaction
+from django.db.models import Model
+from django.db.models.signals import post_delete
+
+from thorn_core import ConfigurationError, StoreSetupError, get_app
+from thorn_django.store import DjangoStore
+from thorn_django.store.subscriptions import forget_patterns, subscription_model
+from thorn_django.unit_of_work import DjangoUnitOfWork
+
+UID = "thorn_django.owners"
+
+
+def follow_deletions() -> None:
+    """Follow deletions of users, and of subscriptions past the app; calling it twice is fine.
+
+    Only the models concerned are followed: Django deletes slower where somebody listens.
+    """
+    for model in _user_models():
+        post_delete.connect(user_deleted, sender=model, dispatch_uid=UID)
+    # A wrong setting is for the system check to report.
+    with contextlib.suppress(ConfigurationError):
+        post_delete.connect(subscription_deleted, sender=subscription_model(), dispatch_uid=UID)
+
+
+def _user_models() -> list[type[Model]]:
+    """The user model and its proxies; none in a project without one."""
+    try:
+        user = get_user_model()
+    except ImproperlyConfigured:
+        return []
+    of_user = user._meta.concrete_model
+    return [model for model in apps.get_models() if model._meta.concrete_model is of_user]
+
+
+def user_deleted(*, instance: Model, using: str, **_: Any) -> None:
+    """Remove a deleted user's subscriptions.
+
+    They go in the user's own transaction where the store is in the same database, else right after
+    its commit.
+    """
+    store, remove = get_app().store, partial(_remove, str(instance.pk))
+    if not (isinstance(store, DjangoStore) and store.database.alias == using):
+        DjangoUnitOfWork(using).on_commit(remove)
+        return
+    # Without its tables the store has no subscriptions; the transaction goes on.
+    with contextlib.suppress(StoreSetupError), transaction.atomic(using=using):
+        remove()
+
+
+def _remove(owner: str) -> None:
+    app = get_app()
+    for subscription in list(app.subscriptions(owner=owner)):
+        app.unsubscribe(subscription.id)
+
+
+def subscription_deleted(*, instance: Model, using: str, **_: Any) -> None:
+    """Remove what a row deleted by the ORM leaves behind: by a cascade, say, from a user."""
+    forget_patterns(connections[using], instance.pk)
