@@ -19,7 +19,7 @@ from thorn_core.recipients.urls import shown
 from thorn_core.settings import Settings
 from thorn_core.signatures import HMAC_DIGESTS, SignatureScheme, is_private, make_keys
 from thorn_core.subscribers import check_options
-from thorn_core.values import OPERATOR, Message, Subscription, derived_id, new_id
+from thorn_core.values import OPERATOR, Message, Operator, Subscription, derived_id, new_id
 
 DESCRIPTION_LENGTH = 1000
 # Keys of a subscription, of each kind: the newest and those that it replaced. Each signs every
@@ -364,7 +364,7 @@ def identify_sender(sender: Any) -> tuple[str | None, str | None]:
     Raises:
         ConfigurationError: The id isn't one.
     """
-    if sender is None or sender == OPERATOR:
+    if sender is None or isinstance(sender, Operator):
         return sender, None
     return (OPERATOR, None) if _has_no_id(sender) else identify(sender)
 

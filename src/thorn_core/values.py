@@ -18,9 +18,24 @@ from thorn_core.retries import RetryPolicy
 from thorn_core.signatures import StandardWebhooksEd25519, is_private
 
 EMPTY: Mapping[str, Any] = {}
+
+
+class Operator(str):
+    """The type of `OPERATOR`: no user's or tenant's id is one, not even an empty one."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "OPERATOR"
+
+
 # Sender of a message for operators: it reaches subscriptions without an owner and no others. No
 # user or tenant can have this id (`thorn_core.subscriptions.identify`).
-OPERATOR = ""
+OPERATOR = Operator()
+
+
+def _sender(sender: str | None) -> str | None:
+    return OPERATOR if sender == "" else sender  # as databases keep it
 
 
 class DeliveryState(enum.StrEnum):
@@ -69,7 +84,7 @@ class Message:
     event: str
     data: bytes
     at: datetime
-    sender: str | None = None
+    sender: str | None = attrs.field(default=None, converter=_sender)
     sender_name: str | None = None
     ref: str | None = None
     headers: Mapping[str, str] = EMPTY
