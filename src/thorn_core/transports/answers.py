@@ -7,7 +7,7 @@ from typing import Protocol
 
 import h11
 
-from thorn_core.transports.limits import HEAD_LIMIT, INTERIM_LIMIT, body_limit
+from thorn_core.transports.limits import FRAMING_LIMIT, HEAD_LIMIT, INTERIM_LIMIT, body_limit
 from thorn_core.values import Response
 
 _START = b"HTTP/"
@@ -71,7 +71,9 @@ class AnswerReader:
         self._headers: dict[str, str] = {}
         self._body = b""
         self._start = b""
-        self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_LIMIT)
+        # h11's own bound is never reached before ours, which says what was too long.
+        most = HEAD_LIMIT + body_limit(response_limit)
+        self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=most)
         self._h11.send(_HEAD_REQUEST if method == "HEAD" else _REQUEST)
         self._h11.send(h11.EndOfMessage())
 
@@ -133,7 +135,7 @@ class AnswerReader:
                 raise BadAnswer(_TOO_LONG_HEAD)
         self._start += data[: len(_START) - len(self._start)]
         if not _START.startswith(self._start):
-            raise BadAnswer("the answer is not HTTP/1.1")
+            raise BadAnswer(_NO_HTTP)
         return data
 
     def _pass_over(self, event: h11.InformationalResponse) -> None:
@@ -167,17 +169,26 @@ class AnswerReader:
                 return "the connection closed before the answer was complete"
             return "the answer's body is not in valid chunks"
         text = str(error)
-        if "Content-Length" in text:
-            return "the answer's Content-Length is no number, or there are several"
-        if "Transfer-Encoding" in text:
-            return "the answer has a Transfer-Encoding other than chunked"
-        if "header line" in text or "continuation line" in text:
-            return "the answer has a header that is no valid header"
-        return "the answer is not HTTP/1.1"
+        return next((words for start, words in _WORDS if text.startswith(start)), _NO_HTTP)
 
 
+_NO_HTTP = "the answer is not HTTP/1.1"
+_LENGTH = "the answer's Content-Length is no number, or there are several"
+_CODING = "the answer has a Transfer-Encoding other than chunked"
+_HEADER = "the answer has a header that is no valid header"
+# How h11's messages about a head begin; what follows may be the recipient's own text.
+_WORDS = (
+    ("bad Content-Length", _LENGTH),
+    ("conflicting Content-Length", _LENGTH),
+    ("multiple Transfer-Encoding", _CODING),
+    ("Only Transfer-Encoding", _CODING),
+    ("illegal header line", _HEADER),
+    ("continuation line", _HEADER),
+)
 _TOO_LONG_HEAD = f"the answer's headers are larger than {HEAD_LIMIT // 1024} KiB"
-_TOO_LONG_BODY = "the answer's body is wrapped in too many bytes of chunk sizes, or trailers"
+_TOO_LONG_BODY = (
+    f"the answer's chunk extensions and trailers are larger than {FRAMING_LIMIT // 1024} KiB"
+)
 
 
 def joined_headers(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
