@@ -379,9 +379,10 @@ def _has_no_id(sender: Any) -> bool:
 def _checked_id(key: str) -> str:
     if is_identity(key):
         return key
+    long = f", which has {len(key)} characters," if len(key) > OWNER_LENGTH else ""
     raise ConfigurationError(
-        f"{key[:50]!r} is no id of a user or tenant; use 1 to {OWNER_LENGTH} characters, without"
-        " control characters and white space around them, or None for an operator's"
+        f"{key[:50]!r}{long} is no id of a user or tenant; use 1 to {OWNER_LENGTH} characters,"
+        " without control characters and white space around them, or None for an operator's"
     )
 
 

@@ -459,7 +459,7 @@ def test_a_file_is_written_in_wal_mode_and_synchronously(tmp_path):
 def test_a_users_engine_stays_as_it_is(server):
     engine = create_engine(server.url, isolation_level="SERIALIZABLE")
     with app_on(engine) as app:
-        assert app.store.database.engine is engine
+        assert app.store.database.engine.pool is engine.pool
         app.send("a.b")
         app.worker().drain()
         levels = {"postgresql": "SHOW transaction_isolation", "mariadb": "SELECT @@tx_isolation"}

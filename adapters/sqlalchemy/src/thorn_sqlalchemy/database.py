@@ -29,6 +29,7 @@ from sqlalchemy.exc import (
     IntegrityError,
     NoSuchModuleError,
     SQLAlchemyError,
+    StatementError,
 )
 from sqlalchemy.exc import (
     TimeoutError as PoolTimeout,
@@ -36,6 +37,8 @@ from sqlalchemy.exc import (
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from thorn_core import ConfigurationError, StoreError, StoreSetupError
+from thorn_core.stores import redact
+from thorn_sqlalchemy.quiet import quiet
 from thorn_sqlalchemy.schema import Tables
 from thorn_sqlalchemy.setup import revision_of, set_up, wrong_with
 
@@ -174,14 +177,15 @@ class Database:
 
     def __init__(self, source: str | URL | Engine, tables: Tables) -> None:
         self.tables = tables
-        self.engine = engine_of(source)
+        engine = engine_of(source)
         self.owned = not isinstance(source, Engine)
-        self.name = self.engine.dialect.name
+        self.name = engine.dialect.name
         self._created = False
         self._turn = self._make_turn()
         self._same: WeakKeyDictionary[Engine, bool] = WeakKeyDictionary()
         if self.name == "sqlite" and self.owned:
-            event.listen(self.engine, "connect", _prepare_sqlite)
+            event.listen(engine, "connect", _prepare_sqlite)
+        self.engine = quiet(engine)
         # Statements of one transaction must see what others have committed meanwhile.
         self._isolates = not self.owned and self.name != "sqlite"
 
@@ -382,10 +386,12 @@ class Database:
     def translated(self, error: SQLAlchemyError) -> StoreError:
         """An error in words that say what to do."""
         where = shown(self.engine.url)
+        if isinstance(error, StatementError):
+            error.hide_parameters, error.params = True, None
+        redact(error)
         if isinstance(error, PoolTimeout):
             return StoreError(f"every connection to {where} is in use: {error}")
-        said = str(error.orig) if isinstance(error, DBAPIError) else str(error)
-        said = " ".join(said.split())
+        said = str(getattr(error, "orig", None) or error)
         lowered = said.lower()
         if any(words in lowered for words in ("readonly database", "read-only", "read only")):
             return StoreError(f"the database {where} is read-only: {said}")

@@ -29,6 +29,7 @@ from thorn_sqlalchemy.database import Database, metadata_for, shown
 from thorn_sqlalchemy.history import History
 from thorn_sqlalchemy.messages import Messages
 from thorn_sqlalchemy.notifications import notifications_of
+from thorn_sqlalchemy.quiet import quietly
 from thorn_sqlalchemy.recipients import Recipients
 from thorn_sqlalchemy.schema import PREFIX, Tables
 from thorn_sqlalchemy.subscriptions import Subscriptions
@@ -177,7 +178,8 @@ class SqlStore:
                 connection = within.connection(self.tables.messages, self.database)
                 if connection is not None:
                     self.database.create_within(connection)
-                    self._insert(connection, rows)
+                    with quietly(connection):
+                        self._insert(connection, rows)
             if connection is not None:
                 within.on_commit(self._notifications.tell)
                 return

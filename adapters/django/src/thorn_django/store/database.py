@@ -24,6 +24,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Model
 
 from thorn_core import ConfigurationError, StoreError, StoreSetupError
+from thorn_core.stores import redact
 from thorn_django.store.statements import columns_of, insert_new
 from thorn_django.unit_of_work import in_transaction
 
@@ -322,8 +323,8 @@ class Database:
     def translated(self, error: Error) -> StoreError:
         """An error in words that say what to do."""
         where = f"the database {self.alias!r}"
-        # The rest may quote the row: payloads, secrets.
-        said = next((line for line in str(error).splitlines() if line.strip()), repr(error))
+        redact(error)
+        said = str(error) or type(error).__name__
         lowered = said.lower()
         if any(words in lowered for words in ("readonly database", "read-only", "read only")):
             return StoreError(f"{where} is read-only: {said}")

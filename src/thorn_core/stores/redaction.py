@@ -1,0 +1,66 @@
+"""What a database driver's error may say: drivers quote rows, which hold secrets and payloads."""
+
+from __future__ import annotations
+
+import re
+
+# Lines that PostgreSQL adds to its message: they quote rows and statements.
+_ADDED = re.compile(r"\s*(?:DETAIL|HINT|CONTEXT|QUERY|STATEMENT|WHERE|LINE \d+)\b")
+_QUOTE = re.compile("['\"]")
+# What is quoted behind these words is a name, not a value.
+_NAMES = re.compile(
+    r"\b(?:table|relation|column|constraint|index|database|schema|role|user|key|type|encoding"
+    r"|host name|server at|server on) $",
+    re.IGNORECASE,
+)
+
+
+def redacted(message: str) -> str:
+    """The message of a driver's error up to the first value that it quotes, on one line.
+
+    Args:
+        message: The message.
+
+    Example:
+        >>> redacted('relation "thorn_messages" does not exist')
+        'relation "thorn_messages" does not exist'
+        >>> redacted("Duplicate entry 'whsec_abc' for key 'PRIMARY'")
+        'Duplicate entry …'
+    """
+    lines: list[str] = []
+    for line in message.splitlines():
+        if _ADDED.match(line):
+            break
+        lines.append(line)
+    text, place = " ".join(" ".join(lines).split()), 0
+    while (quote := _QUOTE.search(text, place)) is not None:
+        end = text.find(quote[0], quote.end())
+        name = _NAMES.search(text, 0, quote.start())
+        # An apostrophe, as in "can't", quotes nothing.
+        apostrophe = quote[0] == "'" and text[quote.start() - 1 : quote.start()].isalpha()
+        if apostrophe:
+            place = quote.end()
+        elif name is not None and end > 0:
+            place = end + 1
+        else:
+            return text[: quote.start()] + "…"
+    return text
+
+
+def redact(error: BaseException) -> None:
+    """Take the values that an exception and its causes quote out of their messages.
+
+    Whoever logs the exception logs all of them.
+
+    Args:
+        error: A driver's, or a library's that passes one on.
+    """
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        found = waiting.pop()
+        if found is None or id(found) in seen:
+            continue
+        seen.add(id(found))
+        found.args = tuple(redacted(a) if isinstance(a, str) else a for a in found.args)
+        waiting += [found.__cause__, found.__context__]
