@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,7 +9,6 @@ from thorn_core.errors import ConfigurationError, SecretError
 from thorn_core.signatures import (
     PRIVATE_PREFIX,
     PUBLIC_PREFIX,
-    SECRET_BYTES,
     SECRET_PREFIX,
     SHORTEST_TEXT,
     GitHub,
@@ -21,6 +18,7 @@ from thorn_core.signatures import (
     StandardWebhooksEd25519,
     Stripe,
 )
+from thorn_core.signatures.keys import decoded, standard_key
 
 # Public keys of small order, by which anybody can sign: the points of order 1, 2, 4 and 8 in each
 # of their encodings, the sign bit aside (RFC 8032; the list that libsodium refuses).
@@ -82,8 +80,7 @@ def _fault(secret: Any, scheme: SignatureScheme) -> str | None:
     if secret.startswith((PRIVATE_PREFIX, PUBLIC_PREFIX)):
         return f"is a key for standard-webhooks-ed25519, not for {scheme.name}"
     if secret.startswith(SECRET_PREFIX) or isinstance(scheme, StandardWebhooks):
-        raw = _decoded(secret.removeprefix(SECRET_PREFIX))
-        if raw is None or len(raw) not in SECRET_BYTES:
+        if standard_key(secret) is None:
             return "isn't whsec_ and base64 of 24 to 64 bytes; copy all of it"
     elif len(secret) < SHORTEST_TEXT:
         return f"is shorter than {SHORTEST_TEXT} characters; agree on a longer one"
@@ -92,9 +89,9 @@ def _fault(secret: Any, scheme: SignatureScheme) -> str | None:
 
 def _ed25519_fault(secret: str) -> str | None:
     if secret.startswith(PRIVATE_PREFIX):
-        raw = _decoded(secret.removeprefix(PRIVATE_PREFIX))
+        raw = decoded(secret.removeprefix(PRIVATE_PREFIX))
         return None if raw is not None and len(raw) in (32, 64) else "isn't a private key"
-    raw = _decoded(secret.removeprefix(PUBLIC_PREFIX))
+    raw = decoded(secret.removeprefix(PUBLIC_PREFIX))
     if not secret.startswith(PUBLIC_PREFIX) or raw is None or len(raw) != 32:
         return "isn't whpk_ and base64 of a public key of 32 bytes; copy all of it"
     if raw[:31] + bytes([raw[31] & 0x7F]) in _WEAK_PUBLIC_KEYS:
@@ -102,13 +99,6 @@ def _ed25519_fault(secret: str) -> str | None:
             "is a public key of small order, by which anybody can sign; ask the sender for another"
         )
     return None
-
-
-def _decoded(text: str) -> bytes | None:
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        return None
 
 
 def check_secrets(secrets: Any, setting: str | None, scheme: SignatureScheme) -> None:
