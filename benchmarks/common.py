@@ -8,7 +8,6 @@ from collections.abc import Callable
 import attrs
 
 from thorn_core import Settings
-from thorn_core.recipients import allow_cidr_network, block_internal_ips, ensure_protocol
 
 # 500 bytes of JSON.
 PAYLOAD = {"id": 7, "title": "x" * 440, "tags": ["a", "b", "c"], "price": "12.50"}
@@ -66,11 +65,8 @@ def local_settings(**changes: object) -> Settings:
         **{
             "concurrency": CONCURRENCY,
             "recipient_concurrency": CONCURRENCY,
-            "recipient_validators": [
-                allow_cidr_network("127.0.0.0/8"),
-                block_internal_ips(),
-                ensure_protocol("http", "https"),
-            ],
+            "allowed_networks": ["127.0.0.0/8"],
+            "allowed_ports": range(1024, 65536),
             **changes,
         }
     )

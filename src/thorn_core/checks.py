@@ -73,15 +73,16 @@ def check_settings(settings: Settings) -> list[Finding]:
         >>> [finding.name for finding in check_settings(Settings(recipient_validators=[]))]
         ['internal-addresses-open']
     """
-    listed = "recipient_validators"
+    listed, excepted = "recipient_validators", "allowed_networks"
+    validators = settings.validators
     found = [
-        *_open(settings.validators, listed, listed),
-        *_exceptions(settings.allowed_networks, "allowed_networks", "allowed_networks"),
-        *_exceptions(_allowed(settings.recipient_validators), listed, listed),
+        *_open(validators, listed, listed),
+        *_exceptions(settings.allowed_networks, validators, excepted, excepted),
+        *_exceptions(_allowed(validators), validators, listed, listed),
     ]
     for pattern, target in settings.subscribers.items():
         where = f"subscribers[{pattern!r}]"
-        found += _refused(target, settings.validators, where, "subscribers")
+        found += _refused(target, validators, where, "subscribers")
     if not settings.signatures:
         found.append(
             Finding(
@@ -110,7 +111,7 @@ def check_event(event: Event, settings: Settings) -> list[Finding]:
             event.recipient_validators, allowed_networks=settings.allowed_networks
         )
         found += _open(validators, f"recipient_validators of {where}", None)
-        found += _exceptions(_allowed(event.recipient_validators), where, None)
+        found += _exceptions(_allowed(validators), validators, where, None)
     found += _refused(event.static_subscribers, validators, where, None)
     return found
 
@@ -150,9 +151,11 @@ def _open(validators: Sequence[Any], where: str, setting: str | None) -> Iterato
         )
 
 
-def _exceptions(networks: Iterable[Network], where: str, setting: str | None) -> Iterator[Finding]:
+def _exceptions(
+    networks: Iterable[Network], validators: Sequence[Any], where: str, setting: str | None
+) -> Iterator[Finding]:
     for network in networks:
-        if opens_metadata(network):
+        if opens_metadata(network, validators):
             every = "every address, " if str(network) in ALL_ADDRESSES else ""
             yield Finding(
                 name="metadata-open",

@@ -12,7 +12,6 @@ from celery import Celery
 
 from thorn_celery import install
 from thorn_core import Settings, Thorn
-from thorn_core.recipients import allow_cidr_network
 
 
 @attrs.frozen
@@ -41,7 +40,9 @@ def make(setup: Setup) -> tuple[Thorn, Celery]:
     """The two apps; the first isn't made the default one."""
     quick = {"retry_max": 50, "retry_delay": 0.5, "lease": 6.0, "event_timeout": 2.0}
     settings = Settings(
-        recipient_validators=[allow_cidr_network("127.0.0.0/8")], **{**quick, **setup.settings}
+        allowed_networks=["127.0.0.0/8"],
+        allowed_ports=range(1024, 65536),
+        **{**quick, **setup.settings},
     )
     thorn = Thorn(store=setup.store, dispatcher="celery", settings=settings, default=False)
     # A test decides when there is a sweep.

@@ -16,9 +16,8 @@ from thorn_celery import install, work
 from thorn_celery.installation import celery_of, thorn_of
 from thorn_celery.options import Route, options_of
 from thorn_core import ConfigurationError, InvalidNameError, Settings, Thorn
-from thorn_core.recipients import allow_cidr_network
 
-LOCAL = Settings(recipient_validators=[allow_cidr_network("127.0.0.0/8")])
+LOCAL = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1024, 65536))
 
 
 @pytest.fixture

@@ -6,13 +6,12 @@ import json
 
 from thorn_core import Settings
 from thorn_core.api import ApiRequest, ApiResponse, Resource
-from thorn_core.recipients import allow_cidr_network, block_internal_ips
 
 BASE = "https://api.example.com/webhooks"
 URL = "https://example.com/hook"
 # Secrets that somebody gives.
 SHARED, ANOTHER, THIRD = ("whsec_" + 4 * word for word in ("SharedXx", "AnotherX", "ThirdXxx"))
-LOCAL = Settings(recipient_validators=[block_internal_ips(), allow_cidr_network("127.0.0.0/8")])
+LOCAL = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1024, 65536))
 
 
 class Client:

@@ -19,18 +19,17 @@ from thorn_core.cli.common import plain
 from thorn_core.cli.group import run
 from thorn_core.cli.send import _app_for
 from thorn_core.delivery import make_delivery
-from thorn_core.recipients import allow_cidr_network, check_address
+from thorn_core.recipients import check_address
 from thorn_core.signatures import SCHEMES, new_secret
 from thorn_core.testing import LocalRecipient
 
 COMMAND = [sys.executable, "-m", "thorn_core.cli"]
 SHOP = """
 from thorn_core import RetryPolicy, Settings, Thorn
-from thorn_core.recipients import allow_cidr_network
 
 def create_app():
     app = Thorn(settings=Settings(
-        recipient_validators=[allow_cidr_network("127.0.0.0/8")],
+        allowed_networks=["127.0.0.0/8"], allowed_ports=range(1, 65536),
         retry_policy=RetryPolicy((0.01,)),
     ))
     app.subscribe("order.*", URL, owner="7")
@@ -92,10 +91,17 @@ def test_send_refuses_this_machine_unless_it_is_allowed(capfd, recipient):
 
 def test_allowing_what_is_local_allows_nothing_else():
     with _app_for("http://127.0.0.1:8000/", None, allow_local=True) as app:
-        validators = app.settings.recipient_validators
+        validators = app.settings.validators
     for allowed in ("127.0.0.1", "::1", "10.1.2.3", "192.168.1.1", "fd00::1", "8.8.8.8"):
         check_address(allowed, validators)
-    for refused in ("169.254.169.254", "fe80::1", "100.64.0.1", "0.0.0.0", "224.0.0.1"):
+    for refused in (
+        "169.254.169.254",
+        "fd00:ec2::254",
+        "fe80::1",
+        "100.64.0.1",
+        "0.0.0.0",
+        "224.0.0.1",
+    ):
         with pytest.raises(SecurityError):
             check_address(refused, validators)
 
@@ -245,7 +251,10 @@ def test_sending_by_the_users_app(shop, capfd, recipient):
 def test_replaying(capfd, recipient, monkeypatch):
     recipient.answer(status=500)
     settings = Settings(
-        recipient_validators=[allow_cidr_network("127.0.0.0/8")], retry=False, grace_period=1
+        allowed_networks=["127.0.0.0/8"],
+        allowed_ports=range(1, 65536),
+        retry=False,
+        grace_period=1,
     )
     app = Thorn(settings=settings)
     app.subscribe("*", recipient.url)
@@ -265,7 +274,9 @@ def test_replaying(capfd, recipient, monkeypatch):
 
 def test_replaying_by_criteria_takes_what_failed_by_the_page(capfd, recipient, monkeypatch):
     monkeypatch.setattr("thorn_core.paging.PAGE", 2)
-    settings = Settings(recipient_validators=[allow_cidr_network("127.0.0.0/8")], retry=False)
+    settings = Settings(
+        allowed_networks=["127.0.0.0/8"], allowed_ports=range(1, 65536), retry=False
+    )
     with Thorn(settings=settings) as app:
         app.subscribe("*", recipient.url)
         app.send("a.b")
@@ -289,7 +300,9 @@ def test_the_attempts_of_a_delivery_are_shown(capfd, recipient, monkeypatch):
     recipient.answer(status=200, headers={"x-trace": "7"}, body=b"thanks")
     recipient.answer(status=503, body=b"upstream\x1b[2J\nis away " + b"x" * 400, times=1)
     settings = Settings(
-        recipient_validators=[allow_cidr_network("127.0.0.0/8")], retry_policy=RetryPolicy((0.01,))
+        allowed_networks=["127.0.0.0/8"],
+        allowed_ports=range(1, 65536),
+        retry_policy=RetryPolicy((0.01,)),
     )
     with Thorn(settings=settings, dispatcher="background") as app:
         app.subscribe("*", recipient.url)
@@ -314,7 +327,9 @@ def test_the_attempts_of_a_delivery_are_shown(capfd, recipient, monkeypatch):
 
 def test_a_delivery_that_waits_says_until_when_and_why(capfd, monkeypatch):
     settings = Settings(
-        recipient_validators=[allow_cidr_network("127.0.0.0/8")], retry_policy=RetryPolicy((90,))
+        allowed_networks=["127.0.0.0/8"],
+        allowed_ports=range(1, 65536),
+        retry_policy=RetryPolicy((90,)),
     )
     with Thorn(settings=settings) as app:
         app.subscribe("*", "http://127.0.0.1:9/")
@@ -354,7 +369,9 @@ def test_lists_fit_the_terminal(capfd, monkeypatch, width):
 
 
 def test_purging_removes_what_is_settled_and_old_enough(capfd, recipient, monkeypatch):
-    settings = Settings(recipient_validators=[allow_cidr_network("127.0.0.0/8")], retry=False)
+    settings = Settings(
+        allowed_networks=["127.0.0.0/8"], allowed_ports=range(1, 65536), retry=False
+    )
     with Thorn(settings=settings) as app:
         app.subscribe("*", recipient.url)
         monkeypatch.setattr("thorn_core.cli.purge.find_app", lambda path: _Open(app))
@@ -384,7 +401,7 @@ def test_purging_asks_a_person_first(capfd, recipient, monkeypatch, answer, code
         def isatty(self):
             return True
 
-    settings = Settings(recipient_validators=[allow_cidr_network("127.0.0.0/8")])
+    settings = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1, 65536))
     with Thorn(settings=settings) as app:
         app.subscribe("*", recipient.url)
         app.send("a.b")
@@ -405,7 +422,7 @@ def test_a_worker_process_makes_no_sense_on_a_store_in_memory(shop, capfd):
 
 
 def test_a_disabled_subscription_says_so(capfd, recipient, monkeypatch):
-    settings = Settings(recipient_validators=[allow_cidr_network("127.0.0.0/8")])
+    settings = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1, 65536))
     with Thorn(settings=settings) as app:
         one, other = (app.subscribe(e, recipient.url) for e in ("a.b", "c.d"))
         app.update_subscription(one.id, enabled=False)

@@ -13,7 +13,6 @@ from rich.console import Console
 from thorn_core import RetryPolicy, Settings, Thorn
 from thorn_core.cli.logs import JsonFormatter, TextFormatter, logging_by
 from thorn_core.cli.status import Backlog, Figures, Rate, Tally, Trouble, status_line
-from thorn_core.recipients import allow_cidr_network
 from thorn_core.testing import LocalRecipient
 
 
@@ -96,7 +95,8 @@ def test_only_the_named_loggers_are_written_and_afterwards_all_is_as_before():
 
 def test_what_a_worker_does_is_counted():
     settings = Settings(
-        recipient_validators=[allow_cidr_network("127.0.0.0/8")],
+        allowed_networks=["127.0.0.0/8"],
+        allowed_ports=range(1, 65536),
         retry_policy=RetryPolicy((0.01, 60)),
     )
     with LocalRecipient() as recipient, Thorn(settings=settings) as app, Tally(app) as tally:
@@ -121,7 +121,10 @@ def test_what_a_worker_does_is_counted():
 
 def test_a_delivery_that_is_given_up_is_not_to_be_retried():
     settings = Settings(
-        recipient_validators=[allow_cidr_network("127.0.0.0/8")], retry=False, disable_after=None
+        allowed_networks=["127.0.0.0/8"],
+        allowed_ports=range(1, 65536),
+        retry=False,
+        disable_after=None,
     )
     with LocalRecipient() as recipient, Thorn(settings=settings) as app, Tally(app) as tally:
         recipient.answer(status=500)

@@ -18,7 +18,6 @@ from thorn_core import (
     hookimpl,
     signals,
 )
-from thorn_core.recipients import allow_cidr_network
 from thorn_core.testing import LocalRecipient
 
 answering: ContextVar[Thorn | None] = ContextVar("answering", default=None)
@@ -112,7 +111,8 @@ class Calling:
 def test_the_programs_own_code_is_called_within_what_plugins_enter():
     calling = Calling()
     settings = Settings(
-        recipient_validators=[allow_cidr_network("127.0.0.0/8")],
+        allowed_networks=["127.0.0.0/8"],
+        allowed_ports=range(1024, 65536),
         subscribers={"current_app.*": lambda message: calling.note("subscriber")},
     )
 
@@ -134,7 +134,7 @@ def test_the_programs_own_code_is_called_within_what_plugins_enter():
 
 def test_the_engine_inherits_no_context_of_whoever_sends():
     calling = Calling()
-    settings = Settings(recipient_validators=[allow_cidr_network("127.0.0.0/8")])
+    settings = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1024, 65536))
     with (
         LocalRecipient() as recipient,
         Thorn(settings=settings, dispatcher="background") as app,

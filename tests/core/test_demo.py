@@ -56,7 +56,7 @@ def failed_checks(report):
 def test_the_command_shows_what_happened_and_exits_0():
     done = subprocess.run(COMMAND, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "allow_cidr_network('127.0.0.0/8')" in done.stdout
+    assert "allowed_networks = ['127.0.0.0/8']" in done.stdout
     heading = next(line for line in done.stdout.splitlines() if line.startswith("message"))
     assert heading.split() == ["message", "recipient", "attempts", "status", "latency", "state"]
     (flaky,) = [line for line in done.stdout.splitlines() if "3  503, 503, 200" in line]

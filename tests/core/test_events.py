@@ -24,10 +24,9 @@ from thorn_core import (
 )
 from thorn_core.current_app import set_default_app
 from thorn_core.events import declared_events
-from thorn_core.recipients import allow_cidr_network
 from thorn_core.testing import LocalRecipient, capture
 
-LOCAL = Settings(recipient_validators=[allow_cidr_network("127.0.0.0/8")])
+LOCAL = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1024, 65536))
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
@@ -202,7 +201,7 @@ def test_callbacks_get_the_attempt():
         name: (lambda attempt, name=name: called.append((name, attempt.status)))
         for name in ("on_success", "on_error", "on_timeout")
     }
-    settings = Settings(recipient_validators=LOCAL.recipient_validators, retry=False)
+    settings = LOCAL.evolve(retry=False)
     with LocalRecipient() as recipient, Thorn(settings=settings) as app:
         app.subscribe("*", recipient.url)
         app.send("a.b", **callbacks)
@@ -303,7 +302,7 @@ def test_a_test_message_goes_to_one_subscription_only():
 
 
 def test_the_envelope_is_as_set():
-    standard = Settings(recipient_validators=LOCAL.recipient_validators, envelope="standard")
+    standard = LOCAL.evolve(envelope="standard")
     with LocalRecipient() as recipient, Thorn(settings=standard, clock=lambda: NOW) as app:
         app.subscribe("*", recipient.url)
         app.send("a.b", {"n": 1})

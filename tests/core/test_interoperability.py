@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 import pytest
 
 from thorn_core import Settings, SignatureError, Thorn, receiver
-from thorn_core.recipients import allow_cidr_network
 from thorn_core.signatures import SCHEMES, Signable, new_secret
 from thorn_core.testing import LocalRecipient
 
@@ -25,7 +24,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def request_():
     """A request as it arrives, signed by every scheme, and its secret."""
     settings = Settings(
-        recipient_validators=[allow_cidr_network("127.0.0.0/8")],
+        allowed_networks=["127.0.0.0/8"],
+        allowed_ports=range(1024, 65536),
         signatures=("standard-webhooks", "hook-hmac", "github", "stripe"),
     )
     with LocalRecipient() as recipient, Thorn(settings=settings) as app:

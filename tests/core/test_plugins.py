@@ -11,11 +11,10 @@ import pytest
 
 from thorn_core import ConfigurationError, MemoryStore, SecurityError, Settings, Thorn, hookimpl
 from thorn_core.plugins import Plugins
-from thorn_core.recipients import allow_cidr_network
 from thorn_core.testing import LocalRecipient
 from thorn_core.unit_of_work import IMMEDIATE
 
-LOCAL = Settings(recipient_validators=[allow_cidr_network("127.0.0.0/8")])
+LOCAL = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1024, 65536))
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
@@ -205,12 +204,11 @@ def test_a_plugin_can_make_a_unit_of_work_of_a_handle():
 
 PROGRAM = """
 from thorn_core import Settings, Thorn
-from thorn_core.recipients import allow_cidr_network
 from thorn_core.testing import LocalRecipient
 import thorn_dispatcher_interval
 
 thorn_dispatcher_interval.INTERVAL = 0.05
-settings = Settings(recipient_validators=[allow_cidr_network("127.0.0.0/8")])
+settings = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1024, 65536))
 with LocalRecipient() as recipient:
     with Thorn(dispatcher="interval", settings=settings) as app:
         app.subscribe("*", recipient.url)

@@ -13,18 +13,19 @@ from importlib.util import find_spec
 import pytest
 
 from thorn_core import Settings, Thorn, ThornError
-from thorn_core.recipients import allow_cidr_network
 from thorn_core.testing import LocalRecipient
 from thorn_core.worker import LoopThread
 
-LOCAL = Settings(recipient_validators=[allow_cidr_network("127.0.0.0/8")])
+LOCAL = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1024, 65536))
 HEAD = """
 import os, signal, sys, threading
 from thorn_core import Settings, Thorn, get_app
-from thorn_core.recipients import allow_cidr_network
 url = sys.argv[1]
 settings = Settings(
-    recipient_validators=[allow_cidr_network("127.0.0.0/8")], grace_period=5, event_timeout=10
+    allowed_networks=["127.0.0.0/8"],
+    allowed_ports=range(1024, 65536),
+    grace_period=5,
+    event_timeout=10,
 )
 """
 
@@ -307,9 +308,8 @@ def test_where_threads_are_greenlets_others_go_on_while_the_loop_waits(name):
 {GREENLETS[name]}
 import sys
 from thorn_core import Settings, Thorn
-from thorn_core.recipients import allow_cidr_network
 
-settings = Settings(recipient_validators=[allow_cidr_network("127.0.0.0/8")])
+settings = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1024, 65536))
 with Thorn(dispatcher="background", settings=settings) as app:
     app.subscribe("*", sys.argv[1])
     assert app.send("article.created", {{}}).wait(20)

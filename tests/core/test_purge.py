@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 import pytest
 
 from thorn_core import ConfigurationError, InvalidNameError, Settings, Thorn
-from thorn_core.recipients import allow_cidr_network
 from thorn_core.testing import LocalRecipient
 
 
@@ -19,7 +18,9 @@ def recipient():
 
 @pytest.fixture
 def app(recipient):
-    settings = Settings(recipient_validators=[allow_cidr_network("127.0.0.0/8")], retry=False)
+    settings = Settings(
+        allowed_networks=["127.0.0.0/8"], allowed_ports=range(1024, 65536), retry=False
+    )
     with Thorn(settings=settings) as app:
         app.subscribe("*", recipient.url)
         yield app

@@ -23,10 +23,10 @@ from thorn_core import (
     TransportError,
     signals,
 )
-from thorn_core.recipients import allow_cidr_network, block_internal_ips, ensure_port
+from thorn_core.recipients import ensure_port
 from thorn_core.testing import LocalRecipient
 
-LOCAL = {"recipient_validators": [allow_cidr_network("127.0.0.0/8")]}
+LOCAL = {"allowed_networks": ["127.0.0.0/8"], "allowed_ports": range(1, 65536)}
 WAIT = 10
 
 
@@ -889,14 +889,13 @@ def test_the_owner_is_told_of_a_disabled_subscription_without_any_worker(recipie
 )
 def test_a_redirect_into_the_internal_network_is_refused(clock, recipient, location):
     guarded = Settings(
-        recipient_validators=[allow_cidr_network("127.0.0.1/32"), block_internal_ips()],
+        allowed_networks=["127.0.0.1"],
+        allowed_ports=[1, port_of(recipient)],
         allow_redirects=True,
         signatures=("standard-webhooks",),
     )
     if "localhost" in location:
-        guarded = guarded.evolve(
-            recipient_validators=[*guarded.recipient_validators, ensure_port(port_of(recipient))]
-        )
+        guarded = guarded.evolve(allowed_ports=[port_of(recipient)])
     with Thorn(dispatcher="outbox", settings=guarded, clock=clock) as app:
         recipient.answer(status=307, headers={"Location": location})
         app.subscribe("*", recipient.url)

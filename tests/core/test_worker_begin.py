@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from thorn_core import Event, Settings, Thorn
-from thorn_core.recipients import allow_cidr_network
 from thorn_core.testing import LocalRecipient
 
 WAIT = 20
@@ -20,7 +19,7 @@ def make(request, tmp_path):
     apps = []
 
     def make(**changes):
-        local = {"recipient_validators": [allow_cidr_network("127.0.0.0/8")]}
+        local = {"allowed_networks": ["127.0.0.0/8"], "allowed_ports": range(1, 65536)}
         settings = Settings(
             **{**local, "event_timeout": 300, "lease": 600, "grace_period": 0, **changes}
         )

@@ -10,10 +10,9 @@ import attrs
 import pytest
 
 from thorn_core import PayloadError, SecurityError, Settings, Thorn, hookimpl
-from thorn_core.recipients import allow_cidr_network, block_internal_ips
 from thorn_core.testing import LocalRecipient
 
-LOCAL = Settings(recipient_validators=[block_internal_ips(), allow_cidr_network("127.0.0.0/8")])
+LOCAL = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1, 65536))
 
 
 class Clock:

@@ -23,11 +23,6 @@ from thorn_django import get_app
 from thorn_django.models import Delivery, Subscription, SubscriptionPattern
 
 ROOT = "/admin/thorn_django/"
-VALIDATORS = (
-    ("allow_cidr_network", "127.0.0.0/8"),
-    ("ensure_protocol", "http", "https"),
-    "block_internal_ips",
-)
 NEW = {
     "url": "https://example.com/hook",
     "events": "article.*\r\norder.paid",
@@ -52,7 +47,8 @@ def _database(default_alias):
     backoffice.clear()
     with override_settings(
         THORN_RETRY=False,
-        THORN_RECIPIENT_VALIDATORS=VALIDATORS,
+        THORN_ALLOWED_NETWORKS=["127.0.0.0/8"],
+        THORN_ALLOWED_PORTS=range(1024, 65536),
     ):
         yield
 

@@ -49,10 +49,8 @@ def _project_that_delivers():
     with override_settings(
         THORN_DISPATCHER="background",
         THORN_RETRY=False,
-        THORN_RECIPIENT_VALIDATORS=[
-            ("allow_cidr_network", "127.0.0.0/8"),
-            ("ensure_protocol", "http", "https"),
-        ],
+        THORN_ALLOWED_NETWORKS=["127.0.0.0/8"],
+        THORN_ALLOWED_PORTS=range(1024, 65536),
     ):
         yield
 

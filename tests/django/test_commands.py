@@ -19,7 +19,7 @@ from thorn_core.testing import LocalRecipient
 from thorn_django import get_app
 
 PATIENCE = 30
-LOCAL = [("allow_cidr_network", "127.0.0.0/8")]
+LOCAL = {"THORN_ALLOWED_NETWORKS": ["127.0.0.0/8"], "THORN_ALLOWED_PORTS": range(1024, 65536)}
 paid = Event("order.paid")
 
 SETTINGS = """
@@ -45,7 +45,8 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 THORN_DATABASES = ["other"]
 THORN_DISPATCHER = "outbox"
-THORN_RECIPIENT_VALIDATORS = [("allow_cidr_network", "127.0.0.0/8")]
+THORN_ALLOWED_NETWORKS = ["127.0.0.0/8"]
+THORN_ALLOWED_PORTS = range(1024, 65536)
 THORN_POLL_INTERVAL = 0.1
 """
 MANAGE = """
@@ -220,7 +221,7 @@ def test_a_local_recipient_listens_and_ends_well(bare_shop):
 
 @pytest.fixture
 def app(default_alias):
-    with override_settings(THORN_RECIPIENT_VALIDATORS=LOCAL, THORN_RETRY=False):
+    with override_settings(THORN_RETRY=False, **LOCAL):
         yield get_app()
 
 

@@ -38,10 +38,8 @@ def _project(_project, default_alias):
         LOGIN_URL="/admin/login/",
         THORN_DISPATCHER="background",
         THORN_RETRY=False,
-        THORN_RECIPIENT_VALIDATORS=[
-            ("allow_cidr_network", "127.0.0.0/8"),
-            ("ensure_protocol", "http", "https"),
-        ],
+        THORN_ALLOWED_NETWORKS=["127.0.0.0/8"],
+        THORN_ALLOWED_PORTS=range(1024, 65536),
     ):
         yield
 

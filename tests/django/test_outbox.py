@@ -23,11 +23,10 @@ from thorn_core import (
     Thorn,
     buffer_events,
 )
-from thorn_core.recipients import allow_cidr_network
 from thorn_core.testing import LocalRecipient
 
 LEASE = timedelta(seconds=60)
-LOCAL = Settings(recipient_validators=[allow_cidr_network("127.0.0.0/8")])
+LOCAL = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1024, 65536))
 
 
 @pytest.fixture

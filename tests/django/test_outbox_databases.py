@@ -26,7 +26,6 @@ from thorn_core import (
     Thorn,
 )
 from thorn_core.delivery import make_delivery
-from thorn_core.recipients import allow_cidr_network
 from thorn_core.testing import LocalRecipient
 from thorn_core.testing.store_contract import (
     LEASE,
@@ -38,7 +37,8 @@ from thorn_core.testing.store_contract import (
 from thorn_core.unit_of_work import IMMEDIATE
 
 SETTINGS = Settings(
-    recipient_validators=[allow_cidr_network("127.0.0.0/8")],
+    allowed_networks=["127.0.0.0/8"],
+    allowed_ports=range(1024, 65536),
     retry_policy=RetryPolicy((0.05,) * 20, jitter=0),
     poll_interval=0.05,
     event_timeout=1,
@@ -494,9 +494,8 @@ magazine_project.DATABASES[alias]["NAME"] = name
 magazine_project.configure()
 from django.db import connections
 from thorn_core import Settings, Thorn
-from thorn_core.recipients import allow_cidr_network
 from thorn_django.store import DjangoStore
-settings = Settings(recipient_validators=[allow_cidr_network("127.0.0.0/8")])
+settings = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1024, 65536))
 app = Thorn(store=DjangoStore(alias), dispatcher=dispatcher, settings=settings)
 app.subscribe("*", recipient)
 assert app.send("a.parent").wait(10)

@@ -23,7 +23,6 @@ from django.urls import reverse
 from rest_project import MIDDLEWARE, in_a_project
 
 from thorn_core import SecurityError
-from thorn_core.recipients import allow_cidr_network
 from thorn_core.testing import LocalRecipient
 from thorn_django import get_app
 from thorn_django.rest import Access, access_of, below_of, resource_of
@@ -359,7 +358,7 @@ def test_of_a_call_that_is_refused_nothing_is_left(users, monkeypatch, atomic_re
 
 
 def test_what_is_sent_in_a_request_is_delivered_when_it_has_committed(users, atomic):
-    local = {"THORN_RECIPIENT_VALIDATORS": [allow_cidr_network("127.0.0.0/8")]}
+    local = {"THORN_ALLOWED_NETWORKS": ["127.0.0.0/8"], "THORN_ALLOWED_PORTS": range(1024, 65536)}
     with LocalRecipient() as recipient, override_settings(THORN_DISPATCHER="inline", **local):
         client = client_of(users["ada"])
         made = post(client, "/webhooks/", {**HOOK, "url": recipient.url}).json()

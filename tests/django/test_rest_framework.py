@@ -29,7 +29,6 @@ from rest_framework.throttling import ScopedRateThrottle
 from rest_project import in_a_project
 
 from thorn_core import ConfigurationError
-from thorn_core.recipients import allow_cidr_network
 from thorn_core.testing import LocalRecipient
 from thorn_django import get_app
 
@@ -359,7 +358,7 @@ def test_each_call_has_a_name_by_which_it_is_found():
 
 
 def test_every_page_is_shown(browser, users):
-    local = {"THORN_RECIPIENT_VALIDATORS": [allow_cidr_network("127.0.0.0/8")]}
+    local = {"THORN_ALLOWED_NETWORKS": ["127.0.0.0/8"], "THORN_ALLOWED_PORTS": range(1024, 65536)}
     with LocalRecipient() as recipient, override_settings(THORN_DISPATCHER="inline", **local):
         api = APIClient()
         api.force_login(users["ada"])

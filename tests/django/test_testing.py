@@ -20,7 +20,7 @@ from thorn_django.testing import WebhookTestMixin, capture
 pytest_plugins = ("pytester",)
 
 paid = Event("invoice.paid")
-LOCAL = [("allow_cidr_network", "127.0.0.0/8")]
+LOCAL = {"THORN_ALLOWED_NETWORKS": ["127.0.0.0/8"], "THORN_ALLOWED_PORTS": range(1024, 65536)}
 
 
 class Boom(Exception):
@@ -207,7 +207,7 @@ def test_in_a_test_case(case, name):
 def test_nothing_goes_over_the_network(default_alias):
     with (
         LocalRecipient() as recipient,
-        override_settings(THORN_DISPATCHER="inline", THORN_RECIPIENT_VALIDATORS=LOCAL),
+        override_settings(THORN_DISPATCHER="inline", **LOCAL),
     ):
         get_app().subscribe("*", recipient.url)
         with capture() as sent:

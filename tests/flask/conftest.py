@@ -8,12 +8,10 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from thorn_core.recipients import allow_cidr_network, block_internal_ips
 from thorn_core.testing import LocalRecipient
 from thorn_flask import ThornFlask
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-VALIDATORS = [block_internal_ips(), allow_cidr_network("127.0.0.0/8")]
 
 Make = Callable[..., Flask]
 
@@ -25,7 +23,8 @@ def make() -> Iterator[Make]:
 
     def make(name: str = "shop", webhooks: ThornFlask | None = None, **settings: Any) -> Flask:
         app = Flask(name)
-        app.config["THORN_RECIPIENT_VALIDATORS"] = VALIDATORS
+        app.config["THORN_ALLOWED_NETWORKS"] = ["127.0.0.0/8"]
+        app.config["THORN_ALLOWED_PORTS"] = range(1024, 65536)
         app.config.update({f"THORN_{k.upper()}": value for k, value in settings.items()})
         (webhooks or ThornFlask()).init_app(app)
         apps.append(app)

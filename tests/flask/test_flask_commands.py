@@ -31,7 +31,8 @@ def create_app():
     app = Flask("shop")
     app.config["THORN_STORE"] = os.environ["STORE"]
     app.config["THORN_DISPATCHER"] = "outbox"
-    app.config["THORN_RECIPIENT_VALIDATORS"] = [("allow_cidr_network", "127.0.0.0/8")]
+    app.config["THORN_ALLOWED_NETWORKS"] = ["127.0.0.0/8"]
+    app.config["THORN_ALLOWED_PORTS"] = range(1024, 65536)
     app.config["THORN_SUBSCRIBERS"] = {"order.*": "shop.recipients"}
     ThornFlask(app)
     return app

@@ -163,6 +163,7 @@ def test_subscribers_codecs_and_validators_may_be_named_by_a_dotted_path(make):
         subscribers={"a.*": [f"{__name__}.subscriber"]},
         codecs={"text/x": "json.dumps"},
         recipient_validators=["thorn_core.recipients.validators.block_internal_ips"],
+        allowed_ports=(),
     )
     settings = app.extensions["thorn"].settings
     assert settings.subscribers["a.*"] == [subscriber]

@@ -11,7 +11,6 @@ from flask_programs import FLASK, TIMEOUT, Running
 from running import run
 
 from thorn_core import Settings, Thorn
-from thorn_core.recipients import allow_cidr_network
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 REQUESTS = 40
@@ -42,7 +41,8 @@ def create_app():
     app.config["SQLALCHEMY_DATABASE_URI"] = os.environ["DATABASE"]
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"connect_args": {"timeout": 30}}
     app.config["THORN_DISPATCHER"] = os.environ["DISPATCHER"]
-    app.config["THORN_RECIPIENT_VALIDATORS"] = [("allow_cidr_network", "127.0.0.0/8")]
+    app.config["THORN_ALLOWED_NETWORKS"] = ["127.0.0.0/8"]
+    app.config["THORN_ALLOWED_PORTS"] = range(1024, 65536)
     db.init_app(app)
     webhooks.init_app(app)
     app.add_url_rule("/orders/<int:number>", view_func=create, methods=["POST"])
@@ -78,7 +78,7 @@ def place(tmp_path, recipient):
     program = "from shop import *; app = create_app()\nwith app.app_context(): db.create_all()"
     environment = {"DATABASE": database, "DISPATCHER": "outbox"}
     run(tmp_path, environment, "-c", program)
-    settings = Settings(recipient_validators=[allow_cidr_network("127.0.0.0/8")])
+    settings = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1024, 65536))
     with Thorn(store=database, dispatcher="outbox", settings=settings, default=False) as app:
         app.subscribe("order.*", recipient.url, secret=SECRET)
     return tmp_path, environment

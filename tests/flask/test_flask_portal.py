@@ -15,7 +15,6 @@ from werkzeug.routing import BuildError
 from werkzeug.serving import make_server
 from werkzeug.test import Client
 
-from thorn_core.recipients import allow_cidr_network, ensure_protocol
 from thorn_core.testing import LocalRecipient
 from thorn_flask import portal_blueprint, rest_blueprint
 
@@ -76,14 +75,7 @@ def test_it_carries_every_header(make):
 @pytest.fixture
 def site(make):
     """A site where one signs in, with a protection of its own; and its Thorn."""
-    app = make(
-        dispatcher="inline",
-        retry=False,
-        recipient_validators=[
-            ensure_protocol("http", "https"),
-            allow_cidr_network("127.0.0.0/8"),
-        ],
-    )
+    app = make(dispatcher="inline", retry=False)
     app.config["SECRET_KEY"] = "of the tests"
     CSRFProtect(app)
 

@@ -47,7 +47,8 @@ def shop(tmp_path):
     environment = {
         "FLASK_APP": str(SHOP / "shop"),
         "FLASK_SQLALCHEMY_DATABASE_URI": f"sqlite:///{tmp_path / 'shop.db'}",
-        "FLASK_THORN_RECIPIENT_VALIDATORS": json.dumps([["allow_cidr_network", "127.0.0.0/8"]]),
+        "FLASK_THORN_ALLOWED_NETWORKS": json.dumps(["127.0.0.0/8"]),
+        "FLASK_THORN_ALLOWED_PORTS": json.dumps(["1024-65535"]),
         "FLASK_THORN_BASE_URL": "https://shop.example.com",
         "FLASK_ORDERS_SECRET": SECRET,
     }

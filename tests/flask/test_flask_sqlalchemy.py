@@ -50,7 +50,8 @@ def shop_on(url, **settings):
     app.config.update(
         SQLALCHEMY_DATABASE_URI=url,
         THORN_DISPATCHER="outbox",
-        THORN_RECIPIENT_VALIDATORS=[("allow_cidr_network", "127.0.0.0/8")],
+        THORN_ALLOWED_NETWORKS=["127.0.0.0/8"],
+        THORN_ALLOWED_PORTS=range(1024, 65536),
         **settings,
     )
     db.init_app(app)

@@ -18,12 +18,11 @@ pytestmark = pytest.mark.skipif(
 
 def test_everything_is_imported_and_a_message_delivered():
     from thorn_core import Settings, Thorn
-    from thorn_core.recipients import allow_cidr_network
     from thorn_core.testing import LocalRecipient
     from thorn_core.transports import HttpxTransport, best_transport
 
     assert isinstance(best_transport(), HttpxTransport)
-    settings = Settings(recipient_validators=[allow_cidr_network("127.0.0.0/8")])
+    settings = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1024, 65536))
     with LocalRecipient() as recipient, Thorn(settings=settings) as app:
         app.subscribe("*", recipient.url)
         assert app.send("article.created")

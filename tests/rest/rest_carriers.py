@@ -12,14 +12,16 @@ import attrs
 
 from thorn_core import Settings, Thorn
 from thorn_core.api import ApiRequest, Resource
-from thorn_core.recipients import allow_cidr_network, block_internal_ips
 
 HOST = "api.example.com"
 BASE = f"http://{HOST}/webhooks"
-VALIDATORS = [block_internal_ips(), allow_cidr_network("127.0.0.0/8")]
+LOCAL = {"allowed_networks": ["127.0.0.0/8"], "allowed_ports": range(1024, 65536)}
 NOBODY = "nobody"
 TOKEN = "a" * 32
-SETTINGS = {"THORN_DISPATCHER": "inline", "THORN_RECIPIENT_VALIDATORS": VALIDATORS}
+SETTINGS = {
+    "THORN_DISPATCHER": "inline",
+    **{f"THORN_{name.upper()}": value for name, value in LOCAL.items()},
+}
 
 
 @attrs.frozen
@@ -125,7 +127,7 @@ class Direct:
 def direct() -> Iterator[Carrier]:
     """The resource itself, on a store in memory."""
     owners = {"ada": "1", "bob": "2", "staff": "3", NOBODY: None}
-    with Thorn(settings=Settings(recipient_validators=VALIDATORS)) as app:
+    with Thorn(settings=Settings(**LOCAL)) as app:
         yield Carrier(app, Direct(app, owners, Resource(app)), owners)
 
 

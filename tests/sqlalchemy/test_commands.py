@@ -14,7 +14,6 @@ from sqlalchemy import MetaData, create_engine, inspect, text
 
 from thorn_core import DeliveryQuery, DeliveryState, Settings, StoreError, Thorn
 from thorn_core.cli.group import run
-from thorn_core.recipients import allow_cidr_network
 from thorn_core.testing import LocalRecipient
 from thorn_sqlalchemy import SqlStore, define_tables
 from thorn_sqlalchemy.database import Database
@@ -23,13 +22,15 @@ COMMAND = [sys.executable, "-m", "thorn_core.cli"]
 SHOP = """
     import os
     from thorn_core import Settings, Thorn
-    from thorn_core.recipients import allow_cidr_network
 
     app = Thorn(
         store=os.environ["SHOP_STORE"],
         dispatcher="outbox",
         settings=Settings(
-            recipient_validators=[allow_cidr_network("127.0.0.0/8")], retry=False, grace_period=1
+            allowed_networks=["127.0.0.0/8"],
+            allowed_ports=range(1024, 65536),
+            retry=False,
+            grace_period=1,
         ),
     )
 """
@@ -60,7 +61,9 @@ def recipient():
 def open_app(place):
     store = SqlStore(place.url)
     store.create()
-    settings = Settings(recipient_validators=[allow_cidr_network("127.0.0.0/8")], retry=False)
+    settings = Settings(
+        allowed_networks=["127.0.0.0/8"], allowed_ports=range(1024, 65536), retry=False
+    )
     return Thorn(store=store, dispatcher="outbox", settings=settings)
 
 

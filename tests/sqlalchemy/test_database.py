@@ -20,13 +20,13 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool
 
 from thorn_core import ConfigurationError, DeliveryState, RetryPolicy, Settings, StoreError, Thorn
-from thorn_core.recipients import allow_cidr_network
 from thorn_core.testing import LocalRecipient
 from thorn_sqlalchemy import SqlStore
 from thorn_sqlalchemy import database as database_module
 
 SETTINGS = Settings(
-    recipient_validators=[allow_cidr_network("127.0.0.0/8")],
+    allowed_networks=["127.0.0.0/8"],
+    allowed_ports=range(1024, 65536),
     retry_policy=RetryPolicy((0.05,) * 20, jitter=0),
     poll_interval=0.05,
     event_timeout=1,
@@ -494,8 +494,7 @@ FORK = """
 import os, sys, warnings
 warnings.simplefilter("ignore")  # Python 3.12 warns of any fork while threads run
 from thorn_core import Settings, Thorn
-from thorn_core.recipients import allow_cidr_network
-settings = Settings(recipient_validators=[allow_cidr_network("127.0.0.0/8")])
+settings = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1024, 65536))
 url, recipient, dispatcher = sys.argv[1:]
 app = Thorn(store=url, dispatcher=dispatcher, settings=settings)
 app.subscribe("*", recipient)

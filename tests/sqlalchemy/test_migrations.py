@@ -16,13 +16,12 @@ from schemas.freeze import HERE as SCHEMAS
 from sqlalchemy import Column, Engine, Integer, MetaData, Table, create_engine, inspect, text
 
 from thorn_core import DeliveryState, Settings, StoreError, StoreSetupError, Thorn
-from thorn_core.recipients import allow_cidr_network
 from thorn_core.testing import LocalRecipient
 from thorn_sqlalchemy import SqlStore, define_tables
 from thorn_sqlalchemy import migrations as migrations_module
 from thorn_sqlalchemy.schema import REVISION
 
-LOCAL = Settings(recipient_validators=[allow_cidr_network("127.0.0.0/8")])
+LOCAL = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1024, 65536))
 TABLES = {
     "attempts", "deliveries", "messages", "recipients", "subscription_patterns", "subscriptions",
 }  # fmt: skip

@@ -15,7 +15,6 @@ from sqlalchemy import create_engine, event, text
 from sqlalchemy.orm import Session
 
 from thorn_core import Settings, Thorn
-from thorn_core.recipients import allow_cidr_network
 from thorn_core.testing import LocalRecipient
 from thorn_sqlalchemy import SqlStore
 
@@ -23,15 +22,19 @@ from thorn_sqlalchemy import SqlStore
 LONG = 60.0
 SOON = 10.0
 SETTINGS = Settings(
-    recipient_validators=[allow_cidr_network("127.0.0.0/8")], poll_interval=LONG, lease=120
+    allowed_networks=["127.0.0.0/8"],
+    allowed_ports=range(1024, 65536),
+    poll_interval=LONG,
+    lease=120,
 )
 WORKER = """
 import sys
 from thorn_core import Settings, Thorn
-from thorn_core.recipients import allow_cidr_network
 url, interval = sys.argv[1:]
 settings = Settings(
-    recipient_validators=[allow_cidr_network("127.0.0.0/8")], poll_interval=float(interval)
+    allowed_networks=["127.0.0.0/8"],
+    allowed_ports=range(1024, 65536),
+    poll_interval=float(interval),
 )
 with Thorn(store=url, dispatcher="outbox", settings=settings) as app:
     app.worker().run()

@@ -20,11 +20,10 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from thorn_core import ConfigurationError, Event, Settings, StoreError, Thorn, buffer_events
-from thorn_core.recipients import allow_cidr_network
 from thorn_core.testing import LocalRecipient
 from thorn_sqlalchemy import SqlStore
 
-LOCAL = Settings(recipient_validators=[allow_cidr_network("127.0.0.0/8")])
+LOCAL = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1024, 65536))
 
 
 @pytest.fixture(scope="module")

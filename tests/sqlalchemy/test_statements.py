@@ -8,7 +8,6 @@ import pytest
 from sqlalchemy import event, text
 
 from thorn_core import Settings, Thorn, buffer_events
-from thorn_core.recipients import allow_cidr_network
 from thorn_core.testing import LocalRecipient
 from thorn_sqlalchemy import SqlStore
 
@@ -31,7 +30,8 @@ def counted(engine):
 
 def test_statements_per_delivery_are_few_and_constant(place):
     settings = Settings(
-        recipient_validators=[allow_cidr_network("127.0.0.0/8")],
+        allowed_networks=["127.0.0.0/8"],
+        allowed_ports=range(1024, 65536),
         concurrency=64,
         recipient_concurrency=64,
     )

@@ -23,7 +23,6 @@ import pytest
 from sqlalchemy import create_engine, make_url, text
 
 from thorn_core import DeliveryState, RetryPolicy, Settings, Thorn
-from thorn_core.recipients import allow_cidr_network
 from thorn_core.testing import LocalRecipient
 from thorn_sqlalchemy import SqlStore
 
@@ -31,13 +30,12 @@ PATIENCE = 60.0
 SHOP = """
     import os
     from thorn_core import RetryPolicy, Settings, Thorn
-    from thorn_core.recipients import allow_cidr_network
 
     app = Thorn(
         store=os.environ["SHOP_STORE"],
         dispatcher="outbox",
         settings=Settings(
-            recipient_validators=[allow_cidr_network("127.0.0.0/8")],
+            allowed_networks=["127.0.0.0/8"], allowed_ports=range(1024, 65536),
             retry_policy=RetryPolicy((3600,)),
             event_timeout=2, lease=2.5, poll_interval=0.1,
             grace_period=float(os.environ.get("SHOP_GRACE", "5")),
@@ -63,7 +61,9 @@ def app(place):
     store = SqlStore(place.url)
     store.create()
     settings = Settings(
-        recipient_validators=[allow_cidr_network("127.0.0.0/8")], retry_policy=RetryPolicy((3600,))
+        allowed_networks=["127.0.0.0/8"],
+        allowed_ports=range(1024, 65536),
+        retry_policy=RetryPolicy((3600,)),
     )
     with Thorn(store=store, dispatcher="outbox", settings=settings) as app:
         yield app

@@ -108,10 +108,7 @@ THORN_BASE_URL = os.environ.get("BLOG_URL", "http://127.0.0.1:8000")
 THORN_SUBSCRIBERS = json.loads(os.environ.get("BLOG_SUBSCRIBERS", "{}"))
 BLOG_DESKS = json.loads(os.environ.get("BLOG_DESKS", "{}"))
 if DEBUG:
-    # Recipients on this machine, on any port.
-    THORN_RECIPIENT_VALIDATORS = [
-        ("block_internal_ips",),
-        ("allow_cidr_network", "127.0.0.0/8"),
-        ("ensure_protocol", "http", "https"),
-    ]
+    # Recipients on this machine, as they are while one develops.
+    THORN_ALLOWED_NETWORKS = ["127.0.0.0/8"]
+    THORN_ALLOWED_PORTS = range(1024, 65536)
     THORN_POLL_INTERVAL = 0.2

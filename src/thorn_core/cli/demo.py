@@ -26,7 +26,6 @@ from thorn_core.errors import ConfigurationError, ThornError
 from thorn_core.models import ModelEvent, webhook_model
 from thorn_core.plugins import Plugins
 from thorn_core.receipts import Receipt
-from thorn_core.recipients import allow_cidr_network, block_internal_ips, ensure_protocol
 from thorn_core.retries import RetryPolicy
 from thorn_core.settings import Settings
 from thorn_core.testing.recipient import LocalRecipient
@@ -49,11 +48,8 @@ def make_app(url: str = MEMORY, dispatcher: str = "background") -> Thorn:
         dispatcher: Who delivers.
     """
     settings = Settings(
-        recipient_validators=[
-            allow_cidr_network(LOOPBACK),
-            block_internal_ips(),
-            ensure_protocol("http"),
-        ],
+        allowed_networks=[LOOPBACK],
+        allowed_ports=range(1024, 65536),
         retry_policy=RetryPolicy(RETRIES, jitter=0),
         # A dead worker's deliveries are taken over after a minute by default.
         lease=4,
@@ -190,7 +186,7 @@ def run_article(app: Thorn, recipients: Recipients) -> Report:
         ),
         **_check_requests(recipients, secrets),
     }
-    shown = f"recipient_validators = [allow_cidr_network({LOOPBACK!r}), …]"
+    shown = f"allowed_networks = [{LOOPBACK!r}]"
     return Report(setting=shown, rows=rows, checks=checks)
 
 

@@ -17,12 +17,12 @@ from thorn_core.cli.app import find_app
 from thorn_core.cli.common import Amount, console, counted, plain, write_json
 from thorn_core.errors import SecurityError, ThornError
 from thorn_core.receipts import Receipt
-from thorn_core.recipients import allow_cidr_network
+from thorn_core.recipients import METADATA_ADDRESSES, block_cidr_network
 from thorn_core.recipients.validators import EnsurePort
 from thorn_core.settings import Settings
 from thorn_core.values import DeliveryState
 
-# Loopback and private networks; link-local, where clouds keep their metadata, stays refused.
+# Loopback and private networks. Link-local addresses and clouds' metadata services stay refused.
 LOCAL = ("127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
 WAY_OUT = "Pass --allow-local to allow this machine, private networks and any port"
 
@@ -104,14 +104,15 @@ def _payload(data: str) -> Any:
 def _app_for(url: str, secret: str | None, *, allow_local: bool) -> Thorn:
     """An app with one static subscriber, whose URL must be allowed."""
     settings = Settings.from_mapping(os.environ)
-    validators = settings.recipient_validators
     if allow_local:
-        # What is local is rarely on port 80; every other rule still holds.
-        kept = (v for v in validators if not isinstance(v, EnsurePort))
-        validators = (allow_cidr_network(*LOCAL), *kept)
-    settings = settings.evolve(
-        recipient_validators=validators, retry=False, dispatcher="inline", subscribers={}
-    )
+        # A local server is rarely on port 80; every other rule still holds.
+        kept = [v for v in settings.recipient_validators if not isinstance(v, EnsurePort)]
+        settings = settings.evolve(
+            allowed_networks=(*settings.allowed_networks, *LOCAL),
+            allowed_ports=(),
+            recipient_validators=[*kept, block_cidr_network(*METADATA_ADDRESSES)],
+        )
+    settings = settings.evolve(retry=False, dispatcher="inline", subscribers={})
     app = Thorn(settings=settings)
     try:
         app.subscribe("*", url, secret=secret)
@@ -119,7 +120,7 @@ def _app_for(url: str, secret: str | None, *, allow_local: bool) -> Thorn:
         app.close()
         if allow_local:
             raise
-        raise SecurityError(f"{error} {WAY_OUT}.") from error
+        raise SecurityError(error.reason, f"{WAY_OUT}.") from error
     except ThornError:
         app.close()
         raise

@@ -6,7 +6,7 @@ ones about every address before a connection is opened. Nothing here looks a nam
 """
 
 from thorn_core.recipients.addresses import Address, Network, address_text, ip_literal
-from thorn_core.recipients.checks import check_address, check_url
+from thorn_core.recipients.checks import METADATA_ADDRESSES, check_address, check_url
 from thorn_core.recipients.protection import (
     complete_validators,
     is_internal_network,
@@ -31,6 +31,7 @@ from thorn_core.recipients.validators import (
 __all__ = [
     "DEFAULT_VALIDATORS",
     "LONGEST_URL",
+    "METADATA_ADDRESSES",
     "Address",
     "Network",
     "Ports",

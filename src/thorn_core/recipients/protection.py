@@ -127,12 +127,22 @@ def is_internal_network(network: Network) -> bool:
     return any(internal_network(address) for address in ends) or holds_internal_network(network)
 
 
-def opens_metadata(network: Network) -> bool:
+def opens_metadata(network: Network, validators: Sequence[Any] = ()) -> bool:
     """Whether an exception lets requests reach the metadata service of a cloud, by NAT64 as well.
+
+    Args:
+        network: The exception.
+        validators: Those in force; they may block the service all the same.
 
     Example:
         >>> from ipaddress import ip_network
         >>> opens_metadata(ip_network("0.0.0.0/0")), opens_metadata(ip_network("10.0.0.0/8"))
         (True, False)
     """
-    return any(address in network for address in (*METADATA_ADDRESSES, *_TRANSLATED_METADATA))
+    services = (*METADATA_ADDRESSES, *_TRANSLATED_METADATA)
+    within = [address for address in services if address in network]
+    return any(
+        any(validator.allows(address) for validator in validators)
+        or not _refused(address, validators)
+        for address in within
+    )

@@ -268,7 +268,7 @@ def _ports_text(ports: Ports) -> str:
     return f"{ports.start}-{ports.stop - 1}"
 
 
-def block_cidr_network(*networks: str | Network) -> BlockNetworks:
+def block_cidr_network(*networks: str | Network | Address) -> BlockNetworks:
     """Refuse every recipient at an address in these networks, embedded or not.
 
     Args:
@@ -285,7 +285,7 @@ def block_cidr_network(*networks: str | Network) -> BlockNetworks:
     return BlockNetworks(_networks("block_cidr_network", networks))
 
 
-def allow_cidr_network(*networks: str | Network) -> AllowNetworks:
+def allow_cidr_network(*networks: str | Network | Address) -> AllowNetworks:
     """Permit recipients at addresses in these networks, whatever blocks them.
 
     Args:

@@ -18,7 +18,6 @@ from typing import Any
 
 from kills.kit import Abandoned, Kit
 from thorn_core import Event, RetryPolicy, Settings, Thorn
-from thorn_core.recipients import allow_cidr_network
 
 # Events to how often they are sent; by `fault.all` every recipient is reached, by the last none.
 EVENTS = {"fault.a": 40, "fault.b": 30, "fault.c": 20, "fault.all": 5, "silence.d": 5}
@@ -34,7 +33,8 @@ def settings(kit: Kit, name: str) -> Settings:
         name: Of the program.
     """
     return Settings(
-        recipient_validators=[allow_cidr_network("127.0.0.0/8")],
+        allowed_networks=["127.0.0.0/8"],
+        allowed_ports=range(1024, 65536),
         concurrency=CONCURRENCY,
         recipient_concurrency=CONCURRENCY // 2,
         chunksize=CHUNK,

@@ -16,7 +16,6 @@ from typing import Any
 from sqlalchemy import MetaData, select
 
 from thorn_core import RetryPolicy, Settings, Thorn
-from thorn_core.recipients import allow_cidr_network
 from thorn_core.testing import LocalRecipient
 from thorn_sqlalchemy import SqlStore, define_tables
 from thorn_sqlalchemy.migrations import script
@@ -56,7 +55,8 @@ def statements_of(text: str) -> list[str]:
 def _rows() -> Iterator[tuple[str, dict[str, Any]]]:
     """What a version writes: delivered, to be tried again, not routed yet."""
     settings = Settings(
-        recipient_validators=[allow_cidr_network("127.0.0.0/8")],
+        allowed_networks=["127.0.0.0/8"],
+        allowed_ports=range(1024, 65536),
         retry_policy=RetryPolicy((1,), jitter=0),
     )
     with tempfile.TemporaryDirectory() as directory, LocalRecipient() as recipient:
