@@ -76,8 +76,8 @@ class SignatureScheme(Protocol):
             signable: What to sign.
             secrets: The subscription's, the newest first. Those that don't fit are skipped.
 
-        Raises:
-            ConfigurationError: No secret fits.
+        Returns:
+            One signature per applicable secret; empty if none applies.
         """
         ...
 
@@ -169,17 +169,6 @@ def _texts(secrets: Sequence[str]) -> list[bytes]:
     return [secret.encode() for secret in shared]
 
 
-def _fitting(name: str, keys: Sequence[Any]) -> Sequence[Any]:
-    """The keys to sign with.
-
-    Raises:
-        ConfigurationError: There are none.
-    """
-    if not keys:
-        raise ConfigurationError(f"the scheme {name} has no key to sign with")
-    return keys
-
-
 def _base64_hmac(key: bytes, signed: bytes, digest: str) -> str:
     return binascii.b2a_base64(hmac.digest(key, signed, digest), newline=False).decode()
 
@@ -212,9 +201,9 @@ class StandardWebhooks:
     def sign(self, signable: Signable, secrets: Sequence[str]) -> Mapping[str, str]:
         """The header `webhook-signature`, one signature for each secret."""
         signed = b"%b.%d.%b" % (signable.id.encode(), signable.timestamp, signable.body)
-        keys = _fitting(self.name, _standard_keys(secrets))
+        keys = _standard_keys(secrets)
         signatures = ["v1," + _base64_hmac(key, signed, "sha256") for key in keys]
-        return {"webhook-signature": " ".join(signatures)}
+        return {"webhook-signature": " ".join(signatures)} if keys else {}
 
     def verify(
         self,
@@ -285,10 +274,9 @@ class StandardWebhooksEd25519:
         signed = b"%b.%d.%b" % (signable.id.encode(), signable.timestamp, signable.body)
         own = [secret for secret in secrets if secret.startswith(PRIVATE_PREFIX)]
         signatures = [
-            "v1a," + base64.b64encode(_private_key(secret).sign(signed)).decode()
-            for secret in _fitting(self.name, own)
+            "v1a," + base64.b64encode(_private_key(secret).sign(signed)).decode() for secret in own
         ]
-        return {"webhook-signature": " ".join(signatures)}
+        return {"webhook-signature": " ".join(signatures)} if own else {}
 
     def verify(
         self,
@@ -336,9 +324,9 @@ class HookHMAC:
 
     def sign(self, signable: Signable, secrets: Sequence[str]) -> Mapping[str, str]:
         """The header `Hook-HMAC`; during a rotation one value for each secret."""
-        keys = _fitting(self.name, _texts(secrets))
+        keys = _texts(secrets)
         values = [_base64_hmac(key, signable.body, signable.digest) for key in keys]
-        return {"Hook-HMAC": " ".join(values)}
+        return {"Hook-HMAC": " ".join(values)} if keys else {}
 
     def verify(
         self,
@@ -368,8 +356,8 @@ class GitHub:
 
     def sign(self, signable: Signable, secrets: Sequence[str]) -> Mapping[str, str]:
         """The header `X-Hub-Signature-256`."""
-        newest = _fitting(self.name, _texts(secrets))[0]
-        return {"X-Hub-Signature-256": _github(newest, signable.body)}
+        keys = _texts(secrets)
+        return {"X-Hub-Signature-256": _github(keys[0], signable.body)} if keys else {}
 
     def verify(
         self,
@@ -399,9 +387,9 @@ class Stripe:
 
     def sign(self, signable: Signable, secrets: Sequence[str]) -> Mapping[str, str]:
         """The header `Stripe-Signature`, a `v1` for each secret."""
-        keys = _fitting(self.name, _texts(secrets))
+        keys = _texts(secrets)
         values = ["v1=" + _stripe(key, str(signable.timestamp), signable.body) for key in keys]
-        return {"Stripe-Signature": f"t={signable.timestamp},{','.join(values)}"}
+        return {"Stripe-Signature": f"t={signable.timestamp},{','.join(values)}"} if keys else {}
 
     def verify(
         self,
