@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from thorn_core.dispatchers import BuiltinDispatchers, Dispatcher
 from thorn_core.errors import ConfigurationError
 from thorn_core.events import Event, declared_events, event_for, find_event
 from thorn_core.history import HistoryCalls
+from thorn_core.message_recipients import NOBODY, Unstored, unstored_recipients
 from thorn_core.models import ModelAdapter, ModelAdapters, PlainModelAdapter, watch_models
 from thorn_core.plugins import Plugins
 from thorn_core.process import keep
@@ -32,11 +34,9 @@ from thorn_core.subscribing import SubscriptionCalls
 from thorn_core.subscriptions import (
     StaticSubscribers,
     SubscriptionRules,
-    reaches,
-    static_subscriptions,
 )
 from thorn_core.transports.base import Transport
-from thorn_core.values import Message, Subscription
+from thorn_core.values import Message
 from thorn_core.worker import EventOptions, LoopThread, Wiring, Worker
 
 T = TypeVar("T")
@@ -86,6 +86,8 @@ class Thorn(SubscriptionCalls, HistoryCalls):
         clock: Callable[[], datetime] = utc_now,
         default: bool = True,
     ) -> None:
+        # Events that were declared for this app, which it keeps.
+        self.kept_events: dict[str, Event] = {}
         self.settings = settings or Settings()
         self.clock = clock
         self.plugins = Plugins(plugins, builtin=(BuiltinDispatchers(), PlainModelAdapter()))
@@ -106,6 +108,7 @@ class Thorn(SubscriptionCalls, HistoryCalls):
             store if isinstance(store, Store) else self.plugins.store(store, self.settings)
         )
         self._closed = False
+        self._imported = False
         self._begin()
         self.dispatcher()
         log_findings(check_settings(self.settings))
@@ -199,6 +202,7 @@ class Thorn(SubscriptionCalls, HistoryCalls):
         Raises:
             ConfigurationError: The concurrency isn't one.
         """
+        self.import_events()
         settings = self.settings
         if concurrency is not None:
             settings = settings.evolve(concurrency=concurrency)
@@ -215,11 +219,42 @@ class Thorn(SubscriptionCalls, HistoryCalls):
                 make_transport=self._make_transport or partial(self.plugins.transport, settings),
                 options=self._options,
                 unstored=self._unstored,
+                knows=self._knows,
                 attempted=self._sending.attempted,
                 progressed=self._progressed,
             ),
             self._thread,
         )
+
+    def import_events(self, *modules: str) -> None:
+        """Import the modules that declare events, so that this process knows them.
+
+        A worker needs the declarations of events that have subscribers, validators or keep-alive
+        of their own. It calls this when it is made, for the modules of the setting `imports` and
+        those that adapters know (Django: `events` and `webhooks` of every installed app).
+
+        Args:
+            *modules: Dotted names of more modules.
+
+        Raises:
+            ConfigurationError: One can't be found.
+
+        Example:
+            >>> with Thorn() as app:
+            ...     app.import_events("json")
+        """
+        first = not self._imported
+        for name in (*modules, *(self.settings.imports if first else ())):
+            try:
+                importlib.import_module(name)
+            except ModuleNotFoundError as error:
+                raise ConfigurationError(
+                    f"the module {name!r} of the setting imports, or of --import, can't be"
+                    f" imported: {error}"
+                ) from error
+        if first:
+            self.plugins.hook.thorn_import_events()
+            self._imported = True
 
     def dispatcher(self, name: str | None = None) -> Dispatcher:
         """The dispatcher of a name, made at first use; the app's own for None.
@@ -350,21 +385,20 @@ class Thorn(SubscriptionCalls, HistoryCalls):
             log_findings(check_event(event, self.settings))
         return known[1]
 
-    def _unstored(self, message: Message) -> Sequence[Subscription]:
+    def _unstored(self, message: Message) -> Unstored:
         event = find_event(message.declared or message.event, self)
-        if (
-            not self.settings.subscribers
-            and (event is None or event.static_subscribers is None)
-            and not self.plugins.asks_subscriptions
-        ):
-            return ()
+        targets = self._static.targets(message.event)
+        if event is not None and event.static_subscribers is not None:
+            targets.append((event.name, event.static_subscribers))
+        if not targets and not self.plugins.asks_subscriptions:
+            return NOBODY
         with self.plugins.calling():
-            found = list(self._static.reached(message.event, message))
-            if event is not None and event.static_subscribers is not None:
-                targets = event.static_subscribers
-                found += static_subscriptions(self.rules, event.name, targets, message)
-            found += self.plugins.subscriptions(message)
-        return list({s.id: s for s in found if reaches(s, message.sender)}.values())
+            added, failures = self.plugins.subscriptions(message)
+            return unstored_recipients(self.rules, message, targets, added, failures)
+
+    def _knows(self, message: Message) -> bool:
+        """Whether the declaration that a message needs is known here."""
+        return message.declared is None or find_event(message.declared, self) is not None
 
     def _progressed(self) -> None:
         # Looked up each time: a forked child has another one.
@@ -383,5 +417,10 @@ class Thorn(SubscriptionCalls, HistoryCalls):
         return self._progress.wait_until(done, timeout)
 
     def events(self) -> list[Event]:
-        """Every event declared for this app or for any, by name."""
+        """Every event declared for this app or for any, by name.
+
+        Raises:
+            ConfigurationError: A module of the setting `imports` can't be imported.
+        """
+        self.import_events()
         return declared_events(self)

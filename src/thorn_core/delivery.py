@@ -60,6 +60,8 @@ PROTECTED_HEADERS = frozenset(
 HEADER_COUNT = 50
 HEADER_LENGTH = 4096  # servers commonly refuse a line of more than 8 KiB
 RETRY_AFTER_STATUSES = frozenset({429, 502, 503, 504})
+# In place of host and port, where a URL has none.
+UNKNOWN_RECIPIENT = "unknown"
 REDIRECT_STATUSES = frozenset({301, 302, 307, 308})
 REDIRECT_LIMIT = 5
 # What goes on to another origin. `webhook-signature` does, since the recipient's new host could not
@@ -172,6 +174,33 @@ def make_delivery(message: Message, subscription: Subscription, at: datetime) ->
 def make_unstored_delivery(message: Message, subscription: Subscription, at: datetime) -> Delivery:
     """Make the delivery to a subscription that isn't in the store; it carries it along."""
     return attrs.evolve(make_delivery(message, subscription, at), target=subscription)
+
+
+def make_cancelled_delivery(
+    message: Message, subscription: Subscription, reason: str, at: datetime, *, stored: bool
+) -> Delivery:
+    """Make the delivery to a recipient that no request can be made to; it is over already.
+
+    Args:
+        message: The message.
+        subscription: What is known of the recipient.
+        reason: Why, in words that the subscription's owner may read.
+        at: The time of routing.
+        stored: Whether the subscription is in the store; else the delivery carries it along.
+    """
+    return Delivery(
+        id=delivery_id(message.id, subscription.id),
+        message_id=message.id,
+        subscription_id=subscription.id,
+        event=message.event,
+        recipient=UNKNOWN_RECIPIENT,
+        state=DeliveryState.DISCARDED,
+        due_at=min(message.at, at),
+        created_at=at,
+        settled_at=at,
+        reason=reason,
+        target=None if stored else subscription,
+    )
 
 
 def encode_body(

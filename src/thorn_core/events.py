@@ -63,6 +63,9 @@ class Event:
         >>> app.close()
     """
 
+    # Whether it stays declared though nobody refers to it.
+    _stays = True
+
     def __init__(
         self,
         name: str,
@@ -103,9 +106,16 @@ class Event:
         self.example = example
         self.options = EventOptions(validators=self.recipient_validators, keepalive=allow_keepalive)
         self._app = app
-        self._ad_hoc = False
         self._invalid = schema_check(schema)
+        self._declare()
+
+    def _declare(self) -> None:
         _declare(self)
+
+    @property
+    def _needed(self) -> bool:
+        """Whether a worker needs the declaration: not all of it travels in a message."""
+        return self.static_subscribers is not None or self.options != EventOptions()
 
     # What subclasses can't override any more, with what takes its place.
     _replaced: ClassVar[Mapping[str, str]] = thorn_1.EVENT
@@ -281,7 +291,7 @@ class Event:
             context=json.loads(dump_json(context)) if context else EMPTY,
             timeout=self.timeout if timeout is None else _checked_timeout(timeout),
             retry_policy=self.retry_policy,
-            declared=None if name == self.name else self.name,
+            declared=self.name if self._needed else None,
         )
         return message, callbacks
 
@@ -318,17 +328,29 @@ def _checked_policy(
     return choose_policy(retry, retry_max, retry_delay, policy)
 
 
+class _UndeclaredEvent(Event):
+    """An event that is sent by its name alone."""
+
+    def _declare(self) -> None:
+        pass
+
+
 # -- what has been declared in this process
 
 _lock = threading.Lock()
-# Weakly, the latest last: an event that nobody refers to any more isn't declared any more.
+# Weakly, the latest last.
 _declared: dict[str, tuple[weakref.ref[Event], ...]] = {}
+# Events of no app stay declared though their program keeps them nowhere: the latest of each name.
+_kept: dict[str, Event] = {}
 
 
 def _declare(event: Event) -> None:
     with _lock:
         alive = tuple(ref for ref in _declared.get(event.name, ()) if ref() is not None)
         _declared[event.name] = (*alive, weakref.ref(event))
+        if event._stays:
+            kept = _kept if event._app is None else event._app.kept_events
+            kept[event.name] = event
 
 
 def find_event(name: str, app: Thorn) -> Event | None:
@@ -350,7 +372,7 @@ def declared_events(app: Thorn) -> list[Event]:
     with _lock:
         names = sorted(_declared)
     found = (find_event(name, app) for name in names)
-    return [event for event in found if event is not None and not event._ad_hoc]
+    return [event for event in found if event is not None]
 
 
 def event_for(name: str, app: Thorn) -> Event:
@@ -361,9 +383,7 @@ def event_for(name: str, app: Thorn) -> Event:
     """
     declared = find_event(name, app)
     if declared is None:
-        event = Event(name, app=app)
-        event._ad_hoc = True
-        return event
+        return _UndeclaredEvent(name, app=app)
     if declared._app is app or (declared._app is None and app_here() is app):
         return declared
     event = copy.copy(declared)

@@ -130,6 +130,14 @@ def thorn_attempted(attempt: Attempt, delivery: Delivery) -> None:
     """Observe an attempt; called in the engine for every one, so be quick."""
 
 
+@hookspec
+def thorn_import_events() -> None:
+    """Import the modules that declare events: called once, before the first worker of an app.
+
+    Beside those of the setting `imports`; as an adapter knows its framework's places for them.
+    """
+
+
 @hookspec(firstresult=True)
 def thorn_model_adapter(model: type) -> ModelAdapter | None:
     """The ORM adapter for a class decorated with `webhook_model`, None if it isn't yours."""

@@ -181,11 +181,18 @@ class Plugins:
         """What is entered around a call of the program's own code."""
         return (self._asks_calling and self.hook.thorn_calling()) or NOTHING
 
-    def subscriptions(self, message: Message) -> list[Subscription]:
-        """The recipients that plugins add to a message."""
-        if not self.asks_subscriptions:
-            return []
-        return [s for some in self.hook.thorn_subscriptions(message=message) for s in some or ()]
+    def subscriptions(self, message: Message) -> tuple[list[Any], list[Exception]]:
+        """The recipients that plugins add to a message, and what those raised that failed."""
+        found: list[Any] = []
+        failures: list[Exception] = []
+        for implementation in reversed(self.hook.thorn_subscriptions.get_hookimpls()):
+            offered = {"message": message}
+            try:
+                given: Any = implementation.function(*(offered[n] for n in implementation.argnames))
+                found += given or ()
+            except Exception as failure:
+                failures.append(failure)
+        return found, failures
 
     def accepts(self, message: Message, subscription: Subscription) -> bool:
         """False if a plugin leaves the recipient out."""

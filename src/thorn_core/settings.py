@@ -118,6 +118,14 @@ def _patterns(name: str, value: Any) -> tuple[str, ...]:
     return tuple(check_pattern(item) for item in _texts(name, value))
 
 
+def _modules(name: str, value: Any) -> tuple[str, ...]:
+    modules = _texts(name, value)
+    for module in modules:
+        if not all(part.isidentifier() for part in module.split(".")):
+            raise _refuse(name, value, "a list of modules' dotted names, as in 'shop.events'")
+    return modules
+
+
 def _anything(name: str, value: Any) -> tuple[Any, ...]:
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise _refuse(name, value, "a list")
@@ -251,6 +259,7 @@ class Settings:
             as `range(8000, 9000)` or `"8000-8999"`.
         recipient_validators: What a recipient's URL and addresses must pass, in place of the
             default protection; `validators` has those in force.
+        imports: Modules that declare events, by dotted name; workers import them.
         subscribers: Static subscribers: event pattern to URL, list, mapping, or callable.
         codecs: More codecs, by content type.
         signatures: Names of the schemes that sign requests.
@@ -309,6 +318,7 @@ class Settings:
     recipient_validators: tuple[Any, ...] = _setting(
         recipients.DEFAULT_VALIDATORS, check_validators
     )
+    imports: tuple[str, ...] = _setting((), _modules)
     subscribers: Mapping[str, Any] = _setting(attrs.Factory(dict), _subscribers)
     codecs: Mapping[str, Any] = _setting(attrs.Factory(dict), _codecs)
     signatures: tuple[str, ...] = _setting(("standard-webhooks", "hook-hmac"), _texts)

@@ -19,7 +19,7 @@ from thorn_core.recipients.urls import shown
 from thorn_core.settings import Settings
 from thorn_core.signatures import HMAC_DIGESTS, SignatureScheme, is_private, make_keys
 from thorn_core.subscribers import check_options
-from thorn_core.values import OPERATOR, Message, Operator, Subscription, derived_id, new_id
+from thorn_core.values import OPERATOR, Operator, Subscription, derived_id, new_id
 
 DESCRIPTION_LENGTH = 1000
 # Keys of a subscription, of each kind: the newest and those that it replaced. Each signs every
@@ -412,17 +412,16 @@ def reaches(subscription: Subscription, sender: str | None) -> bool:
 
 
 def static_subscriptions(
-    rules: SubscriptionRules, pattern: str, target: Any, message: Message | None = None
+    rules: SubscriptionRules, pattern: str, target: Any
 ) -> Iterator[Subscription]:
-    """The subscriptions that a static target stands for.
+    """The subscriptions that a static target stands for, without those of callables.
 
     Args:
         rules: The app's. URLs are validated when the connection is made, not here, so that an
             app can be made before its network is there.
         pattern: What they are subscribed to.
-        target: A URL, a mapping (`{"url": …, "secret": …}`), a Subscription, a callable that
-            gets the message and returns any of these, or an iterable of these.
-        message: For callables.
+        target: A URL, a mapping (`{"url": …, "secret": …}`), a Subscription, a callable, or an
+            iterable of these.
 
     Raises:
         ConfigurationError: The target is none of these.
@@ -439,13 +438,10 @@ def static_subscriptions(
         if not isinstance(url, str):
             raise ConfigurationError(f"a static subscriber of {pattern!r} has no 'url'; add one")
         yield _static(rules, pattern, url, options)
-    elif callable(target):
-        if message is not None:
-            yield from static_subscriptions(rules, pattern, target(message), message)
-    elif isinstance(target, Iterable):
+    elif isinstance(target, Iterable) and not callable(target):
         for item in target:
-            yield from static_subscriptions(rules, pattern, item, message)
-    else:
+            yield from static_subscriptions(rules, pattern, item)
+    elif not callable(target):
         raise ConfigurationError(
             f"a subscriber of {pattern!r} is a {type(target).__name__}; use a URL, a mapping, a"
             " list or a callable"
@@ -493,13 +489,15 @@ class StaticSubscribers:
             for pattern, target in rules.settings.subscribers.items()
         ]
 
-    def reached(self, event: str, message: Message | None = None) -> Iterator[Subscription]:
-        """The subscriptions that an event reaches; with the message, those of callables too."""
-        if message is None:
-            for pattern, subscriptions in self._fixed:
-                if matches(pattern, event):
-                    yield from subscriptions
-        else:
-            for pattern, target in self._rules.settings.subscribers.items():
-                if matches(pattern, event):
-                    yield from static_subscriptions(self._rules, pattern, target, message)
+    def reached(self, event: str) -> Iterator[Subscription]:
+        """The subscriptions that an event reaches, without those of callables."""
+        for pattern, subscriptions in self._fixed:
+            if matches(pattern, event):
+                yield from subscriptions
+
+    def targets(self, event: str) -> list[tuple[str, Any]]:
+        """What is set for an event: patterns, each with its target."""
+        subscribers = self._rules.settings.subscribers
+        return [
+            (pattern, target) for pattern, target in subscribers.items() if matches(pattern, event)
+        ]

@@ -76,7 +76,8 @@ class Message:
         context: Values that travel with the message but not to recipients.
         timeout: Seconds for a whole request, in place of the setting.
         retry_policy: In place of the setting.
-        declared: The name as declared, where it holds fields (`user.{.username}`).
+        declared: The name that its event is declared under, if a worker needs that declaration: it
+            has subscribers, validators or keep-alive of its own.
         only: Id of the one subscription that it is for; None reaches all that match.
     """
 

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import sys
+import weakref
 from datetime import UTC, datetime
 
 import pytest
@@ -263,13 +264,48 @@ def test_a_declared_events_options_hold_when_it_is_sent_by_name(app, sent):
     assert [e.name for e in app.events() if e.name == "article.declared"] == ["article.declared"]
 
 
-def test_the_latest_declaration_of_a_name_counts(app):
-    first = Event("article.twice", timeout=1)
-    second = Event("article.twice", timeout=2)
-    assert [e for e in app.events() if e.name == "article.twice"] == [second]
-    del second
+def test_an_event_stays_declared_though_no_name_is_bound_to_it(app, sent):
+    Event("article.kept", timeout=1)
+    Event("article.kept_by_app", timeout=2, app=app)
     gc.collect()
-    assert [e for e in app.events() if e.name == "article.twice"] == [first]
+    app.send("article.kept")
+    app.send("article.kept_by_app")
+    assert [message.timeout for message in sent] == [1, 2]
+    with Thorn() as other:
+        assert "article.kept_by_app" not in [event.name for event in other.events()]
+
+
+def test_the_latest_declaration_of_a_name_counts(app, sent):
+    first = Event("article.twice", timeout=1)
+    Event("article.twice", timeout=2)
+    gc.collect()
+    app.send("article.twice")
+    first.send()
+    assert [message.timeout for message in sent] == [2, 1]
+
+
+def test_an_app_and_its_events_go_together():
+    app = Thorn(default=False)
+    event = weakref.ref(Event("article.gone", app=app))
+    app.close()
+    del app
+    gc.collect()
+    assert event() is None
+
+
+def test_a_message_says_whether_a_worker_needs_the_declaration(app, sent):
+    for number, options in enumerate(
+        (
+            {"timeout": 1, "retry": False, "headers": {"X-A": "1"}, "request_data": {"a": 1}},
+            {"subscribers": "https://example.com/"},
+            {"recipient_validators": []},
+            {"allow_keepalive": False},
+        )
+    ):
+        Event(f"article.needed{number}", app=app, **options).send()
+    assert [message.declared for message in sent] == [
+        None, "article.needed1", "article.needed2", "article.needed3",
+    ]  # fmt: skip
 
 
 def test_an_undeclared_name_is_no_declared_event(app, sent):

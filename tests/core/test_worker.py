@@ -697,30 +697,6 @@ def test_a_store_that_fails_at_the_stop_leaves_it_to_the_leases(caplog):
     assert "wait for their leases to end" in caplog.text
 
 
-def test_recipients_that_can_not_be_had_hold_up_nobody_and_are_asked_again(recipient, clock):
-    asked = []
-
-    def dynamic(message):
-        asked.append(message.id)
-        if len(asked) == 1:
-            raise RuntimeError("directory away")
-        return recipient.url + "dynamic"
-
-    with Thorn(
-        dispatcher="outbox", settings=settings(subscribers={"*": dynamic}), clock=clock
-    ) as app:
-        app.subscribe("*", recipient.url + "stored")
-        receipt = app.send("a.b")
-        worker = app.worker()
-        worker.drain()
-        assert [r.path for r in recipient.received] == ["/stored"]
-        assert not receipt
-        clock.forward(61)
-        worker.drain()
-        assert [r.path for r in recipient.received] == ["/stored", "/dynamic"]
-        assert receipt
-
-
 def test_a_large_fan_out_is_routed_in_chunks(recipient):
     with Thorn(
         dispatcher="outbox", settings=settings(chunksize=1, recipient_concurrency=50)

@@ -91,6 +91,9 @@ class Shop:
             "PYTHONPATH": str(directory),
         }
 
+    def use(self, settings):
+        self._environment["DJANGO_SETTINGS_MODULE"] = settings
+
     def start(self, *arguments):
         command = [sys.executable, "-W", "error", *arguments]
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -130,6 +133,33 @@ def recipient():
 
 
 # -- processes
+
+
+def test_a_worker_knows_the_events_that_every_app_declares(shop, recipient):
+    (shop.directory / "till").mkdir()
+    for name, text in {
+        "till/__init__.py": "",
+        "till/events.py": f"""
+from thorn_core import Event
+Event("till.opened", subscribers=[{recipient.url!r}])
+""",
+        "till/webhooks.py": "raise OSError('no configuration')",
+        "till_settings.py": "from shop_settings import *; INSTALLED_APPS += ['till']",
+        "open.py": """
+import django; django.setup()
+from till import events
+from thorn_django import get_app
+get_app().send("till.opened", 1)
+""",
+    }.items():
+        (shop.directory / name).write_text(text)
+    shop.use("till_settings")
+    assert shop.run("open.py") == (0, "", "")
+    code, _, err = shop.manage("thorn_worker", "--once", "--log-format", "text")
+    assert code == 0
+    assert len(recipient.received) == 1
+    assert "till.webhooks can't be imported" in err
+    assert "no configuration" in err
 
 
 def test_a_worker_drains_every_database_and_ends_well_on_sigterm(shop, recipient):

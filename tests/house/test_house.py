@@ -22,7 +22,7 @@ ROOMS = [
     *("app", "checks", "history", "subscribing", "paging", "progress", "process"),
     *("sending", "models", "events", "receipts", "current_app", "payload_schemas"),
     *("buffering", "dispatchers"),
-    *("worker", "subscriptions", "delivery"),
+    *("worker", "message_recipients", "subscriptions", "delivery"),
     *("plugins", "hookspecs", "stores", "transports", "unit_of_work", "signals"),
     *("settings", "subscribers", "values", "codecs", "signatures", "recipients"),
     *("filters", "patterns", "retries"),

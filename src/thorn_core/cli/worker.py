@@ -37,6 +37,13 @@ LEVELS = ("debug", "info", "warning", "error")
     help="Concurrent requests (default: the setting).",
 )
 @click.option(
+    "--import",
+    "modules",
+    multiple=True,
+    metavar="MODULE",
+    help="Import a module that declares events, beside those of the setting imports; repeatable.",
+)
+@click.option(
     "--report",
     default=60.0,
     show_default=True,
@@ -53,6 +60,7 @@ LEVELS = ("debug", "info", "warning", "error")
 def worker(
     app_path: str | None,
     concurrency: int | None,
+    modules: tuple[str, ...],
     report: float,
     log_level: str,
     log_format: str | None,
@@ -77,6 +85,7 @@ def worker(
                 " can find it; give it a database, Thorn(store='sqlite:///thorn.db'), or let it"
                 " deliver by itself, Thorn(dispatcher='background')"
             )
+        app.import_events(*modules)
         job = Job(app, app.worker(concurrency=concurrency), once=once)
         stack.enter_context(job.tally)
         stack.enter_context(stopping_on_signals(job.stop))

@@ -55,6 +55,8 @@ class ModelEvent(Event):
     """
 
     _replaced = thorn_1.MODEL_EVENT
+    # Its model keeps it.
+    _stays = False
 
     def __init__(
         self,

@@ -177,7 +177,14 @@ class Store(Protocol):
         ...
 
     def route(self, routings: Sequence[Routing]) -> None:
-        """Keep deliveries of messages, all in one go; those already there are left as they are."""
+        """Keep deliveries of messages, all in one go; those already there are left as they are.
+
+        A delivery may be finished already: one that no request can be made for.
+        """
+        ...
+
+    def postpone(self, message_ids: Sequence[str], *, until: datetime) -> None:
+        """Leave messages that are leased for routing until then: nobody gets them before."""
         ...
 
     def claim(

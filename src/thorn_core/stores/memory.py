@@ -202,6 +202,14 @@ class MemoryStore:
         self._message_leases.push(until, kept.serial, kept)
         return kept.message
 
+    def postpone(self, message_ids: Sequence[str], *, until: datetime) -> None:
+        """Leave messages that are leased for routing until then."""
+        with self._lock:
+            for key in message_ids:
+                kept = self._history.messages.get(key)
+                if kept is not None and kept.leased_until is not None and not kept.routed:
+                    self._lease_message(kept, until)
+
     def route(self, routings: Sequence[Routing]) -> None:
         """Keep deliveries of messages."""
         with self._lock:
@@ -215,14 +223,18 @@ class MemoryStore:
             if made.id not in self._history.deliveries:
                 delivery = DeliveryRecord(made, next(self._serial), made.state, made.due_at)
                 self._history.add(delivery, kept)
-                self._waiting += 1
-                self._turns.add(delivery)
+                if made.state.settled:
+                    delivery.settled_at, delivery.reason = made.settled_at, made.reason
+                    self._history.settled(delivery)
+                else:
+                    self._waiting += 1
+                    self._turns.add(delivery)
         if routing.complete and not kept.routed:
             kept.routed = True
             self._waiting -= 1
             if not kept.deliveries:
                 self._history.reached_nobody(kept)
-                self._history.trim()
+            self._history.trim()
 
     def claim(
         self,

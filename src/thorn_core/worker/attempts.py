@@ -17,6 +17,7 @@ from thorn_core.delivery import (
     sign_request,
 )
 from thorn_core.errors import SecurityError, TransportError, TransportTimeout, UncheckedError
+from thorn_core.message_recipients import INTERNAL
 from thorn_core.recipients import check_url, recipient_of
 from thorn_core.recipients.validators import OWN_VALIDATORS
 from thorn_core.retries import RetryPolicy
@@ -35,6 +36,7 @@ from thorn_core.values import (
 )
 from thorn_core.worker.deadlines import Deadlines
 from thorn_core.worker.load import Load
+from thorn_core.worker.logs import DefectLog, UndeclaredLog, about
 from thorn_core.worker.wiring import Wiring
 
 logger = logging.getLogger(__name__)
@@ -45,10 +47,8 @@ BODY_CACHE = 128
 ALLOWED_CACHE = 10_000
 # Subscriptions whose rate limit is remembered.
 SLOT_CACHE = 10_000
-# Places of defects whose traceback has been logged.
-DEFECT_CACHE = 1000
-# What the owner of a subscription is told of a defect; the log has the details.
-INTERNAL = "an internal error"
+# Until a delivery is claimed again whose event's declaration is needed and isn't known here.
+UNDECLARED_WAIT = timedelta(minutes=1)
 # When an attempt is tried again that failed for a defect of this program, whatever policy the event
 # has: no request may have been made yet.
 INTERNAL_POLICY = RetryPolicy()
@@ -71,7 +71,8 @@ class Attempts:
         self._deadlines = Deadlines()
         self._bodies: dict[tuple[str, str, str | None], bytes] = {}
         self._next_slot: dict[str, datetime] = {}
-        self._defects: dict[str, None] = {}
+        self._defects = DefectLog()
+        self._undeclared = UndeclaredLog()
         # The validators are kept, so that their identity stays theirs.
         self._allowed: dict[tuple[str, int], tuple[Any, ...]] = {}
 
@@ -90,6 +91,14 @@ class Attempts:
             return _discarded(
                 claim, f"the subscription is disabled: {subscription.disabled_reason}", at
             )
+        if not self._wiring.knows(message):
+            self._undeclared.warn(message)
+            waits = Outcome(
+                state=DeliveryState.PENDING,
+                due_at=at + UNDECLARED_WAIT,
+                reason="it waits for a worker that knows its event",
+            )
+            return Settlement(claim=claim, outcome=waits, attempt=None, at=at)
         if subscription.rate_limit:
             slot = self._slot(subscription, at)
             if slot > at:
@@ -196,8 +205,12 @@ class Attempts:
         self, claim: Claim, at: datetime, failure: Exception, reason: str = INTERNAL
     ) -> Settlement:
         """Log a defect of this program; the attempt is repeated, and the recipient isn't blamed."""
-        self._log_defect(failure, claim)
         delivery = claim.delivery
+        self._defects.log(
+            failure,
+            f"delivery {delivery.id} of {delivery.event} can't be requested",
+            about(delivery),
+        )
         attempt = Attempt(
             id=new_id("att", at),
             delivery_id=delivery.id,
@@ -213,29 +226,6 @@ class Attempts:
         else:
             outcome = Outcome(state=DeliveryState.PENDING, due_at=at + delay, reason=reason)
         return Settlement(claim=claim, outcome=outcome, attempt=attempt, at=at, internal=True)
-
-    def _log_defect(self, failure: Exception, claim: Claim) -> None:
-        """Log a defect, its traceback once for each place: thousands may fail alike."""
-        place = _place(failure)
-        # A plugin's failure to check a recipient has been logged where it happened.
-        known = place in self._defects or isinstance(failure, UncheckedError)
-        self._defects[place] = None
-        if len(self._defects) > DEFECT_CACHE:
-            del self._defects[next(iter(self._defects))]
-        logger.error(
-            "delivery %s of %s can't be requested: %s at %s%s",
-            claim.delivery.id,
-            claim.message.event,
-            type(failure).__name__,
-            place,
-            "; its traceback was logged before" if known else "",
-            exc_info=None if known else failure,
-            extra={
-                "delivery_id": claim.delivery.id,
-                "message_id": claim.message.id,
-                "event": claim.message.event,
-            },
-        )
 
     def _check(self, request: Request) -> None:
         """Ask the validators about the URL; not again what they can't answer differently."""
@@ -285,16 +275,6 @@ class Attempts:
         if len(self._next_slot) > SLOT_CACHE:
             del self._next_slot[next(iter(self._next_slot))]
         return slot
-
-
-def _place(failure: Exception) -> str:
-    """Where it was raised: file and line."""
-    traceback = failure.__traceback__
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    if traceback is None:
-        return "?"
-    return f"{traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}"
 
 
 def _discarded(claim: Claim, reason: str, at: datetime) -> Settlement:

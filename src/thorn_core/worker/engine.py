@@ -96,6 +96,7 @@ class Engine:
         if self._slots:
             await asyncio.wait(self._slots)
         await self._recorder.close()
+        await self._router.close(self._wiring.clock())
         await self.leases.give_back()
         # Whoever waits for progress sees that it's over.
         self.progress.set()

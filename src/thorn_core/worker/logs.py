@@ -7,16 +7,81 @@ All are warnings of the logger `thorn_core.worker`, with what they are about in 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from thorn_core.codecs import format_datetime
-from thorn_core.values import Delivery, DeliveryState, Settlement, Subscription
+from thorn_core.values import Delivery, DeliveryState, Message, Settlement, Subscription
 
 logger = logging.getLogger("thorn_core.worker")
 
 # Characters of a reason in a log record; it may hold what a recipient answered.
 REASON_LENGTH = 300
+# Places of defects whose traceback has been logged; names of events that were warned of.
+DEFECT_CACHE = 1000
+
+
+class DefectLog:
+    """Logs errors of this program, the traceback of each place once: thousands may fail alike."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, None] = {}
+
+    def log(self, failure: Exception, what: str, extra: Mapping[str, Any]) -> None:
+        """Log one.
+
+        Args:
+            failure: What was raised.
+            what: What couldn't be done.
+            extra: What it is about.
+        """
+        place = _place(failure)
+        known = place in self._places
+        self._places[place] = None
+        if len(self._places) > DEFECT_CACHE:
+            del self._places[next(iter(self._places))]
+        logger.error(
+            "%s: %s at %s%s",
+            what,
+            type(failure).__name__,
+            place,
+            "; its traceback was logged before" if known else "",
+            exc_info=None if known else failure,
+            extra=extra,
+        )
+
+
+class UndeclaredLog:
+    """Warns of events whose declaration is needed and isn't known, once of each."""
+
+    def __init__(self) -> None:
+        self._warned: set[str] = set()
+
+    def warn(self, message: Message) -> None:
+        """Warn of a message's event."""
+        name = message.declared or message.event
+        if name in self._warned:
+            return
+        if len(self._warned) < DEFECT_CACHE:
+            self._warned.add(name)
+        logger.warning(
+            "messages of the event %s wait: it is declared with subscribers, validators or"
+            " keep-alive of its own, and this worker doesn't know the declaration; import the"
+            " module that declares the event, by the setting imports or thorn worker --import",
+            name,
+            extra={"event": name, "message_id": message.id},
+        )
+
+
+def _place(failure: Exception) -> str:
+    """Where it was raised: file and line."""
+    traceback = failure.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    if traceback is None:
+        return f"{type(failure).__name__} {failure}"
+    return f"{traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}"
 
 
 def log_settlement(settlement: Settlement) -> None:
@@ -33,7 +98,7 @@ def log_settlement(settlement: Settlement) -> None:
             _one_line(reason),
             then,
             extra={
-                **_about(delivery),
+                **about(delivery),
                 "attempt": attempt.number,
                 "status": attempt.status,
                 "reason": _one_line(reason),
@@ -53,7 +118,7 @@ def log_cancelled(delivery: Delivery, reason: str | None) -> None:
         _named(delivery),
         words,
         extra={
-            **_about(delivery),
+            **about(delivery),
             "attempt": None,
             "status": None,
             "reason": words,
@@ -91,7 +156,8 @@ def log_failing(subscription: Subscription, disabled_at: datetime) -> None:
     )
 
 
-def _about(delivery: Delivery) -> dict[str, Any]:
+def about(delivery: Delivery) -> dict[str, Any]:
+    """What a record about a delivery carries."""
     return {
         "message_id": delivery.message_id,
         "delivery_id": delivery.id,

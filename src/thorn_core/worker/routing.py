@@ -4,19 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
-from thorn_core.delivery import make_delivery, make_unstored_delivery
+from thorn_core import signals
+from thorn_core.delivery import make_cancelled_delivery, make_delivery, make_unstored_delivery
+from thorn_core.errors import SecurityError
+from thorn_core.message_recipients import INTERNAL
 from thorn_core.values import Delivery, Message, Routing, Subscription
+from thorn_core.worker.logs import DefectLog, UndeclaredLog, log_cancelled
 from thorn_core.worker.wiring import Wiring
 
 logger = logging.getLogger(__name__)
 
+# Seconds until messages are tried again that couldn't be routed, as far as they don't wait for
+# longer already: the least and the most.
+LEAST_WAIT, MOST_WAIT = timedelta(minutes=1), timedelta(minutes=15)
+# The age of a message at which a hook that fails is not asked again: as long as the default policy
+# repeats a delivery.
+GIVE_UP_AFTER = timedelta(hours=76)
+# Messages that are left waiting, and given back when the worker ends.
+REMEMBERED = 10_000
+
 
 class Router:
     """Finds the recipients of messages, and writes a delivery for each.
+
+    A recipient that no request can be made to gets a cancelled delivery. A hook that fails is asked
+    again later; the recipients that are known don't wait for it. A message whose event's
+    declaration is needed, and isn't known here, waits for a worker that knows it.
 
     Args:
         wiring: From the app.
@@ -28,31 +45,69 @@ class Router:
         self._settings = wiring.settings
         self._store = wiring.store
         self._io = io
+        self._defects = DefectLog()
+        self._undeclared = UndeclaredLog()
+        # Messages under way, some of whose recipients couldn't be had.
+        self._failed: set[str] = set()
+        # Messages left waiting, in order of time.
+        self._left: dict[str, None] = {}
 
     async def route(self, messages: Sequence[Message], now: datetime) -> int | None:
         """Write the deliveries of messages, in batches of about a chunk.
 
         Returns:
-            How many there are; None if that isn't known, since there are very many or not all
+            How many are to be made; None if that isn't known, since there are very many or not all
             recipients could be had.
         """
         counts: list[int | None] = []
-        directed = [message for message in messages if message.only is not None]
+        known = [message for message in messages if self._wiring.knows(message)]
+        directed = [message for message in known if message.only is not None]
         if directed:
             routings = [await self._direct(message, now) for message in directed]
             await self._io(self._store.route, routings)
-            counts += map(_count, routings)
-        left = [message for message in messages if message.only is None]
+            counts += map(self._finish, routings)
+        left = [message for message in known if message.only is None]
         limit = max(self._settings.chunksize, 1000)
         while left:
             pages, routings = await self._io(self._route_first, left, limit, now)
-            counts += map(_count, routings)
+            counts += map(self._finish, routings)
             for message, page in zip(left, pages, strict=False):
                 if len(page) >= limit:
                     await self._route_on(message, page[-1].id, limit, now)
             left = left[len(pages) :]
-        known = [count for count in counts if count is not None]
-        return sum(known) if len(known) == len(counts) else None
+        unknown = [message for message in messages if not self._wiring.knows(message)]
+        for message in unknown:
+            self._undeclared.warn(message)
+        waiting = [message for message in known if message.id in self._failed]
+        if unknown or waiting:
+            counts.append(None)
+            await self._leave([*unknown, *waiting], now)
+        counted = [count for count in counts if count is not None]
+        return sum(counted) if len(counted) == len(counts) else None
+
+    async def close(self, now: datetime) -> None:
+        """Let others have the messages that were left waiting."""
+        left = list(self._left)
+        self._left.clear()
+        if left:
+            try:
+                await self._io(self._store.postpone, left, until=now)
+            except Exception:
+                logger.exception("the store failed; %d messages wait to be routed", len(left))
+
+    async def _leave(self, messages: Sequence[Message], now: datetime) -> None:
+        """Leave messages for later: the longer they have waited, the longer."""
+        waits: dict[timedelta, list[str]] = {}
+        for message in messages:
+            minutes = min(max(now - message.at, LEAST_WAIT), MOST_WAIT) // LEAST_WAIT
+            waits.setdefault(minutes * LEAST_WAIT, []).append(message.id)
+            self._failed.discard(message.id)
+            self._left.pop(message.id, None)
+            self._left[message.id] = None
+            if len(self._left) > REMEMBERED:
+                del self._left[next(iter(self._left))]
+        for wait, ids in waits.items():
+            await self._io(self._store.postpone, ids, until=now + wait)
 
     def _route_first(
         self, messages: Sequence[Message], limit: int, now: datetime
@@ -74,42 +129,104 @@ class Router:
         page: Sequence[Subscription] | None = None
         while page is None or len(page) == limit:
             await asyncio.sleep(0)
-            page = await self._io(self._route_page, message, after, limit, now)
+            page, routing = await self._io(self._route_page, message, after, limit, now)
+            self._finish(routing)
             after = page[-1].id if page else after
 
     def _route_page(
         self, message: Message, after: str, limit: int, now: datetime
-    ) -> Sequence[Subscription]:
+    ) -> tuple[Sequence[Subscription], Routing]:
         page = self._store.matching(message.event, sender=message.sender, after=after, limit=limit)
-        self._store.route([self._routing(message, page, now, last=len(page) < limit)])
-        return page
+        routing = self._routing(message, page, now, last=len(page) < limit)
+        self._store.route([routing])
+        return page, routing
 
     async def _direct(self, message: Message, now: datetime) -> Routing:
         """The routing of a message to the one subscription that it is for."""
         assert message.only is not None
         found = await self._io(self._store.subscription, message.only)
-        chosen = [make_delivery(message, found, now)] if found else []
+        chosen = [_made(message, found, now, stored=True)] if found else []
         return Routing(message=message, deliveries=chosen)
 
     def _routing(
         self, message: Message, page: Sequence[Subscription], now: datetime, *, last: bool
     ) -> Routing:
-        accepts = self._wiring.plugins.accepts
-        chosen: list[Delivery] = []
+        chosen = [d for s in page for d in self._accepted(message, s, now, stored=True)]
+        if last:
+            chosen += self._unstored(message, now)
+        return Routing(
+            message=message, deliveries=chosen, complete=last and message.id not in self._failed
+        )
+
+    def _unstored(self, message: Message, now: datetime) -> list[Delivery]:
+        """The deliveries to recipients that aren't in the store."""
         try:
-            chosen += [make_delivery(message, s, now) for s in page if accepts(message, s)]
-            if last:
-                chosen += [
-                    make_unstored_delivery(message, subscription, now)
-                    for subscription in self._wiring.unstored(message)
-                    if accepts(message, subscription)
-                ]
-        except Exception:
-            # Those had don't wait for the others; the message is routed again after its lease.
-            logger.exception("the recipients of %s can't be had; trying again", message.id)
-            last = False
-        return Routing(message=message, deliveries=chosen, complete=last)
+            unstored = self._wiring.unstored(message)
+        except Exception as failure:
+            self._note(message, now, failure)
+            return []
+        for raised in unstored.failures:
+            self._note(message, now, raised)
+        chosen = [
+            delivery
+            for subscription in unstored.found
+            for delivery in self._accepted(message, subscription, now, stored=False)
+        ]
+        for item in unstored.impossible:
+            if item.failure is not None:
+                what = f"a subscriber of {message.event} can't be delivered to"
+                self._defects.log(item.failure, what, _about(message))
+            chosen.append(
+                make_cancelled_delivery(message, item.subscription, item.reason, now, stored=False)
+            )
+        return chosen
+
+    def _accepted(
+        self, message: Message, subscription: Subscription, now: datetime, *, stored: bool
+    ) -> Iterator[Delivery]:
+        """The delivery to a subscription, unless a plugin leaves it out or fails to say."""
+        try:
+            if self._wiring.plugins.accepts(message, subscription):
+                yield _made(message, subscription, now, stored=stored)
+        except Exception as failure:
+            if not self._note(message, now, failure):
+                yield make_cancelled_delivery(message, subscription, INTERNAL, now, stored=stored)
+
+    def _note(self, message: Message, now: datetime, failure: Exception) -> bool:
+        """Log what a hook raised, and have it asked again; False if the message is too old."""
+        again = now - message.at < GIVE_UP_AFTER
+        then = "will be tried again" if again else "are given up"
+        what = (
+            f"some recipients of message {message.id} of {message.event} can't be had, and {then}"
+        )
+        self._defects.log(failure, what, _about(message))
+        if again:
+            self._failed.add(message.id)
+        return again
+
+    def _finish(self, routing: Routing) -> int | None:
+        """Notify of the cancelled deliveries of a routing that was written; counts the others.
+
+        While a message isn't routed completely, it comes again, and so do they.
+        """
+        if not routing.complete:
+            return None
+        cancelled = [delivery for delivery in routing.deliveries if delivery.state.settled]
+        for delivery in cancelled:
+            log_cancelled(delivery, delivery.reason)
+            signals.tell(
+                signals.delivery_discarded, self._wiring.app, delivery=delivery, attempt=None
+            )
+        return len(routing.deliveries) - len(cancelled)
 
 
-def _count(routing: Routing) -> int | None:
-    return len(routing.deliveries) if routing.complete else None
+def _made(message: Message, subscription: Subscription, now: datetime, *, stored: bool) -> Delivery:
+    make = make_delivery if stored else make_unstored_delivery
+    try:
+        return make(message, subscription, now)
+    except SecurityError as refusal:
+        return make_cancelled_delivery(message, subscription, refusal.reason, now, stored=stored)
+
+
+def _about(message: Message) -> dict[str, Any]:
+    return {"message_id": message.id, "event": message.event}

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
 import attrs
 
 from thorn_core.codecs import Codec
+from thorn_core.message_recipients import Unstored
 from thorn_core.plugins import Plugins
 from thorn_core.retries import RetryPolicy
 from thorn_core.settings import Settings
 from thorn_core.signatures import SignatureScheme
 from thorn_core.stores.base import Store
 from thorn_core.transports.base import Transport
-from thorn_core.values import Attempt, Delivery, Message, Subscription
+from thorn_core.values import Attempt, Delivery, Message
 
 
 @attrs.frozen(kw_only=True)
@@ -47,6 +48,7 @@ class Wiring:
         make_transport: Called on the worker's loop.
         options: An event's, by message.
         unstored: Recipients of a message that aren't in the store.
+        knows: Whether the declaration of a message's event is known, if it is needed.
         attempted: Called after every attempt.
         progressed: Called after every settlement.
     """
@@ -61,6 +63,7 @@ class Wiring:
     clock: Callable[[], datetime]
     make_transport: Callable[[], Transport]
     options: Callable[[Message], EventOptions]
-    unstored: Callable[[Message], Sequence[Subscription]]
+    unstored: Callable[[Message], Unstored]
+    knows: Callable[[Message], bool]
     attempted: Callable[[Attempt, Delivery], None]
     progressed: Callable[[], None]

@@ -52,6 +52,16 @@ def thorn_model_adapter(model: type) -> ModelAdapter | None:
 
 
 @hookimpl
+def thorn_import_events() -> None:
+    """Import `events` and `webhooks` of every installed app, if there is a project."""
+    if "django.apps" not in sys.modules:
+        return
+    from thorn_django.discovery import import_events
+
+    import_events()
+
+
+@hookimpl
 def thorn_reverse(view: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:
     """The path of a view, if there is a project."""
     if "django.urls" not in sys.modules:

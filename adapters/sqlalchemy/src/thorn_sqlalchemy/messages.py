@@ -45,6 +45,7 @@ class Messages:
             .where(one_of(dialect, table.c.id, "keys"))
             .values(route_at=bindparam("until"))
         )  # fmt: skip
+        self._postpone = self._route_at.where(table.c.route_at > 0)
         fresh = select(table).where(table.c.route_at == 0).order_by(table.c.at, table.c.id)
         expired = (
             select(table)
@@ -104,7 +105,13 @@ class Messages:
         for some in chunks(done):
             connection.execute(self._route_at, {"keys": some, "until": None})
         # Last, for everybody's messages meet at the rows of busy recipients.
-        self._recipients.due(connection, ((row["recipient"], row["due_at"]) for row in rows))
+        due = ((r["recipient"], r["ready_at"]) for r in rows if r["ready_at"] is not None)
+        self._recipients.due(connection, due)
+
+    def postpone(self, connection: Connection, message_ids: Sequence[str], until: datetime) -> None:
+        """Leave messages that are leased for routing until then."""
+        for some in chunks(sorted(message_ids)):
+            connection.execute(self._postpone, {"keys": some, "until": micros(until)})
 
     def get(self, connection: Connection, message_id: str) -> Message | None:
         """The one of that id."""

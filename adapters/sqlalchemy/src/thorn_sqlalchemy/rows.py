@@ -225,7 +225,7 @@ def delivery_row(delivery: Delivery) -> dict[str, Any]:
         "settled_at": _optional_micros(delivery.settled_at),
         "reason": clean(delivery.reason),
         "target": None if target is None else json.dumps(subscription_row(target)),
-        "ready_at": micros(delivery.due_at),
+        "ready_at": None if delivery.state.settled else micros(delivery.due_at),
         "token": None,
         "leased_until": None,
     }

@@ -213,6 +213,10 @@ class SqlStore:
             lambda c: self._messages.claim(c, now, lease, limit, ids), lasting=False
         )
 
+    def postpone(self, message_ids: Sequence[str], *, until: datetime) -> None:
+        """Leave messages that are leased for routing until then."""
+        self.database.run(lambda c: self._messages.postpone(c, message_ids, until), lasting=False)
+
     def route(self, routings: Sequence[Routing]) -> None:
         """Keep deliveries of messages."""
         self.database.run(lambda c: self._messages.route(c, routings), lasting=False)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import tracemalloc
+from datetime import timedelta
 
-from thorn_core.delivery import make_delivery
+from thorn_core.delivery import make_cancelled_delivery, make_delivery
 from thorn_core.retries import RetryPolicy
 from thorn_core.stores.base import DeliveryQuery, Store
 from thorn_core.testing.store_contract.steps import (
@@ -18,6 +19,7 @@ from thorn_core.testing.store_contract.steps import (
     make_message,
     make_subscription,
 )
+from thorn_core.values import DeliveryState
 
 
 class MessageContract(StoreSteps):
@@ -78,6 +80,38 @@ class MessageContract(StoreSteps):
         assert store.routed(message.id)
         assert store.routed("msg_none")
         assert not store.claim_messages(now=later(61), lease=LEASE, limit=1)
+
+    def test_a_postponed_message_is_leased_when_its_time_has_come(self, store: Store) -> None:
+        leased, waiting, routed = (make_message(number) for number in (1, 2, 3))
+        self.publish(store, leased, routed)
+        store.claim_messages(now=NOW, lease=LEASE, limit=2)
+        self.route(store, routed, [])
+        self.publish(store, waiting)
+        ids = [leased.id, waiting.id, routed.id, "msg_none"]
+        store.postpone(ids, until=later(500))
+        (claimed,) = store.claim_messages(now=later(61), lease=timedelta(hours=1), limit=5)
+        assert claimed.id == waiting.id
+        assert not store.claim_messages(now=later(499), lease=LEASE, limit=5, ids=ids)
+        store.postpone([leased.id], until=later(70))
+        (claimed,) = store.claim_messages(now=later(70), lease=LEASE, limit=5)
+        assert claimed.id == leased.id
+        assert store.routed(routed.id)
+
+    def test_a_delivery_may_be_finished_when_it_is_made(self, store: Store) -> None:
+        message, subscription = make_message(), make_subscription()
+        self.publish(store, message)
+        cancelled = make_cancelled_delivery(message, subscription, "no URL", later(1), stored=False)
+        for _ in range(2):
+            self.route(store, message, [cancelled])
+        assert store.delivery(cancelled.id) == cancelled
+        assert not self.claim(store, now=later(1000))
+        assert not self.claim(store, now=later(1000), message_ids=[message.id])
+        stats = store.stats(now=later(2), window=LEASE)
+        assert stats.deliveries[DeliveryState.DISCARDED] == 1
+        assert stats.due_since is None
+        assert store.replay(DeliveryQuery(ids=(cancelled.id,)), now=later(3), limit=5)
+        (claim,) = self.claim(store, now=later(3))
+        assert claim.subscription == subscription
 
     def test_routing_again_writes_nothing_twice(self, store: Store) -> None:
         message, subscription = make_message(), make_subscription()

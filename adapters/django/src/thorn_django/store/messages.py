@@ -76,7 +76,15 @@ class Messages:
         for some in chunks(done):
             rows(connection).filter(pk__in=some).update(route_at=None)
         # Last, for everybody's messages meet at the rows of busy recipients.
-        recipients.due(connection, ((d.recipient, d.due_at) for d in deliveries))
+        open_ones = (d for d in deliveries if not d.state.settled)
+        recipients.due(connection, ((d.recipient, d.due_at) for d in open_ones))
+
+    def postpone(
+        self, connection: BaseDatabaseWrapper, message_ids: Sequence[str], until: datetime
+    ) -> None:
+        """Leave messages that are leased for routing until then."""
+        for some in chunks(sorted(message_ids)):
+            rows(connection).filter(pk__in=some, route_at__gt=EPOCH).update(route_at=until)
 
     def get(self, connection: BaseDatabaseWrapper, message_id: str) -> Message | None:
         """The one of that id."""

@@ -1,0 +1,35 @@
+"""The modules of a project that declare events."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+
+from django.apps import apps
+from django.utils.module_loading import module_has_submodule
+
+logger = logging.getLogger(__name__)
+
+# What an app may declare its events in, beside its models.
+MODULES = ("events", "webhooks")
+
+
+def import_events() -> None:
+    """Import `events` and `webhooks` of every installed app that has them.
+
+    One that fails is logged: its events are unknown, so messages that need them wait.
+    """
+    if not apps.models_ready:
+        return
+    for config in apps.get_app_configs():
+        for name in MODULES:
+            if config.module is None or not module_has_submodule(config.module, name):
+                continue
+            try:
+                importlib.import_module(f"{config.name}.{name}")
+            except Exception:
+                logger.exception(
+                    "%s.%s can't be imported; messages that need the events it declares wait",
+                    config.name,
+                    name,
+                )

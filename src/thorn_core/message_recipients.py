@@ -1,0 +1,196 @@
+"""The recipients of a message that are not in the store: static ones, an event's, plugins'."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import chain
+from typing import Any
+
+import attrs
+
+from thorn_core.errors import SecurityError, ThornError
+from thorn_core.recipients import parse_url
+from thorn_core.subscriptions import (
+    OWNER_LENGTH,
+    SubscriptionRules,
+    reaches,
+    static_subscriptions,
+)
+from thorn_core.values import Message, Subscription, derived_id
+
+# Characters of a subscription's id; stores keep no more.
+ID_LENGTH = 120
+# Characters of an impossible URL that are kept to be shown.
+URL_LENGTH = 500
+# Recipients that one callable may give for a message.
+MOST_GIVEN = 10_000
+# What the owner of a subscription is told of a defect; the log has the details.
+INTERNAL = "an internal error"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@attrs.frozen(kw_only=True)
+class Impossible:
+    """A recipient that no request can be made to.
+
+    Attributes:
+        subscription: What is known of it; its id is the same each time.
+        reason: Why, in words that a subscription's owner may read.
+        failure: What the program's own code raised, for the log.
+    """
+
+    subscription: Subscription
+    reason: str
+    failure: Exception | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Unstored:
+    """The recipients of a message that are not in the store.
+
+    Attributes:
+        found: Those that can be delivered to.
+        impossible: Those that can't, each with the reason.
+        failures: What hooks raised that were to name more; they are to be asked again.
+    """
+
+    found: Sequence[Subscription] = ()
+    impossible: Sequence[Impossible] = ()
+    failures: Sequence[Exception] = ()
+
+
+NOBODY = Unstored()
+
+
+def unstored_recipients(
+    rules: SubscriptionRules,
+    message: Message,
+    targets: Iterable[tuple[str, Any]],
+    added: Iterable[Any] = (),
+    failures: Sequence[Exception] = (),
+) -> Unstored:
+    """The recipients that targets and plugins name; a bad one costs the others nothing.
+
+    Args:
+        rules: The app's.
+        message: For callables.
+        targets: Patterns, each with a URL, a mapping, a Subscription, a callable that gets the
+            message, or an iterable of these.
+        added: The subscriptions that plugins add.
+        failures: What plugins raised.
+    """
+    found: dict[str, Subscription] = {}
+    impossible: dict[str, Impossible] = {}
+    given = (_given(rules, pattern, target, message) for pattern, target in targets)
+    plugged = (_checked(message.event, "a plugin", each) for each in added)
+    for item in chain(*given, plugged):
+        subscription = item.subscription if isinstance(item, Impossible) else item
+        if not reaches(subscription, message.sender):
+            continue
+        if isinstance(item, Impossible):
+            impossible[subscription.id] = item
+        else:
+            found[subscription.id] = subscription
+    return Unstored(
+        found=tuple(found.values()),
+        impossible=tuple(item for key, item in impossible.items() if key not in found),
+        failures=tuple(failures),
+    )
+
+
+def _given(
+    rules: SubscriptionRules, pattern: str, target: Any, message: Message, place: str = ""
+) -> Iterator[Subscription | Impossible]:
+    """What a target stands for.
+
+    Args:
+        rules: The app's.
+        pattern: What the target is for.
+        target: The target.
+        message: For callables.
+        place: Where it was given: with the pattern, this identifies what has no URL.
+    """
+    if target is None:
+        return
+    if isinstance(target, Subscription | str | Mapping):
+        try:
+            for subscription in static_subscriptions(rules, pattern, target):
+                yield _checked(pattern, place, subscription)
+        except ThornError as failure:
+            # Our own words: of an option or a secret that isn't allowed.
+            yield _impossible(pattern, place, target, failure, str(failure))
+        except Exception as failure:
+            yield _impossible(pattern, place, target, failure)
+    elif callable(target):
+        place = f"{place}/{_name(target)}"
+        try:
+            given = target(message)
+        except Exception as failure:
+            yield _impossible(pattern, place, None, failure)
+        else:
+            yield from _given(rules, pattern, given, message, place)
+    elif isinstance(target, Iterable) and not isinstance(target, bytes | bytearray):
+        yield from _each(rules, pattern, target, message, place)
+    else:
+        kind = TypeError(f"a subscriber of {pattern!r} is a {type(target).__name__}")
+        yield _impossible(pattern, place, target, kind)
+
+
+def _each(
+    rules: SubscriptionRules, pattern: str, targets: Iterable[Any], message: Message, place: str
+) -> Iterator[Subscription | Impossible]:
+    """What each of several targets stands for; a generator may fail halfway."""
+    number = 0
+    try:
+        for number, target in enumerate(targets):
+            if number >= MOST_GIVEN:
+                raise ValueError(f"a subscriber of {pattern!r} gives more than {MOST_GIVEN}")
+            yield from _given(rules, pattern, target, message, f"{place}/{number}")
+    except Exception as failure:
+        yield _impossible(pattern, f"{place}/{number}/rest", None, failure)
+
+
+def _checked(pattern: str, place: str, given: Any) -> Subscription | Impossible:
+    """A subscription, if a delivery to it can be made and kept."""
+    if not isinstance(given, Subscription):
+        kind = TypeError(f"{place} gives a {type(given).__name__} in place of a Subscription")
+        return _impossible(pattern, place, given, kind)
+    for name, value, most in (("id", given.id, ID_LENGTH), ("owner", given.owner, OWNER_LENGTH)):
+        if name == "owner" and value is None:
+            continue
+        if not isinstance(value, str) or not 0 < len(value) <= most or "\0" in value:
+            wrong = ValueError(f"{place} gives a subscription with the {name} {value!r}")
+            return _impossible(pattern, place, given, wrong)
+    try:
+        parse_url(given.url)
+    except SecurityError as refusal:
+        return Impossible(subscription=given, reason=refusal.reason)
+    except Exception as failure:
+        return _impossible(pattern, place, given, failure)
+    return given
+
+
+def _impossible(
+    pattern: str, place: str, given: Any, failure: Exception, reason: str = INTERNAL
+) -> Impossible:
+    """A stand-in for what gives no subscription."""
+    url = given.get("url") if isinstance(given, Mapping) else getattr(given, "url", given)
+    text = url if isinstance(url, str) else ""
+    return Impossible(
+        subscription=Subscription(
+            id=derived_id("sub", pattern, place, text),
+            events=(pattern,),
+            url=text[:URL_LENGTH].replace("\0", "\N{REPLACEMENT CHARACTER}"),
+            created_at=_EPOCH,
+            updated_at=_EPOCH,
+        ),
+        reason=reason,
+        failure=failure,
+    )
+
+
+def _name(target: Any) -> str:
+    """The name of a callable: the same in every process."""
+    module = getattr(target, "__module__", type(target).__module__)
+    return f"{module}.{getattr(target, '__qualname__', type(target).__qualname__)}"
