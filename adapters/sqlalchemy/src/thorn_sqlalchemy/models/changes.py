@@ -12,9 +12,15 @@ from sqlalchemy import Connection, inspect
 from sqlalchemy.orm import InstanceState, Mapper, Session, SessionTransaction, UOWTransaction
 
 from thorn_core import HeldEvents, signals
-from thorn_sqlalchemy.models.former import NO_VALUE, complete, former_values, read_former
+from thorn_sqlalchemy.models.former import (
+    complete,
+    former_values,
+    read_former,
+    unknown_names,
+)
 from thorn_sqlalchemy.models.relationships import CollectionChanges
 from thorn_sqlalchemy.models.watches import Watch, watch_of
+from thorn_sqlalchemy.models.written import NO_VALUE, Written, as_before, take_stored
 
 INFO = "thorn_flush"
 # Messages written by one INSERT.
@@ -27,8 +33,7 @@ class Flush:
     """What has happened in a flush so far.
 
     Attributes:
-        rows: The instances inserted and updated, in that order, with what was known of them before
-            the UPDATE; None for those inserted.
+        rows: The instances inserted and updated, in that order.
         read: Former values that had to be read.
         gone: Messages of deletions, which wait for the flush to succeed.
         replaced: Those of rows that a new instance took over.
@@ -36,9 +41,7 @@ class Flush:
         collections: What happened to many-to-many collections.
     """
 
-    rows: list[tuple[Watch, InstanceState[Any], Mapping[str, Any] | None]] = attrs.field(
-        factory=list
-    )
+    rows: list[Written] = attrs.field(factory=list)
     read: dict[InstanceState[Any], dict[str, Any]] = attrs.field(factory=dict)
     gone: HeldEvents | None = None
     replaced: HeldEvents | None = None
@@ -56,11 +59,13 @@ def _flush_of(session: Session) -> Flush:
 # -- in the flush: listeners of a mapper
 
 
-def inserted(watch: Watch, mapper: Mapper[Any], _: Connection, state: InstanceState[Any]) -> None:
+def inserted(
+    watch: Watch, mapper: Mapper[Any], connection: Connection, state: InstanceState[Any]
+) -> None:
     """A row has been inserted."""
     if watch.columns is None:
         watch.resolve(mapper)
-    _flush_of(_session(state)).rows.append((watch, state, None))
+    _flush_of(_session(state)).rows.append(Written(watch, state, connection, None))
 
 
 def updating(
@@ -74,7 +79,7 @@ def updating(
         before = state.committed_state.copy()
         if watch.wanted:
             _add_wanted(flush, before, watch, mapper, connection, state)
-    flush.rows.append((watch, state, before))
+    flush.rows.append(Written(watch, state, connection, before))
 
 
 def _add_wanted(
@@ -88,7 +93,7 @@ def _add_wanted(
     for name in watch.computed:
         if name not in before:
             before[name] = state.dict.get(name, NO_VALUE)
-    if not any(before.get(name) is NO_VALUE for name in watch.wanted):
+    if not unknown_names(state, before, watch):
         return
     if state not in flush.read:
         others = (inspect(instance) for instance in _session(state).dirty)
@@ -97,7 +102,9 @@ def _add_wanted(
     before.update(flush.read.get(state, NOTHING))
 
 
-def updated(watch: Watch, mapper: Mapper[Any], _: Connection, state: InstanceState[Any]) -> None:
+def updated(
+    watch: Watch, mapper: Mapper[Any], connection: Connection, state: InstanceState[Any]
+) -> None:
     """A row has been updated; for a new instance, it was that of one deleted in the same flush."""
     if state.key is not None:
         return
@@ -111,16 +118,18 @@ def updated(watch: Watch, mapper: Mapper[Any], _: Connection, state: InstanceSta
             flush.replaced = HeldEvents()
         with flush.replaced:
             signals.model_deleted.send(type(former), instance=former, within=session)
-    flush.rows.append((watch, state, None))
+    flush.rows.append(Written(watch, state, connection, None))
 
 
-def deleting(watch: Watch, mapper: Mapper[Any], _: Connection, state: InstanceState[Any]) -> None:
+def deleting(
+    watch: Watch, mapper: Mapper[Any], connection: Connection, state: InstanceState[Any]
+) -> None:
     """A row is about to be deleted: the last moment to make the messages, which wait."""
     session, instance = _session(state), state.obj()
     flush = _flush_of(session)
     if flush.gone is None:
         flush.gone = HeldEvents()
-    with flush.gone:
+    with flush.gone, as_before(state, watch, mapper, connection):
         signals.model_deleted.send(type(instance), instance=instance, within=session)
 
 
@@ -145,7 +154,9 @@ def gather_changes(session: Session, context: UOWTransaction) -> None:
         deleted = context.is_deleted(state)  # type: ignore[no-untyped-call]
         return watch is not None and field in watch.fields and not deleted
 
-    for watch, state, before in flush.rows:
+    take_stored(flush.rows)
+    for row in flush.rows:
+        watch, state, before = row.watch, row.state, row.before
         if before is None:
             if watch.create:
                 flush.told.append((signals.model_created, state.obj(), watch, None))

@@ -7,7 +7,7 @@ import inspect as introspection
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, inspect, select
+from sqlalchemy import Connection, inspect
 from sqlalchemy.orm import (
     CompositeProperty,
     InstanceState,
@@ -19,10 +19,8 @@ from sqlalchemy.orm import (
     SynonymProperty,
 )
 
-from thorn_sqlalchemy.models.keys import among, attributes, chunks, key_names
 from thorn_sqlalchemy.models.watches import Watch
-
-NO_VALUE = LoaderCallableStatus.NO_VALUE
+from thorn_sqlalchemy.models.written import NO_VALUE, may_differ, read_columns
 
 
 def former_values(
@@ -61,10 +59,24 @@ def former_values(
     return former
 
 
+def unknown_names(
+    state: InstanceState[Any], before: Mapping[str, Any], watch: Watch
+) -> frozenset[str]:
+    """The columns that filters ask for whose former values aren't known, or changed in place.
+
+    Args:
+        state: The instance's.
+        before: What is known of it.
+        watch: Of its class.
+    """
+    unknown = {name for name in watch.wanted & before.keys() if may_differ(before[name])}
+    return frozenset(unknown | (watch.computed - state.dict.keys()))
+
+
 def read_former(
     states: Iterable[InstanceState[Any]], watch: Watch, mapper: Mapper[Any], connection: Connection
 ) -> dict[InstanceState[Any], dict[str, Any]]:
-    """Read what was overwritten without having been loaded, from rows not updated yet.
+    """Read former values that aren't known, from rows not updated yet.
 
     Args:
         states: Of instances of one class.
@@ -74,19 +86,15 @@ def read_former(
     """
     lacking = {}
     for state in states:
-        names = {name for name in watch.wanted if state.committed_state.get(name) is NO_VALUE}
-        unset = watch.computed - state.committed_state.keys()
-        names |= unset - state.dict.keys()
+        names = unknown_names(state, state.committed_state, watch)
         if names and state.identity is not None:
-            lacking[state.identity] = state, names
-    found, keys = {}, attributes(mapper.class_, key_names(mapper))
-    order = sorted(frozenset().union(*(names for _, names in lacking.values())))
-    for some in chunks(list(lacking)):
-        statement = select(*keys, *attributes(mapper.class_, order)).where(among(keys, some))
-        for row in connection.execute(statement):
-            state, names = lacking[tuple(row[: len(keys)])]
-            values = zip(order, row[len(keys) :], strict=True)
-            found[state] = {name: value for name, value in values if name in names}
+            lacking[tuple(state.identity)] = state, names
+    wanted = frozenset().union(*(names for _, names in lacking.values()))
+    found = {}
+    for key, values in read_columns(mapper, connection, list(lacking), wanted):
+        if key in lacking:
+            state, names = lacking[key]
+            found[state] = {name: value for name, value in values.items() if name in names}
     return found
 
 

@@ -104,7 +104,7 @@ def _settle(mappers: Iterable[Mapper[Any]]) -> None:
 def _listen(mapper: Mapper[Any], watch: Watch) -> None:
     collections = bool(watch.links or watch.fields)
     for identifier, asked, function in (
-        ("after_insert", watch.create or collections, changes.inserted),
+        ("after_insert", watch.create or watch.change or collections, changes.inserted),
         ("before_update", watch.change or collections, changes.updating),
         ("after_update", watch.create or watch.delete or collections, changes.updated),
         ("before_delete", watch.delete, changes.deleting),

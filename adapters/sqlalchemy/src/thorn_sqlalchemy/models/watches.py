@@ -7,7 +7,7 @@ from typing import Any
 from weakref import WeakKeyDictionary, ref
 
 import attrs
-from sqlalchemy import Column, inspect
+from sqlalchemy import Column, Dialect, inspect
 from sqlalchemy.orm import (
     ColumnProperty,
     CompositeProperty,
@@ -21,6 +21,7 @@ from sqlalchemy.orm.exc import UnmappedColumnError
 
 from thorn_core import ModelWebhooks
 from thorn_sqlalchemy.models.relationships import Link
+from thorn_sqlalchemy.models.stored import Converter, converter
 
 Compare = Callable[[Any, Any], bool]
 
@@ -39,10 +40,12 @@ class Watch:
         columns: How the values of a column are compared, by attribute; None until the mappers are
             configured.
         wanted: The columns whose former values `previous_fields` comes down to.
-        computed: Those of them that an UPDATE sets by itself.
+        assigned: The columns that an UPDATE sets by itself.
+        computed: Those of them among `wanted`.
         derived: Those of `previous_fields` that aren't columns, with the columns they depend on;
             None stands for any.
         references: The many-to-one relationships.
+        converters: What columns give back for values, by dialect and attribute.
         links: The relationships whose collections are looked at in its instances.
         listening: The mapper events listened to.
         declared: Whose events those are.
@@ -57,9 +60,13 @@ class Watch:
     previous_fields: frozenset[str] = frozenset()
     columns: Mapping[str, Compare] | None = None
     wanted: frozenset[str] = frozenset()
+    assigned: frozenset[str] = frozenset()
     computed: frozenset[str] = frozenset()
     derived: Mapping[str, frozenset[str] | None] = attrs.field(factory=dict)
     references: frozenset[str] = frozenset()
+    converters: WeakKeyDictionary[Dialect, Mapping[str, Converter]] = attrs.field(
+        factory=WeakKeyDictionary
+    )
     links: tuple[Link, ...] = ()
     listening: set[str] = attrs.field(factory=set)
     declared: frozenset[ref[ModelWebhooks]] = frozenset()
@@ -110,9 +117,21 @@ class Watch:
         self.wanted = frozenset().union(
             *(columns if some is None else some & columns.keys() for some in behind.values())
         )
-        self.computed = self.wanted & computed_columns(mapper)
+        self.assigned = computed_columns(mapper)
+        self.computed = self.wanted & self.assigned
+        self.converters.clear()
         self.columns = columns
         return columns
+
+    def converters_of(self, mapper: Mapper[Any], dialect: Dialect) -> Mapping[str, Converter]:
+        """What each column gives back for a value, by attribute; made once for a dialect."""
+        found = self.converters.get(dialect)
+        if found is None:
+            found = self.converters[dialect] = {
+                prop.key: converter(prop.columns[0].type, dialect)
+                for prop in column_properties(mapper)
+            }
+        return found
 
 
 _watches: WeakKeyDictionary[Mapper[Any], Watch] = WeakKeyDictionary()
