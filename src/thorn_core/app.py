@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 
 import attrs
 
+from thorn_core.answers import check_transport, made, near
 from thorn_core.checks import check_event, check_settings, log_findings
 from thorn_core.current_app import forget_default_app, set_default_app
 from thorn_core.dispatchers import BuiltinDispatchers, Dispatcher
@@ -102,7 +103,7 @@ class Thorn(SubscriptionCalls, HistoryCalls):
         )
         self._static = StaticSubscribers(self.rules)
         self._event_options: dict[int, tuple[EventOptions, EventOptions]] = {}
-        self._make_transport = transport
+        self._make_transport = None if transport is None else check_transport(transport)
         self._dispatcher_name = dispatcher or self.settings.dispatcher
         self.store: Store = (
             store if isinstance(store, Store) else self.plugins.store(store, self.settings)
@@ -145,9 +146,7 @@ class Thorn(SubscriptionCalls, HistoryCalls):
         known = self.plugins.gather("thorn_signature_schemes")
         for name in self.settings.signatures:
             if name not in known:
-                raise ConfigurationError(
-                    f"setting signatures names {name!r}; known are {', '.join(sorted(known))}"
-                )
+                raise ConfigurationError(f"setting signatures names {name!r}; {near(name, known)}")
         schemes = tuple(known[name] for name in self.settings.signatures)
         make_keys(schemes)  # raises now if they can't: no common key, a package that is missing
         return schemes
@@ -216,7 +215,7 @@ class Thorn(SubscriptionCalls, HistoryCalls):
                 schemes=self.rules.schemes,
                 policy=settings.effective_retry_policy,
                 clock=self.clock,
-                make_transport=self._make_transport or partial(self.plugins.transport, settings),
+                make_transport=partial(self._made_transport, settings),
                 options=self._options,
                 unstored=self._unstored,
                 knows=self._knows,
@@ -255,6 +254,12 @@ class Thorn(SubscriptionCalls, HistoryCalls):
         if first:
             self.plugins.hook.thorn_import_events()
             self._imported = True
+
+    def _made_transport(self, settings: Settings) -> Transport:
+        if self._make_transport is None:
+            return self.plugins.transport(settings)
+        transport: Transport = self._make_transport()
+        return made(transport, Transport, f"transport={self._make_transport!r}")
 
     def dispatcher(self, name: str | None = None) -> Dispatcher:
         """The dispatcher of a name, made at first use; the app's own for None.

@@ -5,13 +5,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from inspect import getattr_static, isclass
 from typing import TYPE_CHECKING, Any, cast
 
 import pluggy
 
 from thorn_core import codecs, hookspecs, signatures
+from thorn_core.answers import (
+    check_codec,
+    check_content_type,
+    check_factory,
+    check_mapping,
+    check_plugins,
+    lacks,
+    made,
+    near,
+)
 from thorn_core.codecs import Codec, Decoder
-from thorn_core.errors import ConfigurationError, SecurityError, UncheckedError
+from thorn_core.errors import ConfigurationError, SecurityError, ThornError, UncheckedError
 from thorn_core.recipients.urls import shown
 from thorn_core.settings import Settings
 from thorn_core.signatures import SignatureScheme
@@ -29,6 +40,26 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NOTHING = nullcontext()
+
+
+def _check_scheme(name: str, scheme: Any, where: str) -> None:
+    # A scheme that only signs serves a sender.
+    if isclass(scheme) or not callable(getattr(scheme, "sign", None)):
+        raise ConfigurationError(
+            f"{where} gave {scheme!r} for {name!r}; give an object with the methods of"
+            " thorn_core.signatures.SignatureScheme"
+        )
+
+
+HOOKS = tuple(name for name in dir(hookspecs) if name.startswith("thorn_"))
+# Checks each name and value of the mapping that a hook gives.
+ANSWERS: Mapping[str, Callable[[str, Any, str], None]] = {
+    "thorn_codecs": check_codec,
+    "thorn_decoders": check_content_type,
+    "thorn_dispatchers": check_factory,
+    "thorn_signature_schemes": _check_scheme,
+    "thorn_stores": check_factory,
+}
 
 
 class BuiltinPorts:
@@ -90,14 +121,15 @@ class Plugins:
                     f"an installed plugin (entry point group 'thorn') can't be loaded: {error};"
                     " mend or uninstall it"
                 ) from error
-        for plugin in given:
+        for plugin in check_plugins(given):
             if self.manager.is_registered(plugin):
                 raise ConfigurationError(f"plugin {plugin!r} is given twice; once is enough")
-            self.manager.register(plugin)
-        try:
-            self.manager.check_pending()
-        except pluggy.PluginValidationError as error:
-            raise ConfigurationError(f"{error}; the hooks are in thorn_core.hookspecs") from error
+            try:
+                self.manager.register(plugin)
+            except (ValueError, pluggy.PluginValidationError) as error:
+                raise ConfigurationError(f"plugin {plugin!r} can't be used: {error}") from error
+        for plugin in self.manager.get_plugins():
+            self._check_hooks(plugin)
         self.hook = self.manager.hook
         # Most apps have none of these: asking nobody thousands of times a second isn't free.
         self.asks_accepts = bool(self.hook.thorn_accepts.get_hookimpls())
@@ -108,33 +140,73 @@ class Plugins:
         # pluggy calls the latest registered first; a chain runs in that order too.
         self._preparers = tuple(reversed(self.hook.thorn_prepare_request.get_hookimpls()))
 
+    def _check_hooks(self, plugin: Any) -> None:
+        """See that a plugin has hooks, and no others than there are.
+
+        Raises:
+            ConfigurationError: It hasn't, or has one that doesn't exist.
+        """
+        hooks = [caller.name for caller in self.manager.get_hookcallers(plugin) or ()]
+        for name in hooks:
+            if name not in HOOKS:
+                raise ConfigurationError(
+                    f"plugin {plugin!r} has an unknown hook {name}; {near(name, HOOKS)}"
+                )
+        unmarked = [n for n in HOOKS if n not in hooks and getattr_static(plugin, n, None)]
+        if unmarked:
+            raise ConfigurationError(
+                f"plugin {plugin!r} has {', '.join(unmarked)} without @hookimpl, so it would never"
+                " be called; mark it"
+            )
+        if not hooks:
+            raise ConfigurationError(
+                f"plugin {plugin!r} has no hook, so it would do nothing; its functions are to be"
+                " named as in thorn_core.hookspecs, and marked by @hookimpl"
+            )
+
     def gather(self, hook: str) -> dict[str, Any]:
-        """All that the plugins name in a hook that gives a mapping; the latest registered wins."""
+        """All that the plugins name in a hook that gives a mapping; the latest registered wins.
+
+        Raises:
+            ConfigurationError: A plugin fails, or gives what can't be used.
+        """
         merged: dict[str, Any] = {}
-        for mapping in reversed(getattr(self.hook, hook)()):
-            merged.update(mapping)
+        for implementation in getattr(self.hook, hook).get_hookimpls():
+            where = f"{hook} of {implementation.plugin!r}"
+            try:
+                answer = implementation.function()
+            except ThornError:
+                raise
+            except Exception as error:
+                raise ConfigurationError(f"{where} failed: {error}") from error
+            if answer is not None:
+                check_mapping(answer, where, ANSWERS[hook])
+                merged.update(answer)
         return merged
 
     def store(self, source: Any, settings: Settings) -> Store:
         """Make the store of a URL, or of an object that has one, such as an SQLAlchemy Engine.
 
         Raises:
-            ConfigurationError: No plugin knows the URL's scheme.
+            ConfigurationError: No plugin knows the URL's scheme, or what it gives is no store.
         """
         factories = self.gather("thorn_stores")
         url = source if isinstance(source, str) else getattr(source, "url", None)
         if url is None:
+            lacking = lacks(source, Store)
+            hint = f"; it lacks {', '.join(lacking)}" if len(lacking) < 5 else ""
             raise ConfigurationError(
-                f"store={source!r} is neither a store nor the URL of one, such as 'memory://'"
+                f"store={source!r} is neither a store nor the URL of one, such as 'memory://'{hint}"
             )
         scheme = str(url).partition(":")[0]
         factory = factories.get(scheme) or factories.get(scheme.partition("+")[0])
         if factory is None:
             raise ConfigurationError(
-                f"no store for {scheme!r}; known are {', '.join(sorted(factories))}"
+                f"no store for {scheme!r}; {near(scheme, factories)}"
                 " (databases come with the package thorn-sqlalchemy)"
             )
-        return cast("Store", factory(source, settings))
+        store = made(factory(source, settings), Store, f"the factory of the store {scheme!r}")
+        return cast("Store", store)
 
     def dispatcher(self, name: str, app: Thorn) -> Dispatcher:
         """Make the dispatcher of a name.
@@ -145,20 +217,25 @@ class Plugins:
         factories = self.gather("thorn_dispatchers")
         if name not in factories:
             raise ConfigurationError(
-                f"no dispatcher {name!r}; known are {', '.join(sorted(factories))}"
+                f"no dispatcher {name!r}; {near(name, factories)}"
                 " (celery comes with the package thorn-celery)"
             )
         return cast("Dispatcher", factories[name](app))
 
     def transport(self, settings: Settings) -> Transport:
-        """Make the transport, on the event loop that is to use it."""
-        return cast("Transport", self.hook.thorn_transport(settings=settings))
+        """Make the transport, on the event loop that is to use it.
+
+        Raises:
+            ConfigurationError: What a plugin gives is no transport.
+        """
+        transport = self.hook.thorn_transport(settings=settings)
+        return cast("Transport", made(transport, Transport, "thorn_transport"))
 
     def unit_of_work(self, handle: Any) -> UnitOfWork:
         """The unit of work of a transaction handle; the immediate one for None.
 
         Raises:
-            ConfigurationError: No plugin knows the handle.
+            ConfigurationError: No plugin knows the handle, or what it gives is no unit of work.
         """
         if handle is None:
             return IMMEDIATE
@@ -167,6 +244,8 @@ class Plugins:
             return named
         unit = self.hook.thorn_unit_of_work(handle=handle)
         if unit is not None:
+            if not isinstance(unit, UnitOfWork):
+                made(unit, UnitOfWork, f"thorn_unit_of_work of {handle!r}")
             if isinstance(handle, str):
                 self._named_units[handle] = unit
             return cast("UnitOfWork", unit)

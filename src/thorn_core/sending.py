@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
 from thorn_core import signals
+from thorn_core.answers import made
 from thorn_core.buffering import HeldEvents, current_buffer
 from thorn_core.dispatchers.base import Dispatcher
 from thorn_core.errors import NotFoundError
@@ -49,7 +50,11 @@ class Sending:
         self._callbacks: OrderedDict[str, Callbacks] = OrderedDict()
 
     def dispatcher(self, name: str | None = None) -> Dispatcher:
-        """The dispatcher of a name, made at first use; the app's own for None."""
+        """The dispatcher of a name, made at first use; the app's own for None.
+
+        Raises:
+            ConfigurationError: No plugin knows the name, or what it gives is no dispatcher.
+        """
         if self._substitute is not None:
             return self._substitute
         name = name or self._default
@@ -58,7 +63,11 @@ class Sending:
             with self._lock:
                 dispatcher = self._dispatchers.get(name)
                 if dispatcher is None:
-                    dispatcher = self._app.plugins.dispatcher(name, self._app)
+                    dispatcher = made(
+                        self._app.plugins.dispatcher(name, self._app),
+                        Dispatcher,
+                        f"the factory of the dispatcher {name!r}",
+                    )
                     self._dispatchers[name] = dispatcher
         return dispatcher
 

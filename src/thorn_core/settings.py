@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from thorn_core import recipients
-from thorn_core.codecs import Envelope
+from thorn_core.answers import check_codec
 from thorn_core.errors import ConfigurationError
 from thorn_core.patterns import check_pattern
 from thorn_core.retries import RetryPolicy
@@ -192,35 +192,11 @@ def _subscribers(name: str, value: Any) -> Mapping[str, Any]:
 
 
 def _codecs(name: str, value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping) or not all(
-        isinstance(k, str) and callable(v) for k, v in value.items()
-    ):
+    if not isinstance(value, Mapping):
         raise _refuse(name, value, "a mapping of content type to codec")
     for content_type, codec in value.items():
-        _check_codec(content_type, codec)
+        check_codec(content_type, codec, f"setting {name}")
     return dict(value)
-
-
-def _check_codec(content_type: str, codec: Any) -> None:
-    """Try a codec on an empty payload: it takes an envelope, and gives bytes.
-
-    Raises:
-        ConfigurationError: It is made for something else, as those of Thorn 1.x were.
-    """
-    try:
-        given: Any = codec(Envelope(fields={"event": "thorn.test", "ref": None}, data=b"{}"))
-    except TypeError as error:
-        fault = f"fails: {error}"
-    except Exception:
-        return  # it wants more of a payload than this one has
-    else:
-        if isinstance(given, bytes):
-            return
-        fault = f"gives a {type(given).__name__}"
-    raise ConfigurationError(
-        f"the codec of {content_type!r} {fault}; a codec takes an Envelope, whose document() is"
-        " what to encode, and returns bytes"
-    )
 
 
 def _policy(name: str, value: Any) -> RetryPolicy:

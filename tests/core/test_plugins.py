@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -179,10 +180,176 @@ def test_what_no_plugin_knows_is_refused_with_what_is_known(options, message):
         Thorn(**options)
 
 
+class Harmless:
+    @hookimpl
+    def thorn_accepts(self, message, subscription):
+        return None
+
+
 def test_a_plugin_given_twice_is_refused():
-    plugin = object()
+    plugin = Harmless()
     with pytest.raises(ConfigurationError, match="given twice"):
         Plugins([plugin, plugin])
+
+
+class Unmarked:
+    def thorn_accepts(self, message, subscription):
+        return False
+
+
+class Misspelt:
+    @hookimpl
+    def thorn_accept(self, message, subscription):
+        return False
+
+
+class OtherArguments:
+    @hookimpl
+    def thorn_accepts(self, msg):
+        return False
+
+
+@pytest.mark.parametrize(
+    ("plugins", "problem"),
+    [
+        ("shop.plugins", "plugins is 'shop.plugins'; give a list"),
+        (Harmless(), "give a list of plugins"),
+        (["shop.plugins"], "'shop.plugins' is none"),
+        ([None], "None is none"),
+        ([Harmless], "is a class; give an instance"),
+        ([object()], "has no hook, so it would do nothing"),
+        ([Unmarked()], "has thorn_accepts without @hookimpl"),
+        ([Misspelt()], "unknown hook thorn_accept; did you mean 'thorn_accepts'"),
+        ([OtherArguments()], "can't be used: .*'msg'"),
+    ],
+)
+def test_a_plugin_that_would_do_nothing_is_refused(plugins, problem):
+    with pytest.raises(ConfigurationError, match=f"(?s){problem}"):
+        Thorn(plugins=plugins, default=False)
+
+
+def giving(hook, answer):
+    """A plugin that gives something in a hook."""
+    function = hookimpl(lambda self: answer, specname=hook)
+    return type("Giving", (), {hook: function})()
+
+
+def test_the_nearest_known_name_is_told():
+    for options, name in (
+        ({"store": "memry://"}, "did you mean 'memory'"),
+        ({"dispatcher": "inlien"}, "did you mean 'inline'"),
+        (
+            {"settings": Settings(signatures=["standard-webhook"])},
+            "did you mean 'standard-webhooks'",
+        ),
+    ):
+        with pytest.raises(ConfigurationError, match=name):
+            Thorn(**options, default=False)
+
+
+@pytest.mark.parametrize("answer", [[], "inline", 7, {"": print}, {7: print}])
+@pytest.mark.parametrize(
+    "hook", ["thorn_stores", "thorn_dispatchers", "thorn_codecs", "thorn_signature_schemes"]
+)
+def test_a_hook_that_gives_no_mapping_of_names_is_refused(hook, answer):
+    with pytest.raises(ConfigurationError, match=f"{hook} of .* gave |names the content type"):
+        Thorn(plugins=[giving(hook, answer)], default=False)
+
+
+class HalfAScheme:
+    name = "half"
+
+    def sign(self, signable, secrets):
+        return {}
+
+
+@pytest.mark.parametrize(
+    ("hook", "answer", "options", "problem"),
+    [
+        ("thorn_stores", {"x": "memory"}, {}, "'memory' for 'x'; it must give a factory"),
+        ("thorn_stores", {"x": lambda url, settings: None}, {"store": "x://"}, "no Store"),
+        ("thorn_stores", {"x": lambda url, settings: {}}, {"store": "x://"}, "gave {}.* no Store"),
+        (
+            "thorn_stores",
+            {"x": lambda url, settings: MemoryStore},
+            {"store": "x://"},
+            "gave the class .*; give an instance",
+        ),
+        ("thorn_dispatchers", {"x": None}, {}, "it must give a factory"),
+        (
+            "thorn_dispatchers",
+            {"x": lambda app: app},
+            {"dispatcher": "x"},
+            "no Dispatcher; it lacks",
+        ),
+        ("thorn_dispatchers", {"x": lambda app: None}, {"dispatcher": "x"}, "gave None, which is"),
+        ("thorn_codecs", {"text/x": "json"}, {}, "'text/x', which can't be called"),
+        (
+            "thorn_codecs",
+            {"xml": lambda envelope: b""},
+            {},
+            "content type 'xml'; write type/subtype",
+        ),
+        ("thorn_codecs", {"text/x\r\nX: 1": lambda envelope: b""}, {}, "write type/subtype"),
+        ("thorn_codecs", {"text/x": json.dumps}, {}, "a codec of 'text/x' that fails: "),
+        ("thorn_codecs", {"text/x": str}, {}, "that gives a str"),
+        ("thorn_codecs", {"text/x": lambda e: e.items()}, {}, "that fails: .*'items'"),
+        ("thorn_decoders", {"text/x": 7}, {}, "can't be called"),
+        (
+            "thorn_signature_schemes",
+            {"half": HalfAScheme()},
+            {},
+            "SignatureScheme; it lacks verify",
+        ),
+        ("thorn_signature_schemes", {"half": HalfAScheme}, {}, "gave the class"),
+        ("thorn_signature_schemes", {"none": None}, {}, "gave None, which is no SignatureScheme"),
+    ],
+)
+def test_what_a_plugin_gives_is_checked_when_the_app_is_made(hook, answer, options, problem):
+    with pytest.raises(ConfigurationError, match=problem):
+        Thorn(plugins=[giving(hook, answer)], default=False, **options)
+
+
+def test_a_hook_that_fails_when_the_app_is_made_is_named():
+    class Failing:
+        @hookimpl
+        def thorn_stores(self):
+            raise RuntimeError("no driver")
+
+    with pytest.raises(ConfigurationError, match=r"thorn_stores of .*Failing.* failed: no driver"):
+        Thorn(plugins=[Failing()], default=False)
+
+
+def test_an_object_that_is_nearly_a_store_is_told_what_it_lacks():
+    almost = MemoryStore()
+    members = {n: getattr(almost, n) for n in dir(almost) if n[0] != "_" and n != "claim"}
+    with pytest.raises(ConfigurationError, match=r"neither a store .*; it lacks claim"):
+        Thorn(store=type("Almost", (), members)(), default=False)
+
+
+@pytest.mark.parametrize("transport", [object(), "httpx"])
+def test_a_transport_that_is_no_factory_is_refused(transport):
+    with pytest.raises(ConfigurationError, match="give a function that makes one"):
+        Thorn(transport=transport, default=False)
+
+
+@pytest.mark.parametrize("answer", [object(), type("Half", (), {"send": print})()])
+def test_a_factory_that_gives_no_transport_is_named_when_it_is_used(answer):
+    with (
+        Thorn(transport=lambda: answer, default=False) as app,
+        pytest.raises(ConfigurationError, match=r"transport=.* which is no Transport"),
+    ):
+        app.worker().drain()
+
+
+def test_a_unit_of_work_that_is_none_is_refused():
+    class Plugin:
+        @hookimpl
+        def thorn_unit_of_work(self, handle):
+            return "nonsense"
+
+    with pytest.raises(ConfigurationError, match="gave 'nonsense', which is no UnitOfWork"):
+        Plugins([Plugin()]).unit_of_work("session")
 
 
 def test_an_unknown_transaction_handle_is_refused():

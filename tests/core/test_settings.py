@@ -29,7 +29,6 @@ WRONG = [
     ("recipient_validators", [("ensure_portal", 80)]),
     ("recipient_validators", [()]),
     ("subscribers", ["https://example.com/"]),
-    ("codecs", {"application/xml": "xml"}),
     ("codecs", ["application/xml"]),
     ("sender_required", "yes"),
     ("signatures", "github"),

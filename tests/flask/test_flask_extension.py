@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import pickle
 import threading
 from types import SimpleNamespace
 
@@ -161,13 +161,13 @@ def subscriber(message):
 def test_subscribers_codecs_and_validators_may_be_named_by_a_dotted_path(make):
     app = make(
         subscribers={"a.*": [f"{__name__}.subscriber"]},
-        codecs={"text/x": "json.dumps"},
+        codecs={"text/x": "pickle.dumps"},
         recipient_validators=["thorn_core.recipients.validators.block_internal_ips"],
         allowed_ports=(),
     )
     settings = app.extensions["thorn"].settings
     assert settings.subscribers["a.*"] == [subscriber]
-    assert settings.codecs["text/x"] is json.dumps
+    assert settings.codecs["text/x"] is pickle.dumps
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ ROOMS = [
     *("buffering", "dispatchers"),
     *("worker", "message_recipients", "subscriptions", "delivery"),
     *("plugins", "hookspecs", "stores", "transports", "unit_of_work", "signals"),
-    *("settings", "subscribers", "values", "codecs", "signatures", "recipients"),
+    *("settings", "answers", "subscribers", "values", "codecs", "signatures", "recipients"),
     *("filters", "patterns", "retries"),
     *("spelling", "thorn_1", "errors"),
 ]

@@ -1,0 +1,173 @@
+"""Checks of what plugins, factories and settings give; errors name the nearest known name."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar, cast
+
+from thorn_core.codecs import Envelope
+from thorn_core.errors import ConfigurationError
+
+T = TypeVar("T")
+
+# RFC 9110 8.3.1, without parameters.
+_CONTENT_TYPE = re.compile(r"[!#$&^_.+0-9A-Za-z-]+/[!#$&^_.+0-9A-Za-z-]+")
+
+
+def near(name: object, known: Iterable[str]) -> str:
+    """The nearest known name, or all of them: the end of an error message.
+
+    Example:
+        >>> near("inlien", ["inline", "outbox"]), near("x", ["outbox", "inline"])
+        ("did you mean 'inline'?", 'known are inline, outbox')
+    """
+    names = sorted(known)
+    found = difflib.get_close_matches(str(name), names, 1)
+    return f"did you mean {found[0]!r}?" if found else f"known are {', '.join(names)}"
+
+
+def made(value: T, port: Any, where: str) -> T:
+    """Check what a factory gave.
+
+    Args:
+        value: What it gave.
+        port: The protocol that it must follow.
+        where: Which factory, for the error: `the factory of the store 'redis'`.
+
+    Returns:
+        The value.
+
+    Raises:
+        ConfigurationError: It doesn't follow the protocol; the message names what it lacks.
+
+    Example:
+        >>> from thorn_core.dispatchers.base import Dispatcher
+        >>> made(None, Dispatcher, "the factory")
+        Traceback (most recent call last):
+        ...
+        thorn_core.errors.ConfigurationError: the factory gave None, which is no Dispatcher
+    """
+    if inspect.isclass(value):
+        raise ConfigurationError(f"{where} gave the class {value!r}; give an instance of it")
+    lacking = lacks(value, port)
+    if not lacking:
+        return value
+    some = len(lacking) < len(_members(port))
+    ending = f"; it lacks {', '.join(lacking)}" if some else ""
+    raise ConfigurationError(f"{where} gave {value!r}, which is no {port.__name__}{ending}")
+
+
+def lacks(value: Any, port: Any) -> list[str]:
+    """What a value lacks to follow a protocol."""
+    return [name for name in _members(port) if not hasattr(value, name)]
+
+
+def _members(port: Any) -> list[str]:
+    names = {*vars(port), *getattr(port, "__annotations__", {})}
+    return sorted(name for name in names if not name.startswith("_"))
+
+
+def check_plugins(given: Any) -> Iterable[Any]:
+    """Check that the plugins that an app is given are a list of objects or modules.
+
+    Raises:
+        ConfigurationError: They aren't; a class, a text or None does nothing.
+    """
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise ConfigurationError(f"plugins is {given!r}; give a list of plugins")
+    for plugin in (plugins := tuple(given)):
+        if inspect.isclass(plugin):
+            raise ConfigurationError(f"plugin {plugin!r} is a class; give an instance of it")
+        if plugin is None or isinstance(plugin, str | bytes | int | float):
+            raise ConfigurationError(f"plugin {plugin!r} is none; give an object or a module")
+    return plugins
+
+
+def check_transport(make: Any) -> Callable[[], Any]:
+    """Check what makes an app's transport: something to call on the event loop that uses it.
+
+    Raises:
+        ConfigurationError: It can't be called.
+    """
+    if callable(make):
+        return cast("Callable[[], Any]", make)
+    raise ConfigurationError(
+        f"transport is {make!r}; give a function that makes one, which is called on the event loop"
+        " that uses it"
+    )
+
+
+def check_mapping(answer: Any, where: str, check: Callable[[str, Any, str], None]) -> None:
+    """Check a plugin's mapping of names to what they stand for.
+
+    Args:
+        answer: What the plugin gave.
+        where: Which hook of which plugin, for the error.
+        check: Checks a name and its value; gets `where` too.
+
+    Raises:
+        ConfigurationError: It is no mapping, or a name or value isn't right.
+    """
+    if not isinstance(answer, Mapping):
+        raise ConfigurationError(f"{where} gave {answer!r}; it must give a mapping of names")
+    for name, value in answer.items():
+        if not isinstance(name, str) or not name:
+            raise ConfigurationError(f"{where} gave the name {name!r}; a name is a text")
+        check(name, value, where)
+
+
+def check_factory(name: str, value: Any, where: str) -> None:
+    """Check that something can be called to make what a name stands for."""
+    if not callable(value):
+        raise ConfigurationError(
+            f"{where} gave {value!r} for {name!r}; it must give a factory, which is called to make"
+            " one"
+        )
+
+
+def check_codec(content_type: str, codec: Any, where: str) -> None:
+    """Try a codec on an empty payload: it takes an envelope, and gives bytes.
+
+    Args:
+        content_type: What it is for.
+        codec: The codec.
+        where: Where it is given, for the error: `setting codecs`.
+
+    Raises:
+        ConfigurationError: It can't be used, as those of Thorn 1.x can't.
+
+    Example:
+        >>> check_codec("text/x", lambda envelope: repr(envelope).encode(), "setting codecs")
+    """
+    check_content_type(content_type, codec, where)
+    envelope = Envelope(fields={"event": "thorn.test", "ref": None}, data=b"{}")
+    try:
+        given: Any = codec(envelope)
+    except Exception as error:
+        if not isinstance(error, TypeError) and getattr(error, "obj", None) is not envelope:
+            return  # it wants more of a payload than this one has
+        fault = f"fails: {error}"
+    else:
+        if isinstance(given, bytes):
+            return
+        fault = f"gives a {type(given).__name__}"
+    raise ConfigurationError(
+        f"{where} has a codec of {content_type!r} that {fault}; a codec takes an Envelope, whose"
+        " document() is what to encode, and returns bytes"
+    )
+
+
+def check_content_type(content_type: Any, value: Any, where: str) -> None:
+    """Check that a name is a content type, and its value something to call."""
+    if not isinstance(content_type, str) or not _CONTENT_TYPE.fullmatch(content_type):
+        raise ConfigurationError(
+            f"{where} names the content type {content_type!r}; write type/subtype, as in"
+            " 'application/xml'"
+        )
+    if not callable(value):
+        raise ConfigurationError(
+            f"{where} gives {value!r} for {content_type!r}, which can't be called; give a function"
+        )
