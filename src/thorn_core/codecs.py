@@ -226,8 +226,8 @@ class Envelope:
         key: Where the payload goes; None if nothing is put around it.
     """
 
-    fields: Mapping[str, Any]
-    data: bytes
+    fields: Mapping[str, Any] = attrs.field(repr=False)
+    data: bytes = attrs.field(repr=False)
     key: str | None = "data"
 
     def document(self) -> Any:

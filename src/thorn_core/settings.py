@@ -205,9 +205,10 @@ def _policy(name: str, value: Any) -> RetryPolicy:
     return value
 
 
-def _setting(default: Any, convert: Converter) -> Any:
+def _setting(default: Any, convert: Converter, *, secret: bool = False) -> Any:
     return attrs.field(
         default=default,
+        repr=not secret,
         converter=attrs.Converter(
             lambda value, field: convert(field.name, value), takes_field=True
         ),
@@ -295,7 +296,7 @@ class Settings:
         recipients.DEFAULT_VALIDATORS, check_validators
     )
     imports: tuple[str, ...] = _setting((), _modules)
-    subscribers: Mapping[str, Any] = _setting(attrs.Factory(dict), _subscribers)
+    subscribers: Mapping[str, Any] = _setting(attrs.Factory(dict), _subscribers, secret=True)
     codecs: Mapping[str, Any] = _setting(attrs.Factory(dict), _codecs)
     signatures: tuple[str, ...] = _setting(("standard-webhooks", "hook-hmac"), _texts)
     envelope: str = _setting("thorn", _one_of(*ENVELOPES))

@@ -14,6 +14,7 @@ from typing import Any
 
 import attrs
 
+from thorn_core.recipients.urls import shown
 from thorn_core.retries import RetryPolicy
 from thorn_core.signatures import StandardWebhooksEd25519, is_private
 
@@ -36,6 +37,11 @@ OPERATOR = Operator()
 
 def _sender(sender: str | None) -> str | None:
     return OPERATOR if sender == "" else sender  # as databases keep it
+
+
+def _shown(url: str | None) -> str:
+    """A URL in a repr, which is logged: credentials and queries are secrets."""
+    return repr(None) if url is None else shown(url)
 
 
 class DeliveryState(enum.StrEnum):
@@ -83,13 +89,13 @@ class Message:
 
     id: str
     event: str
-    data: bytes
+    data: bytes = attrs.field(repr=False)
     at: datetime
     sender: str | None = attrs.field(default=None, converter=_sender)
     sender_name: str | None = None
-    ref: str | None = None
-    headers: Mapping[str, str] = EMPTY
-    context: Mapping[str, Any] = EMPTY
+    ref: str | None = attrs.field(default=None, repr=_shown)
+    headers: Mapping[str, str] = attrs.field(default=EMPTY, repr=False)
+    context: Mapping[str, Any] = attrs.field(default=EMPTY, repr=False)
     timeout: float | None = None
     retry_policy: RetryPolicy | None = None
     declared: str | None = None
@@ -129,7 +135,7 @@ class Subscription:
 
     id: str
     events: tuple[str, ...]
-    url: str
+    url: str = attrs.field(repr=_shown)
     owner: str | None = None
     secrets: tuple[str, ...] = attrs.field(default=(), repr=False)
     secret_expiry: Mapping[str, datetime] = attrs.field(default=EMPTY, repr=False)
@@ -233,8 +239,8 @@ class Attempt:
     at: datetime
     duration: float
     status: int | None = None
-    headers: Mapping[str, str] = EMPTY
-    body: bytes = b""
+    headers: Mapping[str, str] = attrs.field(default=EMPTY, repr=False)
+    body: bytes = attrs.field(default=b"", repr=False)
     error: str | None = None
     timed_out: bool = False
 
@@ -334,9 +340,9 @@ class Request:
             is the operator.
     """
 
-    url: str
-    headers: Mapping[str, str]
-    body: bytes
+    url: str = attrs.field(repr=_shown)
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    body: bytes = attrs.field(repr=False)
     method: str = "POST"
     connect_timeout: float = 5.0
     validators: tuple[Any, ...] = ()
@@ -356,8 +362,8 @@ class Response:
     """
 
     status: int
-    headers: Mapping[str, str] = EMPTY
-    body: bytes = b""
+    headers: Mapping[str, str] = attrs.field(default=EMPTY, repr=False)
+    body: bytes = attrs.field(default=b"", repr=False)
 
 
 @attrs.frozen(kw_only=True)

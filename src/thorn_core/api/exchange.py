@@ -37,8 +37,8 @@ class ApiRequest:
 
     method: str
     path: str
-    query: Mapping[str, Sequence[str]] = EMPTY
-    headers: Mapping[str, str] = EMPTY
+    query: Mapping[str, Sequence[str]] = attrs.field(default=EMPTY, repr=False)
+    headers: Mapping[str, str] = attrs.field(default=EMPTY, repr=False)
     body: bytes = attrs.field(default=b"", repr=False)
     owner: str | None = None
     operator: bool = False
@@ -76,7 +76,7 @@ class ApiResponse:
     """
 
     status: int
-    headers: Mapping[str, str] = EMPTY
+    headers: Mapping[str, str] = attrs.field(default=EMPTY, repr=False)
     body: bytes = attrs.field(default=b"", repr=False)
 
     @property

@@ -51,7 +51,7 @@ class Checked:
     rules: SubscriptionRules
     current: Subscription | None = None
     operator: bool = False
-    values: dict[str, Any] = attrs.field(factory=dict)
+    values: dict[str, Any] = attrs.field(factory=dict, repr=False)
     faults: list[Fault] = attrs.field(factory=list)
     kept_headers: set[str] = attrs.field(factory=set)
 

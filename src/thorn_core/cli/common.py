@@ -48,9 +48,21 @@ def plain(value: object) -> Text:
         >>> plain("[bold]" + chr(27) + "[2J").plain == "[bold]" + chr(0xFFFD) + "[2J"
         True
     """
-    text = "" if value is None else str(value).replace("\t", "    ")
-    return Text(
-        "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return Text("" if value is None else safe(str(value)))
+
+
+def safe(text: str) -> str:
+    """Text without what could steer a terminal: escape sequences, changes of direction.
+
+    Lines stay.
+
+    Example:
+        >>> safe("a" + chr(9) + "b" + chr(27) + "[2J") == "a    b" + chr(0xFFFD) + "[2J"
+        True
+    """
+    return "".join(
+        c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}"
+        for c in text.replace("\t", "    ")
     )
 
 
@@ -129,7 +141,19 @@ def progress_bar(doing: str, total: int) -> Iterator[Callable[[int], None]]:
 def write_json(values: Iterable[Any]) -> None:
     """Print values as JSON, a line each."""
     for value in values:
-        click.echo(json.dumps(value, default=str, ensure_ascii=False))
+        click.echo(json_line(value))
+
+
+def json_line(value: Any) -> str:
+    """A value as JSON on one line; what could steer a terminal or end the line is escaped.
+
+    Example:
+        >>> json_line({"é": "a" + chr(0x9B) + "2J" + chr(0x2028)}) == (
+        ...     '{"é": "a' + chr(92) + 'u009b2J' + chr(92) + 'u2028"}')
+        True
+    """
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def console() -> Console:

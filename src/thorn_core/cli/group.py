@@ -9,6 +9,7 @@ import click
 
 from thorn_core.app import Thorn
 from thorn_core.cli.check import check
+from thorn_core.cli.common import safe
 from thorn_core.cli.demo import demo
 from thorn_core.cli.history import attempts, deliveries, subscriptions
 from thorn_core.cli.listen import listen
@@ -40,7 +41,7 @@ class Failure(click.ClickException):
     """A ThornError as an error of the command line."""
 
     def __init__(self, error: ThornError) -> None:
-        super().__init__(str(error))
+        super().__init__(safe(str(error)))
         self.error = error
 
     @property
@@ -92,7 +93,7 @@ def run(arguments: Sequence[str]) -> int:
         click.echo("Interrupted.", err=True)
         return 130
     except ThornError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(safe(f"Error: {error}"), err=True)
         return 2
     return result if isinstance(result, int) else 0
 

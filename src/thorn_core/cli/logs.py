@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+from thorn_core.cli.common import safe
+
 # Attributes of every record; all others come from `extra`.
 STANDARD = {*vars(logging.makeLogRecord({})), "asctime", "message", "taskName"}
 
@@ -43,6 +45,14 @@ class TextFormatter(logging.Formatter):
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%dT%H:%M:%S%z")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """The line, which what comes from elsewhere can't end or steer a terminal with."""
+        return safe(" ".join(super().formatMessage(record).splitlines()))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        """The traceback, without what steers a terminal."""
+        return safe(super().formatException(ei))
 
 
 @contextmanager

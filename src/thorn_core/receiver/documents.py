@@ -29,7 +29,7 @@ class Document:
         audience: The URL that the sender made it for.
     """
 
-    data: Any
+    data: Any = attrs.field(repr=False)
     event: str | None = None
     id: str | None = None
     sender: str | None = None

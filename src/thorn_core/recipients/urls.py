@@ -42,11 +42,11 @@ class RecipientURL:
         recipient: `host:port`, what concurrency and pauses are counted by.
     """
 
-    text: str
+    text: str = attrs.field(repr=lambda text: shown(text))
     scheme: str
     host: str
     port: int
-    path: str
+    path: str = attrs.field(repr=False)
     address: Address | None
     recipient: str
 

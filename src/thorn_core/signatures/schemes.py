@@ -39,7 +39,7 @@ class Signable:
 
     id: str
     timestamp: int
-    body: bytes
+    body: bytes = attrs.field(repr=False)
     digest: str = "sha256"
 
 

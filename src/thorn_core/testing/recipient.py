@@ -19,6 +19,7 @@ import attrs
 from thorn_core import receiver
 from thorn_core.codecs import Decoder
 from thorn_core.errors import ThornError
+from thorn_core.recipients.urls import shown
 from thorn_core.values import Message
 
 LINE_LIMIT = 64 * 1024
@@ -42,9 +43,9 @@ class Received:
     """
 
     method: str
-    path: str
-    headers: Mapping[str, str]
-    body: bytes
+    path: str = attrs.field(repr=shown)
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    body: bytes = attrs.field(repr=False)
     at: datetime
     verified: bool | None = None
     message: Message | None = None

@@ -14,6 +14,7 @@ from django.core.exceptions import ValidationError
 from django.db import models
 
 from thorn_core import DeliveryState
+from thorn_core.recipients.urls import without_secrets
 from thorn_django.fields import JsonTextField, KeyField, LongTextField, MomentField, PartialIndex
 
 # Characters; what is longer is refused before it gets here.
@@ -67,7 +68,7 @@ class AbstractSubscription(models.Model):
         abstract = True
 
     def __str__(self) -> str:
-        return f"{', '.join(self.events or ())} → {self.url}"
+        return f"{', '.join(self.events or ())} → {without_secrets(self.url)}"
 
     @property
     def owner_user(self) -> Any:
