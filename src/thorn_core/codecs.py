@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _IP_CLASSES = IPv4Address | IPv6Address | IPv4Interface | IPv6Interface | IPv4Network | IPv6Network
 # Text that is made when it is needed: Django's, Babel's and speaklater's lazy strings.
 _LAZY_CLASSES = frozenset({"Promise", "LazyString", "_LazyString", "LazyProxy"})
+CLOUDEVENTS_JSON = "application/cloudevents+json"
 JSON_KEYS = (str, int, float, bool, type(None))
 
 
@@ -301,6 +302,27 @@ def envelope_of(
     return attrs.evolve(envelope, fields={**envelope.fields, "audience": audience})
 
 
+def media_type(content_type: str, envelope: str) -> str:
+    """The `Content-Type` of a body.
+
+    CloudEvents in JSON have one of their own (HTTP binding 1.0.2, section 3.2.1): recipients tell
+    them from other JSON by it.
+
+    Args:
+        content_type: The subscription's.
+        envelope: Name of the envelope.
+
+    Example:
+        >>> media_type("application/json", "cloudevents")
+        'application/cloudevents+json; charset=utf-8'
+        >>> media_type("application/json", "thorn")
+        'application/json'
+    """
+    if envelope == "cloudevents" and content_type in ("application/json", CLOUDEVENTS_JSON):
+        return f"{CLOUDEVENTS_JSON}; charset=utf-8"
+    return content_type
+
+
 def encode_json(envelope: Envelope) -> bytes:
     """Encode as JSON; the payload is that already, and goes in as it is.
 
@@ -350,7 +372,7 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
 
 CODECS: Mapping[str, Codec] = {
     "application/json": encode_json,
-    "application/cloudevents+json": encode_json,
+    CLOUDEVENTS_JSON: encode_json,
     "application/x-www-form-urlencoded": encode_form,
 }
 
@@ -453,6 +475,6 @@ def decode_form(body: bytes) -> dict[str, str]:
 
 DECODERS: Mapping[str, Decoder] = {
     "application/json": load_json,
-    "application/cloudevents+json": load_json,
+    CLOUDEVENTS_JSON: load_json,
     "application/x-www-form-urlencoded": decode_form,
 }

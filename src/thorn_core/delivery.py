@@ -11,7 +11,7 @@ from urllib.parse import urljoin
 
 import attrs
 
-from thorn_core.codecs import Codec, dump_json, envelope_of
+from thorn_core.codecs import Codec, dump_json, envelope_of, media_type
 from thorn_core.errors import ConfigurationError, PayloadError
 from thorn_core.recipients import parse_url, recipient_of
 from thorn_core.retries import RetryPolicy
@@ -254,7 +254,7 @@ def build_request(
         keepalive: False closes the connection afterwards.
     """
     own = {
-        "Content-Type": subscription.content_type,
+        "Content-Type": media_type(subscription.content_type, settings.envelope),
         "User-Agent": settings.user_agent,
         "Hook-Event": message.event,
         "Hook-Delivery": delivery.id,

@@ -17,7 +17,7 @@ from thorn_core import Event, Thorn
 from thorn_core.api import Resource, openapi_document
 from thorn_core.api.problems import KINDS
 from thorn_core.api.routing import ROUTES
-from thorn_core.codecs import dump_json, encode_json, envelope_of
+from thorn_core.codecs import dump_json, encode_json, envelope_of, media_type
 from thorn_core.testing import LocalRecipient
 from thorn_core.values import Message
 
@@ -167,14 +167,15 @@ def test_each_event_is_a_webhook_with_its_schema_and_example(envelope):
         }
         for name in (kept.name, "thorn.subscription.disabled", "thorn.test"):
             webhook = document["webhooks"][name]
-            content = webhook["post"]["requestBody"]["content"]["application/json"]
+            (content,) = webhook["post"]["requestBody"]["content"].values()
             contract.check(content["schema"], content["example"])
             assert name in json.dumps(content["example"])
             headers = {p["name"]: p["required"] for p in webhook["post"]["parameters"]}
             assert headers["webhook-id"]
             assert not headers["X-Hub-Signature-256"]
         webhook = document["webhooks"]["article.created"]["post"]
-        content = webhook["requestBody"]["content"]["application/json"]
+        ((kind, content),) = webhook["requestBody"]["content"].items()
+        assert kind == media_type("application/json", envelope).partition(";")[0]
         assert (webhook["description"], content["example"]["data"]) == ("New.", {"title": "Hello"})
         # What is really sent follows it, and what isn't so doesn't.
         message = Message(

@@ -291,14 +291,33 @@ def test_a_body_is_encoded_by_content_type():
         encode_body(MESSAGE, "text/csv", SETTINGS, CODECS)
 
 
-def built(**changes):
+@pytest.mark.parametrize(
+    ("envelope", "given", "sent"),
+    [
+        ("cloudevents", "application/json", "application/cloudevents+json; charset=utf-8"),
+        (
+            "cloudevents",
+            "application/cloudevents+json",
+            "application/cloudevents+json; charset=utf-8",
+        ),
+        ("cloudevents", "application/x-www-form-urlencoded", "application/x-www-form-urlencoded"),
+        ("standard", "application/json", "application/json"),
+        ("thorn", "application/cloudevents+json", "application/cloudevents+json"),
+    ],
+)
+def test_cloudevents_in_json_have_a_content_type_of_their_own(envelope, given, sent):
+    request = built(Settings(envelope=envelope), content_type=given)
+    assert request.headers["Content-Type"] == sent
+
+
+def built(settings=SETTINGS, **changes):
     subscription = attrs.evolve(SUBSCRIPTION, **changes)
     return build_request(
         attrs.evolve(MESSAGE, headers={"X-Trace": "1", "X-Both": "message"}),
         DELIVERY,
         subscription,
         body=b"{}",
-        settings=SETTINGS,
+        settings=settings,
         validators=DEFAULT_VALIDATORS,
         keepalive=False,
     )

@@ -27,7 +27,7 @@ from thorn_core.api.schemas import (
 )
 from thorn_core.api.stats import DEFAULT_PERIOD, STEPS
 from thorn_core.app import Thorn
-from thorn_core.codecs import dump_json, envelope_of
+from thorn_core.codecs import dump_json, envelope_of, media_type
 from thorn_core.settings import Settings
 from thorn_core.subscriptions import OWNER_LENGTH
 from thorn_core.values import DeliveryState, Message
@@ -339,6 +339,10 @@ _PARAMETERS: Mapping[str, Any] = {
 # -- what recipients get
 
 
+def _json_of(envelope: str) -> str:
+    return media_type(JSON_TYPE, envelope).partition(";")[0]
+
+
 def _webhook(app: Thorn, kind: EventType) -> dict[str, Any]:
     content: dict[str, Any] = {"schema": _envelope_schema(app.settings, kind)}
     if kind.example is not None:
@@ -368,7 +372,7 @@ def _webhook(app: Thorn, kind: EventType) -> dict[str, Any]:
             "requestBody": {
                 "required": True,
                 "description": "As JSON; encoded otherwise where the subscription says so.",
-                "content": {JSON_TYPE: content},
+                "content": {_json_of(app.settings.envelope): content},
             },
             "responses": {
                 "2XX": {"description": "It has arrived"},
