@@ -78,6 +78,9 @@ def test_schemes_that_can_not_mint_are_refused_when_the_app_is_made():
     class Choosy:
         name = "choosy"
 
+        def sign(self, signable, secrets):
+            return {"X-Signed": "yes"}
+
         def check(self, secret):
             raise ConfigurationError("never")
 
