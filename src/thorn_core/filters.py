@@ -6,21 +6,35 @@ import difflib
 import functools
 import operator
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 Previous = Mapping[str, Any] | None
 Test = Callable[[Any, Previous], bool]
 
 
+def _alike(value: Any, expected: Any) -> tuple[Any, Any]:
+    """Two datetimes that can be compared: one without a time zone is taken to be UTC."""
+    if isinstance(value, datetime) and isinstance(expected, datetime):
+        if value.tzinfo is None and expected.tzinfo is not None:
+            return value.replace(tzinfo=UTC), expected
+        if value.tzinfo is not None and expected.tzinfo is None:
+            return value, expected.replace(tzinfo=UTC)
+    return value, expected
+
+
 def _eq(value: Any, expected: Any) -> bool:
     if expected is True or expected is False:
         return bool(value) is expected
+    value, expected = _alike(value, expected)
     return bool(value == expected)
 
 
 def _ordered(compare: Callable[[Any, Any], Any]) -> Callable[[Any, Any], bool]:
     def test(value: Any, expected: Any) -> bool:
-        return value is not None and expected is not None and bool(compare(value, expected))
+        if value is None or expected is None:
+            return False
+        return bool(compare(*_alike(value, expected)))
 
     return test
 

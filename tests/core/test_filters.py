@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import operator
 import pickle
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
@@ -330,3 +331,13 @@ def test_expected_values_can_be_brought_into_another_form():
     )
     assert read == Q(Q(votes__gte="1010") | ~Q(votes__in=[1]), state__now_eq="xx")
     assert {c.name for c in read.conditions} == {"votes__gte", "votes__in", "state__now_eq"}
+
+
+def test_a_time_without_a_zone_is_compared_as_utc():
+    noon = datetime(2026, 3, 1, 12)
+    for here, there in ((noon, noon.replace(tzinfo=UTC)), (noon.replace(tzinfo=UTC), noon)):
+        instance = SimpleNamespace(at=here)
+        assert Q(at__eq=there, at__gte=there, at__lte=there)(instance)
+        assert not Q(at__gt=there)(instance)
+        assert not Q(at__ne=there)(instance)
+        assert Q(at__now_gte=there)(instance, {"at": here - timedelta(hours=1)})
