@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 
 import attrs
 
+from thorn_core import thorn_1
 from thorn_core.answers import check_transport, made, near
 from thorn_core.checks import check_event, check_settings, log_findings
 from thorn_core.current_app import forget_default_app, set_default_app
@@ -75,6 +76,9 @@ class Thorn(SubscriptionCalls, HistoryCalls):
         ...     bool(app.send("article.created", {"title": "Hello"}))
         True
     """
+
+    def __init_subclass__(cls) -> None:
+        thorn_1.refuse_overrides(cls, thorn_1.APP)
 
     def __init__(
         self,

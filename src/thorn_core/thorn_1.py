@@ -44,6 +44,12 @@ MODEL_EVENT: Mapping[str, str] = {
     "signal_dispatcher": "the signals of thorn_core.signals",
     "_init_attrs": "__init__",
 }
+SUBSCRIBER: Mapping[str, str] = {
+    "sign": _SIGNING,
+    "as_dict": "the REST resource, or the columns of the model",
+    "from_dict": "app.subscribe()",
+    "user_ident": "the column owner",
+}
 APP: Mapping[str, str] = {
     "event_cls": "Event itself",
     "model_event_cls": "ModelEvent itself",

@@ -667,6 +667,13 @@ def test_what_thorn_1_let_subclasses_override_is_refused(base, name):
         type("Mine", (base,), {name: lambda self, *args: False})
 
 
+def test_an_app_of_thorn_1_is_refused():
+    with pytest.raises(ConfigurationError, match="settings=Settings"):
+
+        class Mine(Thorn):
+            settings_cls = "mine:Settings"
+
+
 def test_an_attribute_that_would_loosen_nothing_any_more_is_refused():
     with pytest.raises(ConfigurationError, match="recipient_validators=, given to the event"):
 

@@ -106,6 +106,7 @@ PUBLIC = (
     "signatures",
     "stores",
     "testing",
+    "thorn_1",
 )
 
 

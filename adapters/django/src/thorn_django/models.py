@@ -15,6 +15,7 @@ from django.db import models
 
 from thorn_core import DeliveryState
 from thorn_core.recipients.urls import without_secrets
+from thorn_core.thorn_1 import SUBSCRIBER, refuse_overrides
 from thorn_django.fields import JsonTextField, KeyField, LongTextField, MomentField, PartialIndex
 
 # Characters; what is longer is refused before it gets here.
@@ -66,6 +67,10 @@ class AbstractSubscription(models.Model):
 
     class Meta:
         abstract = True
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        refuse_overrides(cls, SUBSCRIBER)
 
     def __str__(self) -> str:
         return f"{', '.join(self.events or ())} → {without_secrets(self.url)}"
