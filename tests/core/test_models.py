@@ -633,6 +633,14 @@ def test_fields_are_a_tuple_of_names(fields):
         webhook_model(on_create=ModelEvent("misspelt.thing"), fields=fields)(type("Thing", (), {}))
 
 
+@pytest.mark.parametrize("field", ["password", "author.password_hash", "oldPassword", "hashed_pw"])
+def test_a_password_is_never_chosen_by_accident(field):
+    with pytest.raises(ConfigurationError, match="is secret; leave it out"):
+        webhook_model(on_create=ModelEvent("misspelt.thing"), fields=("title", field))(
+            type("Thing", (), {})
+        )
+
+
 def test_fields_and_a_payload_method_are_one_too_many():
     with pytest.raises(ConfigurationError, match="keep one"):
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -130,18 +131,19 @@ def follow(instance: Any, path: str) -> Any:
     return value
 
 
-_PASSWORDS = frozenset({"password", "passwd", "passphrase", "pwd"})
+_PASSWORDS = frozenset({"password", "passwd", "passphrase", "pwd", "pw"})
 _OF_PASSWORDS = frozenset({*_PASSWORDS, "hash", "hashed", "digest", "salt", "encrypted"})
+_WORD = re.compile("[A-Z]?[a-z]+|[A-Z]+")
 
 
 def looks_secret(name: str) -> bool:
     """Whether a column of this name holds passwords, or hashes of them.
 
     Example:
-        >>> [looks_secret(name) for name in ("password_hash", "password_changed_at", "title")]
-        [True, False, False]
+        >>> [looks_secret(name) for name in ("password_hash", "oldPassword2", "password_changed")]
+        [True, True, False]
     """
-    words = name.lower().strip("_").split("_")
+    words = [word.lower() for word in _WORD.findall(name)]
     return not _PASSWORDS.isdisjoint(words) and words[-1] in _OF_PASSWORDS
 
 

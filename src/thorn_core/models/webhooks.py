@@ -13,10 +13,12 @@ from thorn_core.filters import Condition
 from thorn_core.models.adapters import ModelAdapter
 from thorn_core.models.event import ModelEvent
 from thorn_core.models.names import (
+    ModelNames,
     NamesOf,
     check_optional_path,
     check_path,
     check_syntax,
+    looks_secret,
     split_path,
 )
 from thorn_core.models.reversing import ModelReverser, Reverser
@@ -149,8 +151,6 @@ class ModelWebhooks:
                     f" {model.__name__} has no many-to-many relationship of that name that can be"
                     f" written; {followed}"
                 )
-        for path in self.fields:
-            self._check_secret(model, path, adapter.names)
         for name, event in self.events.items():
             event.filter = event.filter.expecting(
                 partial(self._expected, adapter, model, f"{self._where}.{name}")
@@ -164,8 +164,11 @@ class ModelWebhooks:
             model: As for `check`.
 
         Raises:
-            ConfigurationError: One isn't a name of the model's; the message gives the nearest.
+            ConfigurationError: One isn't a name of the model's; the message gives the nearest. Or
+                `fields` has a secret one.
         """
+        for path in self.fields:
+            self._check_secret(path, model or self.model, names_of)
         for place, path in self._paths():
             check_path(model or self.model, path, names_of, f"{self._where}{place}")
 
@@ -187,16 +190,14 @@ class ModelWebhooks:
                     yield f".{name}", many
             yield from _arguments(event.reverse, f".{name}, reverse")
 
-    def _check_secret(self, model: type, path: str, names_of: NamesOf) -> None:
+    def _check_secret(self, path: str, model: type, names_of: NamesOf) -> None:
         cls: type | None = model
         for name in split_path(path):
-            if cls is None:
-                return
-            names = names_of(cls)
-            if name in names.secret:
+            names = ModelNames() if cls is None else names_of(cls)
+            if name in names.secret or looks_secret(name):
                 raise ConfigurationError(
-                    f"{self._where}.fields has {path!r}, but {cls.__name__}.{name} is secret;"
-                    " leave it out, or write a payload method if it must be sent"
+                    f"{self._where}.fields has {path!r}, but {name!r} is secret; leave it out, or"
+                    " write a payload method if it must be sent"
                 )
             cls = names.leads_to.get(name)
 

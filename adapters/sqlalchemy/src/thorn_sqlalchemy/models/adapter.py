@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import inspect
-from sqlalchemy.orm import InstanceState, Mapper, registry
+from sqlalchemy.orm import InstanceState, Mapper, Query, registry
 
 from thorn_core import ModelWebhooks
 from thorn_core.models import ModelNames, follow
@@ -72,15 +72,22 @@ class SqlModelAdapter:
 
 def _key_or_value(value: Any) -> Any:
     """Of an instance its primary key, of a collection of them a list of those."""
-    if isinstance(value, Mapping):
-        return {key: _key_or_value(item) for key, item in value.items()}
-    if isinstance(value, Collection) and not isinstance(value, str | bytes):
-        return [_key_or_value(item) for item in value]
+    if isinstance(value, Query):  # a dynamic relationship
+        value = value.all()
     state = inspect(value, raiseerr=False)
-    if not isinstance(state, InstanceState):
-        return value
-    key = state.mapper.primary_key_from_instance(value)
-    return key[0] if len(key) == 1 else list(key)
+    if isinstance(state, InstanceState):
+        key = state.mapper.primary_key_from_instance(value)
+        return key[0] if len(key) == 1 else list(key)
+    if isinstance(value, Mapping):
+        related = any(map(_is_instance, value.values()))
+        return {key: _key_or_value(item) for key, item in value.items()} if related else value
+    if isinstance(value, Collection) and any(map(_is_instance, value)):
+        return [_key_or_value(item) for item in value]
+    return value
+
+
+def _is_instance(value: Any) -> bool:
+    return isinstance(inspect(value, raiseerr=False), InstanceState)
 
 
 ADAPTER = SqlModelAdapter()

@@ -38,7 +38,7 @@ def names_of(model: type) -> ModelNames:
     return ModelNames(
         leads_to=leads_to,
         many_to_many=frozenset(collections(mapper)),
-        secret=frozenset(prop.key for prop in mapper.column_attrs if _is_secret(prop)),
+        secret=frozenset(prop.key for prop in mapper.attrs if _is_secret(prop)),
         # A `__getattr__` of its may know more.
         open=not plain.leads_to,
     )
@@ -77,15 +77,18 @@ def _collection_class(prop: RelationshipProperty[Any]) -> type | None:
     return made if isinstance(made, type) else None
 
 
-def _is_secret(prop: ColumnProperty[Any]) -> bool:
+def _is_secret(prop: MapperProperty[Any]) -> bool:
+    if isinstance(prop, SynonymProperty):
+        aim = prop.parent.attrs.get(prop.name)
+        return aim is not None and _is_secret(aim)
+    if not isinstance(prop, ColumnProperty):
+        return False
     column = prop.columns[0]
     if not isinstance(column, Column):
         return False
-    marked = column.info.get("secret", prop.info.get("secret"))
-    if marked is not None:
-        return bool(marked)
     types = {cls.__name__ for cls in type(column.type).__mro__}
-    return looks_secret(prop.key) or looks_secret(column.name) or not types.isdisjoint(SECRET_TYPES)
+    marked = bool(column.info.get("secret") or prop.info.get("secret"))
+    return marked or looks_secret(column.name) or not types.isdisjoint(SECRET_TYPES)
 
 
 # -- the values that filters compare with

@@ -144,7 +144,8 @@ def _uuid(impl: Any, dialect: Dialect) -> Converter:
 
 def _float(impl: Any, dialect: Dialect) -> Converter:
     single = isinstance(impl, sqltypes.REAL) or (impl.precision or 53) <= 24
-    if impl.asdecimal or single or dialect.name not in EXACT_FLOATS:
+    exact = isinstance(impl, sqltypes.Double) or dialect.name in EXACT_FLOATS
+    if impl.asdecimal or single or not exact:
         return _unknown
     return lambda value: value if type(value) is float and math.isfinite(value) else UNKNOWN
 
@@ -174,9 +175,7 @@ def _numeric(impl: Any, dialect: Dialect) -> Converter:
 
 def _datetime(impl: Any, dialect: Dialect) -> Converter:
     def convert(value: Any) -> Any:
-        if type(value) is not dt.datetime or dialect.name in MYSQL:
-            return UNKNOWN  # which rounds to seconds
-        if getattr(impl, "precision", None) is not None:
+        if type(value) is not dt.datetime or _is_rounded(value, impl, dialect):
             return UNKNOWN
         aware = value.tzinfo is not None
         if dialect.name == "sqlite":
@@ -189,10 +188,16 @@ def _datetime(impl: Any, dialect: Dialect) -> Converter:
 def _time(impl: Any, dialect: Dialect) -> Converter:
     def convert(value: Any) -> Any:
         plain = type(value) is dt.time and value.tzinfo is None and not impl.timezone
-        plain = plain and getattr(impl, "precision", None) is None
-        return value if plain and dialect.name not in MYSQL else UNKNOWN
+        return value if plain and not _is_rounded(value, impl, dialect) else UNKNOWN
 
     return convert
+
+
+def _is_rounded(value: dt.datetime | dt.time, impl: Any, dialect: Dialect) -> bool:
+    """True if the column may keep fewer digits of a second; MySQL's default is none."""
+    digits = getattr(impl, "fsp" if dialect.name in MYSQL else "precision", None)
+    kept = (digits or 0) if dialect.name in MYSQL else (6 if digits is None else digits)
+    return value.microsecond != 0 and kept < 6
 
 
 def _interval(impl: Any, dialect: Dialect) -> Converter:
