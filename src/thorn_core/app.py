@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import threading
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
@@ -141,6 +142,7 @@ class Thorn(SubscriptionCalls, HistoryCalls):
     def _begin(self) -> None:
         """Set up what belongs to one process: made again in a forked child."""
         self._lock = threading.RLock()
+        self._unsent: Counter[str] = Counter()
         self._progress = Progress()
         self._sending = Sending(self, self._dispatcher_name)
         self._thread = LoopThread("thorn-engine")
@@ -408,6 +410,15 @@ class Thorn(SubscriptionCalls, HistoryCalls):
     def _knows(self, message: Message) -> bool:
         """Whether the declaration that a message needs is known here."""
         return message.declared is None or find_event(message.declared, self) is not None
+
+    def count_unsent(self, event: str) -> None:
+        """Count an event that could not be sent, for `stats`.
+
+        Args:
+            event: Its name, as declared.
+        """
+        with self._lock:
+            self._unsent[event] += 1
 
     def _progressed(self) -> None:
         # Looked up each time: a forked child has another one.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from operator import attrgetter
@@ -33,6 +33,7 @@ class HistoryCalls:
     clock: Callable[[], datetime]
     store: Store
     _sending: Sending
+    _unsent: Mapping[str, int]
 
     def message(self, message_id: str) -> Message | None:
         """The message of that id."""
@@ -176,7 +177,8 @@ class HistoryCalls:
         Args:
             window: What the figures of attempts speak of.
         """
-        return self.store.stats(now=self.clock(), window=window)
+        stats = self.store.stats(now=self.clock(), window=window)
+        return attrs.evolve(stats, unsent=dict(self._unsent))
 
 
 def replay_deliveries(

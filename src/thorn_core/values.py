@@ -382,6 +382,8 @@ class Stats:
         window: What the figures of attempts speak of.
         latency: Seconds by percentile (50, 95, 99) of those attempts that got a response.
         recipients: The same latency by recipient, the busiest first, at most 20.
+        unsent: Events that could not be sent, since a filter or payload failed: how many, by event
+            name, in this process since it started. The log says why.
     """
 
     subscriptions: int
@@ -394,6 +396,7 @@ class Stats:
     window: timedelta
     latency: Mapping[int, float]
     recipients: Mapping[str, Mapping[int, float]]
+    unsent: Mapping[str, int] = EMPTY
 
 
 @attrs.frozen(kw_only=True)

@@ -237,6 +237,7 @@ def test_what_fails_is_logged_and_breaks_no_save(app, sent, caplog, fault):
             signals.model_created.send(thing, instance=thing())
             assert "could not be sent for a Thing" in caplog.text
     assert sent == []
+    assert app.stats().unsent == {"thing.created": 1}
 
 
 def test_a_failing_filter_breaks_no_save(app, sent, caplog):

@@ -50,6 +50,7 @@ def _plain(stats: Stats) -> dict[str, object]:
         "window": stats.window.total_seconds(),
         "latency": stats.latency,
         "recipients": stats.recipients,
+        "unsent": dict(stats.unsent),
     }
 
 
@@ -74,6 +75,8 @@ def _counts(stats: Stats, now: datetime, window: str) -> Table:
     add(f"attempts in {window}", stats.attempts, f"{per_second:,.2f} per second")
     share = f"{100 * stats.failed / stats.attempts:.1f} %" if stats.attempts else ""
     add("  failed", stats.failed, share)
+    for event, count in sorted(stats.unsent.items()):
+        add(f"not sent by this process: {event}", count, "see its log")
     return table
 
 

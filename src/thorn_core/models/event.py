@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from thorn_core import thorn_1
@@ -183,6 +184,8 @@ class ModelEvent(Event):
             if self.propagate_errors:
                 raise
             logger.exception("%r could not be sent for a %s", self, type(instance).__name__)
+            with suppress(ConfigurationError):
+                self.app.count_unsent(self.name)
             return
         app.send_message(message, within=within, dispatcher=self.dispatcher)
 
