@@ -348,7 +348,6 @@ def follow_redirect(request: Request, response: Response) -> Request | None:
 def judge(
     attempt: Attempt,
     delivery: Delivery,
-    subscription: Subscription,
     *,
     policy: RetryPolicy,
     settings: Settings,
@@ -360,7 +359,6 @@ def judge(
     Args:
         attempt: What was done and what came back.
         delivery: As it was before the attempt.
-        subscription: Whom it went to.
         policy: When to try again.
         settings: The app's.
         at: When the attempt ended.
@@ -374,9 +372,7 @@ def judge(
         >>> delivery = Delivery(
         ...     id="dlv_1", message_id="msg_1", subscription_id="sub_1", event="a", due_at=now,
         ...     recipient="e.com:443", created_at=now)
-        >>> subscription = Subscription(
-        ...     id="sub_1", events=("a",), url="https://e.com/", created_at=now, updated_at=now)
-        >>> outcome = judge(attempt, delivery, subscription, policy=RetryPolicy((5,)),
+        >>> outcome = judge(attempt, delivery, policy=RetryPolicy((5,)),
         ...     settings=Settings(), at=now, random=0.5)
         >>> str(outcome.state), (outcome.due_at - now).total_seconds()
         ('pending', 60.0)

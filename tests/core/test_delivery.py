@@ -70,8 +70,8 @@ def attempt(status=None, *, error=None, headers=None):
     )
 
 
-def judged(made, *, delivery=DELIVERY, subscription=SUBSCRIPTION, settings=SETTINGS, policy=POLICY):
-    return judge(made, delivery, subscription, policy=policy, settings=settings, at=NOW, random=0.5)
+def judged(made, *, delivery=DELIVERY, settings=SETTINGS, policy=POLICY):
+    return judge(made, delivery, policy=policy, settings=settings, at=NOW, random=0.5)
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])

@@ -143,7 +143,6 @@ class Attempts:
         outcome = judge(
             attempt,
             delivery,
-            subscription,
             policy=message.retry_policy or self._wiring.policy,
             settings=settings,
             at=ended,
