@@ -21,7 +21,7 @@ from thorn_core.testing.transport_contract import ALLOWED
 from thorn_core.transports.answers import AnswerReader, BadAnswer
 from thorn_core.transports.fast import FastReader, FastTransport
 from thorn_core.transports.httpx import HttpxTransport
-from thorn_core.transports.limits import HEAD_LIMIT, body_limit
+from thorn_core.transports.limits import CHUNK_LIMIT, HEAD_LIMIT, body_limit
 from thorn_core.values import Request
 
 KEPT = 32
@@ -79,6 +79,22 @@ def test_a_recorded_answer_is_read_the_same_however_it_is_cut(recorded, reader_c
         assert not reusable or recorded.get("reusable", False)
     if closes:
         assert read(reader_class(), [data], closes=False) == ("waits", False)
+
+
+@pytest.mark.parametrize("reader_class", READERS)
+@pytest.mark.parametrize("trailer", [b"", b"X: y\r\n"])
+def test_of_more_chunks_than_a_thousand_the_beginning_is_kept(reader_class, trailer):
+    def body(chunks, size):
+        head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        data = head + b"1\r\nx\r\n" * chunks + b"0\r\n" + trailer + b"\r\n"
+        reader = reader_class()
+        reader.begin("POST", 8192)
+        assert any(reader.feed(piece) for piece in cut(data, size))
+        return reader.response.body
+
+    for size in (100_000, 1000, 7):
+        assert body(CHUNK_LIMIT, size) == b"x" * CHUNK_LIMIT
+        assert body(CHUNK_LIMIT + 1, size) == b"x" * CHUNK_LIMIT
 
 
 @pytest.mark.parametrize("transport_class", [HttpxTransport, FastTransport])

@@ -134,6 +134,14 @@ def test_a_recipient_that_speaks_first_is_no_http_server(transport_class):
         assert greeted.is_set()
 
 
+def test_importing_the_core_loads_no_http_library():
+    program = "import sys, thorn_core; print({'h11', 'httptools', 'httpx'} & set(sys.modules))"
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert run.stdout == "set()\n"
+
+
 # -- descriptors
 
 

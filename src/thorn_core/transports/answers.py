@@ -7,10 +7,19 @@ from typing import Protocol
 
 import h11
 
-from thorn_core.transports.limits import FRAMING_LIMIT, HEAD_LIMIT, INTERIM_LIMIT, body_limit
+from thorn_core.transports.limits import (
+    CHUNK_LIMIT,
+    FRAMING_LIMIT,
+    HEAD_LIMIT,
+    INTERIM_LIMIT,
+    LINE_LIMIT,
+    body_limit,
+)
 from thorn_core.values import Response
 
 _START = b"HTTP/"
+# h11 copies what it hasn't read yet with each line, so it gets a little at a time.
+_PART = 4096
 # h11 takes status 101 only if the request asked for it. We never ask; we want to report it.
 _REQUEST = h11.Request(method="POST", target="/", headers=[("Host", "-"), ("Upgrade", "-")])
 _HEAD_REQUEST = h11.Request(method="HEAD", target="/", headers=[("Host", "-"), ("Upgrade", "-")])
@@ -66,7 +75,7 @@ class AnswerReader:
         self.reusable = False
         self._limit = response_limit
         self._left = HEAD_LIMIT
-        self._interim = 0
+        self._lines = self._interim = self._chunks = self._behind = 0
         self._status: int | None = None
         self._headers: dict[str, str] = {}
         self._body = b""
@@ -81,20 +90,27 @@ class AnswerReader:
         """Take what arrived."""
         if len(self._start) < len(_START):
             data = self._checked_start(data)
-        # A bound counts bytes, however they were cut into pieces on their way.
+        # Bounds hold however an answer was cut into pieces on its way.
         while data:
-            head = self._status is None
-            part, data = data[: self._left], data[self._left :]
+            if not self._left:
+                raise BadAnswer(_TOO_LONG_HEAD if self._status is None else _TOO_LONG_BODY)
+            size = min(self._left, _PART)
+            part, data = data[:size], data[size:]
             self._left -= len(part)
-            if part:
-                self._h11.receive_data(part)
-                self._read()
+            self._take(part)
             if self.response is not None:
                 self.reusable = self.reusable and not data
                 return True
-            if data and not self._left and head is (self._status is None):
-                raise BadAnswer(_TOO_LONG_HEAD if head else _TOO_LONG_BODY)
         return False
+
+    def _take(self, part: bytes) -> None:
+        in_head, self._behind = self._status is None, 0
+        self._h11.receive_data(part)
+        self._read()
+        if in_head:
+            self._lines += part[: len(part) - self._behind].count(b"\n")
+            if self._lines > LINE_LIMIT:
+                raise BadAnswer(f"the answer has more than {LINE_LIMIT} lines of headers")
 
     def end(self) -> bool:
         """Take the end of the connection."""
@@ -117,9 +133,7 @@ class AnswerReader:
             elif isinstance(event, h11.Response):
                 self._begin_body(event)
             elif isinstance(event, h11.Data):
-                self._body += event.data
-                if len(self._body) > self._limit:
-                    self._finish(reusable=False)
+                self._add(event)
             elif isinstance(event, h11.EndOfMessage):
                 kept = self._h11.their_state is h11.DONE
                 self._finish(reusable=kept and not self._h11.trailing_data[0])
@@ -153,8 +167,16 @@ class AnswerReader:
         if "transfer-encoding" in headers and "content-length" in headers:
             raise BadAnswer("the answer has both a Content-Length and a Transfer-Encoding")
         self._status, self._headers = event.status_code, headers
-        behind = len(self._h11.trailing_data[0])
-        self._left = body_limit(self._limit) - behind
+        self._behind = len(self._h11.trailing_data[0])
+        self._left = body_limit(self._limit) - self._behind
+
+    def _add(self, event: h11.Data) -> None:
+        enough = self._chunks == CHUNK_LIMIT
+        if not enough:
+            self._body += event.data
+            self._chunks += event.chunk_end
+        if enough or len(self._body) > self._limit:
+            self._finish(reusable=False)
 
     def _finish(self, *, reusable: bool) -> None:
         assert self._status is not None

@@ -129,7 +129,7 @@ class Http1Transport:
         def made() -> Connection:
             return Connection(origin, request.validators, self.make_reader(), descriptor.give, loop)
 
-        where, failure = f"{host}:{port}", ""
+        where, failure = _where(origin), ""
         for number, address in enumerate(addresses):
             left = deadline - monotonic()
             if left <= 0:
@@ -294,7 +294,7 @@ class Connection(asyncio.Protocol):
         self._settle(self._reader.response)
 
     def _fail(self, problem: str) -> None:
-        self._settle(TransportError(f"{self._where}: {problem}"))
+        self._settle(TransportError(f"{_where(self.origin)}: {problem}"))
         self.abort()
 
     def _settle(self, outcome: Response | Exception) -> None:
@@ -309,12 +309,12 @@ class Connection(asyncio.Protocol):
     def _gone(self) -> Exception:
         if self.used:
             return _Stale()
-        return TransportError(f"{self._where}: {self._problem}")
+        return TransportError(f"{_where(self.origin)}: {self._problem}")
 
-    @property
-    def _where(self) -> str:
-        _, host, port, _ = self.origin
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+def _where(origin: Origin) -> str:
+    _, host, port, _ = origin
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def request_head(request: Request, url: RecipientURL) -> bytes:

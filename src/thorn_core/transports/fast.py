@@ -8,7 +8,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from thorn_core.transports.answers import AnswerReader, Reader, joined_headers
 from thorn_core.transports.connections import Http1Transport
-from thorn_core.transports.limits import HEAD_LIMIT
+from thorn_core.transports.limits import CHUNK_LIMIT, HEAD_LIMIT, LINE_LIMIT
 from thorn_core.values import Response
 
 _WITHOUT_BODY = frozenset({204, 304})  # RFC 9112 section 6.3
@@ -53,6 +53,7 @@ class FastReader:
         "_method",
         "_pairs",
         "_parser",
+        "_parts",
         "_received",
         "_status",
         "response",
@@ -73,7 +74,7 @@ class FastReader:
         self._pairs: list[tuple[bytes, bytes]] = []
         self._headers: dict[str, str] = {}
         self._body = b""
-        self._status = 0
+        self._status = self._parts = 0
         self._complete = self._keep = False
         if self._careful is not None:
             self._careful = None
@@ -95,6 +96,7 @@ class FastReader:
             clean = False
         if self._complete or len(self._body) > self._limit:
             self.reusable = clean and self._keep and self._exact()
+            self._received = b""
             self.response = Response(
                 status=self._status, headers=self._headers, body=self._body[: self._limit]
             )
@@ -141,6 +143,8 @@ class FastReader:
         """Take a header."""
         if self._status:
             raise _Unusual  # a trailer
+        if len(self._pairs) == LINE_LIMIT:
+            raise _Unusual
         self._pairs.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -153,12 +157,16 @@ class FastReader:
             status < 200
             or headers.get("transfer-encoding", "chunked").lower() != "chunked"
             or len(headers.get("content-length", "")) > _LENGTH_DIGITS
+            or len(self._pairs) > LINE_LIMIT - 2  # less the status line and the empty one
         ):
             raise _Unusual
         self._status = status
 
     def on_body(self, data: bytes) -> None:
-        """Take some of the body."""
+        """Take some of the body: a chunk, or a part of one."""
+        if self._parts == CHUNK_LIMIT:
+            raise _Unusual
+        self._parts += 1
         self._body = self._body + data if self._body else data
 
     def on_message_complete(self) -> None:

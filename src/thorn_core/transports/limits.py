@@ -8,6 +8,10 @@ from functools import cache
 # Bytes of an answer's head, interim answers included. Common servers accept 8 KiB of request
 # headers; eight times that is a generous answer.
 HEAD_LIMIT = 64 * 1024
+# Lines in that head. Each costs processor time, which everybody shares.
+LINE_LIMIT = 2000
+# Chunks of a body that are kept, for the same reason.
+CHUNK_LIMIT = 1000
 # Interim answers (status 1xx) before the answer. One or two are usual (100, 103).
 INTERIM_LIMIT = 16
 # Bytes of chunk sizes, chunk extensions and trailers, beside WIRE_FACTOR bytes on the wire for

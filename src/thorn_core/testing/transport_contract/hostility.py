@@ -66,7 +66,9 @@ COMPLETE = {
         b"ok",
     ),
     "63 KiB of headers": (
-        b"HTTP/1.1 200 OK\r\n" + b"X-A: bbb\r\n" * 6400 + b"Content-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\n"
+        + (b"X-A: " + b"b" * 93 + b"\r\n") * 640
+        + b"Content-Length: 2\r\n\r\nok",
         200,
         b"ok",
     ),
@@ -91,7 +93,8 @@ UNUSABLE = {
     "a negative chunk size": CHUNKED + b"-2\r\nok\r\n0\r\n\r\n",
     "a chunk that is too long": CHUNKED + b"2\r\nokok\r\n0\r\n\r\n",
     "17 interim answers": b"HTTP/1.1 100 Continue\r\n\r\n" * 17 + OK,
-    "65 KiB of headers": b"HTTP/1.1 200 OK\r\n" + b"X-A: bbb\r\n" * 6700 + b"\r\n",
+    "3,000 headers": b"HTTP/1.1 200 OK\r\n" + b"a:\r\n" * 3000 + b"Content-Length: 0\r\n\r\n",
+    "65 KiB of headers": b"HTTP/1.1 200 OK\r\n" + (b"X-A: " + b"b" * 93 + b"\r\n") * 670 + b"\r\n",
 }
 # Without an end: the beginning, and what goes on.
 ENDLESS = {
