@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from thorn_core.transports.base import Transport
-from thorn_core.transports.httpx import HttpxTransport
+
+if TYPE_CHECKING:
+    from thorn_core.transports.httpx import HttpxTransport
 
 
 def best_transport(**options: Any) -> Transport:
@@ -17,8 +19,19 @@ def best_transport(**options: Any) -> Transport:
     try:
         from thorn_core.transports.fast import FastTransport
     except ImportError:
+        from thorn_core.transports.httpx import HttpxTransport
+
         return HttpxTransport(**options)
     return FastTransport(**options)
+
+
+def __getattr__(name: str) -> Any:
+    # `import thorn_core` comes by here, and loads no HTTP library.
+    if name == "HttpxTransport":
+        from thorn_core.transports.httpx import HttpxTransport
+
+        return HttpxTransport
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 __all__ = ["HttpxTransport", "Transport", "best_transport"]
