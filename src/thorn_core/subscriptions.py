@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -14,7 +13,7 @@ import attrs
 from thorn_core.delivery import check_headers
 from thorn_core.errors import ConfigurationError
 from thorn_core.patterns import check_pattern, matches
-from thorn_core.recipients import check_url, parse_url
+from thorn_core.recipients import check_url, same_origin, without_credentials
 from thorn_core.recipients.urls import shown
 from thorn_core.settings import Settings
 from thorn_core.signatures import HMAC_DIGESTS, SignatureScheme, is_private, make_keys
@@ -106,55 +105,15 @@ def change_subscription(
         ConfigurationError: Something else isn't allowed.
     """
     values = {name: check_option(rules, name, value) for name, value in changes.items()}
-    if "url" in values and "headers" not in values and moves(subscription, values["url"]):
-        values["headers"] = {
-            name: value
-            for name, value in subscription.headers.items()
-            if not hides_value(name, value)
-        }
+    if "headers" not in values and not same_origin(
+        subscription.url, values.get("url", subscription.url)
+    ):
+        values["headers"] = without_credentials(subscription.headers)
     if values.get("enabled"):
         values["disabled_reason"] = None
     if values.get("enabled") or values.get("url", subscription.url) != subscription.url:
         values |= {"failing_since": None, "failures": 0, "last_failure_at": None}
     return attrs.evolve(subscription, updated_at=at, **values)
-
-
-def moves(subscription: Subscription, url: str) -> bool:
-    """True if a new URL is of another origin (RFC 6454: scheme, host, port)."""
-    former, new = parse_url(subscription.url), parse_url(url)
-    return (former.scheme, former.recipient) != (new.scheme, new.recipient)
-
-
-def differing(subscription: Subscription, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the checked values that change a subscription.
-
-    What stays as it is stays: enabling what is enabled would forget since when it fails. Headers
-    that are given with the URL of another origin are for that one.
-    """
-    moved = "url" in values and moves(subscription, values["url"])
-    return {
-        name: value
-        for name, value in values.items()
-        if value != getattr(subscription, name) or (name == "headers" and moved)
-    }
-
-
-# By name, or by what a value of the header Authorization begins with (RFC 9110 section 11.4).
-_CREDENTIAL_NAME = re.compile(
-    "auth|cookie|credential|hmac|jwt|key|pass|pwd|secret|session|signature|token", re.IGNORECASE
-)
-_CREDENTIAL_VALUE = re.compile(r"(?:basic|bearer|digest|negotiate|token)\s", re.IGNORECASE)
-
-
-def hides_value(name: str, value: str = "") -> bool:
-    """True for a header whose value may be a credential: it is taken, but not shown again.
-
-    Example:
-        >>> [hides_value("Authorization"), hides_value("X-To", "Bearer abc"), hides_value("X-To")]
-        [True, True, False]
-    """
-    found = _CREDENTIAL_NAME.search(name) or _CREDENTIAL_VALUE.match(value)
-    return found is not None
 
 
 def change_secret(

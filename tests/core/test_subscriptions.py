@@ -9,13 +9,13 @@ import attrs
 import pytest
 
 from thorn_core import ConfigurationError, InvalidNameError, SecurityError, Settings
+from thorn_core.recipients import hides_value
 from thorn_core.signatures import SCHEMES
 from thorn_core.subscriptions import (
     StaticSubscribers,
     SubscriptionRules,
     change_secret,
     change_subscription,
-    hides_value,
     identify,
     identify_sender,
     make_subscription,

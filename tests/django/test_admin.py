@@ -213,6 +213,21 @@ def test_credentials_among_headers_are_masked_and_stay(client, app):
     assert app.subscription(made.id).headers == {"Authorization": "Bearer new"}
 
 
+def test_a_masked_credential_does_not_follow_to_another_origin(client, app):
+    headers = {"Authorization": "Bearer of-a-token", "X-Shop": "7"}
+    made = app.subscribe("a.b", "https://example.com/a", headers=headers)
+    form = client.get(page_of(made)).context["adminform"].form
+    data = {name: form[name].value() or "" for name in form.fields}
+    elsewhere = {**data, "url": "https://other.example/"}
+    page = client.post(page_of(made), elsewhere, follow=True)
+    assert app.subscription(made.id).headers == {"X-Shop": "7"}
+    assert said(page)[0] == "Dropped, because they were for the URL's old origin: Authorization"
+    back = {**data, "headers": "Authorization: Bearer new"}
+    page = client.post(page_of(made), back, follow=True)
+    assert app.subscription(made.id).headers == {"Authorization": "Bearer new"}
+    assert len(said(page)) == 1
+
+
 def test_a_credential_is_masked_also_for_those_who_may_only_look(app):
     made = app.subscribe("a.b", "https://e.com/a", headers={"X-Api-Key": "of-a-key", "X-Shop": "7"})
     page = text_of(somebody("view_subscription").get(page_of(made)))
@@ -239,9 +254,28 @@ def test_its_secret_is_rotated_and_shown_once(client, app):
     assert rotated.secrets[1:] == made.secrets
     assert rotated.secret in text_of(page)
     assert made.secret not in text_of(page)
-    assert "24 hours" in text_of(page)
+    assert "The old one goes on signing until" in text_of(page)
     assert rotated.secret not in text_of(client.get(page_of(made)))
     assert history() == [(made.id, "Rotated the secret.")]
+
+
+def test_its_former_secret_is_revoked_if_one_wants_that(client, app):
+    made = app.subscribe("a.b", "https://example.com/a")
+    page = client.post(page_of(made, "rotate"), {"overlap": "0"})
+    assert app.subscription(made.id).secrets == (app.subscription(made.id).secret,)
+    assert "The old one is revoked" in text_of(page)
+    for overlap in ("-1", "nan", "soon"):
+        page = client.post(page_of(made, "rotate"), {"overlap": overlap}, follow=True)
+        assert len(said(page)) == 1
+    assert len(app.subscription(made.id).secrets) == 1
+
+
+def test_a_private_key_is_not_shown_but_its_public_one(client, app):
+    with override_settings(THORN_SIGNATURES=["standard-webhooks-ed25519"]):
+        made = get_app().subscribe("a.b", "https://example.com/a")
+        page = client.post(page_of(made, "rotate"))
+        assert get_app().subscription(made.id).public_key in text_of(page)
+        assert "whsk_" not in page.content.decode()
 
 
 def test_several_are_disabled_and_enabled(client, app):

@@ -16,10 +16,16 @@ from thorn_core.api.parameters import Parameters
 from thorn_core.api.preconditions import check_unchanged
 from thorn_core.api.problems import Problem, faulty, not_found
 from thorn_core.api.representations import shown_secret, subscription_document
-from thorn_core.api.validation import Checked, check_body, check_new_overlap, check_new_secret
+from thorn_core.api.validation import (
+    Checked,
+    check_body,
+    check_new_overlap,
+    check_new_secret,
+    differing,
+)
 from thorn_core.codecs import format_datetime
 from thorn_core.errors import ConfigurationError, StoreError
-from thorn_core.subscriptions import differing, make_subscription
+from thorn_core.subscriptions import make_subscription
 from thorn_core.values import Subscription, delivery_id, derived_id
 
 REQUIRED = ("event", "url")

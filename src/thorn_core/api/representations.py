@@ -9,8 +9,8 @@ from typing import Any
 
 from thorn_core.api.exchange import HOOKS, ApiRequest
 from thorn_core.codecs import format_datetime
+from thorn_core.recipients import hides_value
 from thorn_core.signatures import is_private
-from thorn_core.subscriptions import hides_value
 from thorn_core.values import Attempt, Delivery, DeliveryState, Message, Subscription
 
 

@@ -14,7 +14,7 @@ import attrs
 from thorn_core.api.problems import SHOWN, Fault, faulty, shortened, shown_url
 from thorn_core.delivery import HEADER_COUNT, check_headers
 from thorn_core.errors import ConfigurationError, InvalidNameError, SecurityError
-from thorn_core.recipients import parse_url
+from thorn_core.recipients import parse_url, same_origin
 from thorn_core.recipients.urls import shown
 from thorn_core.signatures import HMAC_DIGESTS, check_key
 from thorn_core.subscriptions import (
@@ -22,7 +22,6 @@ from thorn_core.subscriptions import (
     SubscriptionRules,
     check_option,
     check_overlap,
-    moves,
 )
 from thorn_core.values import Subscription
 
@@ -111,13 +110,27 @@ def _forget_kept_headers(checked: Checked) -> None:
     if (
         current is not None
         and "headers" in values
-        and moves(current, values.get("url", current.url))
+        and not same_origin(current.url, values.get("url", current.url))
     ):
         values["headers"] = {
             name: value
             for name, value in values["headers"].items()
             if name not in checked.kept_headers
         }
+
+
+def differing(subscription: Subscription, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the checked values that change a subscription.
+
+    What stays as it is stays: enabling what is enabled would forget since when it fails. Headers
+    that are given with the URL of another origin are for that one.
+    """
+    moved = not same_origin(subscription.url, values.get("url", subscription.url))
+    return {
+        name: value
+        for name, value in values.items()
+        if value != getattr(subscription, name) or (name == "headers" and moved)
+    }
 
 
 def unknown(name: str, known: Iterable[str]) -> Fault:

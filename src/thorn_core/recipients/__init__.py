@@ -7,6 +7,7 @@ ones about every address before a connection is opened. Nothing here looks a nam
 
 from thorn_core.recipients.addresses import Address, Network, address_text, ip_literal
 from thorn_core.recipients.checks import METADATA_ADDRESSES, check_address, check_url
+from thorn_core.recipients.origins import hides_value, same_origin, without_credentials
 from thorn_core.recipients.protection import (
     complete_validators,
     is_internal_network,
@@ -49,10 +50,13 @@ __all__ = [
     "complete_validators",
     "ensure_port",
     "ensure_protocol",
+    "hides_value",
     "ip_literal",
     "is_internal_network",
     "open_networks",
     "opens_metadata",
     "parse_url",
     "recipient_of",
+    "same_origin",
+    "without_credentials",
 ]

@@ -14,6 +14,7 @@ from django.core.exceptions import ValidationError
 from django.db import models
 
 from thorn_core import DeliveryState
+from thorn_core.recipients import same_origin, without_credentials
 from thorn_core.recipients.urls import without_secrets
 from thorn_core.thorn_1 import SUBSCRIBER, refuse_overrides
 from thorn_django.fields import JsonTextField, KeyField, LongTextField, MomentField, PartialIndex
@@ -74,6 +75,31 @@ class AbstractSubscription(models.Model):
 
     def __str__(self) -> str:
         return f"{', '.join(self.events or ())} → {without_secrets(self.url)}"
+
+    def save(self, *args: Any, **options: Any) -> None:
+        """Save what a program or a form changed; credentials don't follow to another origin."""
+        if not self._state.adding:
+            self._drop_credentials(options)
+        super().save(*args, **options)
+
+    def _drop_credentials(self, options: dict[str, Any]) -> None:
+        names = options.get("update_fields")
+        if names is not None and "url" not in names:
+            return
+        rows = type(self)._base_manager.using(options.get("using") or self._state.db)
+        stored = rows.filter(pk=self.pk).values("url", "headers").first()
+        if stored is None or same_origin(stored["url"], self.url):
+            return
+        former = stored["headers"] or {}
+        harmless = without_credentials(former)
+        kept = {
+            name: value
+            for name, value in (self.headers or {}).items()
+            if name in harmless or former.get(name) != value
+        }
+        self.headers = kept or None
+        if names is not None:
+            options["update_fields"] = {*names, "headers"}
 
     @property
     def owner_user(self) -> Any:

@@ -19,11 +19,13 @@ from django.views.decorators.http import require_POST
 
 from thorn_core import Delivery as DeliveryValue
 from thorn_core import Thorn
+from thorn_core.api.representations import shown_secret
+from thorn_core.api.validation import differing
 from thorn_django import get_app
 from thorn_django.admin.chart import delivery_chart
 from thorn_django.admin.forms import SubscriptionForm
 from thorn_django.admin.lists import StoreAdmin, link, may, store_alias, url_of, within_reach
-from thorn_django.admin.shown import answer, header_lines, milliseconds, printable
+from thorn_django.admin.shown import MASK, answer, header_lines, milliseconds, printable
 from thorn_django.models import AbstractSubscription, Delivery
 from thorn_django.store.rows import SUBSCRIPTION
 from thorn_django.unit_of_work import in_transaction
@@ -170,7 +172,12 @@ class SubscriptionAdmin(StoreAdmin):
             events, url = values.pop("events"), values.pop("url")
             obj.pk = get_app().subscribe(events, url, owner=owner, **values).id
         else:
-            _change(get_app(), obj.pk, values)
+            dropped = _change(get_app(), obj.pk, values)
+            if dropped:
+                words = (
+                    f"Dropped, because they were for the URL's old origin: {', '.join(dropped)}."
+                )
+                self.message_user(request, words, "WARNING")
         rows = type(obj)._base_manager.using(store_alias())
         named = {field.name for field in self.opts.concrete_fields} - set(SUBSCRIPTION)
         own = {name: getattr(obj, name) for name in form.cleaned_data if name in named}
@@ -236,7 +243,12 @@ class SubscriptionAdmin(StoreAdmin):
         obj = self._to_change(request, object_id)
         if obj is None:
             return self._gone(request, object_id)
-        get_app().rotate_secret(obj.pk)
+        overlap = request.POST.get("overlap")
+        try:
+            get_app().rotate_secret(obj.pk, overlap=None if overlap is None else float(overlap))
+        except ValueError as error:
+            self.message_user(request, str(error), "ERROR")
+            return HttpResponseRedirect(self._page_of(obj))
         obj.refresh_from_db(from_queryset=self.get_queryset(request))
         self.log_change(request, obj, "Rotated the secret.")
         return self._secret_page(request, obj)
@@ -251,8 +263,10 @@ class SubscriptionAdmin(StoreAdmin):
             self._send_test(request, obj)
         else:
             self.message_user(request, "It is disabled; enable it first.", "ERROR")
-        page = url_of(self.admin_site, self.model, "change", quote(obj.pk))
-        return HttpResponseRedirect(page or "..")
+        return HttpResponseRedirect(self._page_of(obj))
+
+    def _page_of(self, obj: AbstractSubscription) -> str:
+        return url_of(self.admin_site, self.model, "change", quote(obj.pk)) or ".."
 
     def _send_test(self, request: HttpRequest, obj: AbstractSubscription) -> None:
         app, alias = get_app(), store_alias()
@@ -289,13 +303,16 @@ class SubscriptionAdmin(StoreAdmin):
         self, request: HttpRequest, obj: AbstractSubscription, *, added: bool = False
     ) -> HttpResponse:
         # Answered at once and kept nowhere: no session, no cookie, no message holds it.
+        made = get_app().subscription(obj.pk)
+        assert made is not None
         context = {
             "title": "The new secret",
             "subtitle": str(obj),
             "original": obj,
-            "secret": obj.secrets[0] if obj.secrets else None,
+            "secret": shown_secret(made),
+            "public_key": made.public_key,
             "added": added,
-            "overlap": get_app().settings.secret_overlap / 3600,
+            "former_until": max(made.secret_expiry.values(), default=None),
             "list_url": url_of(self.admin_site, self.model, "changelist"),
             "add_url": url_of(self.admin_site, self.model, "add"),
             "page_url": url_of(self.admin_site, self.model, "change", quote(obj.pk)),
@@ -307,14 +324,19 @@ def _switched(*, on: bool) -> dict[str, Any]:
     return {"enabled": on} if on else {"enabled": on, "disabled_reason": "an operator disabled it"}
 
 
-def _change(app: Thorn, key: str, values: dict[str, Any]) -> None:
+def _change(app: Thorn, key: str, values: dict[str, Any]) -> list[str]:
+    """Change what differs; gives the headers that were masked and didn't follow to a new origin."""
     current = app.subscription(key)
-    # What stays as it is stays: enabling what is enabled would forget since when it fails.
-    changes = {k: v for k, v in values.items() if v != getattr(current, k, None)}
+    changes = {} if current is None else differing(current, values)
+    if current is None or not changes:
+        return []
     if changes.get("enabled") is False:
         changes |= _switched(on=False)
-    if changes:
-        app.update_subscription(key, **changes)
+    changed = app.update_subscription(key, **changes)
+    if "url" not in changes:
+        return []
+    masked = [line.partition(":")[0] for line in header_lines(current) if line.endswith(MASK)]
+    return [name for name in masked if name not in changed.headers]
 
 
 def _several(count: int) -> str:

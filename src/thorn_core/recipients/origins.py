@@ -1,0 +1,52 @@
+"""Origins, and the headers that are credentials for one (RFC 6454)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from thorn_core.errors import SecurityError
+from thorn_core.recipients.urls import parse_url
+
+# By name, or by what a value of the header Authorization begins with (RFC 9110 section 11.4).
+_CREDENTIAL_NAME = re.compile(
+    "auth|cookie|credential|hmac|jwt|key|pass|pwd|secret|session|signature|token", re.IGNORECASE
+)
+_CREDENTIAL_VALUE = re.compile(r"(?:basic|bearer|digest|negotiate|token)\s", re.IGNORECASE)
+
+
+def same_origin(one: str, other: str) -> bool:
+    """True if two URLs have the same scheme, host and port.
+
+    Example:
+        >>> same_origin("https://e.com/a", "https://E.com:443/b")
+        True
+        >>> same_origin("https://e.com/a", "http://e.com/a")
+        False
+    """
+    try:
+        first, second = parse_url(one), parse_url(other)
+    except SecurityError:
+        return False
+    return (first.scheme, first.recipient) == (second.scheme, second.recipient)
+
+
+def hides_value(name: str, value: str = "") -> bool:
+    """True for a header whose value may be a credential: it is taken, but not shown again.
+
+    Example:
+        >>> [hides_value("Authorization"), hides_value("X-To", "Bearer abc"), hides_value("X-To")]
+        [True, True, False]
+    """
+    found = _CREDENTIAL_NAME.search(name) or _CREDENTIAL_VALUE.match(value)
+    return found is not None
+
+
+def without_credentials(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers whose values are shown, and so may go to another origin.
+
+    Example:
+        >>> without_credentials({"Authorization": "Bearer abc", "X-Shop": "1"})
+        {'X-Shop': '1'}
+    """
+    return {name: value for name, value in headers.items() if not hides_value(name, value)}
