@@ -14,6 +14,7 @@ import attrs
 from thorn_core.codecs import Codec, dump_json, envelope_of, media_type
 from thorn_core.errors import ConfigurationError, PayloadError
 from thorn_core.recipients import parse_url, recipient_of
+from thorn_core.recipients.urls import without_secrets
 from thorn_core.retries import RetryPolicy
 from thorn_core.settings import Settings
 from thorn_core.signatures import Signable, SignatureScheme, sign_all
@@ -449,7 +450,9 @@ def _operational_message(
 
     That of an operator's subscription reaches operators' only.
     """
-    about = {"id": subscription.id, "url": subscription.url, "events": subscription.events}
+    # It goes to other URLs than this, which aren't to learn what is secret in it.
+    url = without_secrets(subscription.url)
+    about = {"id": subscription.id, "url": url, "events": subscription.events}
     return Message(
         id=new_id("msg", at),
         event=event,

@@ -358,7 +358,8 @@ def test_lists_fit_the_terminal(capfd, monkeypatch, width):
         message = app.messages_to_route()[0]
         deliveries = [make_delivery(message, s, message.at) for s in app.subscriptions()]
         app.store.route([Routing(message=message, deliveries=deliveries)])
-        monkeypatch.setattr("thorn_core.cli.history.find_app", lambda path: _Open(app))
+        for module in ("history", "subscriptions"):
+            monkeypatch.setattr(f"thorn_core.cli.{module}.find_app", lambda path: _Open(app))
         for command in ("deliveries", "subscriptions"):
             assert run([command]) == 0
             heading, row, *_ = capfd.readouterr().out.splitlines()
@@ -427,7 +428,7 @@ def test_a_disabled_subscription_says_so(capfd, recipient, monkeypatch):
         one, other = (app.subscribe(e, recipient.url) for e in ("a.b", "c.d"))
         app.update_subscription(one.id, enabled=False)
         app.update_subscription(other.id, enabled=False, disabled_reason="[red]asked for")
-        monkeypatch.setattr("thorn_core.cli.history.find_app", lambda path: _Open(app))
+        monkeypatch.setattr("thorn_core.cli.subscriptions.find_app", lambda path: _Open(app))
         assert run(["subscriptions"]) == 0
     out = [line.rstrip() for line in capfd.readouterr().out.splitlines()]
     assert out[1].split() == ["a.b", "no"]

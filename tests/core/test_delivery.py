@@ -447,3 +447,5 @@ def test_the_owner_of_a_disabled_subscription_is_told_and_nobody_else():
     assert message.payload["reason"] == "gone"
     assert "secret" not in message.data.decode()
     assert disabled_message(SUBSCRIPTION, NOW).sender == OPERATOR
+    secret = attrs.evolve(owned, url="https://e.com/hook?token=pa55")
+    assert disabled_message(secret, NOW).payload["url"] == "https://e.com/hook"

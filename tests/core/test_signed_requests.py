@@ -79,7 +79,7 @@ def test_schemes_that_can_not_mint_are_refused_when_the_app_is_made():
         name = "choosy"
 
         def sign(self, signable, secrets):
-            return {"X-Signed": "yes"}
+            raise AssertionError
 
         def check(self, secret):
             raise ConfigurationError("never")

@@ -11,12 +11,13 @@ from thorn_core.app import Thorn
 from thorn_core.cli.check import check
 from thorn_core.cli.common import safe
 from thorn_core.cli.demo import demo
-from thorn_core.cli.history import attempts, deliveries, subscriptions
+from thorn_core.cli.history import attempts, deliveries
 from thorn_core.cli.listen import listen
 from thorn_core.cli.purge import purge
 from thorn_core.cli.replay import replay
 from thorn_core.cli.send import send
 from thorn_core.cli.stats import stats
+from thorn_core.cli.subscriptions import subscriptions
 from thorn_core.cli.worker import worker
 from thorn_core.errors import StoreSetupError, ThornError
 from thorn_core.plugins import Plugins

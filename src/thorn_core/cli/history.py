@@ -1,4 +1,4 @@
-"""`thorn subscriptions`, `deliveries` and `attempts`: lists and details."""
+"""`thorn deliveries` and `attempts`: lists and details."""
 
 from __future__ import annotations
 
@@ -75,38 +75,6 @@ def show_list(columns: Sequence[str], rows: Iterable[Row], empty: str) -> None:
         out.print(text, soft_wrap=True)
         for note in filter(None, beneath):
             out.print(Text("  ").append(one_line(note)), style="dim", soft_wrap=True)
-
-
-@click.command()
-@click.option("--owner", help="Only subscriptions of this owner.")
-@json_option
-@click.pass_obj
-def subscriptions(app_path: str | None, owner: str | None, *, as_json: bool) -> None:
-    """List subscriptions."""
-    with find_app(app_path) as app:
-        found = app.subscriptions(owner=owner)
-        if as_json:
-            write_json(
-                {
-                    "id": s.id,
-                    "events": s.events,
-                    "url": s.url,
-                    "owner": s.owner,
-                    "enabled": s.enabled,
-                    "disabled_reason": s.disabled_reason,
-                    "created_at": s.created_at.isoformat(),
-                }
-                for s in found
-            )
-            return
-        rows = (
-            Row(
-                (", ".join(s.events), s.owner, "yes" if s.enabled else "no"),
-                (f"to {s.url}", s.disabled_reason and f"disabled: {s.disabled_reason}", s.id),
-            )
-            for s in found
-        )
-        show_list(("events", "owner", "enabled"), rows, "No subscriptions.")
 
 
 @click.command()
