@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import partial
@@ -42,8 +44,11 @@ from thorn_core.transports.base import Transport
 from thorn_core.values import Message
 from thorn_core.worker import EventOptions, LoopThread, Wiring, Worker
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
+# Seconds that a fork waits for the engine; a call of a store is over long before.
+FORK_PATIENCE = 5.0
 NO_OPTIONS = EventOptions()
 
 
@@ -132,6 +137,26 @@ class Thorn(SubscriptionCalls, HistoryCalls):
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def before_fork(self) -> None:
+        """In a process about to fork: hold the engine, and let go of what no child may inherit.
+
+        Waits for the engine's callback and calls of the store that are under way, 5 s at most. A
+        worker on an event loop of the caller's isn't held.
+        """
+        until = time.monotonic() + FORK_PATIENCE
+        held = self._thread.hold(FORK_PATIENCE)
+        under_way = wait(list(self._calls), max(until - time.monotonic(), 0)).not_done
+        if not held or under_way:
+            logger.warning(
+                "the process forks while %r is at work; the child may be locked out of its store",
+                self,
+            )
+        self.store.before_fork()
+
+    def after_fork_in_parent(self) -> None:
+        """In a process that has forked: let the engine go on."""
+        self._thread.release()
+
     def after_fork(self) -> Any:
         """In a forked child: begin anew; returns what it inherited and mustn't touch."""
         inherited = (self._thread, self._engine, self._sending)
@@ -146,6 +171,7 @@ class Thorn(SubscriptionCalls, HistoryCalls):
         self._progress = Progress()
         self._sending = Sending(self, self._dispatcher_name)
         self._thread = LoopThread("thorn-engine")
+        self._calls: set[Future[Any]] = set()
         self._engine: Worker | None = None
 
     def _chosen_schemes(self) -> tuple[Any, ...]:
@@ -227,6 +253,7 @@ class Thorn(SubscriptionCalls, HistoryCalls):
                 knows=self._knows,
                 attempted=self._sending.attempted,
                 progressed=self._progressed,
+                calls=self._calls,
             ),
             self._thread,
         )

@@ -32,6 +32,7 @@ order_paid = Event("order.paid")
 @webhook_model
 class Order(db.Model):
     class webhooks:
+        fields = ("number",)
         on_create = ModelEvent("order.created")
 
     number: Mapped[int] = mapped_column(primary_key=True)
@@ -63,9 +64,16 @@ def create(number):
 @contextmanager
 def gunicorn(where, environment, *options):
     command = ("-m", "gunicorn", "-b", "127.0.0.1:0", "--graceful-timeout", "20", *options)
+    # There it has a socket of its own, which other servers of the user's may not share.
+    environment = {**environment, "HOME": str(where)}
     with Running(where, environment, *command, "shop:create_app()") as server:
         server.url = server.wait_for(r"Listening at: (http://\S+)")[1]
-        yield server
+        try:
+            yield server
+        except BaseException as error:
+            # What the programs raised is in their log alone.
+            error.add_note(server.text)
+            raise
     assert server.code == 0, server.text
     assert server.seconds < 30
     assert "Traceback" not in server.text, server.text

@@ -316,6 +316,10 @@ class Store(Protocol):
         """
         ...
 
+    def before_fork(self) -> None:
+        """In a process about to fork: close what a child can't share, as idle SQLite files."""
+        ...
+
     def after_fork(self) -> None:
         """In a forked child: drop what belongs to the parent, such as its connections and work."""
         ...

@@ -470,6 +470,9 @@ class MemoryStore:
     def check(self) -> None:
         """It is always ready."""
 
+    def before_fork(self) -> None:
+        """There is nothing to close."""
+
     def after_fork(self) -> None:
         """Forget what remains the parent's to deliver."""
         self._wakers = []

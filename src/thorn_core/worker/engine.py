@@ -109,11 +109,13 @@ class Engine:
             return function(*args, **kwargs)
         call = partial(function, *args, **kwargs)
         try:
-            future = self._loop.run_in_executor(self._executor, call)
+            future = self._executor.submit(call)
         except RuntimeError:
             # The interpreter ends, and its executors have: nobody but this waits for the loop now.
             return call()
-        return await future
+        self._wiring.calls.add(future)
+        future.add_done_callback(self._wiring.calls.discard)
+        return await asyncio.wrap_future(future)
 
     # -- route
 

@@ -61,6 +61,7 @@ class LoopThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._stopped = False
+        self._release = threading.Event()
 
     @property
     def running(self) -> bool:
@@ -99,6 +100,37 @@ class LoopThread:
         """Call a function on the loop, soon; not at all if it has been stopped meanwhile."""
         with contextlib.suppress(RuntimeError, ThornError):
             self._start().call_soon_threadsafe(function)
+
+    def hold(self, timeout: float) -> bool:
+        """Hold the loop between two callbacks until `release`.
+
+        Args:
+            timeout: Seconds to wait for the callback that runs now.
+
+        Returns:
+            False if that was too short, or this is the loop's own thread.
+        """
+        loop = self._loop
+        if loop is None or self._stopped:
+            return True
+        if threading.current_thread() is self._thread:
+            return False
+        held, self._release = threading.Event(), threading.Event()
+        release = self._release
+
+        def wait() -> None:
+            held.set()
+            release.wait()
+
+        try:
+            loop.call_soon_threadsafe(wait)
+        except RuntimeError:  # it is closed
+            return True
+        return held.wait(timeout)
+
+    def release(self) -> None:
+        """Let the loop go on after `hold`."""
+        self._release.set()
 
     def stop(self) -> None:
         """Stop the loop, cancelling what still runs on it, and wait for the thread to end."""

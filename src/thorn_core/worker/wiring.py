@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from datetime import datetime
 from typing import Any
 
@@ -51,6 +52,7 @@ class Wiring:
         knows: Whether the declaration of a message's event is known, if it is needed.
         attempted: Called after every attempt.
         progressed: Called after every settlement.
+        calls: Calls of the store that are under way in threads.
     """
 
     app: Any
@@ -67,3 +69,4 @@ class Wiring:
     knows: Callable[[Message], bool]
     attempted: Callable[[Attempt, Delivery], None]
     progressed: Callable[[], None]
+    calls: set[Future[Any]] = attrs.field(factory=set, repr=False)

@@ -435,6 +435,15 @@ class Database:
             return False
         return _place(mine) == _place(other)
 
+    def before_fork(self) -> None:
+        """In a process about to fork: close idle connections to a SQLite file.
+
+        A child that inherits one shares its locks in memory, but not in the file: it would take
+        itself to hold a lock that only its parent has.
+        """
+        if self.name == "sqlite" and not self.embedded:
+            self.engine.dispose()
+
     def after_fork(self) -> None:
         """In a forked child: leave the connections to the parent."""
         self._turn = self._make_turn()

@@ -331,6 +331,10 @@ class SqlStore:
 
     # -- life
 
+    def before_fork(self) -> None:
+        """In a process about to fork: close idle connections to a SQLite file."""
+        self.database.before_fork()
+
     def after_fork(self) -> None:
         """In a forked child: leave connections and threads to the parent."""
         self.database.after_fork()

@@ -354,6 +354,11 @@ class Database:
 
     # -- life
 
+    def before_fork(self) -> None:
+        """In a process about to fork: close idle connections to SQLite."""
+        if self.vendor == "sqlite":
+            self._drop(self._idle)
+
     def after_fork(self) -> None:
         """In a forked child: leave the connections to the parent."""
         _inherited.extend(self._idle)

@@ -335,6 +335,11 @@ class DjangoStore:
 
     # -- life
 
+    def before_fork(self) -> None:
+        """In a process about to fork: close idle connections to SQLite."""
+        for database in self._databases():
+            database.before_fork()
+
     def after_fork(self) -> None:
         """In a forked child: leave connections and threads to the parent."""
         for database in self._databases():
