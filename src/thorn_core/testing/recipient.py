@@ -62,7 +62,9 @@ Behaviour = Callable[[Received, asyncio.StreamWriter], Awaitable[bool]]
 
 
 class LocalRecipient:
-    """A recipient on this machine, on a thread of its own; use it as a context manager.
+    """A recipient on this machine, on a thread and an event loop of its own.
+
+    Use it by `with` or, in async code, by `async with`; both work inside a running event loop.
 
     Args:
         secret: Verifies requests; None takes them as they are.
@@ -118,20 +120,33 @@ class LocalRecipient:
     def __exit__(self, *exception: object) -> None:
         self.stop()
 
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(self.start)
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await asyncio.to_thread(self.stop)
+
     def start(self) -> None:
-        """Begin to listen."""
-        loop = asyncio.new_event_loop()
-        try:
-            self._server = loop.run_until_complete(self._listen())
-        except OSError:
-            loop.close()
-            raise
-        self._loop = loop
-        self._port = self._server.sockets[0].getsockname()[1]
-        self._thread = threading.Thread(
-            target=loop.run_forever, name="thorn-recipient", daemon=True
+        """Begin to listen.
+
+        Raises:
+            OSError: The host or port can't be listened on.
+        """
+        # asyncio's own, whatever loops the program prefers: `_finish` knows how it accepts.
+        loop = asyncio.SelectorEventLoop()
+        thread = threading.Thread(
+            target=_serve_on, args=(loop,), name="thorn-recipient", daemon=True
         )
-        self._thread.start()
+        thread.start()
+        try:
+            self._server = asyncio.run_coroutine_threadsafe(self._listen(), loop).result()
+        except OSError:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            raise
+        self._loop, self._thread = loop, thread
+        self._port = self._server.sockets[0].getsockname()[1]
 
     async def _listen(self) -> asyncio.Server:
         return await asyncio.start_server(
@@ -151,8 +166,6 @@ class LocalRecipient:
         asyncio.run_coroutine_threadsafe(self._finish(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()
 
     async def _finish(self) -> None:
         # Accept no more; but what has been accepted must get going before it can be ended, and a
@@ -204,6 +217,10 @@ class LocalRecipient:
                     f"{self._total} of {number} requests arrived at {self.url} in {timeout} s"
                 )
             return tuple(self._received)
+
+    async def await_for(self, number: int, timeout: float = 10.0) -> tuple[Received, ...]:  # noqa: ASYNC109
+        """Wait without blocking the event loop; else as `wait_for`."""
+        return await asyncio.to_thread(self.wait_for, number, timeout)
 
     def clear(self) -> None:
         """Forget what arrived."""
@@ -334,6 +351,14 @@ class LocalRecipient:
         except ThornError as error:
             return attrs.evolve(request, verified=False, error=str(error))
         return attrs.evolve(request, verified=True, message=message)
+
+
+def _serve_on(loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        loop.run_forever()
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
 
 
 async def _rounds() -> None:
