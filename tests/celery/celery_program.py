@@ -41,7 +41,7 @@ def make(setup: Setup) -> tuple[Thorn, Celery]:
     quick = {"retry_max": 50, "retry_delay": 0.5, "lease": 6.0, "event_timeout": 2.0}
     settings = Settings(
         allowed_networks=["127.0.0.0/8"],
-        allowed_ports=range(1024, 65536),
+        allowed_ports=range(1, 65536),
         **{**quick, **setup.settings},
     )
     thorn = Thorn(store=setup.store, dispatcher="celery", settings=settings, default=False)

@@ -17,7 +17,7 @@ from thorn_celery.installation import celery_of, thorn_of
 from thorn_celery.options import Route, options_of
 from thorn_core import ConfigurationError, InvalidNameError, Settings, Thorn
 
-LOCAL = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1024, 65536))
+LOCAL = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1, 65536))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ BASE = "https://api.example.com/webhooks"
 URL = "https://example.com/hook"
 # Secrets that somebody gives.
 SHARED, ANOTHER, THIRD = ("whsec_" + 4 * word for word in ("SharedXx", "AnotherX", "ThirdXxx"))
-LOCAL = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1024, 65536))
+LOCAL = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1, 65536))
 
 
 class Client:

@@ -112,7 +112,7 @@ def test_the_programs_own_code_is_called_within_what_plugins_enter():
     calling = Calling()
     settings = Settings(
         allowed_networks=["127.0.0.0/8"],
-        allowed_ports=range(1024, 65536),
+        allowed_ports=range(1, 65536),
         subscribers={"current_app.*": lambda message: calling.note("subscriber")},
     )
 
@@ -134,7 +134,7 @@ def test_the_programs_own_code_is_called_within_what_plugins_enter():
 
 def test_the_engine_inherits_no_context_of_whoever_sends():
     calling = Calling()
-    settings = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1024, 65536))
+    settings = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1, 65536))
     with (
         LocalRecipient() as recipient,
         Thorn(settings=settings, dispatcher="background") as app,

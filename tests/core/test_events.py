@@ -27,7 +27,7 @@ from thorn_core.current_app import set_default_app
 from thorn_core.events import declared_events
 from thorn_core.testing import LocalRecipient, capture
 
-LOCAL = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1024, 65536))
+LOCAL = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1, 65536))
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 

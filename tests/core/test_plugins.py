@@ -15,7 +15,7 @@ from thorn_core.plugins import Plugins
 from thorn_core.testing import LocalRecipient
 from thorn_core.unit_of_work import IMMEDIATE
 
-LOCAL = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1024, 65536))
+LOCAL = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1, 65536))
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
@@ -370,7 +370,7 @@ from thorn_core.testing import LocalRecipient
 import thorn_dispatcher_interval
 
 thorn_dispatcher_interval.INTERVAL = 0.05
-settings = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1024, 65536))
+settings = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1, 65536))
 with LocalRecipient() as recipient:
     with Thorn(dispatcher="interval", settings=settings) as app:
         app.subscribe("*", recipient.url)

@@ -16,14 +16,14 @@ from thorn_core import Settings, Thorn, ThornError
 from thorn_core.testing import LocalRecipient
 from thorn_core.worker import LoopThread
 
-LOCAL = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1024, 65536))
+LOCAL = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1, 65536))
 HEAD = """
 import os, signal, sys, threading
 from thorn_core import Settings, Thorn, get_app
 url = sys.argv[1]
 settings = Settings(
     allowed_networks=["127.0.0.0/8"],
-    allowed_ports=range(1024, 65536),
+    allowed_ports=range(1, 65536),
     grace_period=5,
     event_timeout=10,
 )
@@ -309,7 +309,7 @@ def test_where_threads_are_greenlets_others_go_on_while_the_loop_waits(name):
 import sys
 from thorn_core import Settings, Thorn
 
-settings = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1024, 65536))
+settings = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1, 65536))
 with Thorn(dispatcher="background", settings=settings) as app:
     app.subscribe("*", sys.argv[1])
     assert app.send("article.created", {{}}).wait(20)

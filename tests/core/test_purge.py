@@ -19,7 +19,7 @@ def recipient():
 @pytest.fixture
 def app(recipient):
     settings = Settings(
-        allowed_networks=["127.0.0.0/8"], allowed_ports=range(1024, 65536), retry=False
+        allowed_networks=["127.0.0.0/8"], allowed_ports=range(1, 65536), retry=False
     )
     with Thorn(settings=settings) as app:
         app.subscribe("*", recipient.url)

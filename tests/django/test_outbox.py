@@ -26,7 +26,7 @@ from thorn_core import (
 from thorn_core.testing import LocalRecipient
 
 LEASE = timedelta(seconds=60)
-LOCAL = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1024, 65536))
+LOCAL = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1, 65536))
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ from thorn_core.unit_of_work import IMMEDIATE
 
 SETTINGS = Settings(
     allowed_networks=["127.0.0.0/8"],
-    allowed_ports=range(1024, 65536),
+    allowed_ports=range(1, 65536),
     retry_policy=RetryPolicy((0.05,) * 20, jitter=0),
     poll_interval=0.05,
     event_timeout=1,
@@ -495,7 +495,7 @@ magazine_project.configure()
 from django.db import connections
 from thorn_core import Settings, Thorn
 from thorn_django.store import DjangoStore
-settings = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1024, 65536))
+settings = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1, 65536))
 app = Thorn(store=DjangoStore(alias), dispatcher=dispatcher, settings=settings)
 app.subscribe("*", recipient)
 assert app.send("a.parent").wait(10)

@@ -572,7 +572,7 @@ def serving():
 
 
 def test_what_thorn_sends_is_received():
-    settings = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1024, 65536))
+    settings = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1, 65536))
     with serving() as url, Thorn(settings=settings) as app:
         app.subscribe("order.*", f"{url}/orders/", secret=SECRET)
         receipt = app.send("order.paid", {"number": 7})

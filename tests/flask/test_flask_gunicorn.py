@@ -86,7 +86,7 @@ def place(tmp_path, recipient):
     program = "from shop import *; app = create_app()\nwith app.app_context(): db.create_all()"
     environment = {"DATABASE": database, "DISPATCHER": "outbox"}
     run(tmp_path, environment, "-c", program)
-    settings = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1024, 65536))
+    settings = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1, 65536))
     with Thorn(store=database, dispatcher="outbox", settings=settings, default=False) as app:
         app.subscribe("order.*", recipient.url, secret=SECRET)
     return tmp_path, environment

@@ -22,7 +22,7 @@ def test_everything_is_imported_and_a_message_delivered():
     from thorn_core.transports import HttpxTransport, best_transport
 
     assert isinstance(best_transport(), HttpxTransport)
-    settings = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1024, 65536))
+    settings = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1, 65536))
     with LocalRecipient() as recipient, Thorn(settings=settings) as app:
         app.subscribe("*", recipient.url)
         assert app.send("article.created")

@@ -28,7 +28,7 @@ SHOP = """
         dispatcher="outbox",
         settings=Settings(
             allowed_networks=["127.0.0.0/8"],
-            allowed_ports=range(1024, 65536),
+            allowed_ports=range(1, 65536),
             retry=False,
             grace_period=1,
         ),
@@ -62,7 +62,7 @@ def open_app(place):
     store = SqlStore(place.url)
     store.create()
     settings = Settings(
-        allowed_networks=["127.0.0.0/8"], allowed_ports=range(1024, 65536), retry=False
+        allowed_networks=["127.0.0.0/8"], allowed_ports=range(1, 65536), retry=False
     )
     return Thorn(store=store, dispatcher="outbox", settings=settings)
 

@@ -26,7 +26,7 @@ from thorn_sqlalchemy import database as database_module
 
 SETTINGS = Settings(
     allowed_networks=["127.0.0.0/8"],
-    allowed_ports=range(1024, 65536),
+    allowed_ports=range(1, 65536),
     retry_policy=RetryPolicy((0.05,) * 20, jitter=0),
     poll_interval=0.05,
     event_timeout=1,
@@ -494,7 +494,7 @@ FORK = """
 import os, sys, warnings
 warnings.simplefilter("ignore")  # Python 3.12 warns of any fork while threads run
 from thorn_core import Settings, Thorn
-settings = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1024, 65536))
+settings = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1, 65536))
 url, recipient, dispatcher = sys.argv[1:]
 app = Thorn(store=url, dispatcher=dispatcher, settings=settings)
 app.subscribe("*", recipient)

@@ -21,7 +21,7 @@ from thorn_sqlalchemy import SqlStore, define_tables
 from thorn_sqlalchemy import migrations as migrations_module
 from thorn_sqlalchemy.schema import REVISION
 
-LOCAL = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1024, 65536))
+LOCAL = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1, 65536))
 TABLES = {
     "attempts", "deliveries", "messages", "recipients", "subscription_patterns", "subscriptions",
 }  # fmt: skip

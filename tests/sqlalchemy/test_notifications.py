@@ -23,7 +23,7 @@ LONG = 60.0
 SOON = 10.0
 SETTINGS = Settings(
     allowed_networks=["127.0.0.0/8"],
-    allowed_ports=range(1024, 65536),
+    allowed_ports=range(1, 65536),
     poll_interval=LONG,
     lease=120,
 )
@@ -33,7 +33,7 @@ from thorn_core import Settings, Thorn
 url, interval = sys.argv[1:]
 settings = Settings(
     allowed_networks=["127.0.0.0/8"],
-    allowed_ports=range(1024, 65536),
+    allowed_ports=range(1, 65536),
     poll_interval=float(interval),
 )
 with Thorn(store=url, dispatcher="outbox", settings=settings) as app:

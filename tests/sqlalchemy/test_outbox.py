@@ -23,7 +23,7 @@ from thorn_core import ConfigurationError, Event, Settings, StoreError, Thorn, b
 from thorn_core.testing import LocalRecipient
 from thorn_sqlalchemy import SqlStore
 
-LOCAL = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1024, 65536))
+LOCAL = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1, 65536))
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ SHOP = """
         store=os.environ["SHOP_STORE"],
         dispatcher="outbox",
         settings=Settings(
-            allowed_networks=["127.0.0.0/8"], allowed_ports=range(1024, 65536),
+            allowed_networks=["127.0.0.0/8"], allowed_ports=range(1, 65536),
             retry_policy=RetryPolicy((3600,)),
             event_timeout=2, lease=2.5, poll_interval=0.1,
             grace_period=float(os.environ.get("SHOP_GRACE", "5")),
@@ -62,7 +62,7 @@ def app(place):
     store.create()
     settings = Settings(
         allowed_networks=["127.0.0.0/8"],
-        allowed_ports=range(1024, 65536),
+        allowed_ports=range(1, 65536),
         retry_policy=RetryPolicy((3600,)),
     )
     with Thorn(store=store, dispatcher="outbox", settings=settings) as app:

@@ -34,7 +34,7 @@ def settings(kit: Kit, name: str) -> Settings:
     """
     return Settings(
         allowed_networks=["127.0.0.0/8"],
-        allowed_ports=range(1024, 65536),
+        allowed_ports=range(1, 65536),
         concurrency=CONCURRENCY,
         recipient_concurrency=CONCURRENCY // 2,
         chunksize=CHUNK,

@@ -56,7 +56,7 @@ def _rows() -> Iterator[tuple[str, dict[str, Any]]]:
     """What a version writes: delivered, to be tried again, not routed yet."""
     settings = Settings(
         allowed_networks=["127.0.0.0/8"],
-        allowed_ports=range(1024, 65536),
+        allowed_ports=range(1, 65536),
         retry_policy=RetryPolicy((1,), jitter=0),
     )
     with tempfile.TemporaryDirectory() as directory, LocalRecipient() as recipient:
