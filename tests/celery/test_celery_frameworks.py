@@ -40,7 +40,7 @@ DATABASES = {
 }
 THORN_DISPATCHER = "celery"
 THORN_ALLOWED_NETWORKS = ["127.0.0.0/8"]
-THORN_ALLOWED_PORTS = range(1024, 65536)
+THORN_ALLOWED_PORTS = range(1, 65536)
 THORN_RETRY_MAX, THORN_RETRY_DELAY = 20, 0.5
 CELERY_BROKER_URL = os.environ["BROKER"]
 CELERY_TASK_DEFAULT_QUEUE = os.environ["QUEUE"]
@@ -116,7 +116,7 @@ def create_app():
         SQLALCHEMY_DATABASE_URI=os.environ["STORE"],
         THORN_DISPATCHER="celery",
         THORN_ALLOWED_NETWORKS=["127.0.0.0/8"],
-        THORN_ALLOWED_PORTS=range(1024, 65536),
+        THORN_ALLOWED_PORTS=range(1, 65536),
         CELERY={
             "broker_url": broker,
             "task_default_queue": queue,

@@ -146,7 +146,7 @@ def test_allowed_ports_are_added_to_the_default_ones():
 
 
 def test_a_range_may_be_given_by_itself():
-    assert Settings(allowed_ports=range(1, 65536)).allowed_ports == (range(1024, 65536),)
+    assert Settings(allowed_ports=range(1024, 65536)).allowed_ports == (range(1024, 65536),)
 
 
 def test_ports_with_steps_are_named():

@@ -48,7 +48,7 @@ def _database(default_alias):
     with override_settings(
         THORN_RETRY=False,
         THORN_ALLOWED_NETWORKS=["127.0.0.0/8"],
-        THORN_ALLOWED_PORTS=range(1024, 65536),
+        THORN_ALLOWED_PORTS=range(1, 65536),
     ):
         yield
 

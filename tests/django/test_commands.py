@@ -19,7 +19,7 @@ from thorn_core.testing import LocalRecipient
 from thorn_django import get_app
 
 PATIENCE = 30
-LOCAL = {"THORN_ALLOWED_NETWORKS": ["127.0.0.0/8"], "THORN_ALLOWED_PORTS": range(1024, 65536)}
+LOCAL = {"THORN_ALLOWED_NETWORKS": ["127.0.0.0/8"], "THORN_ALLOWED_PORTS": range(1, 65536)}
 paid = Event("order.paid")
 
 SETTINGS = """
@@ -46,7 +46,7 @@ USE_TZ = True
 THORN_DATABASES = ["other"]
 THORN_DISPATCHER = "outbox"
 THORN_ALLOWED_NETWORKS = ["127.0.0.0/8"]
-THORN_ALLOWED_PORTS = range(1024, 65536)
+THORN_ALLOWED_PORTS = range(1, 65536)
 THORN_POLL_INTERVAL = 0.1
 """
 MANAGE = """

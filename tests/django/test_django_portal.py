@@ -39,7 +39,7 @@ def _project(_project, default_alias):
         THORN_DISPATCHER="background",
         THORN_RETRY=False,
         THORN_ALLOWED_NETWORKS=["127.0.0.0/8"],
-        THORN_ALLOWED_PORTS=range(1024, 65536),
+        THORN_ALLOWED_PORTS=range(1, 65536),
     ):
         yield
 

@@ -358,7 +358,7 @@ def test_of_a_call_that_is_refused_nothing_is_left(users, monkeypatch, atomic_re
 
 
 def test_what_is_sent_in_a_request_is_delivered_when_it_has_committed(users, atomic):
-    local = {"THORN_ALLOWED_NETWORKS": ["127.0.0.0/8"], "THORN_ALLOWED_PORTS": range(1024, 65536)}
+    local = {"THORN_ALLOWED_NETWORKS": ["127.0.0.0/8"], "THORN_ALLOWED_PORTS": range(1, 65536)}
     with LocalRecipient() as recipient, override_settings(THORN_DISPATCHER="inline", **local):
         client = client_of(users["ada"])
         made = post(client, "/webhooks/", {**HOOK, "url": recipient.url}).json()

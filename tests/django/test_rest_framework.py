@@ -358,7 +358,7 @@ def test_each_call_has_a_name_by_which_it_is_found():
 
 
 def test_every_page_is_shown(browser, users):
-    local = {"THORN_ALLOWED_NETWORKS": ["127.0.0.0/8"], "THORN_ALLOWED_PORTS": range(1024, 65536)}
+    local = {"THORN_ALLOWED_NETWORKS": ["127.0.0.0/8"], "THORN_ALLOWED_PORTS": range(1, 65536)}
     with LocalRecipient() as recipient, override_settings(THORN_DISPATCHER="inline", **local):
         api = APIClient()
         api.force_login(users["ada"])

@@ -20,7 +20,7 @@ from thorn_django.testing import WebhookTestMixin, capture
 pytest_plugins = ("pytester",)
 
 paid = Event("invoice.paid")
-LOCAL = {"THORN_ALLOWED_NETWORKS": ["127.0.0.0/8"], "THORN_ALLOWED_PORTS": range(1024, 65536)}
+LOCAL = {"THORN_ALLOWED_NETWORKS": ["127.0.0.0/8"], "THORN_ALLOWED_PORTS": range(1, 65536)}
 
 
 class Boom(Exception):

@@ -24,7 +24,7 @@ def make() -> Iterator[Make]:
     def make(name: str = "shop", webhooks: ThornFlask | None = None, **settings: Any) -> Flask:
         app = Flask(name)
         app.config["THORN_ALLOWED_NETWORKS"] = ["127.0.0.0/8"]
-        app.config["THORN_ALLOWED_PORTS"] = range(1024, 65536)
+        app.config["THORN_ALLOWED_PORTS"] = range(1, 65536)
         app.config.update({f"THORN_{k.upper()}": value for k, value in settings.items()})
         (webhooks or ThornFlask()).init_app(app)
         apps.append(app)

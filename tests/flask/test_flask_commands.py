@@ -32,7 +32,7 @@ def create_app():
     app.config["THORN_STORE"] = os.environ["STORE"]
     app.config["THORN_DISPATCHER"] = "outbox"
     app.config["THORN_ALLOWED_NETWORKS"] = ["127.0.0.0/8"]
-    app.config["THORN_ALLOWED_PORTS"] = range(1024, 65536)
+    app.config["THORN_ALLOWED_PORTS"] = range(1, 65536)
     app.config["THORN_SUBSCRIBERS"] = {"order.*": "shop.recipients"}
     ThornFlask(app)
     return app

@@ -43,7 +43,7 @@ def create_app():
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"connect_args": {"timeout": 30}}
     app.config["THORN_DISPATCHER"] = os.environ["DISPATCHER"]
     app.config["THORN_ALLOWED_NETWORKS"] = ["127.0.0.0/8"]
-    app.config["THORN_ALLOWED_PORTS"] = range(1024, 65536)
+    app.config["THORN_ALLOWED_PORTS"] = range(1, 65536)
     db.init_app(app)
     webhooks.init_app(app)
     app.add_url_rule("/orders/<int:number>", view_func=create, methods=["POST"])

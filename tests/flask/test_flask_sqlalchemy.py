@@ -51,7 +51,7 @@ def shop_on(url, **settings):
         SQLALCHEMY_DATABASE_URI=url,
         THORN_DISPATCHER="outbox",
         THORN_ALLOWED_NETWORKS=["127.0.0.0/8"],
-        THORN_ALLOWED_PORTS=range(1024, 65536),
+        THORN_ALLOWED_PORTS=range(1, 65536),
         **settings,
     )
     db.init_app(app)

@@ -15,7 +15,7 @@ from thorn_core.api import ApiRequest, Resource
 
 HOST = "api.example.com"
 BASE = f"http://{HOST}/webhooks"
-LOCAL = {"allowed_networks": ["127.0.0.0/8"], "allowed_ports": range(1024, 65536)}
+LOCAL = {"allowed_networks": ["127.0.0.0/8"], "allowed_ports": range(1, 65536)}
 NOBODY = "nobody"
 TOKEN = "a" * 32
 SETTINGS = {
