@@ -103,6 +103,19 @@ class SettlingContract(StoreSteps):
         assert not self.claim(store, now=later(29), message_ids=[make_message(2).id])
         assert len(self.claim(store, now=later(30))) == 2
 
+    def test_a_host_that_an_url_was_moved_to_pauses_itself_only(self, store: Store) -> None:
+        moved, stayed = make_subscription(1), make_subscription(2, url=make_subscription(1).url)
+        store.add_subscription(moved)
+        self.deliver(store, make_message(1), moved)
+        elsewhere = attrs.evolve(moved, url="https://elsewhere.example.com/")
+        store.save_subscription(elsewhere)
+        (claim,) = self.claim(store)
+        pause: dict[str, Any] = {"due_at": later(5), "pause_until": later(30)}
+        store.settle([self.settlement(claim, PENDING, status=429, **pause)])
+        self.deliver(store, make_message(2), stayed, elsewhere)
+        (claimed,) = self.claim(store, now=later(1))
+        assert claimed.delivery.subscription_id == stayed.id
+
     def test_of_two_pauses_the_later_holds(self, store: Store) -> None:
         for number in (1, 2):
             self.deliver(store, make_message(number), make_subscription())
