@@ -48,6 +48,7 @@ class Article(Columns):
     """With three events."""
 
     class webhooks:  # noqa: N801 - the name that webhook_model looks for
+        fields = ("id", *VALUES)
         on_create = ModelEvent("article.created")
         on_change = ModelEvent("article.changed")
         on_publish = ModelEvent(

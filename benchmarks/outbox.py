@@ -93,6 +93,7 @@ def declare(app: Thorn) -> tuple[type, type[Any], type[Any]]:
         __tablename__ = "watched"
 
         class webhooks:  # noqa: N801 - the name that webhook_model looks for
+            fields = ("id", "title", "state", "body")
             on_create = ModelEvent("article.created", app=app)
             on_change = ModelEvent("article.changed", app=app)
             on_publish = ModelEvent(

@@ -40,6 +40,7 @@ from thorn_core.stores import DeliveryQuery, MemoryStore, Store
 from thorn_core.transports.base import Transport
 from thorn_core.unit_of_work import ImmediateUnitOfWork, UnitOfWork
 from thorn_core.values import (
+    OPERATOR,
     Attempt,
     Claim,
     Delivery,
@@ -59,6 +60,7 @@ from thorn_core.worker import Worker
 __version__ = "2.0.0"
 
 __all__ = [
+    "OPERATOR",
     "Attempt",
     "Buffer",
     "BufferNotEmpty",

@@ -10,6 +10,7 @@ import attrs
 import pytest
 
 from thorn_core import (
+    OPERATOR,
     ConfigurationError,
     Event,
     ModelEvent,
@@ -703,3 +704,10 @@ def test_an_instance_may_be_sent_as_thorn_1_did(app, sent):
     event = Article.webhooks.events["on_publish"]
     event.send(Article("Hello", author="7"))
     assert (sent[0].payload, sent[0].sender) == ({"title": "Hello"}, "7")
+
+
+def test_a_message_can_be_sent_to_operators_only_by_hand(app, sent):
+    for owner in ("ada", None):
+        app.subscribe("invoice.*", "https://example.com/", owner=owner)
+    app.send("invoice.paid", sender=OPERATOR)
+    assert reached(app, sent[0]) == [None]

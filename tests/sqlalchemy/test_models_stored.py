@@ -368,6 +368,35 @@ def test_a_failing_flush_leaves_nothing_behind(world, order, heard):
     assert heard == []
 
 
+def test_a_deletion_is_about_whom_the_row_belonged_to(tmp_path):
+    class Own(DeclarativeBase):
+        pass
+
+    class User(Own):
+        __tablename__ = "users"
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    @webhook_model(on_delete=ModelEvent("note.removed"), sender_field="user", fields=("user",))
+    class Note(Own):
+        __tablename__ = "notes"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        user_id: Mapped[int | None] = mapped_column(ForeignKey("users.id"))
+        user: Mapped[User | None] = relationship()
+
+    with world_of(f"sqlite:///{tmp_path / 'notes.db'}", Own.metadata) as world:
+        with world.session() as session, session.begin():
+            session.add(Note(id=1, user=User(id=7)))
+            session.add(Note(id=2, user=User(id=8)))
+        with world.session() as session, session.begin():
+            one, two = session.get(Note, 1), session.get(Note, 2)
+            assert two.user.id == 8
+            for note in (one, two):
+                note.user = None  # never written
+                session.delete(note)
+        told = [(m.payload["user"], m.sender) for m in world.messages()]
+        assert sorted(told) == [(7, "7"), (8, "8")]
+
+
 # -- what filters compare with
 
 

@@ -42,9 +42,9 @@ class Written:
 
     @property
     def names(self) -> Collection[str]:
-        """The columns that may hold what the program assigned."""
+        """The attributes that may hold what the program assigned."""
         if self.before is None:
-            return self.state.dict.keys()
+            return self.state.dict
         return {*self.state.committed_state, *self.before, *self.watch.assigned}
 
 
@@ -56,11 +56,12 @@ def take_stored(rows: Iterable[Written]) -> None:
     """
     unknown: dict[tuple[Mapper[Any], Connection], dict[InstanceState[Any], set[str]]] = {}
     for row in rows:
-        state, mapper = row.state, row.state.mapper
-        converters = row.watch.converters_of(mapper, row.connection.dialect)
-        for name in row.names & converters.keys() & state.dict.keys():
-            value = state.dict[name]
-            stored = converters[name](value)
+        state, mapper, names, held = row.state, row.state.mapper, row.names, row.state.dict
+        for name, convert in row.watch.converters_of(mapper, row.connection.dialect).items():
+            if name not in names or name not in held:
+                continue
+            value = held[name]
+            stored = convert(value)
             if stored is UNKNOWN:
                 states = unknown.setdefault((mapper, row.connection), {})
                 states.setdefault(state, set()).add(name)
@@ -155,9 +156,12 @@ def as_before(
         for _, values in read_columns(mapper, connection, [tuple(state.identity)], unread):
             changed |= values
     held = {name: state.dict[name] for name in changed if name in state.dict}
+    history = dict(state.committed_state)
     for name, old in changed.items():
         if isinstance(old, LoaderCallableStatus):
-            state.dict.pop(name, None)  # it is loaded if it is asked for
+            # It is loaded if it is asked for, and doesn't seem to be assigned.
+            state.dict.pop(name, None)
+            state.committed_state.pop(name, None)
         else:
             state.dict[name] = old
     composites = {c.key: state.dict.pop(c.key, NO_VALUE) for c in mapper.composites if changed}
@@ -165,6 +169,7 @@ def as_before(
         yield
     finally:
         state.dict.update(held)
+        state.committed_state.update(history)
         for name, value in composites.items():
             if value is not NO_VALUE:
                 state.dict[name] = value
