@@ -30,7 +30,19 @@ def schema_check(schema: Mapping[str, Any] | None) -> Callable[[str, bytes], Non
     def check(name: str, encoded: bytes) -> None:
         faults = sorted(validator.iter_errors(json.loads(encoded)), key=lambda f: f.json_path)
         if faults:
-            listed = "; ".join(f"{fault.json_path}: {fault.message}" for fault in faults[:5])
+            listed = "; ".join(f"{fault.json_path}: {_told(fault)}" for fault in faults[:5])
             raise PayloadError(f"the payload of {name} breaks its schema: {listed}")
 
     return check
+
+
+# Keywords whose messages name keys only.
+_NAMING_KEYS = ("additionalProperties", "dependentRequired", "required")
+
+
+def _told(fault: Any) -> str:
+    """Say what is wrong with a payload without quoting it, for what is raised is logged."""
+    if fault.validator in _NAMING_KEYS:
+        return str(fault.message)
+    rule = json.dumps(fault.validator_value, ensure_ascii=False, default=str)
+    return f"is not valid by {fault.validator}: {rule if len(rule) <= 100 else rule[:99] + '…'}"

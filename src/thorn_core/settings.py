@@ -184,7 +184,11 @@ def _validator(name: str, item: Any) -> Any:
 
 def _subscribers(name: str, value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise _refuse(name, value, "a mapping of event pattern to URL, list, mapping or callable")
+        # Without the value: it may hold secrets.
+        raise ConfigurationError(
+            f"setting {name} is a {type(value).__name__}; allowed is a mapping of event pattern to"
+            " URL, list, mapping or callable"
+        )
     return {
         check_pattern(pattern): check_subscribers(f"setting {name}[{pattern!r}]", target)
         for pattern, target in value.items()

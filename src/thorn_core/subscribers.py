@@ -61,8 +61,8 @@ def check_subscribers(name: str, target: Any) -> Any:
         return [check_subscribers(name, each) for each in target]
     else:
         raise ConfigurationError(
-            f"{name} holds {target!r}, which is no subscriber; allowed is a URL, a mapping with a"
-            " 'url', a callable that takes the message, or a list of these"
+            f"{name} holds a {type(target).__name__}, which is no subscriber; allowed is a URL, a"
+            " mapping with a 'url', a callable that takes the message, or a list of these"
         )
     return target
 
