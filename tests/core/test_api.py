@@ -267,6 +267,9 @@ def test_who_has_no_id_that_can_be_told_from_others_has_no_entry(app, owner):
     problem(client("POST", "/hooks/", {"event": "*", "url": URL}), 401, "unauthenticated")
     operator = Client(Resource(app), operator=True)
     assert operator("GET", "/hooks/", owner=owner).status == 400
+    if owner:
+        both = Client(Resource(app), owner, operator=True)
+        problem(both("POST", "/hooks/", {"event": "*", "url": URL}), 401, "unauthenticated")
 
 
 # -- conditional requests

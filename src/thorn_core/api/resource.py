@@ -142,7 +142,8 @@ class Resource:
         return _finished(problem.response(), method)
 
     def _answer(self, request: ApiRequest) -> ApiResponse:
-        if not request.operator and not is_identity(request.owner or ""):
+        nobody = not request.owner and not request.operator
+        if nobody or (request.owner and not is_identity(request.owner)):
             headers = {} if self._challenge is None else {"www-authenticate": self._challenge}
             raise Problem("unauthenticated", "Log in, or send credentials.", headers=headers)
         if len(request.body) > self.body_limit:

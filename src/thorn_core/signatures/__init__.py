@@ -15,6 +15,7 @@ from thorn_core.signatures.keys import (
     new_secret,
 )
 from thorn_core.signatures.schemes import (
+    MOST_SIGNATURES,
     SCHEMES,
     GitHub,
     HookHMAC,
@@ -30,6 +31,7 @@ from thorn_core.signatures.schemes import (
 __all__ = [
     "HMAC_DIGESTS",
     "LONGEST_TEXT",
+    "MOST_SIGNATURES",
     "PRIVATE_PREFIX",
     "PUBLIC_PREFIX",
     "SCHEMES",
