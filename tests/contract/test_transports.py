@@ -170,8 +170,8 @@ def test_connections_of_all_transports_together_are_bounded():
     async def main(server):
         transports = [transport_class() for transport_class in TRANSPORTS]
         sends = [
-            asyncio.ensure_future(transport.send(request(server.url)))
-            for transport in transports
+            asyncio.ensure_future(transport.send(request(server.url, owner=owner)))
+            for transport, owner in zip(transports, "ab", strict=True)
             for _ in range(4)
         ]
         async with asyncio.timeout(10):
@@ -192,9 +192,9 @@ def test_connections_of_all_transports_together_are_bounded():
 def test_idle_connections_give_way_to_those_of_another_transport():
     async def main(url):
         keeping, needing = (transport_class() for transport_class in TRANSPORTS)
-        await asyncio.gather(*(keeping.send(request(url)) for _ in range(4)))
+        await asyncio.gather(*(keeping.send(request(url, owner=owner)) for owner in "aaab"))
         assert len(keeping._idle) == 4
-        await needing.send(request(url))
+        await needing.send(request(url, owner="c"))
         assert len(keeping._idle) == 3
         await keeping.close()
         await needing.close()
@@ -206,16 +206,58 @@ def test_idle_connections_give_way_to_those_of_another_transport():
 
 
 @pytest.mark.usefixtures("four_connections")
+def test_idle_connections_give_way_to_those_of_the_same_owner():
+    async def main(url, other):
+        transport = FastTransport()
+        await asyncio.gather(*(transport.send(request(url, owner="a")) for _ in range(3)))
+        assert (await transport.send(request(other, owner="a"))).status == 200
+        assert len(transport._idle) == 3
+        await transport.close()
+
+    with LocalRecipient() as recipient, LocalRecipient() as other:
+        recipient.answer(delay=0.02, times=3)
+        asyncio.run(main(recipient.url, other.url))
+        assert recipient.connections == 3
+
+
+@pytest.mark.usefixtures("four_connections")
+def test_connections_of_one_owner_that_hang_leave_room_for_others():
+    async def main(hanging, url):
+        transport = FastTransport()
+        sends = [
+            asyncio.ensure_future(transport.send(request(hanging, owner="mallory")))
+            for _ in range(20)
+        ]
+        await asyncio.sleep(0)
+        for owner in ("victim", None):
+            assert (await transport.send(request(url, owner=owner))).status == 200
+        assert not any(send.done() for send in sends)
+        for send in sends:
+            send.cancel()
+        await asyncio.gather(*sends, return_exceptions=True)
+        await transport.close()
+        assert module.descriptors()._taken == 0
+        assert not module.descriptors().scarce
+
+    with LocalRecipient() as recipient, LocalRecipient() as hanging:
+        hanging.hang()
+        asyncio.run(main(hanging.url, recipient.url))
+        assert hanging.connections == 3
+
+
+@pytest.mark.usefixtures("four_connections")
 def test_what_failed_or_was_cancelled_gives_its_descriptor_back():
     async def main(gone, url, hanging):
         transport = FastTransport()
         for _ in range(5):
             with pytest.raises(TransportError, match="connection refused"):
                 await transport.send(request(gone))
-        sends = [asyncio.ensure_future(transport.send(request(hanging))) for _ in range(4)]
+        sends = [
+            asyncio.ensure_future(transport.send(request(hanging, owner=owner))) for owner in "aaab"
+        ]
         await asyncio.sleep(0)
         with pytest.raises(TransportTimeout, match="too many connections"):
-            await transport.send(request(url, connect_timeout=0.05))
+            await transport.send(request(url, owner="c", connect_timeout=0.05))
         for send in sends:
             send.cancel()
         assert (await transport.send(request(url))).status == 200
@@ -243,8 +285,8 @@ from thorn_core.transports import descriptors as module
 module.most_connections = lambda: 256
 
 async def take():
-    for _ in range(256):
-        await module.descriptors().take()
+    for number in range(256):
+        await module.descriptors().take((str(number), None))
 
 asyncio.run(take())
 if os.fork() == 0:

@@ -324,14 +324,20 @@ def test_an_owner_has_a_share_of_the_threads_and_everybody_gets_one(names):
     assert 20 < names.most < 64
 
 
-def test_operators_look_ups_have_a_share_too(names):
+def test_silent_names_without_an_owner_delay_neither_one_another_nor_owners(names):
     async def main():
-        lookups = Lookups(threads=8)
+        lookups = Lookups(threads=64)
         silent = begun(lookups, 40, None)
-        assert await lookups.addresses("good.test", 80, "victim") == ("127.0.0.1",)
+        await names.until(lambda: names.under_way == 40)
+        for owner in (None, "victim"):
+            assert await lookups.addresses(f"good.{owner}.test", 80, owner) == ("127.0.0.1",)
+        silent += begun(lookups, 40, None, "silent-too")
+        await names.until(lambda: names.under_way == 48)
+        assert await lookups.addresses("good.test", 80, "another") == ("127.0.0.1",)
         await ended(names, silent)
 
     asyncio.run(main())
+    assert names.most == 49
 
 
 def test_owners_take_turns_when_threads_are_scarce(names):

@@ -6,7 +6,6 @@ import asyncio
 import os
 import select
 import ssl
-from collections.abc import Callable
 from time import monotonic
 from typing import Any, cast
 
@@ -102,8 +101,9 @@ class Http1Transport:
                     resolver=self._resolver,
                     owner=request.owner,
                 )
-                stage = "this process has too many connections open"
-                descriptor = await descriptors().take()
+                stage = "too many connections are open"
+                party = (request.owner, url.recipient if request.owner is None else None)
+                descriptor = await descriptors().take(party)
         except TimeoutError:
             raise TransportTimeout(f"no connection to {url.recipient} in time: {stage}") from None
         try:
@@ -127,7 +127,7 @@ class Http1Transport:
             context = self._ssl_context or default_ssl_context()
 
         def made() -> Connection:
-            return Connection(origin, request.validators, self.make_reader(), descriptor.give, loop)
+            return Connection(origin, request.validators, self.make_reader(), descriptor, loop)
 
         where, failure = _where(origin), ""
         for number, address in enumerate(addresses):
@@ -175,7 +175,7 @@ class Connection(asyncio.Protocol):
         origin: What it was opened for.
         validators: Which passed its address; kept, so that their identity stays theirs.
         reader: Reads its answers.
-        closed: Called once when it is closed.
+        descriptor: Is given back once it is closed.
         loop: The event loop.
     """
 
@@ -184,16 +184,17 @@ class Connection(asyncio.Protocol):
         origin: Origin,
         validators: tuple[Any, ...],
         reader: Reader,
-        closed: Callable[[], object],
+        descriptor: Descriptor,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.origin = origin
+        self.party = descriptor.party
         self.validators = validators
         self.used = False
         self.idle_since = 0.0
         self.reusable = False
         self._reader = reader
-        self._closed = closed
+        self._descriptor = descriptor
         self._loop = loop
         self._transport: asyncio.Transport | None = None
         self._lost = False
@@ -272,7 +273,7 @@ class Connection(asyncio.Protocol):
             else:
                 self._settle(self._gone())
         self._lost = True
-        self._closed()
+        self._descriptor.give()
 
     def _ended(self) -> None:
         if not self._answered:

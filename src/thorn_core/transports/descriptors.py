@@ -7,12 +7,11 @@ it can't open its database or accept a request.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import sys
 import threading
 import weakref
-from collections import deque
+from collections import Counter, OrderedDict, deque
 from typing import Protocol
 
 # The part of the process's descriptors that connections may take.
@@ -21,11 +20,23 @@ SHARE = 4
 ASSUMED = 1024
 
 
+# What a party may have open: less than so many times what is free. One alone gets three quarters,
+# and there is always something left for the next, however many connections hang.
+FACTOR = 3
+
+# Who opens a connection: an owner; for the operator's subscriptions, each recipient by itself.
+Party = tuple[str | None, str | None]
+
+
 class Pool(Protocol):
     """Has idle connections that it can do without."""
 
-    def give_way(self) -> None:
-        """Close one idle connection soon, if there is one; may be called on any thread."""
+    def give_way(self, party: Party | None) -> None:
+        """Close one idle connection soon; may be called on any thread.
+
+        Args:
+            party: Whose it must be; None takes any.
+        """
         ...
 
 
@@ -46,67 +57,106 @@ class Descriptors:
         self.pools: weakref.WeakSet[Pool] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._taken = 0
-        self._waiting: deque[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = deque()
+        self._held: Counter[Party] = Counter()
+        # By party, the one whose turn is next first.
+        self._waiting: OrderedDict[Party, deque[_Waiter]] = OrderedDict()
 
-    async def take(self) -> Descriptor:
-        """Take one; wait, first come first served, while there is none.
+    async def take(self, party: Party) -> Descriptor:
+        """Take one; wait while there is none for this party. Parties take turns.
 
         Pools with idle connections are asked to close one each.
         """
+        loop = asyncio.get_running_loop()
         with self._lock:
-            if self._taken < most_connections():
-                self._taken += 1
-                return Descriptor(self)
-            loop = asyncio.get_running_loop()
-            turn = loop.create_future()
-            self._waiting.append((loop, turn))
+            if party not in self._waiting and self._has_room(party):
+                return self._hold(party)
+            waiter: _Waiter = (loop, loop.create_future())
+            self._waiting.setdefault(party, deque()).append(waiter)
+            full = self._taken >= most_connections()
             pools = list(self.pools)
         for pool in pools:
-            pool.give_way()
+            pool.give_way(None if full else party)
         try:
-            await turn
+            return await waiter[1]
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.give()
+            self._forsake(party, waiter)
             raise
-        return Descriptor(self)
 
     @property
     def scarce(self) -> bool:
         """Whether somebody waits for one."""
         return bool(self._waiting)
 
-    def give(self) -> None:
-        """Give one back: to whoever waits the longest, if anybody does."""
+    def give(self, party: Party) -> None:
+        """Take one back, and hand on what is free."""
         with self._lock:
-            while self._waiting:
-                loop, turn = self._waiting.popleft()
-                # A cancelled future passes it on; a closed loop raises.
-                with contextlib.suppress(RuntimeError):
-                    loop.call_soon_threadsafe(self._hand, turn)
-                    return
             self._taken -= 1
+            self._held[party] -= 1
+            if not self._held[party]:
+                del self._held[party]
+            granted = self._grant()
+        for (loop, turn), descriptor in granted:
+            try:
+                loop.call_soon_threadsafe(_settle, turn, descriptor)
+            except RuntimeError:  # the loop is closed
+                descriptor.give()
 
-    def _hand(self, turn: asyncio.Future[None]) -> None:
-        if turn.done():
-            self.give()
-        else:
-            turn.set_result(None)
+    def _has_room(self, party: Party) -> bool:
+        free = most_connections() - self._taken
+        return free > 0 and self._held[party] < max(1, FACTOR * free)
+
+    def _hold(self, party: Party) -> Descriptor:
+        self._taken += 1
+        self._held[party] += 1
+        return Descriptor(self, party)
+
+    def _grant(self) -> list[tuple[_Waiter, Descriptor]]:
+        granted = []
+        for party in list(self._waiting):
+            if self._has_room(party):
+                queue = self._waiting.pop(party)
+                granted.append((queue.popleft(), self._hold(party)))
+                if queue:
+                    self._waiting[party] = queue  # at the end
+        return granted
+
+    def _forsake(self, party: Party, waiter: _Waiter) -> None:
+        turn = waiter[1]
+        if turn.done() and not turn.cancelled():
+            turn.result().give()
+        with self._lock:
+            queue = self._waiting.get(party, ())
+            if waiter in queue:
+                assert isinstance(queue, deque)
+                queue.remove(waiter)
+                if not queue:
+                    del self._waiting[party]
 
 
 class Descriptor:
     """One that was taken."""
 
-    __slots__ = ("_owner",)
+    __slots__ = ("_owner", "party")
 
-    def __init__(self, owner: Descriptors) -> None:
+    def __init__(self, owner: Descriptors, party: Party) -> None:
         self._owner: Descriptors | None = owner
+        self.party = party
 
     def give(self) -> None:
         """Give it back; calling it twice is fine."""
         owner, self._owner = self._owner, None
         if owner is not None:
-            owner.give()
+            owner.give(self.party)
+
+
+_Waiter = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Descriptor]"]
+
+
+def _settle(turn: asyncio.Future[Descriptor], descriptor: Descriptor) -> None:
+    if turn.done():
+        descriptor.give()
+    else:
+        turn.set_result(descriptor)
 
 
 _shared = Descriptors()

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, Generic, Protocol, TypeVar
 
+from thorn_core.transports.descriptors import Party
+
 # What a connection is opened for: scheme, name, port and validators. It is never used for another
 # name, nor under other validators. These count by identity, which is fast and asks no hash of them;
 # the connection holds them, so that it stays theirs.
@@ -19,6 +21,7 @@ class Connection(Protocol):
     """What is kept."""
 
     origin: Origin
+    party: Party
     validators: tuple[Any, ...]
     used: bool
     idle_since: float
@@ -84,12 +87,16 @@ class IdleConnections(Generic[C]):
             self._loop = asyncio.get_running_loop()
             self._sweeper = self._loop.call_later(self._timeout, self._sweep)
 
-    def give_way(self) -> None:
-        """Close the connection that has been idle for longest, soon; callable on any thread."""
+    def give_way(self, party: Party | None) -> None:
+        """Close the connection that has been idle for longest, soon; callable on any thread.
+
+        Args:
+            party: Whose it must be; None takes any.
+        """
         loop = self._loop
         if loop is not None and self._all:
             with contextlib.suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(self._drop_oldest)
+                loop.call_soon_threadsafe(self._drop_oldest, party)
 
     def close(self) -> None:
         """Close all of them."""
@@ -99,9 +106,11 @@ class IdleConnections(Generic[C]):
         while self._all:
             self._drop_oldest()
 
-    def _drop_oldest(self) -> None:
-        if self._all:
-            self._drop(next(iter(self._all)))
+    def _drop_oldest(self, party: Party | None = None) -> None:
+        for connection in self._all:
+            if party is None or connection.party == party:
+                self._drop(connection)
+                return
 
     def _drop(self, connection: C) -> None:
         del self._all[connection]

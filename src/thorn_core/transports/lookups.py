@@ -37,16 +37,22 @@ WAITING = 4096
 KEPT = 15.0
 KEPT_NAMES = 4096
 
+# The operator's look-ups together: less than so many times the free threads, three quarters of all.
+OPERATOR_FACTOR = 3
+
 Outcome = tuple[str, ...] | str
+# Whose turn it is: an owner's; for the operator's subscriptions, each name's by itself.
+Party = tuple[str | None, str | None]
 
 
 class _Lookup:
     """A look-up of one owner's, and who waits for it."""
 
-    __slots__ = ("host", "owner", "port", "waiting")
+    __slots__ = ("host", "owner", "party", "port", "waiting")
 
     def __init__(self, host: str, port: int, owner: str | None) -> None:
         self.host, self.port, self.owner = host, port, owner
+        self.party: Party = (owner, host if owner is None else None)
         self.waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[Outcome]]] = []
 
 
@@ -62,12 +68,12 @@ class Lookups:
         self._threads = threads
         self._kept_seconds = kept
         self._lock = threading.Lock()
-        self._running: Counter[str | None] = Counter()
-        self._total = 0
+        self._running: Counter[Party] = Counter()
+        self._total = self._operators = 0
         # By owner and name: one owner's are joined. Nobody waits in another one's queue.
         self._lookups: dict[tuple[str | None, str], _Lookup] = {}
-        # By owner, the one whose turn is next first.
-        self._queues: OrderedDict[str | None, deque[_Lookup]] = OrderedDict()
+        # By party, the one whose turn is next first.
+        self._queues: OrderedDict[Party, deque[_Lookup]] = OrderedDict()
         self._waiting = 0
         self._kept: OrderedDict[str, tuple[float, tuple[str, ...]]] = OrderedDict()
 
@@ -107,34 +113,43 @@ class Lookups:
         return kept[1] if kept is not None and kept[0] > monotonic() else None
 
     def _enqueue(self, host: str, port: int, owner: str | None) -> _Lookup:
-        queue = self._queues.get(owner, ())
+        lookup = _Lookup(host, port, owner)
+        queue = self._queues.get(lookup.party, ())
         if len(queue) >= OWNER_WAITING or self._waiting >= WAITING:
             raise TransportError(
                 f"The recipient's name {host!r} can't be resolved now: {len(queue)} other names of"
                 " the same owner wait already; check that their name servers answer."
             )
-        lookup = self._lookups[owner, host] = _Lookup(host, port, owner)
-        self._queues.setdefault(owner, deque()).append(lookup)
+        self._lookups[owner, host] = lookup
+        self._queues.setdefault(lookup.party, deque()).append(lookup)
         self._waiting += 1
         return lookup
 
     def _next(self) -> _Lookup | None:
-        """Take the next look-up that may start out of its queue; owners take turns."""
-        for owner in list(self._queues):
+        """Take the next look-up that may start out of its queue; parties take turns."""
+        for party in list(self._queues):
             free = self._threads - self._total
             if free <= 0:
                 return None
-            if self._running[owner] >= max(1, free // SHARE):
+            if self._running[party] >= max(1, free // SHARE):
                 continue
-            lookup = self._dequeue(owner)
+            if party[0] is None and self._operators >= max(1, OPERATOR_FACTOR * free):
+                continue
+            lookup = self._dequeue(party)
             if lookup is not None:
-                self._running[owner] += 1
-                self._total += 1
+                self._count(lookup, 1)
                 return lookup
         return None
 
-    def _dequeue(self, owner: str | None) -> _Lookup | None:
-        queue = self._queues[owner]
+    def _count(self, lookup: _Lookup, change: int) -> None:
+        self._total += change
+        self._operators += change if lookup.owner is None else 0
+        self._running[lookup.party] += change
+        if not self._running[lookup.party]:
+            del self._running[lookup.party]
+
+    def _dequeue(self, party: Party) -> _Lookup | None:
+        queue = self._queues[party]
         lookup = None
         while queue and lookup is None:
             lookup = queue.popleft()
@@ -144,16 +159,16 @@ class Lookups:
                 self._deliver(lookup, kept)
                 lookup = None
         if queue:
-            self._queues.move_to_end(owner)
+            self._queues.move_to_end(party)
         else:
-            del self._queues[owner]
+            del self._queues[party]
         return lookup
 
     def _forsake(self, lookup: _Lookup, future: asyncio.Future[Outcome]) -> None:
         """Drop a look-up that waits for a thread, and that nobody waits for any more."""
         with self._lock:
             lookup.waiting = [one for one in lookup.waiting if one[1] is not future]
-            queue = self._queues.get(lookup.owner, ())
+            queue = self._queues.get(lookup.party, ())
             if lookup.waiting or lookup not in queue:
                 return
             del self._lookups[lookup.owner, lookup.host]
@@ -161,7 +176,7 @@ class Lookups:
             assert isinstance(queue, deque)
             queue.remove(lookup)
             if not queue:
-                del self._queues[lookup.owner]
+                del self._queues[lookup.party]
 
     def _start(self, lookup: _Lookup) -> None:
         # Daemons: at interpreter exit, nothing waits for a silent server.
@@ -180,10 +195,7 @@ class Lookups:
             with self._lock:
                 if isinstance(outcome, tuple):
                     self._keep(lookup.host, outcome)
-                self._running[lookup.owner] -= 1
-                if not self._running[lookup.owner]:
-                    del self._running[lookup.owner]
-                self._total -= 1
+                self._count(lookup, -1)
                 self._deliver(lookup, outcome)
                 lookup = self._next()
 
