@@ -115,8 +115,9 @@ def settings_of(values: Mapping[str, Any]) -> Settings:
             imported.
 
     Example:
-        >>> settings_of({"THORN_CODECS": {"text/x": "json.dumps"}}).codecs["text/x"].__name__
-        'dumps'
+        >>> codecs = {"text/x": "thorn_core.codecs.encode_form"}
+        >>> settings_of({"THORN_CODECS": codecs}).codecs["text/x"].__name__
+        'encode_form'
     """
     return Settings.from_mapping({k: v for k, v in values.items() if k not in OWN}, dotted=True)
 
