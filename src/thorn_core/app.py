@@ -12,7 +12,7 @@ from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 import attrs
 
@@ -31,6 +31,7 @@ from thorn_core.process import keep
 from thorn_core.progress import Progress
 from thorn_core.receipts import Callbacks, Receipt
 from thorn_core.recipients import complete_validators
+from thorn_core.send_options import ModelSendArguments, SendOptions
 from thorn_core.sending import Sending
 from thorn_core.settings import Settings
 from thorn_core.signatures import make_keys
@@ -329,27 +330,28 @@ class Thorn(SubscriptionCalls, HistoryCalls):
     # -- sending
 
     def send(
-        self, event: str | Event, data: Any = None, *, sender: Any = None, **options: Any
+        self, event: str | Event, data: Any = None, **options: Unpack[ModelSendArguments]
     ) -> Receipt:
         """Send a message of an event, declared or not.
 
         Args:
             event: The event or its name.
             data: The payload.
-            sender: The user or tenant it is about, or its id.
-            **options: Those of `Event.send`.
+            **options: Those of `Event.send`, or of `ModelEvent.send`.
 
         Raises:
             InvalidNameError: The name isn't one.
+            ConfigurationError: An option is unknown or not allowed.
             PayloadError: The payload can't be encoded, is too large, or breaks the schema.
+            StoreError: The store can't take it.
         """
-        return self._event(event).send(data, sender=sender, **options)
+        return self._event(event).send(data, **options)  # type: ignore[misc]  # the event checks
 
     async def asend(
-        self, event: str | Event, data: Any = None, *, sender: Any = None, **options: Any
+        self, event: str | Event, data: Any = None, **options: Unpack[ModelSendArguments]
     ) -> Receipt:
         """Send a message without blocking the caller's loop; else as `send`."""
-        return await self._event(event).asend(data, sender=sender, **options)
+        return await self._event(event).asend(data, **options)  # type: ignore[misc]
 
     def send_test(self, subscription_id: str) -> Receipt:
         """Send a `thorn.test` message to one subscription, and to no other.
@@ -360,9 +362,8 @@ class Thorn(SubscriptionCalls, HistoryCalls):
         subscription = self._required(subscription_id)
         event = self._event("thorn.test")
         data = {"subscription": subscription.id, "events": subscription.events}
-        message, _ = event._compose(self, event.name, data)
-        self.send_message(attrs.evolve(message, only=subscription.id))
-        return Receipt(self, message)
+        message = event._compose(self, event.name, data, SendOptions())
+        return self.send_message(attrs.evolve(message, only=subscription.id))
 
     def _event(self, event: str | Event) -> Event:
         return event if isinstance(event, Event) else event_for(event, self)
@@ -372,29 +373,44 @@ class Thorn(SubscriptionCalls, HistoryCalls):
         message: Message,
         *,
         within: Any = None,
+        at_once: bool = False,
         dispatcher: str | None = None,
         callbacks: Callbacks | None = None,
-    ) -> None:
-        """Let a message go its way: into the open buffer, or the store and on to the dispatcher.
+    ) -> Receipt:
+        """Send a message that is made: into the open buffer, or to the store and the dispatcher.
 
         Args:
             message: The message.
             within: The transaction handle of an adapter.
+            at_once: Don't wait for the commit of the transaction, where the database allows that.
             dispatcher: Name of one, in place of the app's.
             callbacks: Whom to call back after its attempts.
+
+        Raises:
+            StoreError: The store can't take it.
         """
-        self._sending.send(message, within, dispatcher, callbacks)
+        return self._sending.send(message, within, dispatcher, callbacks, at_once=at_once)
 
     async def asend_message(
         self,
-        message: Message,
+        message: Message | Callable[[], Message],
         *,
         within: Any = None,
         dispatcher: str | None = None,
         callbacks: Callbacks | None = None,
-    ) -> None:
-        """Let a message go its way without blocking the caller's loop; else as `send_message`."""
-        await self._sending.asend(message, within, dispatcher, callbacks)
+    ) -> Receipt:
+        """Send a message without blocking the caller's loop; else as `send_message`.
+
+        Args:
+            message: The message, or a function that makes it where the transaction may be used.
+            within: The transaction handle of an adapter.
+            dispatcher: Name of one, in place of the app's.
+            callbacks: Whom to call back after its attempts.
+
+        Raises:
+            StoreError: The store can't take it.
+        """
+        return await self._sending.asend(message, within, dispatcher, callbacks)
 
     # -- what workers ask
 
@@ -452,16 +468,35 @@ class Thorn(SubscriptionCalls, HistoryCalls):
         self._progress.made()
 
     def wait_until(self, done: Callable[[], bool], timeout: float | None) -> bool:
-        """Wait until something is done by a worker, here or elsewhere.
+        """Wait until a worker, here or elsewhere, has done something.
 
         Args:
-            done: Looks whether it is.
+            done: Looks whether it has.
             timeout: Seconds; None waits as long as it takes.
 
         Returns:
             False if the time was up.
+
+        Raises:
+            ConfigurationError: It was called inside a running event loop, which it would stop.
         """
         return self._progress.wait_until(done, timeout)
+
+    async def await_until(self, done: Callable[[], bool]) -> None:
+        """Wait until a worker, here or elsewhere, has done something, without blocking the loop.
+
+        Args:
+            done: Looks whether it has; called where the store may be used.
+        """
+        await self._progress.await_until(partial(self.await_call, done))
+
+    async def await_call(self, function: Callable[[], T]) -> T:
+        """Call a function that uses the store, without blocking the caller's loop.
+
+        Args:
+            function: Called in the thread that the store is used in from async code.
+        """
+        return await self._sending.call(function)
 
     def events(self) -> list[Event]:
         """Every event declared for this app or for any, by name.

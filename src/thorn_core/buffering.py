@@ -2,28 +2,54 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar, Token
+from functools import partial
 from time import monotonic
 from typing import Any, Self
 
+import attrs
+
+from thorn_core.dispatchers.base import Waiting
 from thorn_core.errors import BufferNotEmpty, ConfigurationError
-from thorn_core.values import Message
+from thorn_core.worker.thread import in_event_loop
 
 # Messages that wait in one buffer at most; then it is flushed, so that memory stays bounded.
 BUFFER_LIMIT = 10_000
 
-Publish = Callable[[Sequence[Message]], object]
+# Publishes what shares a key; gives what the sender should wait for.
+Publish = Callable[[Sequence[Any]], Any]
+# Calls a function that may block, from async code.
+Run = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 _current: ContextVar[Buffer | None] = ContextVar("thorn_buffer", default=None)
 
 
 def current_buffer() -> Buffer | None:
     """The outermost buffer open in this context, where messages wait; None if none is open."""
-    return _current.get()
+    buffer = _current.get()
+    return None if buffer is None or buffer.closed else buffer
+
+
+@attrs.frozen
+class _Entry:
+    """A message that waits.
+
+    Attributes:
+        key: What messages must share to be published together.
+        publish: Called with those messages at the flush.
+        message: The message.
+        run: How async code calls `publish`.
+    """
+
+    key: Any
+    publish: Publish
+    message: Any
+    run: Run
 
 
 class Buffer:
@@ -31,6 +57,7 @@ class Buffer:
 
     Safe to use from several threads and tasks. Tasks started inside the block share the buffer, as
     do threads that run in a copy of its context (`asyncio.to_thread` does); other threads don't.
+    What they send after the end of the block is published at once.
 
     Args:
         flush_freq: `maybe_flush` flushes from so many messages on.
@@ -49,11 +76,17 @@ class Buffer:
         self.flush_freq = flush_freq
         self.flush_timeout = flush_timeout
         self._lock = threading.Lock()
-        self._waiting: list[tuple[Any, Publish, Message]] = []
+        self._waiting: list[_Entry] = []
+        self._closed = False
         self._flushed_at = monotonic()
         self._flushes = self._flushes_before = self._begin = 0
         self._outer: Buffer | None = None
         self._token: Token[Buffer | None] | None = None
+        # Whether it ends by `await`; else the thread of the event loop that its end would block.
+        self._awaited = False
+        self._loop_thread: int | None = None
+        # How many open blocks may discard what was sent in them.
+        self._discarding = 0
 
     def __len__(self) -> int:
         return len(self._target._waiting)
@@ -62,9 +95,18 @@ class Buffer:
     def _target(self) -> Buffer:
         return self if self._outer is None else self._outer
 
+    @property
+    def closed(self) -> bool:
+        """True if it takes no more messages."""
+        return self._closed
+
     def open(self) -> Self:
         """Let messages sent in this context wait here, or in the buffer already open around it."""
-        self._outer = _current.get()
+        self._outer = current_buffer()
+        if self._outer is None:
+            self._closed = False
+            plain = not self._awaited and in_event_loop()
+            self._loop_thread = threading.get_ident() if plain else None
         self._token = _current.set(self._target)
         self._begin, self._flushes_before = len(self._target._waiting), self._target._flushes
         return self
@@ -75,63 +117,144 @@ class Buffer:
         Raises:
             BufferNotEmpty: It holds messages; flush or discard them first. It stays open.
         """
-        if self._outer is None and self._waiting:
-            raise BufferNotEmpty(
-                f"the buffer holds {len(self._waiting)} messages; flush() or discard() them first"
-            )
+        if self._outer is None:
+            with self._lock:
+                if self._waiting:
+                    raise BufferNotEmpty(
+                        f"the buffer holds {len(self._waiting)} messages; flush() or discard()"
+                        " them first"
+                    )
+                self._closed = True
         self._leave()
 
     def _leave(self) -> None:
-        if self._token is not None:
-            _current.reset(self._token)
-            self._token = None
+        token, self._token = self._token, None
+        if token is not None:
+            # A generator may end in another context than it began in: closed, it does no harm.
+            with contextlib.suppress(ValueError):
+                _current.reset(token)
 
-    def add(self, key: Any, publish: Publish, message: Message) -> None:
+    def holds(self, *, blocking: bool) -> bool:
+        """Whether a message that is sent now should wait here.
+
+        A plain `with` in a coroutine can't await anything at its end. So of messages whose store
+        does I/O it holds only what is sent by `send` on the event loop's own thread, which blocks
+        the loop anyway.
+
+        Args:
+            blocking: Whether publishing the message does I/O.
+
+        Raises:
+            ConfigurationError: It should be held, since it may have to be discarded, and can't be.
+        """
+        loop_thread = self._loop_thread
+        if not blocking or loop_thread in (None, threading.get_ident()):
+            return True
+        if self._discarding:
+            raise ConfigurationError(
+                "with buffer_events(discard_on_error=True) can't hold messages that are sent by"
+                " asend; use: async with buffer_events(discard_on_error=True)"
+            )
+        return False
+
+    def add(self, key: Any, publish: Publish, message: Any, run: Run = asyncio.to_thread) -> bool:
         """Keep a message; those added with an equal key are published in one call.
 
         Args:
             key: What messages must share to be published together.
             publish: Called with those messages at the flush.
             message: The message.
+            run: How async code calls `publish`.
+
+        Returns:
+            False if the buffer is closed: then the message isn't kept.
         """
         with self._lock:
-            self._waiting.append((key, publish, message))
+            if self._closed:
+                return False
+            self._waiting.append(_Entry(key, publish, message, run))
             full = len(self._waiting) >= BUFFER_LIMIT
         if full:
-            self.flush()
+            self._flush()
+        return True
 
     def flush(self) -> int:
         """Publish everything that waits, in the order it was sent; a nested buffer's too.
 
         Returns:
             How many messages there were. If publishing raises, those not yet published stay.
+
+        Raises:
+            ConfigurationError: It was opened by `async with`, where `aflush` is to be awaited.
+            StoreError: The store can't take them.
         """
         if self._outer is not None:
             return self._outer.flush()
+        if self._awaited and in_event_loop():
+            raise ConfigurationError(
+                "flush() would block the event loop; use: await buffer.aflush(), or"
+                " await buffer.maybe_aflush()"
+            )
+        return self._flush()
+
+    async def aflush(self) -> int:
+        """Publish everything that waits without blocking the event loop; else as `flush`."""
+        return await (self._aflush() if self._outer is None else self._outer.aflush())
+
+    def _flush(self) -> int:
+        waiting, published = self._take(), 0
+        dispatched: list[Waiting] = []
+        try:
+            for group in _groups(waiting):
+                dispatched += _some(group[0].publish([entry.message for entry in group]))
+                published += len(group)
+        finally:
+            self._put_back(waiting[published:])
+        for each in dispatched:
+            each.wait()
+        return published
+
+    async def _aflush(self) -> int:
+        waiting, published = self._take(), 0
+        dispatched: list[Waiting] = []
+        try:
+            for group in _groups(waiting):
+                publish = partial(group[0].publish, [entry.message for entry in group])
+                dispatched += _some(await group[0].run(publish))
+                published += len(group)
+        finally:
+            self._put_back(waiting[published:])
+        for each in dispatched:
+            await each.wait_async()
+        return published
+
+    def _take(self) -> list[_Entry]:
         with self._lock:
             waiting, self._waiting = self._waiting, []
             self._flushed_at = monotonic()
             self._flushes += 1
-        published = 0
-        try:
-            for _, entries in itertools.groupby(waiting, key=lambda entry: entry[0]):
-                group = list(entries)
-                group[0][1]([message for _, _, message in group])
-                published += len(group)
-        finally:
-            if published < len(waiting):
-                with self._lock:
-                    self._waiting[:0] = waiting[published:]
-        return published
+        return waiting
+
+    def _put_back(self, entries: list[_Entry]) -> None:
+        if entries:
+            with self._lock:
+                self._waiting[:0] = entries
 
     def maybe_flush(self) -> int:
         """Flush if `flush_freq` or `flush_timeout` says so; returns how many messages went."""
+        return self.flush() if self._due else 0
+
+    async def maybe_aflush(self) -> int:
+        """Flush without blocking the event loop; else as `maybe_flush`."""
+        return await self.aflush() if self._due else 0
+
+    @property
+    def _due(self) -> bool:
         target = self._target
-        due = (self.flush_freq is not None and len(target._waiting) >= self.flush_freq) or (
+        return (self.flush_freq is not None and len(target._waiting) >= self.flush_freq) or (
             self.flush_timeout is not None
             and monotonic() - target._flushed_at >= self.flush_timeout
         )
-        return self.flush() if due else 0
 
     def discard(self) -> int:
         """Forget what waits, of a nested buffer what was sent since it was opened.
@@ -145,6 +268,44 @@ class Buffer:
             count = len(target._waiting) - begin
             del target._waiting[begin:]
         return count
+
+    # -- the end of a block
+
+    def finish(self) -> None:
+        """Take no more messages, and publish those that wait; a nested one leaves them waiting."""
+        try:
+            if self._shut():
+                self._flush()
+        finally:
+            self._leave()
+
+    async def afinish(self) -> None:
+        """As `finish`, without blocking the event loop; being cancelled doesn't stop it."""
+        try:
+            if self._shut():
+                flushing = asyncio.ensure_future(self._aflush())
+                try:
+                    await asyncio.shield(flushing)
+                except asyncio.CancelledError:
+                    await flushing
+                    raise
+        finally:
+            self._leave()
+
+    def _shut(self) -> bool:
+        if self._outer is not None:
+            return False
+        with self._lock:
+            self._closed = True
+        return True
+
+
+def _groups(waiting: list[_Entry]) -> list[list[_Entry]]:
+    return [list(group) for _, group in itertools.groupby(waiting, key=lambda entry: entry.key)]
+
+
+def _some(dispatched: Any) -> list[Waiting]:
+    return [dispatched] if isinstance(dispatched, Waiting) else []
 
 
 class HeldEvents(Buffer):
@@ -165,19 +326,33 @@ class HeldEvents(Buffer):
         >>> app.close()
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._closed = True
+
     def __enter__(self) -> Self:
+        self._closed = False
         self._token = _current.set(self)
         return self
 
     def __exit__(self, *exception: object) -> None:
+        # A task that outlives the block sends directly: what it tells of isn't held back.
+        with self._lock:
+            self._closed = True
         self._leave()
 
-    def add(self, key: Any, publish: Publish, message: Message) -> None:
-        """Keep a message, however many there are."""
+    def add(self, key: Any, publish: Publish, message: Any, run: Run = asyncio.to_thread) -> bool:
+        """Keep a message, however many there are; False outside of the block."""
         with self._lock:
-            self._waiting.append((key, publish, message))
+            if not self._closed:
+                self._waiting.append(_Entry(key, publish, message, run))
+            return not self._closed
 
     def flush(self) -> int:
+        """Publish nothing: that is for `release`."""
+        return 0
+
+    async def aflush(self) -> int:
         """Publish nothing: that is for `release`."""
         return 0
 
@@ -194,25 +369,20 @@ class HeldEvents(Buffer):
             return 0
         around = current_buffer()
         if not isinstance(around, HeldEvents):
-            return super().flush()
-        with self._lock:
-            waiting, self._waiting = self._waiting, []
-        for entry in waiting:
-            around.add(*entry)
+            return self._flush()
+        waiting = self._take()
+        with around._lock:
+            around._waiting += waiting
         return len(waiting)
 
 
-@contextlib.contextmanager
-def buffer_events(
-    *,
-    flush_freq: int | None = None,
-    flush_timeout: float | None = None,
-    discard_on_error: bool = False,
-) -> Iterator[Buffer]:
+class buffer_events:  # noqa: N801 - used like a function
     """Let the messages sent inside the block wait, and publish them together at its end.
 
-    A nested block's messages go with the outermost one. After 10,000 messages a buffer flushes by
-    itself.
+    In async code use `async with`, whose end doesn't block the event loop. A plain `with` in a
+    coroutine can't await anything, so what `asend` sends inside it to a database is published at
+    once. A nested block's messages go with the outermost one. After 10,000 messages a buffer
+    flushes by itself.
 
     Args:
         flush_freq: `buffer.maybe_flush()` flushes from so many messages on.
@@ -234,16 +404,38 @@ def buffer_events(
         3
         >>> app.close()
     """
-    buffer = Buffer(flush_freq=flush_freq, flush_timeout=flush_timeout).open()
-    try:
-        yield buffer
-    except BaseException:
-        if discard_on_error:
-            buffer.discard()
-        raise
-    finally:
-        try:
-            if buffer._outer is None:
-                buffer.flush()
-        finally:
-            buffer._leave()
+
+    def __init__(
+        self,
+        *,
+        flush_freq: int | None = None,
+        flush_timeout: float | None = None,
+        discard_on_error: bool = False,
+    ) -> None:
+        self._buffer = Buffer(flush_freq=flush_freq, flush_timeout=flush_timeout)
+        self._discards = discard_on_error
+
+    def __enter__(self) -> Buffer:
+        return self._begin()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._end(failed=kind is not None)
+        self._buffer.finish()
+
+    async def __aenter__(self) -> Buffer:
+        self._buffer._awaited = True
+        return self._begin()
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._end(failed=kind is not None)
+        await self._buffer.afinish()
+
+    def _begin(self) -> Buffer:
+        buffer = self._buffer.open()
+        buffer._target._discarding += self._discards
+        return buffer
+
+    def _end(self, *, failed: bool) -> None:
+        self._buffer._target._discarding -= self._discards
+        if failed and self._discards:
+            self._buffer.discard()

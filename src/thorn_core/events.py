@@ -7,7 +7,7 @@ import json
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from thorn_core import thorn_1
 from thorn_core.codecs import dump_json
@@ -16,8 +16,9 @@ from thorn_core.delivery import check_headers, merge_headers
 from thorn_core.errors import ConfigurationError, PayloadError
 from thorn_core.patterns import check_name, has_fields
 from thorn_core.payload_schemas import schema_check
-from thorn_core.receipts import Callback, Callbacks, Receipt
+from thorn_core.receipts import Receipt
 from thorn_core.retries import RetryPolicy
+from thorn_core.send_options import SendArguments, SendOptions, check_timeout
 from thorn_core.settings import check_validators, choose_policy
 from thorn_core.subscribers import check_subscribers
 from thorn_core.subscriptions import identify_sender
@@ -87,7 +88,7 @@ class Event:
         app: Thorn | None = None,
     ) -> None:
         self.name = self._checked_name(name)
-        self.timeout = _checked_timeout(timeout)
+        self.timeout = check_timeout(timeout)
         self.retry_policy = _checked_policy(retry, retry_max, retry_delay, retry_policy)
         self.dispatcher = dispatcher
         self.recipient_validators = (
@@ -149,110 +150,58 @@ class Event:
         """The subscriptions that a message of this event without a sender would reach now."""
         return tuple(self.app.subscribers(self.name))
 
-    def send(
-        self,
-        data: Any = None,
-        *,
-        sender: Any = None,
-        headers: Mapping[str, str] | None = None,
-        context: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-        idempotency_key: str | None = None,
-        within: Any = None,
-        on_success: Callback | None = None,
-        on_error: Callback | None = None,
-        on_timeout: Callback | None = None,
-    ) -> Receipt:
+    def send(self, data: Any = None, **options: Unpack[SendArguments]) -> Receipt:
         """Send a message of this event.
 
         Args:
             data: The payload: what JSON can hold, and datetimes, Decimals, UUIDs …
-            sender: The user or tenant it is about, or its id: owners other than that don't get it.
-            headers: Extra headers for its requests.
-            context: Values that travel with it but not to recipients.
-            timeout: Seconds for a whole request.
-            idempotency_key: The same key for this event sends once.
-            within: The transaction handle of an adapter; its commit sends the message.
-            on_success: Called with the attempt when the recipient answered 2xx. The three
-                callbacks run where the attempt is made, if that is in this process.
-            on_error: Called with the attempt when it didn't.
-            on_timeout: Called with the attempt when the time was up.
+            **options: `sender`: the user or tenant that it is about, or its id; subscriptions of
+                other owners don't get it. `headers`: extra headers for its requests. `context`:
+                values that travel with it but not to recipients. `timeout`: seconds for a whole
+                request. `idempotency_key`: the same key of the same sender and event sends once.
+                `within`: the transaction handle of an adapter; its commit sends the message.
+                `on_success`, `on_error`, `on_timeout`: called with the attempt when the recipient
+                answered 2xx, didn't, or not in time; they run where the attempt is made, if that
+                is in this process.
 
         Returns:
-            The message, and how its deliveries stand.
+            The message, and the state of its deliveries.
 
         Raises:
             PayloadError: The payload can't be encoded, is too large, or breaks the schema.
-            ConfigurationError: There is no app, or an argument isn't allowed.
+            ConfigurationError: There is no app, or an option is unknown or not allowed.
             StoreError: The store can't take it.
-        """
-        app = self.app
-        message, callbacks = self._compose(
-            app,
-            self.name,
-            data,
-            sender=sender,
-            headers=headers,
-            context=context,
-            timeout=timeout,
-            idempotency_key=idempotency_key,
-            on_success=on_success,
-            on_error=on_error,
-            on_timeout=on_timeout,
-        )
-        app.send_message(message, within=within, dispatcher=self.dispatcher, callbacks=callbacks)
-        return Receipt(app, message)
 
-    async def asend(
-        self,
-        data: Any = None,
-        *,
-        sender: Any = None,
-        headers: Mapping[str, str] | None = None,
-        context: Mapping[str, Any] | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - of the requests, not of this call
-        idempotency_key: str | None = None,
-        within: Any = None,
-        on_success: Callback | None = None,
-        on_error: Callback | None = None,
-        on_timeout: Callback | None = None,
-    ) -> Receipt:
+        Example:
+            >>> from thorn_core import Thorn
+            >>> with Thorn(dispatcher="outbox") as app:
+            ...     paid = Event("invoice.paid", app=app)
+            ...     first = paid.send({"number": 7}, sender="42", idempotency_key="invoice-7")
+            ...     again = paid.send({"number": 7}, sender="42", idempotency_key="invoice-7")
+            ...     first.duplicate, again.duplicate
+            (False, True)
+        """
+        app, chosen = self.app, SendOptions.of(options)
+        return app.send_message(
+            self._compose(app, self.name, data, chosen),
+            within=chosen.within,
+            dispatcher=self.dispatcher,
+            callbacks=chosen.callbacks,
+        )
+
+    async def asend(self, data: Any = None, **options: Unpack[SendArguments]) -> Receipt:
         """Send a message of this event without blocking the caller's loop; else as `send`."""
-        app = self.app
-        message, callbacks = self._compose(
-            app,
-            self.name,
-            data,
-            sender=sender,
-            headers=headers,
-            context=context,
-            timeout=timeout,
-            idempotency_key=idempotency_key,
-            on_success=on_success,
-            on_error=on_error,
-            on_timeout=on_timeout,
+        app, chosen = self.app, SendOptions.of(options)
+        return await app.asend_message(
+            self._compose(app, self.name, data, chosen),
+            within=chosen.within,
+            dispatcher=self.dispatcher,
+            callbacks=chosen.callbacks,
         )
-        await app.asend_message(
-            message, within=within, dispatcher=self.dispatcher, callbacks=callbacks
-        )
-        return Receipt(app, message)
 
     def _compose(
-        self,
-        app: Thorn,
-        name: str,
-        data: Any,
-        *,
-        sender: Any = None,
-        headers: Mapping[str, str] | None = None,
-        context: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-        idempotency_key: str | None = None,
-        ref: str | None = None,
-        on_success: Callback | None = None,
-        on_error: Callback | None = None,
-        on_timeout: Callback | None = None,
-    ) -> tuple[Message, Callbacks | None]:
+        self, app: Thorn, name: str, data: Any, options: SendOptions, ref: str | None = None
+    ) -> Message:
         at = app.clock()
         if self.request_data:
             data = self._merged(data)
@@ -264,21 +213,15 @@ class Event:
             )
         if self._invalid is not None:
             self._invalid(name, encoded)
-        sender_id, sender_name = identify_sender(sender)
+        sender_id, sender_name = identify_sender(options.sender)
         if not sender_id and app.settings.sender_required and not name.startswith("thorn."):
             raise ConfigurationError(
                 f"{name} has no sender, and the setting sender_required asks for one: send(…,"
                 " sender=…), or a sender_field that isn't None"
             )
-        callbacks = None
-        if on_success or on_error or on_timeout:
-            callbacks = Callbacks(on_success=on_success, on_error=on_error, on_timeout=on_timeout)
-        message = Message(
-            id=(
-                new_id("msg", at)
-                if idempotency_key is None
-                else derived_id("msg", name, idempotency_key)
-            ),
+        key = options.idempotency_key
+        return Message(
+            id=new_id("msg", at) if key is None else derived_id("msg", sender_id, name, key),
             event=name,
             data=encoded,
             at=at,
@@ -286,14 +229,13 @@ class Event:
             sender_name=sender_name,
             ref=ref,
             headers=(
-                merge_headers(self.headers, check_headers(headers)) if headers else self.headers
+                merge_headers(self.headers, options.headers) if options.headers else self.headers
             ),
-            context=json.loads(dump_json(context)) if context else EMPTY,
-            timeout=self.timeout if timeout is None else _checked_timeout(timeout),
+            context=json.loads(dump_json(options.context)) if options.context else EMPTY,
+            timeout=self.timeout if options.timeout is None else options.timeout,
             retry_policy=self.retry_policy,
             declared=self.name if self._needed else None,
         )
-        return message, callbacks
 
     def _merged(self, data: Any) -> dict[str, Any]:
         if data is None:
@@ -304,12 +246,6 @@ class Event:
                 f" {type(data).__name__}"
             )
         return {**self.request_data, **data}
-
-
-def _checked_timeout(timeout: float | None) -> float | None:
-    if timeout is not None and not 0 < timeout <= 3600:
-        raise ConfigurationError(f"timeout is {timeout!r}; allowed is a number from 0 to 3600 s")
-    return timeout
 
 
 def _checked_policy(

@@ -6,14 +6,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from operator import attrgetter
+from time import monotonic
 
 import attrs
 
 from thorn_core import paging
-from thorn_core.dispatchers.base import Dispatcher
+from thorn_core.dispatchers.base import Dispatcher, Waiting
 from thorn_core.errors import ConfigurationError
 from thorn_core.paging import paged
-from thorn_core.sending import MessagesById, Sending, wait_for
+from thorn_core.sending import MessagesById, Sending
+from thorn_core.settings import Settings
 from thorn_core.stores.base import DeliveryQuery, Store, delivery_query, settled_pages
 from thorn_core.values import Attempt, Delivery, DeliveryState, Message, Stats
 
@@ -26,10 +28,12 @@ class HistoryCalls:
     """The part of an app that lists, replays and purges what the store keeps.
 
     Attributes:
+        settings: The app's.
         clock: The time, aware UTC.
         store: Where it is kept.
     """
 
+    settings: Settings
     clock: Callable[[], datetime]
     store: Store
     _sending: Sending
@@ -122,6 +126,7 @@ class HistoryCalls:
             now=self.clock(),
             size=paging.PAGE,
             dispatcher=self._sending.dispatcher(),
+            patience=self.settings.inline_timeout,
             progress=progress,
         )
 
@@ -188,6 +193,7 @@ def replay_deliveries(
     now: datetime,
     size: int,
     dispatcher: Dispatcher,
+    patience: float,
     progress: Callable[[int], object] | None = None,
 ) -> int:
     """Make settled deliveries pending again, and tell a dispatcher.
@@ -198,6 +204,7 @@ def replay_deliveries(
         now: When they are due.
         size: How many make a page.
         dispatcher: Told of their messages after each page.
+        patience: Seconds to wait in all where the dispatcher wants that.
         progress: Called after each page with how many that makes.
 
     Returns:
@@ -212,13 +219,15 @@ def replay_deliveries(
         )
     if query.states is None and query.ids is None:
         query = attrs.evolve(query, states=FAILED)
-    count = 0
+    count, until = 0, monotonic() + patience
     for page in settled_pages(store, query, size):
         replayed = store.replay(page, now=now, limit=size)
         if replayed:
             count += len(replayed)
             sent = list(dict.fromkeys(delivery.message_id for delivery in replayed))
-            wait_for(dispatcher.dispatch(MessagesById(store, sent)))
+            future = dispatcher.dispatch(MessagesById(store, sent))
+            if future is not None:
+                Waiting(future, until).wait()
         if progress is not None:
             progress(count)
     return count

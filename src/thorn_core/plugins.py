@@ -214,13 +214,21 @@ class Plugins:
         Raises:
             ConfigurationError: No plugin knows the name.
         """
+        return self.dispatcher_factory(name)(app)
+
+    def dispatcher_factory(self, name: str) -> Callable[[Thorn], Dispatcher]:
+        """What makes the dispatcher of a name.
+
+        Raises:
+            ConfigurationError: No plugin knows the name.
+        """
         factories = self.gather("thorn_dispatchers")
         if name not in factories:
             raise ConfigurationError(
                 f"no dispatcher {name!r}; {near(name, factories)}"
                 " (celery comes with the package thorn-celery)"
             )
-        return cast("Dispatcher", factories[name](app))
+        return cast("Callable[[Thorn], Dispatcher]", factories[name])
 
     def transport(self, settings: Settings) -> Transport:
         """Make the transport, on the event loop that is to use it.

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import monotonic
+
+from thorn_core.errors import ConfigurationError
+from thorn_core.worker.thread import in_event_loop
 
 # Seconds between looks; each pause is twice the one before.
 FIRST_PAUSE = 0.01
@@ -12,20 +17,32 @@ LONGEST_PAUSE = 0.25
 
 
 class Progress:
-    """Wakes those who wait when a worker has got on; while nobody waits it costs nothing."""
+    """Wakes whoever waits for a worker; while nobody waits it costs nothing."""
 
     def __init__(self) -> None:
         self._made = threading.Condition()
         self._waiters = 0
+        self._wakes: set[Callable[[], object]] = set()
 
     def made(self) -> None:
-        """A worker of this process has got on."""
+        """Signal progress of a worker of this process."""
         if self._waiters:
             with self._made:
                 self._made.notify_all()
+                for wake in self._wakes:
+                    wake()
 
     def wait_until(self, done: Callable[[], bool], timeout: float | None) -> bool:
-        """Wait until something is done, so many seconds at most; False if the time was up."""
+        """Wait until something is done, so many seconds at most; False if the time was up.
+
+        Raises:
+            ConfigurationError: It was called inside a running event loop, which it would stop.
+        """
+        if in_event_loop():
+            raise ConfigurationError(
+                "waiting here would stop the event loop, and perhaps the worker that it waits for;"
+                " use: await receipt"
+            )
         deadline = None if timeout is None else monotonic() + timeout
         pause = FIRST_PAUSE
         with self._made:
@@ -43,3 +60,26 @@ class Progress:
         finally:
             with self._made:
                 self._waiters -= 1
+
+    async def await_until(self, done: Callable[[], Awaitable[bool]]) -> None:
+        """Wait until something is done, without blocking the event loop."""
+        loop, woken = asyncio.get_running_loop(), asyncio.Event()
+
+        def wake() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(woken.set)
+
+        pause = FIRST_PAUSE
+        with self._made:
+            self._waiters += 1
+            self._wakes.add(wake)
+        try:
+            while not await done():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(woken.wait(), pause)
+                woken.clear()
+                pause = min(2 * pause, LONGEST_PAUSE)
+        finally:
+            with self._made:
+                self._waiters -= 1
+                self._wakes.discard(wake)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Generator, Iterator
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from thorn_core.errors import ConfigurationError
 from thorn_core.values import Attempt, Delivery, DeliveryState, Message
 
 if TYPE_CHECKING:
@@ -42,51 +43,110 @@ class Callbacks:
 
 
 class Receipt:
-    """What a send gives back: the message, and how its deliveries stand.
+    """What a send gives back: the message, and the state of its deliveries.
 
-    Truthy when the message has been routed and every delivery was delivered.
+    Truthy when the message has been routed and every delivery was delivered. `await receipt` waits
+    for that without blocking the event loop, and gives the same as `wait()`; for at most so many
+    seconds with `asyncio.timeout`.
 
-    Attributes:
-        message: The message.
+    Example:
+        >>> import asyncio
+        >>> from thorn_core import Thorn
+        >>> async def main(app):
+        ...     receipt = await app.asend("invoice.paid", {"number": 7})
+        ...     return await receipt
+        >>> with Thorn() as app:
+        ...     asyncio.run(main(app))
+        True
     """
 
-    __slots__ = ("_app", "message")
+    __slots__ = ("_app", "_duplicate", "_message", "_sent")
 
     def __init__(self, app: Thorn, message: Message) -> None:
         self._app = app
-        self.message = message
+        self._message = message
+        self._duplicate = None if message.keyed else False
+        self._sent = False
 
     def __repr__(self) -> str:
-        return f"<Receipt {self.message.id} of {self.message.event}>"
+        return f"<Receipt {self._message.id} of {self._message.event}>"
 
     def __bool__(self) -> bool:
-        return self._app.store.routed(self.message.id) and all(
+        return self._finished() and all(
             delivery.state is DeliveryState.DELIVERED for delivery in self._pages()
         )
 
+    def __await__(self) -> Generator[Any, Any, bool]:
+        return self._wait().__await__()
+
+    @property
+    def message(self) -> Message:
+        """The message; of a duplicate, the first one sent with its idempotency key."""
+        return self._message
+
+    @property
+    def duplicate(self) -> bool | None:
+        """True if the same sender has sent this event with this idempotency key before.
+
+        None while that isn't known: the message waits in a buffer or for a commit. It is known when
+        the message is written, which is at once where the store writes in the caller's transaction.
+        """
+        return self._duplicate
+
     @property
     def deliveries(self) -> tuple[Delivery, ...]:
-        """The message's deliveries as they stand now; none before it has been routed."""
+        """The message's deliveries as they are now; none before it has been routed."""
         return tuple(self._pages())
 
     @property
     def settled(self) -> bool:
         """True when the message has been routed and every delivery is in a final state."""
-        return self._app.store.routed(self.message.id) and all(
-            delivery.state.settled for delivery in self._pages()
-        )
+        return self._finished() and all(delivery.state.settled for delivery in self._pages())
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until every delivery is settled, by whatever worker.
+        """Wait until every delivery is in a final state, whichever worker makes it.
 
         Args:
             timeout: Seconds; None waits as long as it takes.
 
         Returns:
             Whether every delivery was delivered: False also when the time was up.
+
+        Raises:
+            ConfigurationError: It was called inside a running event loop, which it would stop; or
+                the message still waits in a buffer or for a commit.
         """
-        self._app.wait_until(lambda: self.settled, timeout)
+        self._app.wait_until(self._look, timeout)
         return bool(self)
 
+    async def _wait(self) -> bool:
+        await self._app.await_until(self._look)
+        return await self._app.await_call(self.__bool__)
+
+    def _look(self) -> bool:
+        if not self._there():
+            raise ConfigurationError(
+                f"{self!r} isn't sent: it waits in a buffer or for a commit, or was rolled back;"
+                " wait for its deliveries after the commit or the end of the buffer"
+            )
+        return self.settled
+
+    def _there(self) -> bool:
+        """Whether the message was sent, as far as this process or the store knows."""
+        return self._sent or self._app.store.message(self._message.id) is not None
+
+    def _finished(self) -> bool:
+        return self._there() and self._app.store.routed(self._message.id)
+
     def _pages(self) -> Iterator[Delivery]:
-        return self._app.deliveries(message_id=self.message.id)
+        return self._app.deliveries(message_id=self._message.id)
+
+    # -- what the sending finds out
+
+    def written(self, *, duplicate: bool) -> None:
+        """Note that the message is in the store, perhaps in a transaction that is still open."""
+        self._duplicate = duplicate
+
+    def committed(self, message: Message) -> None:
+        """Note that the message is sent; of a duplicate, that it was this one."""
+        self._sent, self._message = True, message

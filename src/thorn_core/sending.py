@@ -7,18 +7,18 @@ import contextlib
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, overload
+from time import monotonic
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from thorn_core import signals
 from thorn_core.answers import made
-from thorn_core.buffering import HeldEvents, current_buffer
-from thorn_core.dispatchers.base import Dispatcher
+from thorn_core.buffering import Buffer, HeldEvents, current_buffer
+from thorn_core.dispatchers.base import Dispatcher, Waiting
 from thorn_core.errors import NotFoundError
-from thorn_core.receipts import Callbacks
-from thorn_core.stores.base import Ambient, Store
+from thorn_core.receipts import Callbacks, Receipt
+from thorn_core.stores.base import Ambient, SingleWriter, Store
 from thorn_core.unit_of_work import IMMEDIATE, UnitOfWork
 from thorn_core.values import Attempt, Delivery, Message
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from thorn_core.app import Thorn
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 # Messages whose callbacks are remembered; of more, the oldest lose theirs.
 CALLBACK_LIMIT = 10_000
@@ -45,9 +46,12 @@ class Sending:
         self._lock = threading.Lock()
         self._dispatchers: dict[str, Dispatcher] = {}
         self._substitute: Dispatcher | None = None
+        # Keyed messages that a substitute kept from the store, by id.
+        self._unpublished: dict[str, Message] = {}
         store = app.store
         self._unsaid = store.unit_of_work() if isinstance(store, Ambient) else IMMEDIATE
         self._callbacks: OrderedDict[str, Callbacks] = OrderedDict()
+        self._warned_of_lock = self._warned_of_buffer = False
 
     def dispatcher(self, name: str | None = None) -> Dispatcher:
         """The dispatcher of a name, made at first use; the app's own for None.
@@ -56,6 +60,8 @@ class Sending:
             ConfigurationError: No plugin knows the name, or what it gives is no dispatcher.
         """
         if self._substitute is not None:
+            if name is not None:
+                self._app.plugins.dispatcher_factory(name)  # raises what it would in production
             return self._substitute
         name = name or self._default
         dispatcher = self._dispatchers.get(name)
@@ -74,11 +80,12 @@ class Sending:
     @contextlib.contextmanager
     def substituted(self, dispatcher: Dispatcher) -> Iterator[None]:
         """Use this dispatcher for everything inside the block."""
-        former, self._substitute = self._substitute, dispatcher
+        former = self._substitute, self._unpublished
+        self._substitute, self._unpublished = dispatcher, {}
         try:
             yield
         finally:
-            self._substitute = former
+            self._substitute, self._unpublished = former
 
     def close(self) -> None:
         """Close every dispatcher."""
@@ -89,86 +96,179 @@ class Sending:
                 logger.exception("%r failed to close", dispatcher)
 
     def send(
-        self, message: Message, within: Any, dispatcher: str | None, callbacks: Callbacks | None
-    ) -> None:
+        self,
+        message: Message,
+        within: Any,
+        dispatcher: str | None,
+        callbacks: Callbacks | None,
+        *,
+        at_once: bool = False,
+    ) -> Receipt:
         """Hand a message over, and wait where the dispatcher wants it.
 
         Inside a running event loop it doesn't wait, for that loop may be what it waits for.
         """
-        wait_for(self._hand_over(message, self._unit(within), dispatcher, callbacks))
+        receipt = Receipt(self._app, message)
+        unit = self._unit(within)
+        if at_once and not self._locked_by(unit):
+            unit = IMMEDIATE
+        waiting = self._hand_over(receipt, unit, dispatcher, callbacks)
+        if waiting is not None:
+            waiting.wait()
+        return receipt
 
     async def asend(
-        self, message: Message, within: Any, dispatcher: str | None, callbacks: Callbacks | None
-    ) -> None:
+        self,
+        message: Message | Callable[[], Message],
+        within: Any,
+        dispatcher: str | None,
+        callbacks: Callbacks | None,
+    ) -> Receipt:
         """Hand a message over, and await what the dispatcher wants awaited."""
         unit = self._unit(within)
-        hand_over = partial(self._hand_over, message, unit, dispatcher, callbacks)
+        if unit is IMMEDIATE and not isinstance(message, Message):
+            message = message()
+
+        def hand_over() -> tuple[Receipt, Waiting | None]:
+            made = message if isinstance(message, Message) else message()
+            receipt = Receipt(self._app, made)
+            return receipt, self._hand_over(receipt, unit, dispatcher, callbacks)
+
+        receipt, waiting = await self._run(unit, hand_over)
+        if waiting is not None:
+            await waiting.wait_async()
+        return receipt
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """Call a function that uses the store, without blocking the caller's loop."""
+        return await self._run(self._unsaid, function)
+
+    async def _run(self, unit: UnitOfWork, function: Callable[[], T]) -> T:
         if unit is IMMEDIATE and self._app.store.blocking:
-            future = await asyncio.to_thread(hand_over)
-        else:
-            future = await unit.run(hand_over)
-        if future is not None:
-            await asyncio.wrap_future(future)
+            return await asyncio.to_thread(function)
+        return await unit.run(function)
 
     def _unit(self, within: Any) -> UnitOfWork:
         return self._unsaid if within is None else self._app.plugins.unit_of_work(within)
 
+    def _locked_by(self, unit: UnitOfWork) -> bool:
+        """Whether only the open transaction can write to the store now, which is then said."""
+        store = self._app.store
+        if not (isinstance(store, SingleWriter) and store.locked_by(unit)):
+            return False
+        if not self._warned_of_lock:
+            self._warned_of_lock = True
+            logger.warning(
+                "signal_honors_transaction=False has no effect in a transaction on SQLite, which"
+                " lets one connection write at a time: events wait for the commit"
+            )
+        return True
+
     def _hand_over(
         self,
-        message: Message,
+        receipt: Receipt,
         unit: UnitOfWork,
         dispatcher: str | None,
         callbacks: Callbacks | None,
-    ) -> Future[None] | None:
+    ) -> Waiting | None:
         if callbacks is not None:
-            self._remember(message, callbacks)
+            self._remember(receipt.message, callbacks)
         buffer = current_buffer()
+        if buffer is not None and self._waits(buffer, unit):
+            publish = partial(self._publish, unit=unit, name=dispatcher)
+            run = partial(self._run, unit)
+            if buffer.add((self, unit, dispatcher), publish, receipt, run):
+                return None
+        return self._publish([receipt], unit, dispatcher)
+
+    def _waits(self, buffer: Buffer, unit: UnitOfWork) -> bool:
+        """Whether a message waits in a buffer."""
+        if isinstance(buffer, HeldEvents):
+            return True
         # A transaction may end before a buffer does, and would take what it held with it.
-        if buffer is None or (unit.open and not isinstance(buffer, HeldEvents)):
-            return self._publish([message], unit, dispatcher)
-
-        def publish(messages: Sequence[Message]) -> None:
-            wait_for(self._publish(messages, unit, dispatcher))
-
-        buffer.add((self, unit, dispatcher), publish, message)
-        return None
+        if unit.open:
+            return False
+        if buffer.holds(blocking=self._app.store.blocking):
+            return True
+        if not self._warned_of_buffer:
+            self._warned_of_buffer = True
+            logger.warning(
+                "with buffer_events() in a coroutine holds nothing that asend sends to %r, since"
+                " its end can't be awaited; use: async with buffer_events()",
+                self._app.store,
+            )
+        return False
 
     def _publish(
-        self, messages: Sequence[Message], unit: UnitOfWork, name: str | None
-    ) -> Future[None] | None:
+        self, receipts: Sequence[Receipt], unit: UnitOfWork, name: str | None
+    ) -> Waiting | None:
         """Write messages to the store in the unit of work, and tell the dispatcher at its commit.
 
         Returns:
-            What the sender is to wait for, if the commit was now.
+            What the sender should wait for, if the commit was now.
         """
-        dispatcher = self.dispatcher(name)
-        if dispatcher.publishes:
-            self._app.store.publish(messages, within=unit)
-        if unit is IMMEDIATE:
-            return self._committed(messages, dispatcher)
+        dispatcher, store = self.dispatcher(name), self._app.store
+        by_id: dict[str, Message] = {}
+        for receipt in receipts:
+            by_id.setdefault(receipt.message.id, receipt.message)
+        messages = list(by_id.values())
+        keyed = [receipt for receipt in receipts if receipt.message.keyed]
 
-        at_once: list[Future[None] | None] = []
+        def written(present: Collection[str]) -> None:
+            there = set(present)
+            for receipt in keyed:
+                receipt.written(duplicate=receipt.message.id in there)
+                there.add(receipt.message.id)
+
+        if dispatcher.publishes and keyed:
+            store.publish(messages, within=unit, written=written)
+        elif dispatcher.publishes:
+            store.publish(messages, within=unit)
+        if unit is IMMEDIATE:
+            return self._committed(receipts, dispatcher)
+
+        at_once: list[Waiting | None] = []
         publishing = True
 
         def committed() -> None:
-            future = self._committed(messages, dispatcher)
+            waiting = self._committed(receipts, dispatcher)
             if publishing:
-                at_once.append(future)
-            else:
-                wait_for(future)
+                at_once.append(waiting)
+            elif waiting is not None:
+                waiting.wait()
 
         unit.on_commit(committed)
         publishing = False
         return at_once[0] if at_once else None
 
-    def _committed(
-        self, messages: Sequence[Message], dispatcher: Dispatcher
-    ) -> Future[None] | None:
-        future = dispatcher.dispatch(messages)
+    def _committed(self, receipts: Sequence[Receipt], dispatcher: Dispatcher) -> Waiting | None:
+        fresh = []
+        for receipt in receipts:
+            message = receipt.message
+            if not dispatcher.publishes:
+                first = self._first_unpublished(message)
+                receipt.written(duplicate=first is not message)
+            elif receipt.duplicate:
+                first = self._app.store.message(message.id) or message
+            else:
+                first = message
+            receipt.committed(first)
+            if not receipt.duplicate:
+                fresh.append(message)
+        if not fresh:
+            return None
+        until = monotonic() + self._app.settings.inline_timeout
+        future = dispatcher.dispatch(fresh)
         if signals.message_sent.receivers:
-            for message in messages:
+            for message in fresh:
                 signals.tell(signals.message_sent, self._app, message=message)
-        return future
+        return None if future is None else Waiting(future, until)
+
+    def _first_unpublished(self, message: Message) -> Message:
+        """The first message of an id that a substitute kept from the store."""
+        if self._substitute is None or not message.keyed:
+            return message
+        return self._unpublished.setdefault(message.id, message)
 
     def _remember(self, message: Message, callbacks: Callbacks) -> None:
         with self._lock:
@@ -216,13 +316,3 @@ class MessagesById(Sequence[Message]):
         if message is None:
             raise NotFoundError(f"there is no message {self._ids[index]!r} any more")
         return message
-
-
-def wait_for(future: Future[None] | None) -> None:
-    """Wait for what a dispatcher wants waited for, but never inside a running event loop."""
-    if future is None:
-        return
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        future.result()

@@ -258,6 +258,8 @@ class Settings:
         disable_after: Seconds that all attempts have failed before a subscription is disabled;
             None: never.
         secret_overlap: Seconds that a rotated secret goes on signing.
+        inline_timeout: Seconds that a send with the dispatcher `inline` waits at most, in all;
+            the rest of the deliveries goes on in the background.
         concurrency: Requests under way at once in a process.
         recipient_concurrency: Of those, how many to one recipient.
         chunksize: Deliveries claimed, and subscriptions matched, at once.
@@ -317,6 +319,8 @@ class Settings:
     disable_after: float | None = _setting(5 * 86400.0, _seconds(1, 365 * 86400, optional=True))
     secret_overlap: float = _setting(86400.0, _seconds(0, 365 * 86400))
     # A quarter of the usual limit of 1,024 open files.
+    # A third of the timeout of a request: whoever sends in a web request is waited for as well.
+    inline_timeout: float = _setting(5.0, _seconds(0, 3600))
     concurrency: int = _setting(256, _whole(1, 100_000))
     # What a small recipient's thread pool stands.
     recipient_concurrency: int = _setting(16, _whole(1, 100_000))

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cached_property
-from json import loads
+from json import dumps, loads
 from typing import Any
 
 import attrs
@@ -100,6 +100,11 @@ class Message:
     retry_policy: RetryPolicy | None = None
     declared: str | None = None
     only: str | None = None
+
+    @property
+    def keyed(self) -> bool:
+        """True if an idempotency key made its id."""
+        return self.id.startswith(_DERIVED_MESSAGE)
 
     @cached_property
     def payload(self) -> Any:
@@ -447,18 +452,23 @@ _process = os.urandom(6).hex()
 _serials = itertools.count()
 
 
-def derived_id(prefix: str, *parts: str) -> str:
+def derived_id(prefix: str, *parts: str | None) -> str:
     """Make the id that the same parts always make; it sorts behind all those that sort by time.
 
     Args:
         prefix: `msg` or `sub`.
-        *parts: What it stands for.
+        *parts: What it stands for; any two sequences of parts that differ have different ids.
 
     Example:
         >>> derived_id("msg", "order.paid", "42") == derived_id("msg", "order.paid", "42")
         True
     """
-    return f"{prefix}_f{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:31]}"
+    # JSON keeps the parts apart, whatever is in them, and None from "null".
+    return f"{prefix}_f{hashlib.sha256(dumps(parts).encode()).hexdigest()[:31]}"
+
+
+# An id by time begins like this from the year 10331 on.
+_DERIVED_MESSAGE = "msg_f"
 
 
 def delivery_id(message_id: str, subscription_id: str) -> str:

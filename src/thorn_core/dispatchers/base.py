@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
+from time import monotonic
 from typing import Protocol, runtime_checkable
 
+import attrs
+
 from thorn_core.values import Message
+from thorn_core.worker.thread import in_event_loop
 
 
 @runtime_checkable
@@ -25,10 +31,56 @@ class Dispatcher(Protocol):
         Called in the sender's thread, so it must be quick.
 
         Returns:
-            A future if the sender is to wait for it, else None.
+            A future if the sender should wait for it, else None. The sender waits `inline_timeout`
+            seconds at most; what it stands for goes on.
         """
         ...
 
     def close(self) -> None:
         """Stop what it started; calling it twice is fine."""
         ...
+
+
+@attrs.frozen
+class Waiting:
+    """What a sender waits for, and until when.
+
+    Attributes:
+        future: From the dispatcher.
+        until: The end of the wait, by `time.monotonic`.
+    """
+
+    future: Future[None]
+    until: float
+
+    def wait(self) -> None:
+        """Wait; but never inside a running event loop, which the future may need."""
+        if not in_event_loop():
+            wait((self.future,), max(self.until - monotonic(), 0))
+            self._raise()
+
+    async def wait_async(self) -> None:
+        """Wait without blocking the event loop; being cancelled doesn't stop the deliveries."""
+        ended = asyncio.get_running_loop().create_future()
+        self.future.add_done_callback(_Resolving(ended))
+        await asyncio.wait((ended,), timeout=max(self.until - monotonic(), 0))
+        self._raise()
+
+    def _raise(self) -> None:
+        if self.future.done():
+            self.future.result()
+
+
+@attrs.frozen
+class _Resolving:
+    """Resolves a future of an event loop, if that still runs then."""
+
+    ended: asyncio.Future[None]
+
+    def __call__(self, future: Future[None]) -> None:
+        with contextlib.suppress(RuntimeError):
+            self.ended.get_loop().call_soon_threadsafe(self._resolve)
+
+    def _resolve(self) -> None:
+        if not self.ended.done():
+            self.ended.set_result(None)

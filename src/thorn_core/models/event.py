@@ -6,7 +6,10 @@ import logging
 import weakref
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Self
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self, Unpack
+
+import attrs
 
 from thorn_core import thorn_1
 from thorn_core.delivery import merge_headers
@@ -17,14 +20,13 @@ from thorn_core.models.names import check_optional_path, follow
 from thorn_core.models.reversing import Reverser
 from thorn_core.patterns import check_template, fill, has_fields
 from thorn_core.receipts import Receipt
+from thorn_core.send_options import SendArguments, SendOptions
 from thorn_core.spelling import misspelt
-from thorn_core.unit_of_work import IMMEDIATE
 from thorn_core.values import OPERATOR
 
 if TYPE_CHECKING:
     from thorn_core.app import Thorn
     from thorn_core.models.webhooks import ModelWebhooks
-    from thorn_core.receipts import Callbacks
     from thorn_core.values import Message
 
 logger = logging.getLogger(__name__)
@@ -139,25 +141,63 @@ class ModelEvent(Event):
             )
         return webhooks
 
-    def send(self, data: Any = None, *, instance: Any = None, **options: Any) -> Receipt:
-        """Send it for an instance by hand, whatever its filter says.
+    def send(
+        self, data: Any = None, *, instance: Any = None, **options: Unpack[SendArguments]
+    ) -> Receipt:
+        """Send it by hand, whatever its filter says.
 
         Args:
-            data: The payload; None is the model's own of the instance. An instance of the model
-                may stand here, as in Thorn 1.x.
+            data: The payload; None is the model's own payload of the instance. An instance of the
+                model may stand here, as in Thorn 1.x.
             instance: The instance; may be left out if the name holds no fields.
             **options: Those of `Event.send`.
+
+        Raises:
+            ConfigurationError: As `Event.send`; or it belongs to no model.
         """
-        webhooks = self._webhooks() if self._webhooks is not None else None
-        if instance is None and webhooks is not None and isinstance(data, webhooks.model):
-            instance, data = data, None
+        instance, data = self._given(instance, data)
         if instance is None:
             return super().send(data, **options)
-        return self._send(instance, data, **options)
+        app, chosen = self.app, SendOptions.of(options)
+        return app.send_message(
+            self._compose_for(app, instance, data, chosen),
+            within=chosen.within,
+            dispatcher=self.dispatcher,
+            callbacks=chosen.callbacks,
+        )
 
-    def send_from_instance(self, instance: Any, **options: Any) -> Receipt:
+    async def asend(
+        self, data: Any = None, *, instance: Any = None, **options: Unpack[SendArguments]
+    ) -> Receipt:
+        """Send it by hand without blocking the caller's loop; else as `send`.
+
+        With `within=`, the model's payload method runs where the transaction may be used, so that
+        it can load what the instance lacks.
+        """
+        instance, data = self._given(instance, data)
+        if instance is None:
+            return await super().asend(data, **options)
+        app, chosen = self.app, SendOptions.of(options)
+        return await app.asend_message(
+            partial(self._compose_for, app, instance, data, chosen),
+            within=chosen.within,
+            dispatcher=self.dispatcher,
+            callbacks=chosen.callbacks,
+        )
+
+    def _given(self, instance: Any, data: Any) -> tuple[Any, Any]:
+        webhooks = self._webhooks() if self._webhooks is not None else None
+        if instance is None and webhooks is not None and isinstance(data, webhooks.model):
+            return data, None
+        return instance, data
+
+    def send_from_instance(self, instance: Any, **options: Unpack[SendArguments]) -> Receipt:
         """Send it with the model's own payload of an instance, whatever its filter says."""
-        return self._send(instance, None, **options)
+        return self.send(instance=instance, **options)
+
+    async def asend_from_instance(self, instance: Any, **options: Unpack[SendArguments]) -> Receipt:
+        """Send it without blocking the caller's loop; else as `send_from_instance`."""
+        return await self.asend(instance=instance, **options)
 
     def signalled(
         self,
@@ -178,8 +218,7 @@ class ModelEvent(Event):
             if not self.filter(instance, previous):
                 return
             app = self.app
-            message, _ = self._compose_for(app, instance, None, context=context)
-            within = within if self._waits(app) else IMMEDIATE
+            message = self._compose_for(app, instance, None, SendOptions(context=context))
         except Exception:
             if self.propagate_errors:
                 raise
@@ -187,37 +226,30 @@ class ModelEvent(Event):
             with suppress(ConfigurationError):
                 self.app.count_unsent(self.name)
             return
-        app.send_message(message, within=within, dispatcher=self.dispatcher)
+        app.send_message(
+            message,
+            within=within,
+            at_once=not self._honors_transaction(app),
+            dispatcher=self.dispatcher,
+        )
 
-    def _send(self, instance: Any, data: Any, *, within: Any = None, **options: Any) -> Receipt:
-        app = self.app
-        message, callbacks = self._compose_for(app, instance, data, **options)
-        app.send_message(message, within=within, dispatcher=self.dispatcher, callbacks=callbacks)
-        return Receipt(app, message)
-
-    def _compose_for(
-        self,
-        app: Thorn,
-        instance: Any,
-        data: Any,
-        *,
-        sender: Any = None,
-        headers: Mapping[str, str] | None = None,
-        **options: Any,
-    ) -> tuple[Message, Callbacks | None]:
+    def _compose_for(self, app: Thorn, instance: Any, data: Any, options: SendOptions) -> Message:
         webhooks = self.webhooks
         own = webhooks.headers(instance)
+        options = attrs.evolve(
+            options,
+            sender=self._sender(instance) if options.sender is None else options.sender,
+            headers=merge_headers(own, options.headers) if own else options.headers,
+        )
         return self._compose(
             app,
             fill(self.name, instance) if has_fields(self.name) else self.name,
             webhooks.payload(instance, app) if data is None else data,
-            sender=self._sender(instance) if sender is None else sender,
-            headers=merge_headers(own, headers or {}),
+            options,
             ref=webhooks.ref(instance, self.reverse, app),
-            **options,
         )
 
-    def _waits(self, app: Thorn) -> bool:
+    def _honors_transaction(self, app: Thorn) -> bool:
         if self.signal_honors_transaction is None:
             return app.settings.signal_honors_transaction
         return self.signal_honors_transaction

@@ -1,6 +1,6 @@
 """Where subscriptions, messages, deliveries and attempts live."""
 
-from thorn_core.stores.base import DeliveryQuery, Store
+from thorn_core.stores.base import DeliveryQuery, Store, Written
 from thorn_core.stores.latencies import BUSIEST, PERCENTILES, STEPS, percentiles
 from thorn_core.stores.memory import MemoryStore
 from thorn_core.stores.notifications import Notifications
@@ -18,6 +18,7 @@ __all__ = [
     "Notifications",
     "Periods",
     "Store",
+    "Written",
     "delivery_range",
     "percentiles",
     "queue_up",

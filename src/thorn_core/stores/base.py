@@ -26,6 +26,9 @@ from thorn_core.values import (
     Subscription,
 )
 
+# Gets the ids of messages that were there before.
+Written = Callable[[Collection[str]], object]
+
 
 @attrs.frozen(kw_only=True)
 class DeliveryQuery:
@@ -160,10 +163,14 @@ class Store(Protocol):
 
     # -- the way of a message
 
-    def publish(self, messages: Sequence[Message], *, within: UnitOfWork) -> None:
+    def publish(
+        self, messages: Sequence[Message], *, within: UnitOfWork, written: Written | None = None
+    ) -> None:
         """Keep messages to be routed, in the caller's transaction or when that commits.
 
-        A message whose id is already there is left as it is.
+        A message whose id is already there is left as it is. `written` is called once the messages
+        are written, with the ids that were there before; that may be at the commit. Only keyed
+        messages can have such ids. It isn't called where that can't be known.
         """
         ...
 
@@ -347,6 +354,15 @@ class Ambient(Protocol):
 
     def unit_of_work(self) -> UnitOfWork:
         """The unit of work of sends without `within=`: one for all, whatever thread they are in."""
+        ...
+
+
+@runtime_checkable
+class SingleWriter(Protocol):
+    """A store whose database may let one connection write at a time, as SQLite does."""
+
+    def locked_by(self, unit: UnitOfWork) -> bool:
+        """True if a transaction keeps the store from writing anywhere but in that transaction."""
         ...
 
 

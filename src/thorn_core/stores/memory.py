@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import count, islice
 
 import attrs
 
 from thorn_core.errors import ConfigurationError, NotFoundError, StoreError
 from thorn_core.stores import rules
-from thorn_core.stores.base import DeliveryQuery
+from thorn_core.stores.base import DeliveryQuery, Written
 from thorn_core.stores.history import History
 from thorn_core.stores.periods import Periods
 from thorn_core.stores.queue import TimeQueue
@@ -148,7 +149,9 @@ class MemoryStore:
 
     # -- the way of a message
 
-    def publish(self, messages: Sequence[Message], *, within: UnitOfWork) -> None:
+    def publish(
+        self, messages: Sequence[Message], *, within: UnitOfWork, written: Written | None = None
+    ) -> None:
         """Keep messages to be routed, when the transaction commits.
 
         Raises:
@@ -159,16 +162,21 @@ class MemoryStore:
                 f"{self._waiting} messages and deliveries wait in memory, and at most"
                 f" {self._backlog} may; run a worker, or use a database store"
             )
-        within.on_commit(lambda: self._keep(messages))
+        within.on_commit(partial(self._keep, messages, written))
 
-    def _keep(self, messages: Sequence[Message]) -> None:
+    def _keep(self, messages: Sequence[Message], written: Written | None) -> None:
+        present = []
         with self._lock:
             for message in messages:
-                if message.id not in self._history.messages:
+                if message.id in self._history.messages:
+                    present.append(message.id)
+                else:
                     kept = MessageRecord(message, next(self._serial))
                     self._history.messages[message.id] = kept
                     self._unrouted.push(message.at, kept.serial, kept)
                     self._waiting += 1
+        if written is not None:
+            written(present)
         self._wake()
 
     def _wake(self) -> None:

@@ -36,7 +36,8 @@ class _CapturingDispatcher:
 def capture(app: Thorn | None = None) -> Iterator[CapturedMessages]:
     """Keep messages from the store and every dispatcher, and collect them instead.
 
-    A message counts as sent when its transaction commits.
+    Sending works as in production: payloads, options and names are checked, a message counts as
+    sent when its transaction commits or its buffer ends, and one idempotency key sends once.
 
     Args:
         app: The app; None is the default app.

@@ -45,6 +45,18 @@ def _threads_are_greenlets() -> bool:
     )
 
 
+def in_event_loop() -> bool:
+    """True in code that an event loop runs, where nothing may block."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    # All greenlets of a thread see the loop that one of them runs.
+    return (
+        not _threads_are_greenlets() or getattr(loop, "_thread_id", None) == threading.get_ident()
+    )
+
+
 class LoopThread:
     """A thread with an event loop, started at first use.
 

@@ -9,6 +9,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -38,6 +39,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from thorn_core import ConfigurationError, StoreError, StoreSetupError
 from thorn_core.stores import redact
+from thorn_sqlalchemy.greenlets import off_loop
 from thorn_sqlalchemy.quiet import quiet
 from thorn_sqlalchemy.schema import Tables
 from thorn_sqlalchemy.setup import revision_of, set_up, wrong_with
@@ -332,11 +334,14 @@ class Database:
             return
         name = self.tables.messages.name
         if not self.embedded:
-            with self.engine.connect() as other:
-                self._created = inspect(other).has_table(name)
+            self._created = off_loop(partial(self._has_table, name))
         if not self._created and not inspect(connection).has_table(name):
             self._begin(connection)
             set_up(connection, self.tables)
+
+    def _has_table(self, name: str) -> bool:
+        with self.engine.connect() as connection:
+            return inspect(connection).has_table(name)
 
     def create(self) -> str | None:
         """Create the tables, or bring them up to this version's schema.

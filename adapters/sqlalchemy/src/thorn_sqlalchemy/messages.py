@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 from sqlalchemy import Connection, Insert, bindparam, select, update
 
@@ -13,7 +12,14 @@ from thorn_core import Delivery, Message, Routing
 from thorn_sqlalchemy.recipients import Recipients
 from thorn_sqlalchemy.rows import delivery_row, message_of, message_row, micros
 from thorn_sqlalchemy.schema import Tables
-from thorn_sqlalchemy.statements import chunks, first_of, insert_new, inserting, one_of
+from thorn_sqlalchemy.statements import (
+    chunks,
+    first_of,
+    insert_new,
+    inserting,
+    inserting_one,
+    one_of,
+)
 
 # Messages kept for their deliveries, and bytes of their payloads.
 REMEMBERED = 2000
@@ -35,7 +41,8 @@ class Messages:
         self._lately: dict[str, Message] = {}
         self._size = 0
         self._lock = threading.Lock()
-        self.insert: Insert = insert_new(dialect, table)
+        self._insert_new: Insert = insert_new(dialect, table)
+        self._insert_one = inserting_one(dialect, table)
         self._insert_deliveries = inserting(dialect, tables.deliveries)
         self._get = select(table).where(table.c.id == bindparam("key"))
         self._get_many = select(table).where(one_of(dialect, table.c.id, "keys"))
@@ -62,9 +69,17 @@ class Messages:
             .with_for_update(skip_locked=True)
         )
 
-    def rows(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
-        """What to give `insert`."""
-        return [message_row(message) for message in messages]
+    def insert(self, connection: Connection, messages: Sequence[Message]) -> list[str]:
+        """Insert messages, and leave those as they are whose id is there.
+
+        Returns:
+            The ids of keyed ones that were there.
+        """
+        rows = [message_row(message) for message in messages if not message.keyed]
+        if rows:
+            connection.execute(self._insert_new, rows if len(rows) > 1 else rows[0])
+        keyed = [message for message in messages if message.keyed]
+        return [m.id for m in keyed if not self._insert_one(connection, message_row(m))]
 
     def claim(
         self,

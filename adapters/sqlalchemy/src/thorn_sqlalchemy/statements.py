@@ -36,15 +36,19 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.types import TypeEngine
 
 from thorn_sqlalchemy.database import MYSQL
 
 T = TypeVar("T")
-Rows = Sequence[Mapping[str, Any]]
+Row = Mapping[str, Any]
+Rows = Sequence[Row]
 Execute = Callable[[Connection, Rows], None]
 Columns = Mapping[str, ColumnElement[Any]]
 
+# MySQL's error of a key that is taken.
+DUPLICATE_ENTRY = 1062
 # Values of one IN: every database takes as many, and few statements are worded differently.
 IN_SIZE = 500
 
@@ -67,6 +71,32 @@ def insert_new(dialect: str, table: Table) -> Insert:
     there = exists(*keys).where(*(key == _value_of(key) for key in keys))
     values = select(*(_value_of(column) for column in table.columns)).where(~there)
     return insert(table).from_select(list(table.columns), values)
+
+
+def inserting_one(dialect: str, table: Table) -> Callable[[Connection, Row], bool]:
+    """A function that inserts a row; False if its primary key is taken, which changes nothing.
+
+    Args:
+        dialect: Name of the database.
+        table: Where to; the row has all its columns.
+    """
+    # MySQL tells of one row that ON DUPLICATE KEY has left as it is, as of one that was inserted.
+    statement = insert(table) if dialect in MYSQL else insert_new(dialect, table)
+    counting = statement.execution_options(preserve_rowcount=True)
+
+    def execute(connection: Connection, row: Row) -> bool:
+        try:
+            return connection.execute(counting, row).rowcount > 0
+        except IntegrityError as error:
+            if dialect in MYSQL and _code(error) == DUPLICATE_ENTRY:
+                return False
+            raise
+
+    return execute
+
+
+def _code(error: IntegrityError) -> Any:
+    return error.orig.args[0] if error.orig is not None and error.orig.args else None
 
 
 def _value_of(column: ColumnElement[Any]) -> ColumnElement[Any]:

@@ -23,9 +23,10 @@ from thorn_core import (
     Subscription,
     UnitOfWork,
 )
-from thorn_core.stores import Periods
+from thorn_core.stores import Periods, Written
 from thorn_sqlalchemy.claims import Claims
 from thorn_sqlalchemy.database import Database, metadata_for, shown
+from thorn_sqlalchemy.greenlets import off_loop
 from thorn_sqlalchemy.history import History
 from thorn_sqlalchemy.messages import Messages
 from thorn_sqlalchemy.notifications import notifications_of
@@ -162,7 +163,9 @@ class SqlStore:
 
     # -- the way of a message
 
-    def publish(self, messages: Sequence[Message], *, within: UnitOfWork) -> None:
+    def publish(
+        self, messages: Sequence[Message], *, within: UnitOfWork, written: Written | None = None
+    ) -> None:
         """Keep messages to be routed: one INSERT, in the caller's transaction if it is here.
 
         The transaction of another database can't hold them: they are kept once it has committed,
@@ -172,27 +175,41 @@ class SqlStore:
             StoreError: The database can't do it.
             ConfigurationError: The transaction is over, or is used without awaiting.
         """
-        rows = self._messages.rows(messages)
         if isinstance(within, SqlUnitOfWork):
             with self.database.translating():
                 connection = within.connection(self.tables.messages, self.database)
                 if connection is not None:
                     self.database.create_within(connection)
                     with quietly(connection):
-                        self._insert(connection, rows)
+                        present = self._messages.insert(connection, messages)
             if connection is not None:
+                if written is not None:
+                    written(present)
                 within.on_commit(self._notifications.tell)
                 return
             self._warn_of(within)
-        within.on_commit(partial(self._publish, rows))
+        within.on_commit(partial(self._publish, messages, written))
 
-    def _insert(self, connection: Connection, rows: list[dict[str, object]]) -> None:
-        connection.execute(self._messages.insert, rows if len(rows) > 1 else rows[0])
+    def _publish(self, messages: Sequence[Message], written: Written | None) -> None:
+        if messages:
+            present = off_loop(partial(self._insert, messages))
+            if written is not None:
+                written(present)
 
-    def _publish(self, rows: list[dict[str, object]]) -> None:
-        if rows:
-            self.database.run(lambda c: self._insert(c, rows))
-            self._notifications.tell()
+    def _insert(self, messages: Sequence[Message]) -> list[str]:
+        present = self.database.run(lambda c: self._messages.insert(c, messages))
+        self._notifications.tell()
+        return present
+
+    def locked_by(self, unit: UnitOfWork) -> bool:
+        """True if the transaction is in the same SQLite database, which has one writer at a time.
+
+        Raises:
+            ConfigurationError: The transaction is over, or is used without awaiting.
+        """
+        if self.database.name != "sqlite" or not isinstance(unit, SqlUnitOfWork):
+            return False
+        return unit.connection(self.tables.messages, self.database) is not None
 
     def _warn_of(self, within: SqlUnitOfWork) -> None:
         where = within.place

@@ -21,6 +21,7 @@ from sqlalchemy.pool import Pool
 
 from thorn_core import ConfigurationError
 from thorn_sqlalchemy.database import FOLLOWING, Database, OneConnection, shown
+from thorn_sqlalchemy.greenlets import in_async_session, off_loop
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
@@ -78,21 +79,20 @@ def _greenlet(handle: AsyncSession | AsyncConnection) -> Runner:
 
 def _check_awaited(handle: Any, runner: Runner) -> None:
     """Refuse what would fail half-way, and leave the connection in a state that nobody knows."""
-    if runner is _directly:
-        return
-    from greenlet import getcurrent  # type: ignore[import-untyped]
-
-    if getcurrent().parent is None:
+    if runner is not _directly and not in_async_session():
         raise ConfigurationError(
             f"within={handle!r} is asynchronous; use: await event.asend(..., within=…)"
         )
 
 
 def _call(callbacks: list[Callback]) -> None:
-    """Call back. What has committed has committed: what goes wrong here is logged."""
+    """Call back, without blocking the event loop of an asynchronous session.
+
+    What has committed has committed: what goes wrong here is logged.
+    """
     for callback in callbacks:
         try:
-            callback()
+            off_loop(callback)
         except Exception:
             logger.exception("what was to follow a commit failed")
 
@@ -171,7 +171,12 @@ class SessionUnitOfWork:
             ) from error
 
     def on_commit(self, callback: Callback) -> None:
-        """Call back right after the outermost transaction has committed."""
+        """Call back right after the outermost transaction has committed.
+
+        Raises:
+            ConfigurationError: It is asynchronous and used without awaiting.
+        """
+        _check_awaited(self.handle, self._run)
         session = self._session
         if not session.in_transaction():
             session.begin()
@@ -356,7 +361,11 @@ class ConnectionUnitOfWork:
         """Call back once the transaction has committed.
 
         That is seen when the connection begins another one or goes back to its pool.
+
+        Raises:
+            ConfigurationError: It is asynchronous and used without awaiting.
         """
+        _check_awaited(self.handle, self._run)
         connection = self._connection
         if not connection.in_transaction():
             connection.begin()

@@ -19,6 +19,7 @@ from thorn_core.testing.store_contract.steps import (
     make_message,
     make_subscription,
 )
+from thorn_core.unit_of_work import IMMEDIATE
 from thorn_core.values import DeliveryState
 
 
@@ -48,6 +49,30 @@ class MessageContract(StoreSteps):
         self.publish(store, make_message(data=b"3"))
         (only,) = store.claim_messages(now=NOW, lease=LEASE, limit=10)
         assert only.data == b'{"n":1}'
+
+    def test_a_keyed_message_that_is_there_is_told(self, store: Store) -> None:
+        keyed = [make_message(id=f"msg_f{number}") for number in range(3)]
+        told: list[list[str]] = []
+        for messages in (keyed[:1], keyed, [make_message(), *keyed]):
+            store.publish(messages, within=IMMEDIATE, written=lambda ids: told.append(sorted(ids)))
+        assert told == [[], ["msg_f0"], ["msg_f0", "msg_f1", "msg_f2"]]
+        assert len(store.claim_messages(now=NOW, lease=LEASE, limit=10)) == 4
+
+    def test_of_keyed_messages_at_once_one_is_the_first(self, store: Store) -> None:
+        told: list[int] = []
+        start = threading.Barrier(4)
+
+        def publish() -> None:
+            start.wait()
+            message = make_message(id="msg_f1")
+            store.publish([message], within=IMMEDIATE, written=lambda ids: told.append(len(ids)))
+
+        threads = [threading.Thread(target=publish) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(told) == [0, 1, 1, 1]
 
     def test_messages_are_leased_the_oldest_first(self, store: Store) -> None:
         messages = [make_message(number, at=later(-number)) for number in (1, 2, 3)]

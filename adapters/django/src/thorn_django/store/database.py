@@ -25,7 +25,7 @@ from django.db.models import Model
 
 from thorn_core import ConfigurationError, StoreError, StoreSetupError
 from thorn_core.stores import redact
-from thorn_django.store.statements import columns_of, insert_new
+from thorn_django.store.statements import columns_of
 from thorn_django.unit_of_work import in_transaction
 
 T = TypeVar("T")
@@ -185,8 +185,8 @@ class Database:
             self._put(ours)
 
     def insert_within(
-        self, connection: BaseDatabaseWrapper, model: type[Model], rows: Sequence[dict[str, Any]]
-    ) -> None:
+        self, connection: BaseDatabaseWrapper, insert: Callable[[BaseDatabaseWrapper], T]
+    ) -> T:
         """Insert rows in the transaction that is open on a connection.
 
         Raises:
@@ -194,7 +194,7 @@ class Database:
         """
         try:
             with self.translating():
-                insert_new(connection, model, rows)
+                return insert(connection)
         except StoreError as error:
             if connection.vendor == "postgresql" and connection.in_atomic_block:
                 # The transaction is lost, whoever catches this; Django is to say so.

@@ -13,8 +13,8 @@ from thorn_core import Delivery, Message, Routing
 from thorn_django import models
 from thorn_django.fields import EPOCH
 from thorn_django.store import recipients
-from thorn_django.store.rows import MESSAGE, delivery_row, message_of
-from thorn_django.store.statements import chunks, first_keys, insert_new
+from thorn_django.store.rows import MESSAGE, delivery_row, message_of, message_row
+from thorn_django.store.statements import chunks, first_keys, insert_new, insert_one
 
 # Messages kept for their deliveries, and bytes of their payloads.
 REMEMBERED = 2000
@@ -25,6 +25,17 @@ REMEMBERED_FOR = timedelta(minutes=10)
 def rows(connection: BaseDatabaseWrapper) -> QuerySet[models.Message]:
     """The rows of a database."""
     return models.Message._base_manager.using(connection.alias)
+
+
+def insert_messages(connection: BaseDatabaseWrapper, messages: Sequence[Message]) -> list[str]:
+    """Insert messages, and leave those as they are whose id is there.
+
+    Returns:
+        The ids of keyed ones that were there.
+    """
+    insert_new(connection, models.Message, [message_row(m) for m in messages if not m.keyed])
+    keyed = [message for message in messages if message.keyed]
+    return [m.id for m in keyed if not insert_one(connection, models.Message, message_row(m))]
 
 
 class Messages:

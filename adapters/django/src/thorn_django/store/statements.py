@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
+from django.db import IntegrityError
 from django.db import models as django_models
 from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -18,6 +19,8 @@ from thorn_django.models import Delivery, Recipient, SubscriptionPattern
 T = TypeVar("T")
 Rows = Sequence[Mapping[str, Any]]
 
+# MySQL's error of a key that is taken.
+DUPLICATE_ENTRY = 1062
 VENDORS = ("postgresql", "mysql", "sqlite")
 # Values of one IN: every database takes as many.
 IN_SIZE = 500
@@ -90,6 +93,33 @@ def columns_of(model: type[django_models.Model]) -> list[str]:
 
 
 # -- new rows
+
+
+def insert_one(
+    connection: BaseDatabaseWrapper, model: type[django_models.Model], row: dict[str, Any]
+) -> bool:
+    """Insert a row; False if its primary key is taken, which changes nothing.
+
+    Args:
+        connection: To its database.
+        model: Of which table.
+        row: With all its columns.
+    """
+    names = columns_of(model)
+    placeholders = ", ".join(["%s"] * len(names))
+    statement = f"INSERT INTO {_table(model)} ({', '.join(names)}) VALUES ({placeholders})"
+    # MySQL tells of one row that ON DUPLICATE KEY has left as it is, as of one that was inserted.
+    mysql = connection.vendor == "mysql"
+    if not mysql:
+        statement = f"{statement} {_leave(connection, names[0])}"
+    with connection.cursor() as cursor:
+        try:
+            cursor.execute(statement, [row[name] for name in names])
+        except IntegrityError as error:
+            if mysql and error.args and error.args[0] == DUPLICATE_ENTRY:
+                return False
+            raise
+        return bool(cursor.rowcount > 0)
 
 
 def insert_new(

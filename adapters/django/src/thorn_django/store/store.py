@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
 from weakref import WeakSet
 
 from django.db import Error, connections
@@ -28,14 +27,13 @@ from thorn_core import (
     Subscription,
     UnitOfWork,
 )
-from thorn_core.stores import Periods
-from thorn_django import models
+from thorn_core.stores import Periods, Written
 from thorn_django.store import history, leases, messages, subscriptions
 from thorn_django.store.database import Database
+from thorn_django.store.messages import insert_messages
 from thorn_django.store.notifications import notifications_of
 from thorn_django.store.outboxes import Outbox
-from thorn_django.store.rows import message_row
-from thorn_django.store.statements import VENDORS, insert_new
+from thorn_django.store.statements import VENDORS
 from thorn_django.unit_of_work import DjangoUnitOfWork
 
 logger = logging.getLogger(__name__)
@@ -150,7 +148,9 @@ class DjangoStore:
 
     # -- the way of a message
 
-    def publish(self, messages: Sequence[Message], *, within: UnitOfWork) -> None:
+    def publish(
+        self, messages: Sequence[Message], *, within: UnitOfWork, written: Written | None = None
+    ) -> None:
         """Keep messages to be routed: one INSERT, in the caller's transaction if it can hold them.
 
         The transaction of a database without Thorn's tables can't: they are kept once it has
@@ -160,17 +160,27 @@ class DjangoStore:
         Raises:
             StoreError: The database can't do it.
         """
-        rows = [message_row(message) for message in messages]
         if isinstance(within, DjangoUnitOfWork):
             connection = within.connection()
             if connection is not None:
                 database = self._holding(connection.alias)
                 if database is not None:
-                    database.insert_within(connection, models.Message, rows)
+                    insert = partial(insert_messages, messages=messages)
+                    present = database.insert_within(connection, insert)
+                    # Another database's outbox doesn't know what the store has.
+                    if written is not None and self.database.same_as(connection.alias):
+                        written(present)
                     within.on_commit(self._notifications.tell)
                     return
                 self._warn_of(connection.alias)
-        within.on_commit(partial(self._publish, rows))
+        within.on_commit(partial(self._publish, messages, written))
+
+    def locked_by(self, unit: UnitOfWork) -> bool:
+        """True if a transaction is open in the same SQLite database, which has one writer."""
+        if self.database.vendor != "sqlite" or not isinstance(unit, DjangoUnitOfWork):
+            return False
+        connection = unit.connection()
+        return connection is not None and self.database.same_as(connection.alias)
 
     def _holding(self, alias: str) -> Database | None:
         """The database of an alias, if it has Thorn's tables."""
@@ -178,9 +188,11 @@ class DjangoStore:
             self._by_alias[alias] = Database(alias)
         return self._by_alias.get(alias)
 
-    def _publish(self, rows: list[dict[str, Any]]) -> None:
-        if rows:
-            self.database.run(lambda c: insert_new(c, models.Message, rows), apart=True)
+    def _publish(self, messages: Sequence[Message], written: Written | None) -> None:
+        if messages:
+            present = self.database.run(lambda c: insert_messages(c, messages), apart=True)
+            if written is not None:
+                written(present)
             self._notifications.tell()
 
     def _warn_of(self, alias: str) -> None:
