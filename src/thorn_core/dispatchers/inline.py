@@ -1,9 +1,11 @@
-"""Inline: the sender waits until the first attempts are made."""
+"""Inline: the sender waits for the first attempts, but not for long."""
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING
 
 from thorn_core.values import Message
@@ -11,9 +13,14 @@ from thorn_core.values import Message
 if TYPE_CHECKING:
     from thorn_core.app import Thorn
 
+logger = logging.getLogger(__name__)
+
 
 class InlineDispatcher:
-    """Runs the engine on the messages at once; what fails stays pending for a worker.
+    """Attempts all deliveries of the messages at once; failed ones stay pending for a worker.
+
+    The sender waits for these attempts, for `inline_timeout` at most. What isn't attempted by then
+    goes on in the background.
 
     Args:
         app: Whose engine it runs.
@@ -23,13 +30,30 @@ class InlineDispatcher:
 
     def __init__(self, app: Thorn) -> None:
         self._app = app
+        self._lock = threading.Lock()
+        self._under_way: set[Future[None]] = set()
 
     def dispatch(self, messages: Sequence[Message]) -> Future[None]:
         """Make the first attempts; the future ends when they are made."""
-        return self._app.submit(self._deliver([message.id for message in messages]))
+        future = self._app.submit(self._deliver([message.id for message in messages]))
+        with self._lock:
+            self._under_way.add(future)
+        future.add_done_callback(self._ended)
+        return future
 
     async def _deliver(self, message_ids: list[str]) -> None:
-        await self._app.engine.adrain(message_ids)
+        try:
+            await self._app.engine.adrain(message_ids, at_once=True)
+        except Exception:
+            # The messages are in the store; a worker, or the next send, takes them up.
+            logger.exception("%d messages could not be delivered at once", len(message_ids))
+
+    def _ended(self, future: Future[None]) -> None:
+        with self._lock:
+            self._under_way.discard(future)
 
     def close(self) -> None:
-        """There is nothing to stop: each sender waits for its own."""
+        """Wait for attempts under way, within the grace period."""
+        with self._lock:
+            under_way = set(self._under_way)
+        wait(under_way, self._app.settings.grace_period)

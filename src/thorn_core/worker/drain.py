@@ -13,7 +13,11 @@ from thorn_core.worker.load import SLOW_SECONDS
 
 
 async def drain(
-    engine: Engine, cutoff: datetime, message_ids: Collection[str] | None = None
+    engine: Engine,
+    cutoff: datetime,
+    message_ids: Collection[str] | None = None,
+    *,
+    at_once: bool = False,
 ) -> int:
     """Route and deliver what is due, of all messages or of these, each delivery once.
 
@@ -21,6 +25,7 @@ async def drain(
         engine: Does it.
         cutoff: What is due at this time.
         message_ids: Only these.
+        at_once: Let the limits per recipient not hold these messages up.
 
     Returns:
         How many were tried.
@@ -41,7 +46,7 @@ async def drain(
         if message_ids is None:
             worked = await engine.pump(cutoff, mine)
         else:
-            worked = await engine.claim_some(cutoff, message_ids, mine)
+            worked = await engine.claim_some(cutoff, message_ids, mine, at_once=at_once)
         # What ends while the store is asked makes room for what it didn't give.
         if worked or progress.is_set():
             continue

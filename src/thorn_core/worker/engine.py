@@ -180,7 +180,12 @@ class Engine:
     # -- claim
 
     async def claim_some(
-        self, now: datetime, message_ids: Collection[str] | None, started: set[str] | None
+        self,
+        now: datetime,
+        message_ids: Collection[str] | None,
+        started: set[str] | None,
+        *,
+        at_once: bool = False,
     ) -> int:
         """Claim as many deliveries as there is room for, and start them.
 
@@ -188,6 +193,7 @@ class Engine:
             now: The time that they must be due at.
             message_ids: Only of these messages.
             started: Gets their ids.
+            at_once: However many of them go to one recipient.
 
         Returns:
             How many.
@@ -196,20 +202,21 @@ class Engine:
         if self.full or self.stopping:
             return 0
         token, lease = self._token(), self.leases.lasting_from(now)
+        limit = self.load.wanted(len(self._recorder))
         claims = await self._io(
             self._store.claim,
             now=now,
             lease=lease,
-            limit=self.load.wanted(len(self._recorder)),
+            limit=limit,
             token=token,
-            per_recipient=self.load.per_recipient,
-            busy=self._busy(),
+            per_recipient=limit if at_once else self.load.per_recipient,
+            busy={} if at_once else self._busy(),
             message_ids=message_ids,
         )
         # One that is under way here, its lease having ended all the same, isn't begun again.
         fresh = [claim for claim in claims if claim.delivery.id not in self.leases]
         self.leases.add(fresh, token, now + lease)
-        self.load.claimed(fresh)
+        self.load.claimed(fresh, at_once=at_once)
         self._fill_slots()
         if started is not None:
             started.update(claim.delivery.id for claim in fresh)

@@ -40,14 +40,24 @@ class Load:
         # Recipients for which something waits and which have room, in turns.
         self._turns: deque[str] = deque()
         self._in_turns: set[str] = set()
+        # What a sender waits for: the limits per recipient don't hold it up.
+        self._at_once: deque[Claim] = deque()
 
     # -- what waits
 
-    def claimed(self, claims: Sequence[Claim]) -> None:
-        """These are to be requested soon."""
+    def claimed(self, claims: Sequence[Claim], *, at_once: bool = False) -> None:
+        """Queue claims.
+
+        Args:
+            claims: Which.
+            at_once: Ahead of the others, however much is under way to their recipients.
+        """
         for claim in claims:
             recipient = claim.delivery.recipient
             self._busy[recipient] = self._busy.get(recipient, 0) + 1
+            if at_once:
+                self._at_once.append(claim)
+                continue
             queue = self._waiting.get(recipient)
             if queue is None:
                 queue = self._waiting[recipient] = deque()
@@ -56,14 +66,18 @@ class Load:
 
     def next(self) -> Claim | None:
         """Begin the next one whose recipient has room, recipients taking turns."""
-        if not self._turns:
+        if self._at_once:
+            claim = self._at_once.popleft()
+            recipient = claim.delivery.recipient
+        elif self._turns:
+            recipient = self._turns.popleft()
+            self._in_turns.discard(recipient)
+            queue = self._waiting[recipient]
+            claim = queue.popleft()
+            if not queue:
+                del self._waiting[recipient]
+        else:
             return None
-        recipient = self._turns.popleft()
-        self._in_turns.discard(recipient)
-        queue = self._waiting[recipient]
-        claim = queue.popleft()
-        if not queue:
-            del self._waiting[recipient]
         self._begun[claim.delivery.id] = (monotonic(), recipient)
         self._under_way[recipient] = self._under_way.get(recipient, 0) + 1
         self._queue_up(recipient)
@@ -81,6 +95,9 @@ class Load:
         """Those that wait are not to be requested after all."""
         for recipient, queue in self._waiting.items():
             _less(self._busy, recipient, len(queue))
+        for claim in self._at_once:
+            _less(self._busy, claim.delivery.recipient)
+        self._at_once.clear()
         self._waiting.clear()
         self._turns.clear()
         self._in_turns.clear()
@@ -100,7 +117,7 @@ class Load:
     @property
     def startable(self) -> int:
         """How many of those that wait have a recipient with room."""
-        return sum(
+        return len(self._at_once) + sum(
             min(len(queue), max(self._room(recipient), 0))
             for recipient, queue in self._waiting.items()
         )

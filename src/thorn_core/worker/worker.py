@@ -117,18 +117,21 @@ class Worker:
             forget()
             await self.aclose()
 
-    async def adrain(self, message_ids: Collection[str] | None = None) -> int:
+    async def adrain(
+        self, message_ids: Collection[str] | None = None, *, at_once: bool = False
+    ) -> int:
         """Route and deliver what is due now, of all messages or of these, each delivery once.
 
         Connections stay open for the next time; `aclose` or `async with` closes them.
 
         Args:
             message_ids: Only these.
+            at_once: Let the limits per recipient not hold these messages up, since somebody waits.
 
         Returns:
             How many were tried.
         """
-        return await drain(self._bound(), self._wiring.clock(), message_ids)
+        return await drain(self._bound(), self._wiring.clock(), message_ids, at_once=at_once)
 
     async def abegin(self, message_ids: Collection[str], seconds: float) -> bool:
         """Route these messages and begin requests of what of them is due; those then go on.
