@@ -1,4 +1,4 @@
-"""What one does with this project: `nox -s demo`, `tests`, `lint`, `types`, `docs`, `bench`."""
+"""What one does with this project: `nox -s demo`, `tests`, `campaign`, `lint`, `types`, `docs` …"""
 
 from __future__ import annotations
 
@@ -26,16 +26,18 @@ EVERYTHING = (
 )
 # The oldest Django that is supported, on the oldest Python; the newest elsewhere.
 OLDEST_DJANGO = "django==5.2.*"
-# Django is set up once for a process, so its tests run in one of their own.
+# Django is set up once for a process, so its tests run in processes of their own.
 DJANGO = ("tests/django", "tests/rest")
-# These need brokers.
-CELERY = ("tests/celery",)
+# These need brokers, or servers of databases.
+SERVERS = ("tests/celery", "tests/integration")
 # The session `docs` runs these.
 DOCS = ("tests/docs",)
 # What is tested on a Python that is neither the first nor the last one found.
 CORE = ("tests/core", "tests/contract")
-# Seconds for a test: one that hangs fails.
-TIMEOUT = ("--timeout", "600")
+# A test that takes as many seconds hangs, and fails. Who is idle takes over from who isn't.
+PYTEST = ("pytest", "-q", "-n", "2", "--dist", "worksteal", "--timeout", "600")
+# What a campaign does more of, or alone.
+CAMPAIGN = ("-m", "campaign or scaled or hypothesis", "--timeout", "7200")
 PACKAGES = ("thorn_celery", "thorn_core", "thorn_flask", "thorn_sqlalchemy")
 
 
@@ -91,31 +93,43 @@ def tests(session: nox.Session) -> None:
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
-    pytest = ("pytest", "-n", "2", "-q", *TIMEOUT)
-    others = tuple(f"--ignore={path}" for path in (*DJANGO, *CELERY, *DOCS))
+    others = tuple(f"--ignore={path}" for path in (*DJANGO, *DOCS))
     if not oldest:
         alone = ("-k", "not postgresql and not mariadb")
         if session.python != PYTHONS[-1]:
-            session.run(*pytest, *CORE, *alone)
+            session.run(*PYTEST, *CORE, *alone)
             return
-        session.run(*pytest, *others, "--ignore=tests/integration", *alone)
-        session.run(*pytest, *DJANGO, *alone)
+        session.run(*PYTEST, *others, *(f"--ignore={path}" for path in SERVERS), *alone)
+        session.run(*PYTEST, *DJANGO, *alone)
         return
     session.run("coverage", "erase")
-    for paths in (others, DJANGO, CELERY):
+    for paths in (others, DJANGO):
         session.run(
-            "coverage", "run", "-m", *pytest, *paths,
+            "coverage", "run", "-m", *PYTEST, *paths,
             env={"COVERAGE_PROCESS_START": str(ROOT / "pyproject.toml")},
         )  # fmt: skip
     session.run("coverage", "combine", "-q")
     session.run("coverage", "report")
 
 
+@nox.session(python=PYTHONS[0])
+def campaign(session: nox.Session) -> None:
+    """Kill processes, fan out hugely, and search at random, for an hour or more; `-- short`."""
+    length, *more = session.posargs or ["long"]
+    if length not in ("short", "long"):
+        session.error(f"{length!r} is no length of a campaign; give short or long")
+    session.install(*EVERYTHING, *group("test"), OLDEST_DJANGO)
+    for paths in ([f"--ignore={path}" for path in (*DJANGO, *DOCS)], DJANGO):
+        session.run(*PYTEST, *CAMPAIGN, *paths, *more,
+            env={"THORN_CAMPAIGN": length}, success_codes=[0, 5],  # 5: none was chosen
+        )  # fmt: skip
+
+
 @nox.session(python=PYTHONS)
 def django(session: nox.Session) -> None:
     """The Django adapter's tests, on the newest Django that there is for the Python."""
     session.install(*EVERYTHING, *group("test"), "django>=5.2")
-    session.run("pytest", "-q", "-n", "2", *TIMEOUT, *(session.posargs or DJANGO))
+    session.run(*PYTEST, *(session.posargs or DJANGO))
 
 
 @nox.session(python=PYTHONS[0])

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import pytest
 from kills.celery_kit import over_celery
-from kills.scope import combinations_of
 from kills.sqlalchemy_kit import SqlAlchemyKit
 from kills.verdict import check
 from places import make_place
+from scale import campaign, scaled, size
+
+pytestmark = scaled
 
 
 # With Django's store, the other pairs.
 @pytest.fixture(
-    params=combinations_of(("rabbitmq", "postgresql"), ("redis", "mariadb")), ids="-".join
+    params=[
+        pytest.param(("rabbitmq", "postgresql"), id="rabbitmq-postgresql"),
+        pytest.param(("redis", "mariadb"), id="redis-mariadb", marks=campaign),
+    ]
 )
 def kit(request, tmp_path):
     broker, database = request.param
@@ -23,4 +28,4 @@ def kit(request, tmp_path):
 
 # Fewer than the store is tested with: the engine is the same.
 def test_what_is_committed_arrives_and_nothing_else_whoever_is_killed(kit, tmp_path):
-    check(kit, tmp_path, messages=2000)
+    check(kit, tmp_path, messages=size(800, short=2000, long=20_000))

@@ -1,19 +1,18 @@
 """Hostile answers: both transports read each alike, however it is cut into pieces.
 
-The recorded ones are in `answers.toml`. The fuzzing test changes them at random, always in the same
-ways; THORN_FUZZ is a number of examples to try at random: `THORN_FUZZ=100000 pytest -k agree`.
+The recorded ones are in `answers.toml`. The fuzzing test changes them, always in the same ways; in
+`nox -s campaign` at random.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from thorn_core import TransportError
@@ -27,7 +26,6 @@ from thorn_core.values import Request
 KEPT = 32
 READERS = [AnswerReader, FastReader]
 RECORDED = tomllib.loads(Path(__file__).with_name("answers.toml").read_text("utf-8"))["answer"]
-EXAMPLES = int(os.environ.get("THORN_FUZZ", "0"))
 
 
 def sent(recorded):
@@ -159,12 +157,7 @@ def answers(draw):
 
 
 @given(answers(), st.booleans())
-@settings(
-    max_examples=EXAMPLES or 500,
-    derandomize=not EXAMPLES,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+@settings(max_examples=5 * settings.default.max_examples)
 def test_both_readers_agree_on_any_answer_and_no_cut_changes_it(pieces, closes):
     data = b"".join(pieces)
     # h11 takes 20 digits of a chunk's size; httptools takes any number of zeros.
@@ -181,7 +174,6 @@ def test_both_readers_agree_on_any_answer_and_no_cut_changes_it(pieces, closes):
 
 
 @given(st.sampled_from(READERS), st.binary(min_size=1, max_size=64), st.sampled_from(SMALL))
-@settings(derandomize=not EXAMPLES, deadline=None)
 def test_no_answer_is_read_without_an_end(reader_class, block, beginning):
     reader, total = reader_class(), 0
     reader.begin("POST", KEPT)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from thorn_core import (
@@ -451,7 +451,6 @@ MORE_HEADERS = st.dictionaries(
 )
 
 
-@settings(max_examples=400, deadline=None, derandomize=True)
 @given(
     scheme=st.sampled_from(sorted(SCHEMES)),
     body=BODIES,
@@ -478,7 +477,6 @@ def test_whatever_arrives_is_a_message_or_one_of_the_errors(scheme, body, more, 
         ).encode()
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
 @given(
     scheme=st.sampled_from(sorted(SCHEMES)),
     bad=TEXTS

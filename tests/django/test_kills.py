@@ -5,20 +5,25 @@ from __future__ import annotations
 import pytest
 from django.db import connections
 from kills.django_kit import DjangoKit
-from kills.scope import combinations_of
 from kills.verdict import check
+from scale import campaign, scaled, size
+
+pytestmark = scaled
 
 
 # Fewer than the other store is tested with: the engine is the same.
 def test_what_is_committed_arrives_and_nothing_else_whoever_is_killed(server_alias, tmp_path):
     connections[server_alias].close()
-    check(DjangoKit(server_alias), tmp_path, messages=3000)
+    check(DjangoKit(server_alias), tmp_path, messages=size(1000, short=3000, long=30_000))
 
 
 # With the other store, the other pairs.
 @pytest.mark.parametrize(
     ("broker", "server_alias"),
-    combinations_of(("rabbitmq", "mariadb"), ("redis", "postgresql")),
+    [
+        pytest.param("redis", "postgresql"),
+        pytest.param("rabbitmq", "mariadb", marks=campaign),
+    ],
     indirect=["server_alias"],
 )
 def test_over_celery_too_whoever_is_killed(broker, server_alias, tmp_path):
@@ -27,4 +32,4 @@ def test_over_celery_too_whoever_is_killed(broker, server_alias, tmp_path):
 
     connections[server_alias].close()
     with over_celery(DjangoKit(server_alias), broker) as kit:
-        check(kit, tmp_path, messages=2000)
+        check(kit, tmp_path, messages=size(800, short=2000, long=20_000))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from itertools import islice
@@ -11,6 +10,7 @@ import pytest
 from django.db import connections, transaction
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
+from scale import size
 
 from thorn_core import Subscription
 from thorn_core.testing.store_contract import (
@@ -24,7 +24,7 @@ from thorn_core.unit_of_work import IMMEDIATE
 
 
 class TestDjangoStore(StoreContract):
-    fan_out = int(os.environ.get("THORN_TEST_FAN_OUT", "20000"))
+    fan_out = size(6000, short=20_000, long=200_000)
 
     @pytest.fixture(autouse=True)
     def _database(self, alias):

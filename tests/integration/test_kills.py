@@ -6,6 +6,9 @@ import pytest
 from kills.sqlalchemy_kit import SqlAlchemyKit
 from kills.verdict import check
 from places import make_place
+from scale import scaled, size
+
+pytestmark = scaled
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
@@ -14,4 +17,4 @@ def place(request, tmp_path):
 
 
 def test_what_is_committed_arrives_and_nothing_else_whoever_is_killed(place, tmp_path):
-    check(SqlAlchemyKit(place.url), tmp_path, messages=6000)
+    check(SqlAlchemyKit(place.url), tmp_path, messages=size(2000, short=6000, long=60_000))

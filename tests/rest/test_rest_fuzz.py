@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 from urllib.parse import quote, urlencode
 
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rest_carriers import NOBODY
 
-FUZZ = settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
 TEXTS = st.text(max_size=20)
 WORDS = st.sampled_from(
     [
@@ -45,7 +42,6 @@ METHODS = st.sampled_from(
 )
 
 
-@FUZZ
 @given(
     method=METHODS,
     path=PATHS,

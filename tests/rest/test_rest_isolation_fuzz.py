@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rest_carriers import NOBODY
 
 from thorn_core.api.routing import ID, ROUTES
 from thorn_core.testing import LocalRecipient
 
-FUZZ = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
 MISSING = {"hooks": "sub_" + "0" * 32, "deliveries": f"dlv_{'0' * 32}_{'0' * 32}"}
 # The paths that hold an id; each begins with what it is the id of.
 PATHS = [route.path for route in ROUTES if ID in route.path]
@@ -50,7 +47,6 @@ def adas(carrier):
     return {"hooks": hook["id"], "deliveries": sent["delivery_id"]}, etag
 
 
-@FUZZ
 @given(
     method=st.sampled_from(METHODS),
     path=st.sampled_from(PATHS),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
 import pytest
 from places import Place, make_place
+from scale import size
 
 from thorn_core import Subscription
 from thorn_core.testing.store_contract import StoreContract
@@ -21,7 +21,7 @@ def shared_place(request, tmp_path_factory) -> Iterator[Place]:
 
 
 class TestSqlStore(StoreContract):
-    fan_out = int(os.environ.get("THORN_TEST_FAN_OUT", "20000"))
+    fan_out = size(6000, short=20_000, long=200_000)
 
     @pytest.fixture(autouse=True)
     def _database(self, shared_place):
