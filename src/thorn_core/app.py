@@ -21,7 +21,7 @@ from thorn_core.answers import check_transport, made, near
 from thorn_core.checks import check_event, check_settings, log_findings
 from thorn_core.current_app import forget_default_app, set_default_app
 from thorn_core.dispatchers import BuiltinDispatchers, Dispatcher
-from thorn_core.errors import ConfigurationError
+from thorn_core.errors import ConfigurationError, ThornError
 from thorn_core.events import Event, declared_events, event_for, find_event
 from thorn_core.history import HistoryCalls
 from thorn_core.message_recipients import NOBODY, Unstored, unstored_recipients
@@ -294,6 +294,25 @@ class Thorn(SubscriptionCalls, HistoryCalls):
             return self.plugins.transport(settings)
         transport: Transport = self._make_transport()
         return made(transport, Transport, f"transport={self._make_transport!r}")
+
+    def check_transport(self) -> None:
+        """Make a transport of yours or of a plugin's on the engine's loop, and close it again.
+
+        Raises:
+            ConfigurationError: It can't be made, or is no transport.
+        """
+        if self._make_transport is None and not self.plugins.replaces_transport:
+            return
+
+        async def try_it() -> None:
+            await self._made_transport(self.settings).close()
+
+        try:
+            self.submit(try_it()).result()
+        except ThornError:
+            raise
+        except Exception as error:
+            raise ConfigurationError(f"the transport can't be made: {error}") from error
 
     def dispatcher(self, name: str | None = None) -> Dispatcher:
         """The dispatcher of a name, made at first use; the app's own for None.

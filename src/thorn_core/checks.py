@@ -119,12 +119,16 @@ def check_event(event: Event, settings: Settings) -> list[Finding]:
 def findings(app: Thorn) -> list[Finding]:
     """Find what is doubtful about an app: its settings, and the events declared by now.
 
+    Raises:
+        ConfigurationError: Its transport can't be made.
+
     Example:
         >>> from thorn_core import Thorn
         >>> with Thorn(settings=Settings(allowed_networks=["0.0.0.0/0"])) as app:
         ...     [finding.name for finding in findings(app)]
         ['metadata-open']
     """
+    app.check_transport()
     events = declared_events(app)
     return [
         *check_settings(app.settings),

@@ -135,6 +135,8 @@ class Plugins:
         self.asks_accepts = bool(self.hook.thorn_accepts.get_hookimpls())
         self.asks_validate = bool(self.hook.thorn_validate_recipient.get_hookimpls())
         self.asks_subscriptions = bool(self.hook.thorn_subscriptions.get_hookimpls())
+        # Thorn's own is one of them.
+        self.replaces_transport = len(self.hook.thorn_transport.get_hookimpls()) > 1
         self._asks_calling = bool(self.hook.thorn_calling.get_hookimpls())
         self.asks_attempted = bool(self.hook.thorn_attempted.get_hookimpls())
         # pluggy calls the latest registered first; a chain runs in that order too.

@@ -171,6 +171,23 @@ def test_check_says_that_the_store_is_not_ready(module, capsys):
     assert "there are no tables; run: thorn init-db" in capsys.readouterr().out
 
 
+def test_check_makes_a_transport_of_ones_own(module, capsys):
+    def checked(lines):
+        return run(["--app", f"{module(lines)}:app", "check"]), capsys.readouterr().err
+
+    given = checked("app = Thorn(default=False, transport=lambda: None)")
+    assert given == (2, f"Error: {given[1][7:]}")
+    assert "gave None, which is no Transport" in given[1]
+    code, told = checked(
+        "class Pool:\n"
+        "    @hookimpl\n"
+        "    def thorn_transport(self, settings):\n"
+        "        raise OSError('no pool')\n"
+        "app = Thorn(default=False, plugins=[Pool()])"
+    )
+    assert (code, told) == (2, "Error: the transport can't be made: no pool\n")
+
+
 def test_check_names_a_setting_that_is_wrong(module, capsys):
     name = module("def app(): return Thorn(settings=Settings(alowed_networks=[]))")
     assert run(["--app", f"{name}:app", "check"]) == 2

@@ -337,6 +337,16 @@ def test_a_factory_that_gives_no_transport_is_named_when_it_is_used(answer):
         app.worker().drain()
 
 
+def test_a_background_worker_that_fails_is_logged(caplog):
+    app = Thorn(transport=lambda: None, dispatcher="background", default=False)
+    app.send("a.b")
+    with pytest.raises(ConfigurationError, match="no Transport"):
+        app.submit(app.engine.adrain()).result(10)
+    app.close()
+    (record,) = [r for r in caplog.records if r.name == "thorn_core.dispatchers.background"]
+    assert "the background worker failed" in record.getMessage()
+
+
 def test_a_unit_of_work_that_is_none_is_refused():
     class Plugin:
         @hookimpl

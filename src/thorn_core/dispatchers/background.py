@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future
@@ -13,6 +14,8 @@ from thorn_core.values import Message
 
 if TYPE_CHECKING:
     from thorn_core.app import Thorn
+
+logger = logging.getLogger(__name__)
 
 
 class BackgroundDispatcher:
@@ -35,6 +38,7 @@ class BackgroundDispatcher:
             with self._lock:
                 if self._running is None or self._running.done():
                     self._running = self._app.submit(self._app.engine.arun())
+                    self._running.add_done_callback(_log_failure)
 
     def close(self) -> None:
         """Deliver what is due if this process is all there is, within the grace period; stop."""
@@ -52,3 +56,12 @@ class BackgroundDispatcher:
     async def _drain(self) -> None:
         async with asyncio.timeout(self._app.settings.grace_period):
             await self._app.engine.adrain()
+
+
+def _log_failure(running: Future[None]) -> None:
+    error = None if running.cancelled() else running.exception()
+    if error is not None:
+        logger.error(
+            "the background worker failed; messages wait in the store until it can run",
+            exc_info=error,
+        )

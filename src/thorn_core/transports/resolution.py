@@ -71,5 +71,6 @@ async def resolve(
     except SecurityError as error:
         raise SecurityError(
             f"The recipient's name {host!r} resolves to an address that is refused; use one with "
-            "public addresses only."
+            "public addresses only.",
+            "If it is yours, add its network to the setting allowed_networks.",
         ) from error
