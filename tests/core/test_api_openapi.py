@@ -273,3 +273,11 @@ def test_every_answer_is_as_described(app):
     succeeded = {each for each in promised if each[2] < 300}
     assert succeeded <= contract.seen
     assert contract.seen <= promised
+
+
+def test_every_rate_that_is_limited_is_documented():
+    with Thorn(settings=LOCAL) as app:
+        paths = document_of(app)["paths"]
+    limited = ("/hooks/", "/hooks/{id}/rotate-secret/", "/hooks/{id}/test/", "/hooks/{id}/recover/")
+    for path in (*limited, "/deliveries/{id}/retry/"):
+        assert "429" in paths[path]["post"]["responses"], path

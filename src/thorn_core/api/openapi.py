@@ -164,9 +164,9 @@ def _paths(*, operator: bool) -> dict[str, Any]:
         "/hooks/{id}/rotate-secret/": {
             "parameters": [_parameter("id")],
             "post": _operation(
-                "rotateSecret", "Get a new secret; the former ones sign for a while yet",
+                "rotateSecret", "Get a new secret; the former ones sign for a while yet, or no longer",
                 ref("RotatedSubscription"), optional_body=ref("NewSecret"),
-                problems=(*BODY, *OWN),
+                problems=(*BODY, *OWN, *RATE),
             ),
         },
         "/hooks/{id}/test/": {
