@@ -122,7 +122,7 @@ class World:
     @property
     def untold(self) -> Event:
         """What is sent as if its task were lost."""
-        return Event("order.paid", dispatcher="outbox", app=self.thorn)
+        return Event("order.untold", dispatcher="outbox", app=self.thorn)
 
     def worker(self, *options: str) -> WorkerProcess:
         options = options or ("-P", "prefork", "-c", "2")
