@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from contextlib import suppress
 from datetime import timedelta
 
+import attrs
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.db import DatabaseError, IntegrityError, connection, connections, transaction
@@ -496,6 +498,32 @@ def test_the_same_key_sends_once_also_in_transactions(world):
         world.send(3, idempotency_key="a")
         world.send(4)
     assert world.kept() == [1, 4]
+
+
+def test_a_receipt_tells_a_second_send_in_a_transaction_and_after_it(world):
+    with transaction.atomic(using=world.alias):
+        receipts = [world.send(number, idempotency_key="a") for number in (1, 2)]
+        assert [receipt.duplicate for receipt in receipts] == [False, True]
+    receipts.append(world.send(3, idempotency_key="a"))
+    assert [receipt.duplicate for receipt in receipts] == [False, True, True]
+    assert {receipt.message.payload["number"] for receipt in receipts} == {1}
+    assert world.send(4, idempotency_key="a", sender="ada").duplicate is False
+    assert world.told == [1, 4]
+
+
+@pytest.mark.parametrize("commits", [True, False])
+def test_on_sqlite_a_message_that_waits_for_no_commit_waits_all_the_same(
+    sqlite_world, caplog, commits
+):
+    world = sqlite_world
+    with suppress(Abandoned), transaction.atomic(using=world.alias):
+        message = world.send(1).message
+        world.app.send_message(attrs.evolve(message, id="msg_2"), at_once=True)
+        assert world.told == []
+        if not commits:
+            raise Abandoned
+    assert world.told == ([1, 1] if commits else [])
+    assert caplog.text.count("signal_honors_transaction=False has no effect") == 1
 
 
 def test_two_threads_send_the_same_key_at_once(world):
