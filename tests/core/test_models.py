@@ -711,3 +711,22 @@ def test_a_message_can_be_sent_to_operators_only_by_hand(app, sent):
         app.subscribe("invoice.*", "https://example.com/", owner=owner)
     app.send("invoice.paid", sender=OPERATOR)
     assert reached(app, sent[0]) == [None]
+
+
+class TestWhoTakesTheName:
+    def test_events_are_sent_although_something_takes_the_place_of_webhooks_later(self):
+        @webhook_model(on_create=ModelEvent("org.created"))
+        class Org:
+            pass
+
+        Org.webhooks = property(lambda self: [])
+        with Thorn(dispatcher="outbox").make_default() as app:
+            signals.model_created.send(Org, instance=Org())
+            assert [message.event for message in app.messages_to_route()] == ["org.created"]
+
+    def test_what_has_taken_the_place_of_the_class_of_events_is_named(self):
+        with pytest.raises(ConfigurationError, match=r"Org\.webhooks is a property.*related_name"):
+
+            @webhook_model
+            class Org:
+                webhooks = property(lambda self: [])

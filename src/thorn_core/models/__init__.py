@@ -8,9 +8,15 @@ from thorn_core.models.adapters import (
 )
 from thorn_core.models.decorating import watch_models, webhook_model
 from thorn_core.models.event import ModelEvent
-from thorn_core.models.names import ModelNames, class_names, follow, looks_secret
+from thorn_core.models.names import (
+    ModelNames,
+    class_names,
+    follow,
+    looks_secret,
+    split_path,
+)
 from thorn_core.models.reversing import ModelReverser, model_reverser
-from thorn_core.models.webhooks import ModelWebhooks
+from thorn_core.models.webhooks import ModelWebhooks, webhooks_of
 
 __all__ = [
     "ModelAdapter",
@@ -25,6 +31,8 @@ __all__ = [
     "follow",
     "looks_secret",
     "model_reverser",
+    "split_path",
     "watch_models",
     "webhook_model",
+    "webhooks_of",
 ]

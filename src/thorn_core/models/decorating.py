@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import EntryPoints, entry_points
 from typing import Any, TypeVar, overload
 
 from thorn_core import signals
+from thorn_core.errors import ConfigurationError
+from thorn_core.hookspecs import PROJECT
 from thorn_core.models.adapters import ModelWatcher
 from thorn_core.models.event import ModelEvent
 from thorn_core.models.names import class_names
-from thorn_core.models.webhooks import ModelWebhooks
+from thorn_core.models.webhooks import ATTRIBUTE, ModelWebhooks, webhooks_of
 
 M = TypeVar("M", bound=type)
 
@@ -51,10 +55,12 @@ def webhook_model(model: M | None = None, /, **options: Any) -> M | Callable[[M]
     """
 
     def decorate(cls: M) -> M:
-        inner = cls.__dict__.get("webhooks")
+        _announce(cls)
+        inner = _declaration(cls)
         webhooks = ModelWebhooks(cls, inner() if isinstance(inner, type) else inner, options)
         # An ORM may add names later; its adapter checks again once it knows them.
         webhooks.check_names(class_names)
+        setattr(cls, ATTRIBUTE, webhooks)
         cls.webhooks = webhooks  # type: ignore[attr-defined]
         with _lock:
             _models.add(cls)
@@ -71,6 +77,35 @@ def webhook_model(model: M | None = None, /, **options: Any) -> M | Callable[[M]
         return cls
 
     return decorate if model is None else decorate(model)
+
+
+def _declaration(cls: type) -> Any:
+    inner = vars(cls).get("webhooks")
+    if not isinstance(inner, type) and hasattr(inner, "__get__"):
+        raise ConfigurationError(
+            f"{cls.__name__}.webhooks is a {type(inner).__name__}, no class of events: a field or"
+            " another class's related_name='webhooks' has taken its place; give that another name"
+        )
+    return inner
+
+
+def _announce(cls: type) -> None:
+    """Tell the plugin of a class's ORM that the class was decorated, before there is an app.
+
+    The plugin may know that the ORM's adapter isn't set up, and raise. It has the name of the ORM's
+    package.
+    """
+    packages = {base.__module__.partition(".")[0] for base in cls.__mro__}
+    for entry_point in _plugins():
+        if entry_point.name in packages:
+            declared = getattr(entry_point.load(), "model_declared", None)
+            if declared is not None:
+                declared(cls)
+
+
+@functools.cache
+def _plugins() -> EntryPoints:
+    return entry_points(group=PROJECT)
 
 
 # -- what has been decorated in this process, and the signals that reach it
@@ -107,14 +142,14 @@ def watch_model(watcher: ModelWatcher, model: type) -> None:
     """Let an ORM adapter watch a decorated class."""
     adapter = watcher.model_adapter(model)
     if adapter is not None:
-        adapter.watch(model.__dict__["webhooks"])
+        adapter.watch(vars(model)[ATTRIBUTE])
 
 
 def _events(model: type, trigger: str, field: str | None = None) -> Iterator[ModelEvent]:
     """The events on a trigger, of a class and of the decorated classes it inherits from."""
     for cls in model.__mro__:
-        webhooks = cls.__dict__.get("webhooks")
-        if isinstance(webhooks, ModelWebhooks):
+        webhooks = webhooks_of(cls)
+        if webhooks is not None:
             yield from webhooks.triggered(trigger, field)
 
 

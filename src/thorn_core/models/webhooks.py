@@ -38,6 +38,16 @@ COMPARING = frozenset({"eq", "ne", "gt", "gte", "lt", "lte"})
 AMONG = frozenset({"in", "not_in"})
 
 
+# Where a class keeps them. `webhooks` may be taken later: by a foreign key's related_name, say.
+ATTRIBUTE = "__thorn_webhooks__"
+
+
+def webhooks_of(cls: type) -> ModelWebhooks | None:
+    """The webhooks that a class itself was decorated with, None if it wasn't."""
+    webhooks: ModelWebhooks | None = vars(cls).get(ATTRIBUTE)
+    return webhooks
+
+
 class ModelWebhooks:
     """The webhooks of a model: `Article.webhooks`.
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from thorn_core import ModelAdapter, Settings, UnitOfWork, hookimpl
+from thorn_core import ConfigurationError, ModelAdapter, Settings, UnitOfWork, hookimpl
 
 if TYPE_CHECKING:
     from thorn_django.store import DjangoStore
@@ -79,3 +79,19 @@ def thorn_base_url() -> str | None:
     from thorn_django.reversing import base_url
 
     return base_url()
+
+
+def model_declared(model: type) -> None:
+    """Refuse a decorated Django model whose events nobody would send.
+
+    Raises:
+        ConfigurationError: INSTALLED_APPS lacks `thorn_django`.
+    """
+    from django.apps import apps
+    from django.db.models.base import ModelBase
+
+    if isinstance(model, ModelBase) and apps.apps_ready and not apps.is_installed("thorn_django"):
+        raise ConfigurationError(
+            f"{model.__name__} is decorated with webhook_model, but 'thorn_django' isn't among the"
+            " INSTALLED_APPS: its events wouldn't be sent. Add it, and run: manage.py migrate"
+        )

@@ -20,6 +20,7 @@ from sqlalchemy.orm import (
 from sqlalchemy.orm.exc import UnmappedColumnError
 
 from thorn_core import ModelWebhooks
+from thorn_core.models import webhooks_of
 from thorn_sqlalchemy.models.relationships import Link
 from thorn_sqlalchemy.models.stored import Converter, converter
 
@@ -157,8 +158,8 @@ def all_watches() -> list[tuple[Mapper[Any], Watch]]:
 
 def declarations(model: type) -> list[ModelWebhooks]:
     """The webhooks of a class and of the decorated classes it inherits from."""
-    declared = (cls.__dict__.get("webhooks") for cls in model.__mro__)
-    return [webhooks for webhooks in declared if isinstance(webhooks, ModelWebhooks)]
+    declared = map(webhooks_of, model.__mro__)
+    return [webhooks for webhooks in declared if webhooks is not None]
 
 
 def mapper_of(model: type) -> Mapper[Any] | None:
