@@ -11,10 +11,12 @@ from django.core.management import call_command
 from django.db import connections, models, transaction
 from django.db.migrations.state import ModelState, ProjectState
 from django.test import TestCase, TransactionTestCase
-from eventing.models import Hooked, Item, Label, Post, Stamped, Thing
+from django.test.utils import isolate_apps, override_settings
+from eventing.models import Hooked, Item, Label, Org, Post, Stamped, Thing
 from eventing.sent import sending
 
-from thorn_core import ConfigurationError
+from thorn_core import ConfigurationError, ModelEvent, webhook_model
+from thorn_django.checks import check_settings
 from thorn_django.model_events.many_to_many import watch_fields
 
 
@@ -79,6 +81,33 @@ class TestFieldsOfOthers:
     def test_an_event_of_such_a_field_is_refused_with_those_that_can_be_followed(self):
         with pytest.raises(ConfigurationError, match=r"'tags'.*it has labels$"):
             watch_fields(Item, ["tags"])
+
+
+class TestInstallation:
+    @isolate_apps("eventing")
+    def test_a_decorated_model_without_the_app_is_refused_with_the_setting(self):
+        with (
+            override_settings(INSTALLED_APPS=["django.contrib.contenttypes"]),
+            pytest.raises(ConfigurationError, match=r"'thorn_django' isn't among.*INSTALLED_APPS"),
+        ):
+
+            @webhook_model
+            class Lost(models.Model):
+                class Meta:
+                    app_label = "eventing"
+
+                class webhooks:
+                    on_create = ModelEvent("lost.created")
+
+    def test_a_foreign_key_may_be_called_webhooks_from_the_other_side(self, sent):
+        org = Org.objects.create()
+        assert sent.names() == ["org.created"]
+        assert org.webhooks.count() == 0
+
+    @pytest.mark.parametrize("named", ["json.dumps", "json.nothing", "not a path"])
+    def test_a_permission_class_that_cant_be_used_is_an_error(self, named):
+        with override_settings(THORN_DRF_PERMISSION_CLASSES=[named]):
+            assert [message.id for message in check_settings()] == ["thorn.E006"]
 
 
 class TestTestRuns:

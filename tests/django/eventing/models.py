@@ -516,3 +516,146 @@ class Item(models.Model):
 
     def __str__(self) -> str:
         return str(self.pk)
+
+
+@webhook_model
+class Entry(models.Model):
+    """Columns that programs assign in other forms than the database gives."""
+
+    status = models.IntegerField(default=0)
+    price = models.DecimalField(max_digits=10, decimal_places=2, default=0)
+    at = models.DateTimeField(null=True)
+    day = models.DateField(null=True)
+    lasted = models.DurationField(null=True)
+    key = models.UUIDField(null=True)
+    done = models.BooleanField(default=False)
+    meta = models.JSONField(default=dict)
+    data = models.BinaryField(default=bytes)
+    address = models.GenericIPAddressField(null=True)
+    kind = models.CharField(max_length=20, default="")
+    post = models.ForeignKey(Post, null=True, on_delete=models.SET_NULL, db_constraint=False)
+
+    class Meta:
+        app_label = "eventing"
+
+    class webhooks:
+        fields = (
+            *("status", "price", "at", "day", "lasted", "key", "done", "meta", "data"),
+            *("address", "kind", "post"),
+        )
+        on_create = ModelEvent("entry.created")
+        on_change = ModelEvent("entry.changed")
+        on_delete = ModelEvent("entry.deleted")
+        on_pay = ModelEvent("entry.paid", status__now_eq="2").dispatches_on_change()
+        on_grow = ModelEvent("entry.large", price__now_gte=100).dispatches_on_change()
+        on_time = ModelEvent("entry.late", at__now_gte="2026-01-01T00:00Z").dispatches_on_change()
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+
+class Box:
+    """A value that is changed in place, and knows no equality."""
+
+    def __init__(self, items: list[Any]) -> None:
+        self.items = items
+
+
+class BoxField(models.TextField):
+    def from_db_value(self, value: Any, *_: Any) -> Any:
+        return None if value is None else Box(value.split())
+
+    def get_prep_value(self, value: Any) -> Any:
+        return " ".join(value.items) if isinstance(value, Box) else value
+
+
+class Amount:
+    def __init__(self, number: int, unit: str) -> None:
+        self.number, self.unit = number, unit
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Amount) and (self.number, self.unit) == (other.number, other.unit)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class AmountDescriptor:
+    """Makes an Amount of two columns, as django-money does."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        if instance is None:
+            return self
+        value = instance.__dict__[self.name]
+        return value if isinstance(value, Amount) else Amount(value, instance.unit)
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        if isinstance(value, Amount):
+            instance.unit = value.unit
+        instance.__dict__[self.name] = value
+
+
+class AmountField(models.IntegerField):
+    def contribute_to_class(self, cls: Any, name: str, **options: Any) -> None:
+        super().contribute_to_class(cls, name, **options)
+        setattr(cls, name, AmountDescriptor(name))
+
+    def get_prep_value(self, value: Any) -> Any:
+        return value.number if isinstance(value, Amount) else value
+
+
+@webhook_model
+class Crate(models.Model):
+    """Fields of somebody else's, and a value that is set while loading."""
+
+    box = BoxField(default="")
+    amount = AmountField(default=0)
+    unit = models.CharField(max_length=5, default="kg")
+    label = models.CharField(max_length=20, null=True)
+
+    class Meta:
+        app_label = "eventing"
+
+    class webhooks:
+        on_create = ModelEvent("crate.created")
+        on_fill = ModelEvent("crate.filled", box__items__now_contains="c").dispatches_on_change()
+        on_weigh = ModelEvent("crate.heavy", amount__number__now_gt=5).dispatches_on_change()
+        on_unit = ModelEvent("crate.unit", amount__unit__now_eq="t").dispatches_on_change()
+        on_label = ModelEvent("crate.labelled", label__now_eq="none").dispatches_on_change()
+
+        def payload(self, crate: Crate) -> Any:
+            return {"items": crate.box.items, "amount": crate.amount.number}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "label" in self.__dict__ and self.label is None:
+            self.label = "none"
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+
+@webhook_model
+class Org(models.Model):
+    """Another model's foreign key takes the name of its events."""
+
+    class Meta:
+        app_label = "eventing"
+
+    class webhooks:
+        on_create = ModelEvent("org.created")
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+
+class Endpoint(models.Model):
+    org = models.ForeignKey(Org, on_delete=models.CASCADE, related_name="webhooks")
+
+    class Meta:
+        app_label = "eventing"
+
+    def __str__(self) -> str:
+        return str(self.pk)

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from datetime import date, time, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-import attrs
-from django.db.models import Field, Model
+from django.db.models import Manager, Model
 from django.db.models.fields.files import FieldFile
-from django.utils.functional import Promise
 
 from thorn_core import ModelWebhooks
-from thorn_core.models import ModelNames, class_names
+from thorn_core.models import ModelNames, follow, split_path
 from thorn_django.model_events.listeners import watch
+from thorn_django.model_events.names import names_of, to_python
+from thorn_django.model_events.stored import is_known, other_values, with_values
+from thorn_django.model_events.watches import attributes, column
 
-PLAIN = (bool, int, float, str, Decimal, date, time, timedelta, UUID, list, tuple, dict, Promise)
+# What JSON has a form for, whoever made the field.
+PLAIN = (bool, int, float, str, bytes, Decimal, date, time, timedelta, UUID, list, tuple, dict)
 
 
 class DjangoModelAdapter:
@@ -44,42 +45,49 @@ class DjangoModelAdapter:
         watch(webhooks.model)
 
     def names(self, model: type) -> ModelNames:
-        """What the class tells."""
-        return attrs.evolve(class_names(model), open=True)
-
-    def to_python(self, model: type, field: str, value: Any) -> Any:
-        """The value itself."""
-        return value
+        """The fields, relations and properties of a model."""
+        return names_of(model)
 
     def values(self, instance: Any, fields: Sequence[str]) -> Mapping[str, Any]:
-        """The values of columns, by attribute name; those deferred are read, in one query.
+        """The values of some attributes, as stored; columns that aren't loaded are, in one query.
 
-        Files are given by their names, bytes in base64, and what isn't a number, text, time, list
-        or mapping as Django's serializers write it.
+        Of what a relation leads to it gives the primary key, or a list of those; of a file its
+        name. What JSON has no form for is as Django's serializers write it.
         """
-        model, there = type(instance), instance.__dict__
-        columns = list(model._meta.concrete_fields)
-        missing = [field.attname for field in columns if field.attname not in there]
-        if missing and instance.pk is not None:
-            rows = model._base_manager.using(instance._state.db).filter(pk=instance.pk)
-            for row in rows.values(*missing):
-                there = {**there, **row}
-        return {
-            field.attname: _plain(field, there[field.attname])
-            for field in columns
-            if field.attname in there and field.attname in fields
-        }
+        using = instance._state.db
+        if using is not None:
+            asked = attributes(type(instance), (split_path(path)[0] for path in fields))
+            missing = [name for name in asked if name not in instance.__dict__]
+            if missing and instance.pk is not None:
+                instance.refresh_from_db(using=using, fields=missing)
+            others, _ = other_values(instance, using)
+            instance = with_values(instance, others) if others else instance
+        return {path: _value(instance, path) for path in fields}
+
+    def to_python(self, model: type, field: str, value: Any) -> Any:
+        """A value in the type of a column's values, `"2"` as 2; those of others' fields as it is.
+
+        Raises:
+            ValueError: The column can't hold it.
+        """
+        return to_python(model, field, value)
 
 
-def _plain(field: Field[Any, Any], value: Any) -> Any:
+def _value(instance: Any, path: str) -> Any:
+    *way, last = split_path(path)
+    holder = follow(instance, ".".join(way)) if way else instance
+    if holder is None:
+        return None
+    value = follow(holder, last)
+    if isinstance(value, Manager):
+        return list(value.using(holder._state.db).values_list("pk", flat=True))
+    if isinstance(value, Model):
+        return value.pk
     if isinstance(value, FieldFile):
         return value.name or ""
-    if value is None or isinstance(value, PLAIN):
+    field = column(type(holder), last) if isinstance(holder, Model) else None
+    if field is None or is_known(field) or value is None or isinstance(value, PLAIN):
         return value
-    if isinstance(value, bytes | bytearray | memoryview):
-        return base64.b64encode(bytes(value)).decode("ascii")
-    holder = field.model.__new__(field.model)
-    holder.__dict__[field.attname] = value
     return field.value_to_string(holder)
 
 

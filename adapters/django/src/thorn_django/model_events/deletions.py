@@ -15,6 +15,7 @@ from weakref import WeakValueDictionary
 from django.db.models import Model
 
 from thorn_core import HeldEvents, signals
+from thorn_django.model_events.stored import as_row
 from thorn_django.model_events.telling import check_transaction, keeping
 from thorn_django.model_events.watches import concrete, watch_of
 
@@ -68,8 +69,16 @@ class _UnderWay(threading.local):
 _under_way = _UnderWay()
 
 
-def before_delete(*, instance: Model, using: str, **_: Any) -> None:
-    """An instance is about to be deleted (a receiver of `pre_delete`)."""
+def before_delete(*, instance: Model, using: str, origin: Any = None, **_: Any) -> None:
+    """An instance is about to be deleted (a receiver of `pre_delete`).
+
+    Django has just loaded what it deletes, but for the instance whose `delete()` was called: its
+    row may hold other values, or be gone.
+    """
+    instance._state.__dict__.pop(REMOVAL, None)
+    stored = as_row(instance, using) if origin is instance else instance
+    if stored is None:
+        return
     removals, model = _under_way.removals, type(instance)
     tables = list(_tables(model))
     keys = [(using, table._meta.label, _key_in(instance, table)) for table in tables]
@@ -83,7 +92,7 @@ def before_delete(*, instance: Model, using: str, **_: Any) -> None:
         if other is not None and other is not removal:
             other.give_up()
         removals[key] = removal
-    removal.compose(instance, tables[-1], using)
+    removal.compose(stored, tables[-1], using)
     check_transaction(using)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 from weakref import WeakSet
 
@@ -84,8 +84,8 @@ _WATCHER = _Watcher()
 
 
 def _listen(model: type[Model]) -> None:
+    _check(model)
     watch = make_watch(model)
-    _check_bulk(model)
     watch_fields(model, watch.m2m)
     if watch.create or watch.change:
         _wrap(model, "_save_table", saves.told)
@@ -98,14 +98,26 @@ def _listen(model: type[Model]) -> None:
         post_delete.connect(deletions.after_delete, sender=model, weak=False, dispatch_uid=UID)
 
 
-def _check_bulk(model: type[Model]) -> None:
-    asked = any(webhooks.bulk for webhooks in declarations(model))
-    managers = model._meta.managers
-    if asked and not any(isinstance(m.get_queryset(), WebhookQuerySet) for m in managers):
-        raise ConfigurationError(
-            f"{model.__name__}.webhooks says bulk = True, but no manager of {model.__name__} sends"
-            " events of statements; add objects = WebhookQuerySet.as_manager()"
-        )
+def _check(model: type[Model]) -> None:
+    from thorn_django.model_events.adapter import ADAPTER
+
+    for webhooks in declarations(model):
+        if webhooks.model is model:
+            webhooks.check(ADAPTER)
+        elif not _has_rows(webhooks.model):
+            # Its fields are those of the models that inherit from it.
+            webhooks.check(ADAPTER, model)
+        if webhooks.bulk and not any(
+            isinstance(manager.get_queryset(), WebhookQuerySet) for manager in model._meta.managers
+        ):
+            raise ConfigurationError(
+                f"{model.__name__}.webhooks says bulk = True, but no manager of {model.__name__}"
+                " sends events of statements; add objects = WebhookQuerySet.as_manager()"
+            )
+
+
+def _has_rows(cls: type) -> bool:
+    return issubclass(cls, Model) and not cls._meta.abstract
 
 
 def _wrap(
@@ -122,11 +134,18 @@ def _wrap(
 
 def _remembering_loaded(from_db: Callable[..., Model]) -> Callable[..., Model]:
     @functools.wraps(from_db)
-    def wrapped(cls: type[Model], *args: Any, **kwargs: Any) -> Model:
-        instance = from_db(cls, *args, **kwargs)
+    def wrapped(
+        cls: type[Model],
+        db: str | None,
+        field_names: Collection[str],
+        values: Collection[Any],
+        **options: Any,
+    ) -> Model:
+        instance = from_db(cls, db, field_names, values, **options)
         watch = watch_of(type(instance))
         if watch is not None and watch.remembered:
-            previous.remember_loaded(instance, watch)
+            loaded = dict(zip(field_names, values, strict=True))
+            previous.remember_loaded(instance, watch, loaded)
         return instance
 
     return wrapped

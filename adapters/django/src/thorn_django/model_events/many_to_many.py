@@ -27,6 +27,7 @@ from django.db.models.signals import m2m_changed
 
 from thorn_core import ConfigurationError, signals
 from thorn_django.model_events.fixtures import being_loaded
+from thorn_django.model_events.stored import as_row
 from thorn_django.model_events.telling import chunks, instances_of, tell_each
 from thorn_django.model_events.watches import concrete, models_below, watch_of
 
@@ -170,9 +171,12 @@ def on_change(
             kept[key] = here.linked(instance, using, None)
         return
     others = _in_order((pk_set or ()) if what == "add" else kept.pop(key, ()))
-    if others and near:
-        tell_each(_near_signals(side, instance, what, others, own, using), using)
-    if others and far:
+    if not others:
+        return
+    if near and own:
+        stored = as_row(instance, using) or instance
+        tell_each(_near_signals(side, stored, what, others, own, using), using)
+    if far:
         tell_each(_far_signals(side, instance, what, others, kinds, using), using)
 
 

@@ -15,50 +15,71 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import Model
+from django.db.models import Field, Model
 from django.db.models.base import ModelState
 from django.db.models.fields.files import FieldFile
+from django.db.models.signals import post_init
 
 from thorn_django.after_commit import after_commit, announces_commit
-from thorn_django.model_events.watches import Watch, attnames, attributes, column
+from thorn_django.model_events.stored import (
+    IMMUTABLE,
+    columns_of,
+    is_plain,
+    read_row,
+    stored_values,
+    with_values,
+)
+from thorn_django.model_events.watches import Watch, attributes, column
 
 KNOWN, READ = "thorn_known", "thorn_read"
-CONTAINERS = (list, dict, set, bytearray)
 NOTHING: Mapping[str, Any] = {}
-MISSING = object()
 
 
-def snapshot(instance: Model, names: Iterable[str]) -> dict[str, Any]:
-    """The values of columns as they are now; what isn't loaded, or an expression, is left out."""
-    values = instance.__dict__
-    return {
-        name: _kept(values[name])
-        for name in names
-        if name in values and not hasattr(values[name], "resolve_expression")
-    }
+def snapshot(stored: Model, names: Iterable[str]) -> dict[str, Any]:
+    """What columns hold, of an instance with the values of its row."""
+    values = stored.__dict__
+    return _kept({name: values[name] for name in names if name in values})
 
 
-def _kept(value: Any) -> Any:
-    """A value that stays as it is, whatever the program does to the instance's."""
-    if isinstance(value, CONTAINERS):
-        return copy.deepcopy(value)
-    return value.name if isinstance(value, FieldFile) else value
+def snapshot_as_stored(instance: Model, names: Iterable[str], using: str) -> dict[str, Any]:
+    """What columns hold after a save; what only the database knows is left out."""
+    return _kept(stored_values(instance, names, using))
 
 
-def remember_loaded(instance: Model, watch: Watch) -> None:
-    """An instance has been loaded: one of many, so that this is to be quick."""
-    values = instance.__dict__
-    instance._state.__dict__[KNOWN] = {
-        name: copy.deepcopy(value) if isinstance(value, CONTAINERS) else value
-        for name in watch.remembered
-        if (value := values.get(name, MISSING)) is not MISSING
-    }
+def _kept(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values that stay as they are, whatever the program does to the instance's.
+
+    What can't be copied isn't remembered, and so is read before the next save.
+    """
+    found = {}
+    for name, value in values.items():
+        if type(value) in IMMUTABLE:
+            found[name] = value
+        elif isinstance(value, FieldFile):
+            found[name] = value.name
+        else:
+            with contextlib.suppress(Exception):
+                found[name] = copy.deepcopy(value)
+    return found
+
+
+def remember_loaded(instance: Model, watch: Watch, loaded: Mapping[str, Any]) -> None:
+    """An instance has been loaded: one of many, so that this is to be quick.
+
+    Args:
+        instance: Whose `__init__` may have changed what was loaded.
+        watch: Of its class.
+        loaded: What the database gave.
+    """
+    values = {name: loaded[name] for name in watch.remembered if name in loaded}
+    instance._state.__dict__[KNOWN] = _kept(values)
 
 
 def remember_refreshed(instance: Model, watch: Watch, fields: Iterable[str] | None) -> None:
@@ -69,8 +90,22 @@ def remember_refreshed(instance: Model, watch: Watch, fields: Iterable[str] | No
         names = [name for name in names if name in chosen]
     using = instance._state.db
     if using is not None:
-        values = {**known(instance, using), **snapshot(instance, names)}
-        remember(instance, values, using)
+        unsure = _changes_what_is_loaded(type(instance))
+        loaded = {} if unsure else snapshot(instance, names)
+        remember(instance, replaced(known(instance, using), names, loaded), using)
+
+
+def replaced(
+    before: Mapping[str, Any], names: Iterable[str], now: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What is remembered once some columns hold other values, as far as those are known."""
+    gone = {*names}
+    return {**{name: value for name, value in before.items() if name not in gone}, **now}
+
+
+def _changes_what_is_loaded(model: type[Model]) -> bool:
+    """True if the values of an instance that was loaded may be others than the row's."""
+    return model.__init__ is not Model.__init__ or post_init.has_listeners(model)
 
 
 def known(instance: Model, using: str) -> Mapping[str, Any]:
@@ -152,8 +187,8 @@ def read_unknown(instance: Model, names: Iterable[str], using: str) -> None:
     key = instance._meta.pk.attname
     lacking = [n for n in names if n not in there and n in instance.__dict__ and n != key]
     if lacking and not _is_new(instance):
-        rows = type(instance)._base_manager.using(using).filter(pk=instance.pk)
-        for row in rows.values(*lacking):
+        row = read_row(instance, lacking, using)
+        if row is not None:
             state[READ] = row
 
 
@@ -179,31 +214,29 @@ def former_values(
     """The former values of those columns that have changed.
 
     Args:
-        instance: As it is now.
+        instance: As it is now, with the values of its row.
         watch: Of its class.
         names: The columns that were written.
         before: What is known of them.
     """
-    now = instance.__dict__
-    return FormerValues(
-        instance,
-        {
-            name: before[name]
-            for name in names
-            if name in before and name in now and _differ(instance, name, before[name], now[name])
-        },
-        watch.derived,
-    )
+    now, columns = instance.__dict__, columns_of(type(instance))
+    changed = {
+        name
+        for name in names
+        if name in before and name in now
+        if _differ(columns[name].field, before[name], now[name])
+    }
+    return FormerValues(instance, before, changed, watch.derived)
 
 
-def _differ(instance: Model, name: str, old: Any, new: Any) -> bool:
+def _differ(field: Field[Any, Any], old: Any, new: Any) -> bool:
     if old is new:
         return False
     try:
-        if type(old) is not type(new) and isinstance(new, str | bytes | int | float):
-            # Set by the program, it may be in another form than the database gives: "5" for 5.
-            field = column(type(instance), name)
-            new = new if field is None else field.to_python(new)
+        equality: Any = type(old).__eq__
+        if equality is object.__eq__:
+            # Of what knows no equality, by what is written.
+            return bool(field.get_prep_value(old) != field.get_prep_value(new))
         return bool(old != new)
     except Exception:  # what can't be compared isn't the same
         return True
@@ -217,26 +250,27 @@ class FormerValues(Mapping[str, Any]):
 
     Args:
         instance: As it is now.
-        columns: The former values of columns, by attribute name.
-        derived: Other fields to answer for.
+        before: What is known of the row before, by attribute.
+        changed: The columns among those that have changed.
+        derived: Other fields to answer for, and columns whose attributes depend on others.
     """
 
     def __init__(
-        self, instance: Model, columns: dict[str, Any], derived: Iterable[str] = ()
+        self,
+        instance: Model,
+        before: Mapping[str, Any],
+        changed: Collection[str],
+        derived: Collection[str] = (),
     ) -> None:
         self._instance = instance
-        self._columns = columns
-        self._derived = derived if columns else ()
+        self._before = before
+        self._changed = changed
+        self._derived = derived if changed else ()
         self._values: dict[str, Any] = {}
-        self._former: Model | None = None
 
     def __getitem__(self, name: str) -> Any:
-        if name in self._columns:
-            return self._columns[name]
         if name not in self._values:
-            if name not in self._derived:
-                raise KeyError(name)
-            self._values[name] = self._derive(name)
+            self._values[name] = self._find(name)
         value = self._values[name]
         if value is _UNCHANGED:
             raise KeyError(name)
@@ -244,12 +278,13 @@ class FormerValues(Mapping[str, Any]):
 
     def __contains__(self, name: object) -> bool:
         field = column(type(self._instance), name) if isinstance(name, str) else None
-        if field is not None:  # no need to load what it led to
-            return field.attname in self._columns and name in {*self._columns, *self._derived}
-        return super().__contains__(name)
+        if field is None or name in self._derived_columns:
+            return super().__contains__(name)
+        # No need to load what it led to.
+        return field.attname in self._changed and (name == field.attname or name in self._derived)
 
     def __iter__(self) -> Iterator[str]:
-        yield from self._columns
+        yield from (n for n in self._changed if n not in self._derived_columns)
         yield from (name for name in self._derived if name in self)
 
     def __len__(self) -> int:
@@ -260,35 +295,56 @@ class FormerValues(Mapping[str, Any]):
 
     def __bool__(self) -> bool:
         # Without working out the rest, as the length would.
-        return bool(self._columns)
+        return bool(self._changed)
+
+    @property
+    def _derived_columns(self) -> Collection[str]:
+        columns = columns_of(type(self._instance))
+        return [name for name in self._derived if name in columns]
+
+    @functools.cached_property
+    def _former(self) -> Model:
+        return _former_instance(self._instance, self._before)
+
+    def _find(self, name: str) -> Any:
+        if name in self._derived:
+            return self._derive(name)
+        if name not in self._changed:
+            return _UNCHANGED
+        found = columns_of(type(self._instance)).get(name)
+        # A file's attribute makes something of its name.
+        made = found is not None and not is_plain(found.field)
+        return getattr(self._former, name) if made else self._before[name]
 
     def _derive(self, name: str) -> Any:
         field = column(type(self._instance), name)
-        if field is not None and field.attname not in self._columns:
+        relation = field is not None and field.attname != name
+        if relation and field is not None and field.attname not in self._changed:
             return _UNCHANGED
-        if self._former is None:
-            self._former = _former_instance(self._instance, self._columns)
         # A property of the program's may not cope with an instance as it was.
         with contextlib.suppress(Exception):
             old = getattr(self._former, name)
-            if field is not None or old != getattr(self._instance, name):
+            if relation:
+                return old
+            new = getattr(self._instance, name)
+            if old != new if field is None else _differ(field, old, new):
                 return old
         # Of a relationship: what it led to is gone.
-        return None if field is not None else _UNCHANGED
+        return None if relation else _UNCHANGED
 
 
 _UNCHANGED = object()
 
 
-def _former_instance(instance: Model, columns: Mapping[str, Any]) -> Model:
-    model = type(instance)
-    former, names = model.__new__(model), set(attnames(model))
-    former.__dict__.update({k: v for k, v in instance.__dict__.items() if k in names})
-    former.__dict__.update(columns)
+def _former_instance(instance: Model, before: Mapping[str, Any]) -> Model:
+    """An instance as it was: with its columns and what they led to, and nothing else."""
+    model, columns = type(instance), columns_of(type(instance))
+    former = model.__new__(model)
+    former.__dict__.update({k: v for k, v in instance.__dict__.items() if k in columns})
     state = former._state = ModelState()
     state.db, state.adding = instance._state.db, False
     for name, related in instance._state.fields_cache.items():
         field = column(model, name)
-        if field is not None and field.attname not in columns:
+        if field is not None:
             state.fields_cache[name] = related
-    return former
+    return with_values(former, before)

@@ -122,8 +122,8 @@ class WebhookQuerySet(QuerySet[M]):
             for instance in objs:
                 known = previous.known(instance, using)
                 if known:
-                    written = {**known, **previous.snapshot(instance, names)}
-                    previous.remember(instance, written, using)
+                    now = previous.snapshot_as_stored(instance, names, using)
+                    previous.remember(instance, previous.replaced(known, names, now), using)
         return count
 
     bulk_update.alters_data = True  # type: ignore[attr-defined]

@@ -9,7 +9,7 @@ from django.db.models import Model, QuerySet
 
 from thorn_core import signals
 from thorn_django.model_events import previous
-from thorn_django.model_events.saves import unknown_columns
+from thorn_django.model_events.stored import other_values, with_values
 from thorn_django.model_events.telling import chunks, instances_of, tell_each
 from thorn_django.model_events.watches import Watch
 
@@ -44,15 +44,27 @@ def tell_created(model: type[Model], watch: Watch, instances: Iterable[Model], u
 
     def told() -> Iterator[tuple[Any, Model, dict[str, Any]]]:
         for some in chunks(instances):
-            if any(unknown_columns(item) for item in some):
-                (some,) = instances_of(model, [item.pk for item in some], using)
-            for instance in some:
+            for instance, stored in _each_as_stored(model, some, using):
                 if watch.remembered:
-                    values = previous.snapshot(instance, watch.remembered)
+                    values = previous.snapshot(stored, watch.remembered)
                     previous.remember(instance, values, using)
-                yield signals.model_created, instance, {}
+                yield signals.model_created, stored, {}
 
     tell_each(told(), using)
+
+
+def _each_as_stored(
+    model: type[Model], made: Sequence[Model], using: str
+) -> Iterator[tuple[Model, Model]]:
+    """Instances that were inserted together, each with one that has the values of its row."""
+    others = [other_values(item, using) for item in made]
+    if not any(unknown for _, unknown in others):
+        for item, (known, _) in zip(made, others, strict=True):
+            yield item, with_values(item, known) if known else item
+        return
+    keys = [model._meta.pk.to_python(item.pk) for item in made]
+    found = {row.pk: row for rows in instances_of(model, keys, using) for row in rows}
+    yield from ((item, found[k]) for item, k in zip(made, keys, strict=True) if k in found)
 
 
 def tell_changed(model: type[Model], watch: Watch, before: Before, using: str) -> None:

@@ -8,7 +8,6 @@ and the message; receivers of `post_save` run after it, as they do otherwise.
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -19,6 +18,7 @@ from django.db.models import Model
 
 from thorn_core import signals
 from thorn_django.model_events import previous
+from thorn_django.model_events.stored import IMMUTABLE, as_stored
 from thorn_django.model_events.telling import tell, together
 from thorn_django.model_events.watches import Watch, attributes, concrete, watch_of
 
@@ -109,17 +109,38 @@ def _tell(
         What is known of its row now.
     """
     if before is None:
-        if watch.create:
-            instance = as_stored(instance, unknown_columns(instance), using)
-            tell(signals.model_created, instance, using)
+        if not watch.create:
+            return previous.snapshot_as_stored(instance, watch.remembered, using)
+        instance = as_stored(instance, using)
+        tell(signals.model_created, instance, using)
         return previous.snapshot(instance, watch.remembered)
     names = _written_of(watch, instance, update_fields)
     if watch.change:
-        unknown = [*unknown_columns(instance), *_stale(instance, watch, names, before)]
-        instance = as_stored(instance, unknown, using)
+        stale = [*_stale(instance, watch, names, before)]
+        written = _known_after(instance, update_fields, before)
+        instance = as_stored(instance, using, written=written, stale=stale)
         values = previous.former_values(instance, watch, names, before)
         tell(signals.model_changed, instance, using, previous=values)
-    return {**before, **previous.snapshot(instance, names)}
+    return previous.replaced(before, names, previous.snapshot(instance, names))
+
+
+def _known_after(
+    instance: Model, update_fields: Iterable[str] | None, before: Mapping[str, Any]
+) -> Collection[str] | None:
+    """The columns whose values in the instance are those that were written; None for all.
+
+    What `update_fields` left out may have been set, too, and isn't in the row.
+    """
+    if update_fields is None:
+        return None
+    values, model = instance.__dict__, type(instance)
+    unchanged = {
+        name
+        for name, value in before.items()
+        if type(value) in IMMUTABLE and type(values.get(name)) is type(value)
+        if values[name] == value
+    }
+    return unchanged.union(attributes(model, update_fields), [model._meta.pk.attname])
 
 
 def _written_of(
@@ -145,30 +166,3 @@ def _stale(
     if not UPDATES_RETURN:
         yield from (name for name in watch.generated if name in values)
     yield from (name for name in names if name in before and name not in values)
-
-
-def as_stored(instance: Model, unknown: Collection[str], using: str) -> Model:
-    """An instance whose values are all known: itself, or a copy with those that weren't.
-
-    What the database works out (`F("count") + 1`, a default of its own, a generated column) isn't
-    in the instance after it has been saved, and isn't put there behind the program's back.
-    """
-    if not unknown:
-        return instance
-    model = type(instance)
-    copied = model.__new__(model)
-    copied.__dict__.update(instance.__dict__)
-    state = copied._state = copy.copy(instance._state)
-    state.fields_cache = dict(state.fields_cache)
-    copied.refresh_from_db(using=using, fields=list(unknown))
-    return copied
-
-
-def unknown_columns(instance: Model) -> list[str]:
-    """The columns of a saved instance that still hold an expression."""
-    values = instance.__dict__
-    return [
-        field.attname
-        for field in instance._meta.concrete_fields
-        if hasattr(values.get(field.attname), "resolve_expression")
-    ]

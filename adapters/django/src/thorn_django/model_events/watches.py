@@ -11,6 +11,8 @@ from django.core.exceptions import FieldDoesNotExist
 from django.db.models import Field, Model
 
 from thorn_core import ConfigurationError, ModelEvent, ModelWebhooks
+from thorn_core.models import webhooks_of
+from thorn_django.model_events.stored import columns_of
 
 M2M_TRIGGERS = ("m2m_add", "m2m_remove", "m2m_clear")
 
@@ -68,16 +70,17 @@ class Watch:
         columns, derived = set[str](), set[str]()
         for name in asked:
             field = column(model, name)
-            if field is None:
+            wrapped = field is not None and columns_of(model)[field.attname].wrapped
+            if field is None or wrapped:
                 # A property may look at any of them.
-                columns.update(attnames(model))
+                columns.update(columns_of(model))
             else:
                 columns.add(field.attname)
-            if field is None or field.attname != name:
+            if field is None or wrapped or field.attname != name:
                 derived.add(name)
         # The key says whether the instance still is the one whose values they were.
         keys = {model._meta.pk.attname} if columns and model._meta.pk is not None else set()
-        self.remembered = tuple(n for n in attnames(model) if n in columns | keys)
+        self.remembered = tuple(n for n in columns_of(model) if n in columns | keys)
         self.derived = frozenset(derived)
 
     @property
@@ -104,8 +107,8 @@ def make_watch(model: type[Model]) -> Watch:
 
 def declarations(model: type) -> list[ModelWebhooks]:
     """The webhooks of a class and of the decorated classes it inherits from."""
-    declared = (cls.__dict__.get("webhooks") for cls in model.__mro__)
-    return [webhooks for webhooks in declared if isinstance(webhooks, ModelWebhooks)]
+    declared = map(webhooks_of, model.__mro__)
+    return [webhooks for webhooks in declared if webhooks is not None]
 
 
 def sends(model: type[Model]) -> bool:
@@ -136,11 +139,6 @@ def concrete(model: type[Model]) -> type[Model]:
     found = model._meta.concrete_model
     assert found is not None
     return found
-
-
-def attnames(model: type[Model]) -> list[str]:
-    """The attributes that hold the columns of a class and of its parents' tables."""
-    return [field.attname for field in model._meta.concrete_fields]
 
 
 def column(model: type[Model], name: str) -> Field[Any, Any] | None:
