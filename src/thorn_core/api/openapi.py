@@ -164,7 +164,7 @@ def _paths(*, operator: bool) -> dict[str, Any]:
         "/hooks/{id}/rotate-secret/": {
             "parameters": [_parameter("id")],
             "post": _operation(
-                "rotateSecret", "Get a new secret; the former ones sign for a while yet, or no longer",
+                "rotateSecret", "Get a new secret; the old ones keep signing for a while",
                 ref("RotatedSubscription"), optional_body=ref("NewSecret"),
                 problems=(*BODY, *OWN, *RATE),
             ),
