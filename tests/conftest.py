@@ -26,11 +26,12 @@ else:
     settings.register_profile("long", max_examples=20_000, print_blob=True, **common)
     settings.load_profile(os.environ.get("THORN_CAMPAIGN") or "gate")
 
-# What programs heed: proxies, colours, the width of a terminal, somebody's project.
+# What programs heed: proxies, colours, a terminal's width, somebody's project, how Python runs.
 HEEDED = {
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
     *("CLICOLOR", "CLICOLOR_FORCE", "COLORTERM", "COLUMNS", "FORCE_COLOR", "LINES", "NO_COLOR"),
-    *("DJANGO_SETTINGS_MODULE", "FLASK_APP", "FLASK_DEBUG", "PYTHONWARNINGS", "SSL_CERT_FILE"),
+    *("DJANGO_SETTINGS_MODULE", "FLASK_APP", "FLASK_DEBUG", "SSL_CERT_FILE"),
+    *("PYTHONOPTIMIZE", "PYTHONUNBUFFERED", "PYTHONWARNINGS"),
 }
 OURS = ("THORN_TEST_", "THORN_CAMPAIGN", "THORN_REQUIRE_SERVICES")
 for name in list(os.environ):

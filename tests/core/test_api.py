@@ -448,7 +448,7 @@ def test_everything_that_failed_since_a_time_is_recovered(recipient):
 def test_very_many_are_recovered_call_by_call():
     with Thorn(settings=LOCAL.evolve(retry=False), dispatcher="outbox") as app:
         ada = Client(Resource(app, sends_per_minute=None), "ada")
-        made = ada.subscribe("http://127.0.0.1:9/")
+        made = ada.subscribe("http://127.0.0.1:1024/")
         for number in range(1201):
             app.send("article.created", number, sender="ada")
         app.worker().drain()

@@ -202,7 +202,7 @@ async def stuck():
     await asyncio.to_thread(started.wait)
     if os.fork() == 0:
         return
-    print(os.waitstatus_to_exitcode(os.wait()[1]))
+    print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
     os._exit(0)
 
 socket.getaddrinfo = getaddrinfo
