@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -10,6 +9,7 @@ from typing import Any, TypeVar, cast
 
 from thorn_core.codecs import Envelope
 from thorn_core.errors import ConfigurationError
+from thorn_core.spelling import nearest
 
 T = TypeVar("T")
 
@@ -25,8 +25,8 @@ def near(name: object, known: Iterable[str]) -> str:
         ("did you mean 'inline'?", 'known are inline, outbox')
     """
     names = sorted(known)
-    found = difflib.get_close_matches(str(name), names, 1)
-    return f"did you mean {found[0]!r}?" if found else f"known are {', '.join(names)}"
+    found = nearest(str(name), names)
+    return f"did you mean {found!r}?" if found else f"known are {', '.join(names)}"
 
 
 def made(value: T, port: Any, where: str) -> T:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import json
 import math
@@ -20,6 +19,7 @@ from thorn_core.answers import check_codec
 from thorn_core.errors import ConfigurationError
 from thorn_core.patterns import check_pattern
 from thorn_core.retries import RetryPolicy
+from thorn_core.spelling import nearest
 from thorn_core.subscribers import check_subscribers
 
 ENVELOPES = ("thorn", "standard", "cloudevents", "bare")
@@ -443,8 +443,8 @@ def _check_name(name: str) -> None:
     known = [field.name for field in attrs.fields(Settings)]
     if name in known:
         return
-    near = [_RENAMED[name]] if name in _RENAMED else difflib.get_close_matches(name, known, 1)
-    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+    near = _RENAMED.get(name) or nearest(name, known)
+    hint = f"did you mean {near}?" if near else f"known are {', '.join(known)}"
     raise ConfigurationError(f"unknown setting {name}; {hint}")
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from thorn_core.errors import ConfigurationError, SecurityError
 from thorn_core.recipients import parse_url
+from thorn_core.spelling import nearest
 from thorn_core.values import Subscription
 
 # What a static subscriber's mapping may say beside its URL.
@@ -50,8 +50,8 @@ def check_subscribers(name: str, target: Any) -> Any:
     elif isinstance(target, Mapping):
         url = target.get("url")
         if not isinstance(url, str):
-            near = difflib.get_close_matches("url", [key for key in target if key != "url"], 1)
-            hint = f"did you mean {near[0]!r} to be 'url'?" if near else "add one"
+            near = nearest("url", [key for key in target if isinstance(key, str)])
+            hint = f"did you mean {near!r} to be 'url'?" if near else "add one"
             raise ConfigurationError(f"{name} holds {_names(target)} without a 'url'; {hint}")
         _check_recipient_url(name, url)
         check_options(name, target)
@@ -75,8 +75,8 @@ def check_options(name: str, mapping: Mapping[Any, Any]) -> None:
     """
     for option in mapping:
         if option not in ("url", *OPTIONS):
-            near = difflib.get_close_matches(str(option), OPTIONS, 1)
-            hint = f"did you mean {near[0]}?" if near else f"known are url, {', '.join(OPTIONS)}"
+            near = nearest(str(option), OPTIONS)
+            hint = f"did you mean {near}?" if near else f"known are url, {', '.join(OPTIONS)}"
             raise ConfigurationError(f"{name} holds a mapping with the option {option!r}; {hint}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -17,6 +16,7 @@ from thorn_core.recipients import check_url, same_origin, without_credentials
 from thorn_core.recipients.urls import shown
 from thorn_core.settings import Settings
 from thorn_core.signatures import HMAC_DIGESTS, SignatureScheme, is_private, make_keys
+from thorn_core.spelling import nearest
 from thorn_core.subscribers import check_options
 from thorn_core.values import OPERATOR, Operator, Subscription, derived_id, new_id
 
@@ -193,8 +193,8 @@ def check_option(rules: SubscriptionRules, name: str, value: Any) -> Any:
     """
     check = _CHECKS.get(name)
     if check is None:
-        near = difflib.get_close_matches(name, _CHECKS, 1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(_CHECKS)}"
+        near = nearest(name, _CHECKS)
+        hint = f"did you mean {near}?" if near else f"known are {', '.join(_CHECKS)}"
         raise ConfigurationError(f"a subscription has no option {name!r}; {hint}")
     return check(rules, value)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_address
@@ -17,6 +16,7 @@ from thorn_core.errors import ConfigurationError, InvalidNameError, SecurityErro
 from thorn_core.recipients import parse_url, same_origin
 from thorn_core.recipients.urls import shown
 from thorn_core.signatures import HMAC_DIGESTS, check_key
+from thorn_core.spelling import nearest
 from thorn_core.subscriptions import (
     LONGEST_OVERLAP,
     SubscriptionRules,
@@ -136,8 +136,8 @@ def differing(subscription: Subscription, values: Mapping[str, Any]) -> dict[str
 def unknown(name: str, known: Iterable[str]) -> Fault:
     """The fault of a field or parameter that there isn't; its value may be a misspelt secret."""
     names = list(known)
-    near = difflib.get_close_matches(shortened(name), names, 1)
-    hint = f"did you mean {near[0]}?" if near else "leave it out"
+    near = nearest(shortened(name), names)
+    hint = f"did you mean {near}?" if near else "leave it out"
     return Fault(name, f"is unknown; {hint}", allowed=names)
 
 
