@@ -160,6 +160,28 @@ def test_another_id_is_another_signature(scheme):
         verified(b"{}", scheme, {**signed(b"{}", scheme), "webhook-id": "other"})
 
 
+@pytest.mark.parametrize("scheme", STANDARD)
+@pytest.mark.parametrize("time_shown", ["", "hello."])
+def test_the_border_between_id_and_body_cannot_be_moved(scheme, time_shown):
+    later = str(int((NOW + timedelta(minutes=1)).timestamp()))
+    inner = b'{"event":"order.refunded","data":{}}'
+    headers = signed(time_shown.encode() + later.encode() + b"." + inner, scheme)
+    moved = f"msg_1.{headers['webhook-timestamp']}.{time_shown}".removesuffix(".")
+    headers |= {"webhook-id": moved, "webhook-timestamp": later}
+    with pytest.raises(SignatureError, match="the time that was signed"):
+        verified(inner, scheme, headers)
+
+
+@pytest.mark.parametrize("scheme", STANDARD)
+@pytest.mark.parametrize("key", ["evt.7f", "a.1b.c", "1772366400", "msg_1."])
+def test_an_id_may_hold_full_stops(scheme, key):
+    timestamp, body = int(NOW.timestamp()), b"{}"
+    signable = Signable(id=key, timestamp=timestamp, body=body)
+    made = SCHEMES[scheme].sign(signable, [SIGNING[scheme]])
+    headers = {"webhook-id": key, "webhook-timestamp": str(timestamp), **made}
+    assert verified(body, scheme, headers).id == key
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_headers_fill_what_nothing_signed_says(scheme):
     # The bare payload of something that has an id of its own.

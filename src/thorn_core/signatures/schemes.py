@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -173,11 +174,19 @@ def _base64_hmac(key: bytes, signed: bytes, digest: str) -> str:
     return binascii.b2a_base64(hmac.digest(key, signed, digest), newline=False).decode()
 
 
+# Full stops join id, time and body before they are signed. If the payload quotes a full stop and a
+# time, whoever caught the webhook could move the border: the old id, time and the beginning of the
+# body become the id, and the rest becomes the body.
+_ID_AND_TIME = re.compile(r"\.[0-9]+(?:\.|$)")
+
+
 def _standard_parts(
     headers: Mapping[str, str], body: bytes, now: datetime, tolerance: timedelta
 ) -> tuple[str, datetime, bytes, list[str]]:
     """Of a Standard Webhooks request: its id, its time, what is signed, and the signatures."""
     identity = _header(headers, "webhook-id")
+    if _ID_AND_TIME.search(identity):
+        raise SignatureError("the webhook-id holds what may be the time that was signed")
     timestamp = _header(headers, "webhook-timestamp")
     given = _header(headers, "webhook-signature").split(" ")
     at = _checked_time(timestamp, now, tolerance)
