@@ -221,7 +221,7 @@ def test_a_masked_credential_does_not_follow_to_another_origin(client, app):
     elsewhere = {**data, "url": "https://other.example/"}
     page = client.post(page_of(made), elsewhere, follow=True)
     assert app.subscription(made.id).headers == {"X-Shop": "7"}
-    assert said(page)[0] == "Dropped, because they were for the URL's old origin: Authorization"
+    assert said(page)[0] == "Dropped, because they were for the URL's old origin: Authorization."
     back = {**data, "headers": "Authorization: Bearer new"}
     page = client.post(page_of(made), back, follow=True)
     assert app.subscription(made.id).headers == {"Authorization": "Bearer new"}

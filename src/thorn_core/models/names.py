@@ -7,6 +7,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 import attrs
@@ -174,11 +175,11 @@ def class_names(cls: type) -> ModelNames:
             continue
         for name, value in vars(base).items():
             if isinstance(value, types.FunctionType):
-                found.update(dict.fromkeys(_assigned(value)))
+                found.update(dict.fromkeys(_assigned(value.__code__)))
             elif not name.startswith("__"):
                 found[name] = None
                 if isinstance(value, property) and isinstance(value.fget, types.FunctionType):
-                    found.update(dict.fromkeys(_assigned(value.fget)))
+                    found.update(dict.fromkeys(_assigned(value.fget.__code__)))
         found.update(_annotated(base))
     found.pop("webhooks", None)
     return ModelNames(leads_to=found, open=cls.__dictoffset__ != 0)
@@ -203,11 +204,14 @@ def _class_of(hint: Any) -> type | None:
     return hint if plain and hint not in (Any, object) else None
 
 
-def _assigned(function: types.FunctionType) -> Iterator[str]:
-    """The attributes that a function assigns, `title` in `self.title = title`."""
-    for instruction in dis.get_instructions(function):
-        if instruction.opname == "STORE_ATTR":
-            yield instruction.argval
+@lru_cache(maxsize=4096)
+def _assigned(code: types.CodeType) -> tuple[str, ...]:
+    """The attributes that a function assigns, `title` in `self.title = title`.
+
+    Kept, since models share the many methods of their base classes, which are slow to read.
+    """
+    found = (i.argval for i in dis.get_instructions(code) if i.opname == "STORE_ATTR")
+    return tuple(dict.fromkeys(found))
 
 
 def _static(cls: type, name: str) -> Any:
