@@ -110,10 +110,11 @@ def thorn_accepts(message: Message, subscription: Subscription) -> bool | None:
 
 
 @hookspec
-def thorn_validate_recipient(url: str) -> None:
+def thorn_validate_recipient(url: str) -> bool | None:
     """Refuse a recipient by raising `SecurityError`; called at subscribing and before requests.
 
-    Who subscribed it may read the error's text: don't name addresses of your network.
+    Returning False refuses it too, without a reason; True and None let it be. Who subscribed it may
+    read the error's text: don't name addresses of your network.
     """
 
 

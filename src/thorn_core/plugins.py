@@ -21,6 +21,7 @@ from thorn_core.answers import (
     made,
     near,
 )
+from thorn_core.callables import is_async
 from thorn_core.codecs import Codec, Decoder
 from thorn_core.errors import ConfigurationError, SecurityError, ThornError, UncheckedError
 from thorn_core.recipients.urls import shown
@@ -143,17 +144,25 @@ class Plugins:
         self._preparers = tuple(reversed(self.hook.thorn_prepare_request.get_hookimpls()))
 
     def _check_hooks(self, plugin: Any) -> None:
-        """See that a plugin has hooks, and no others than there are.
+        """See that a plugin has hooks, no others than there are, and none that must be awaited.
 
         Raises:
-            ConfigurationError: It hasn't, or has one that doesn't exist.
+            ConfigurationError: It hasn't, has one that doesn't exist, or a coroutine function.
         """
-        hooks = [caller.name for caller in self.manager.get_hookcallers(plugin) or ()]
+        callers = self.manager.get_hookcallers(plugin) or ()
+        hooks = [caller.name for caller in callers]
         for name in hooks:
             if name not in HOOKS:
                 raise ConfigurationError(
                     f"plugin {plugin!r} has an unknown hook {name}; {near(name, HOOKS)}"
                 )
+        for caller in callers:
+            for implementation in caller.get_hookimpls():
+                if implementation.plugin is plugin and is_async(implementation.function):
+                    raise ConfigurationError(
+                        f"plugin {plugin!r} has {caller.name} as a coroutine function, and hooks"
+                        " aren't awaited; make it a plain function"
+                    )
         unmarked = [n for n in HOOKS if n not in hooks and getattr_static(plugin, n, None)]
         if unmarked:
             raise ConfigurationError(
@@ -302,7 +311,11 @@ class Plugins:
             return
         try:
             with self.calling():
-                self.hook.thorn_validate_recipient(url=url)
+                answers = self.hook.thorn_validate_recipient(url=url)
+            if False in answers:
+                raise SecurityError(
+                    f"The recipient URL {shown(url)} is refused; use another recipient."
+                )
         except SecurityError:
             raise
         except Exception as error:

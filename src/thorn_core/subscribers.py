@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from thorn_core.callables import is_async
 from thorn_core.errors import ConfigurationError, SecurityError
 from thorn_core.recipients import parse_url
 from thorn_core.spelling import nearest
@@ -93,6 +94,11 @@ def _check_recipient_url(name: str, url: str) -> None:
 
 
 def _check_callable(name: str, function: Callable[..., Any]) -> None:
+    if is_async(function):
+        raise ConfigurationError(
+            f"{name} holds {function!r}, a coroutine function, and subscribers aren't awaited; make"
+            " it a plain function"
+        )
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):

@@ -73,6 +73,21 @@ def test_a_plugin_can_refuse_a_recipient_even_later():
         assert recipient.received == ()
 
 
+@pytest.mark.parametrize(("answer", "refused"), [(False, True), (True, False), (None, False)])
+def test_a_plugin_may_refuse_a_recipient_by_false(answer, refused):
+    class Plugin:
+        @hookimpl
+        def thorn_validate_recipient(self, url):
+            return answer
+
+    with Thorn(plugins=[Plugin()]) as app:
+        if refused:
+            with pytest.raises(SecurityError, match="use another recipient"):
+                app.subscribe("*", "https://e.com/")
+        else:
+            assert app.subscribe("*", "https://e.com/")
+
+
 def test_a_recipient_that_can_not_be_checked_is_refused():
     class Plugin:
         @hookimpl
@@ -209,9 +224,16 @@ class OtherArguments:
         return False
 
 
+class Awaited:
+    @hookimpl
+    async def thorn_validate_recipient(self, url):
+        raise SecurityError(url)
+
+
 @pytest.mark.parametrize(
     ("plugins", "problem"),
     [
+        ([Awaited()], "thorn_validate_recipient as a coroutine function"),
         ("shop.plugins", "plugins is 'shop.plugins'; give a list"),
         (Harmless(), "give a list of plugins"),
         (["shop.plugins"], "'shop.plugins' is none"),

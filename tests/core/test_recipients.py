@@ -397,6 +397,36 @@ def test_anyones_validator_is_asked():
             check_url(url, validators)
 
 
+def test_a_function_that_says_false_refuses():
+    with pytest.raises(SecurityError, match="use another recipient"):
+        check_url("https://example.org/", [lambda url: url.startswith("https://example.com/")])
+    for answer in (None, True, 0):
+        assert check_url("https://example.com/", [lambda url, answer=answer: answer])
+
+
+async def refuse_later(url):
+    raise SecurityError(url)
+
+
+class RefuseLater:
+    async def __call__(self, url):
+        raise SecurityError(url)
+
+
+@pytest.mark.parametrize(
+    ("value", "way_out"),
+    [
+        (block_internal_ips, r"call it: block_internal_ips\("),
+        (ensure_port, r"call it: ensure_port\("),
+        (refuse_later, "make it a plain function"),
+        (RefuseLater(), "make it a plain function"),
+    ],
+)
+def test_a_validator_that_would_not_refuse_is_refused(value, way_out):
+    with pytest.raises(ConfigurationError, match=way_out):
+        as_validator(value)
+
+
 @pytest.mark.parametrize("value", ["block_internal_ips", None, 443, SecurityError, []])
 def test_what_is_no_validator_is_refused(value):
     with pytest.raises(ConfigurationError, match="is no recipient validator"):

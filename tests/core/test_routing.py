@@ -131,8 +131,8 @@ def test_a_generator_that_fails_halfway_costs_the_rest_of_its_own(store, recipie
 
 
 @pytest.mark.filterwarnings("ignore:coroutine")
-def test_an_async_callable_is_no_subscriber(store, recipient):
-    with working(store, recipient, forgotten_await) as (app, clock):
+def test_a_coroutine_is_no_subscriber(store, recipient):
+    with working(store, recipient, lambda message: forgotten_await(message)) as (app, clock):
         receipt = app.send("a.b", 1)
         drain(app, clock)
         assert sorted(d.state for d in receipt.deliveries) == ["delivered", "discarded"]

@@ -151,6 +151,16 @@ def test_a_static_subscriber_that_can_be_none_is_refused_where_it_is_declared(ta
             Event("order.paid", subscribers=target)
 
 
+def test_a_subscriber_that_must_be_awaited_is_refused():
+    async def region(message):
+        raise AssertionError(message)
+
+    with pytest.raises(ConfigurationError, match="subscribers aren't awaited"):
+        Settings(subscribers={"order.paid": region})
+    with pytest.raises(ConfigurationError, match="subscribers aren't awaited"):
+        Event("order.paid", subscribers=["https://e.com/", region])
+
+
 def test_static_subscribers_may_take_every_form():
     class Region:
         def __call__(self, message):

@@ -27,7 +27,7 @@ ROOMS = [
     *("plugins", "hookspecs", "stores", "transports", "unit_of_work", "signals"),
     *("settings", "answers", "subscribers", "values", "codecs", "signatures", "recipients"),
     *("filters", "patterns", "retries"),
-    *("spelling", "thorn_1", "errors"),
+    *("spelling", "callables", "thorn_1", "errors"),
 ]
 EXTRAS = {
     "aiohttp": set(),

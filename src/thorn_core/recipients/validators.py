@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import attrs
 
+from thorn_core.callables import is_async
 from thorn_core.errors import ConfigurationError, SecurityError
 from thorn_core.recipients.addresses import (
     MAPPED,
@@ -154,8 +155,12 @@ class CalledWithURL(_Indifferent):
     function: Callable[[str], Any]
 
     def check_url(self, url: RecipientURL) -> None:
-        """Ask the function."""
-        self.function(url.text)
+        """Ask the function; False refuses, too."""
+        if self.function(url.text) is False:
+            raise SecurityError(
+                f"The recipient URL {shown(url.text)} is refused; use another recipient.",
+                f"The validator {self.function!r} gave False.",
+            )
 
 
 # Values: what they say of a URL or an address never changes.
@@ -363,15 +368,25 @@ DEFAULT_VALIDATORS: tuple[RecipientValidator, ...] = (
 )
 
 
+_FACTORIES = (
+    allow_cidr_network,
+    block_cidr_network,
+    block_internal_ips,
+    ensure_port,
+    ensure_protocol,
+)
+
+
 def as_validator(value: Any) -> RecipientValidator:
     """Make a validator of whatever a setting may hold.
 
     Args:
-        value: A validator; a function that takes the URL's text and raises `SecurityError`, as
-            in Thorn 1.x.
+        value: A validator; a function that takes the URL's text, and raises `SecurityError` or
+            returns False to refuse it, as in Thorn 1.x.
 
     Raises:
-        ConfigurationError: It is none of these.
+        ConfigurationError: It is none of these, or a function that would never refuse: a coroutine
+            function, or one of ours that isn't called.
 
     Example:
         >>> as_validator(ensure_port(443))
@@ -379,6 +394,15 @@ def as_validator(value: Any) -> RecipientValidator:
     """
     if all(callable(getattr(value, name, None)) for name in _METHODS):
         return value  # type: ignore[no-any-return]
+    if value in _FACTORIES:
+        raise ConfigurationError(
+            f"{value.__name__} makes a recipient validator; call it: {value.__name__}(…)"
+        )
+    if is_async(value):
+        raise ConfigurationError(
+            f"{value!r} is a coroutine function, and recipient validators aren't awaited; make it a"
+            " plain function"
+        )
     if callable(value) and not isinstance(value, type):
         return CalledWithURL(value)
     raise ConfigurationError(
