@@ -94,8 +94,8 @@ def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
         headers: Names to values.
 
     Raises:
-        ConfigurationError: A header is one that Thorn sets or HTTP forbids, isn't a header by
-            RFC 9110 section 5 (as with CR, LF or NUL in it), or there are too many.
+        ConfigurationError: They are no mapping, or too many; a header is one that Thorn sets or
+            HTTP forbids, or isn't one by RFC 9110 section 5 (as with CR, LF or NUL in it).
 
     Example:
         >>> check_headers({"Authorization": "Bearer abc"})
@@ -105,6 +105,10 @@ def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
         ...
         thorn_core.errors.ConfigurationError: header 'Host' is set by Thorn or by HTTP; leave it out
     """
+    if not isinstance(headers, Mapping):
+        raise ConfigurationError(
+            f"headers is a {type(headers).__name__}; use a mapping of name to value"
+        )
     if len(headers) > HEADER_COUNT:
         raise ConfigurationError(f"{len(headers)} headers; at most {HEADER_COUNT} are allowed")
     checked: dict[str, str] = {}

@@ -101,7 +101,7 @@ class Event:
         )
         self.request_data = dict(request_data or {})
         self.allow_keepalive = allow_keepalive
-        self.headers: Mapping[str, str] = check_headers(headers) if headers else EMPTY
+        self.headers: Mapping[str, str] = EMPTY if headers is None else check_headers(headers)
         self.schema = schema
         self.description = description
         self.example = example

@@ -162,12 +162,13 @@ def _checked(pattern: str, place: str, given: Any) -> Subscription | Impossible:
         if not isinstance(value, str) or not 0 < len(value) <= most or "\0" in value:
             wrong = ValueError(f"{place} gives a subscription with the {name} {value!r}")
             return _impossible(pattern, place, given, wrong)
+    if not isinstance(given.url, str):
+        wrong_url = TypeError(f"{place} gives a URL that is a {type(given.url).__name__}")
+        return _impossible(pattern, place, given, wrong_url)
     try:
         parse_url(given.url)
     except SecurityError as refusal:
         return Impossible(subscription=given, reason=refusal.reason)
-    except Exception as failure:
-        return _impossible(pattern, place, given, failure)
     return given
 
 

@@ -7,6 +7,7 @@ from typing import Any, Self, TypedDict
 
 import attrs
 
+from thorn_core.callables import is_async
 from thorn_core.delivery import check_headers
 from thorn_core.errors import ConfigurationError
 from thorn_core.receipts import Callback, Callbacks
@@ -45,7 +46,8 @@ def check_timeout(timeout: float | None) -> float | None:
     """
     if timeout is None:
         return None
-    if not isinstance(timeout, int | float) or not 0 < timeout <= LONGEST_TIMEOUT:
+    number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if not number or not 0 < timeout <= LONGEST_TIMEOUT:
         raise ConfigurationError(
             f"timeout is {timeout!r}; use a number of seconds from 0 to {LONGEST_TIMEOUT}"
         )
@@ -66,14 +68,14 @@ def _check_context(options: SendOptions, field: Any, context: Any) -> None:
 
 
 def _check_callback(options: SendOptions, field: Any, callback: Any) -> None:
-    if callback is not None and not callable(callback):
+    if callback is not None and (not callable(callback) or is_async(callback)):
         raise ConfigurationError(
-            f"{field.name} is {callback!r}; use a function that takes the attempt"
+            f"{field.name} is {callback!r}; use a plain function that takes the attempt"
         )
 
 
 def _checked_headers(headers: Mapping[str, str] | None) -> Mapping[str, str]:
-    return check_headers(headers) if headers else EMPTY
+    return EMPTY if headers is None else check_headers(headers) or EMPTY
 
 
 def _context(context: Mapping[str, Any] | None) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -27,6 +28,9 @@ SECRETS_KEPT = 3
 # Seconds that replaced keys may go on signing.
 LONGEST_OVERLAP = 365 * 86400
 OWNER_LENGTH = 255
+# What databases can't hold, and terminals obey: control characters but for tabs and line breaks,
+# and halves of characters.
+_UNPRINTABLE = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -201,12 +205,17 @@ def check_option(rules: SubscriptionRules, name: str, value: Any) -> Any:
 
 def check_events(rules: SubscriptionRules, events: str | Iterable[str]) -> tuple[str, ...]:
     """Check the event patterns of a subscription; duplicates go."""
-    patterns = tuple(dict.fromkeys([events] if isinstance(events, str) else events))
+    given = [events] if isinstance(events, str) else events
+    if not isinstance(given, Iterable) or isinstance(given, bytes | Mapping):
+        raise ConfigurationError(
+            f"events is a {type(events).__name__}; use an event pattern or a list of them"
+        )
+    # Checked first: what can't be hashed is no pattern.
+    patterns = tuple(dict.fromkeys([check_pattern(pattern) for pattern in given]))
     if not patterns:
         raise ConfigurationError("a subscription needs an event pattern; '*' takes every event")
     choices = rules.settings.event_choices
     for pattern in patterns:
-        check_pattern(pattern)
         if choices and not any(c == pattern or matches(c, pattern) for c in choices):
             raise ConfigurationError(
                 f"events {pattern!r} can't be subscribed to; the setting event_choices allows"
@@ -238,10 +247,6 @@ def _hmac_digest(rules: SubscriptionRules, value: Any) -> str:
 
 
 def _headers(rules: SubscriptionRules, value: Any) -> Mapping[str, str]:
-    if not isinstance(value, Mapping):
-        raise ConfigurationError(
-            f"headers is a {type(value).__name__}; use a mapping of name to value"
-        )
     return check_headers(value)
 
 
@@ -250,6 +255,8 @@ def _description(rules: SubscriptionRules, value: Any) -> str:
         raise ConfigurationError(
             f"description is no text of at most {DESCRIPTION_LENGTH} characters"
         )
+    if _UNPRINTABLE.search(value):
+        raise ConfigurationError("description holds control characters; remove them")
     return value
 
 
@@ -306,12 +313,30 @@ def identify(sender: Any) -> tuple[str, str | None]:
         raise ConfigurationError(
             f"a {type(sender).__name__} has no id; save it first, or leave it out"
         )
-    for attribute in ("pk", "id"):
+    for attribute in () if isinstance(sender, type) else ("pk", "id"):
         key = getattr(sender, attribute, None)
         if key is not None:
             name = sender.get_username() if hasattr(sender, "get_username") else sender
             return _checked_id(str(key)), str(name)
+    if _is_no_id(sender):
+        raise ConfigurationError(
+            f"a {type(sender).__name__} is no id of a user or tenant; give its id, such as a text,"
+            " a whole number or a UUID, or an object with a pk or id"
+        )
     return _checked_id(str(sender)), None
+
+
+def _is_no_id(sender: Any) -> bool:
+    """True for what has a text all the same, that would be nobody's id: a slip of the program.
+
+    For example a class, a function that wasn't called, `user and user.pk`, a row, 42.0 for 42.
+    """
+    kind: Any = type(sender)
+    return (
+        isinstance(sender, bool | float | bytes | bytearray | Mapping | list | tuple | set)
+        or callable(sender)
+        or (kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__)
+    )
 
 
 def identify_sender(sender: Any) -> tuple[str | None, str | None]:
@@ -331,6 +356,8 @@ def identify_sender(sender: Any) -> tuple[str | None, str | None]:
 def _has_no_id(sender: Any) -> bool:
     if getattr(sender, "is_anonymous", False) is True:
         return True  # Django's and Flask-Login's anonymous users; the latter's have no `id`
+    if sender == None:  # noqa: E711 - what Django and Werkzeug load lazily may turn out to be None
+        return True
     keys = [getattr(sender, name, OPERATOR) for name in ("pk", "id")]
     return None in keys and all(key is None or key is OPERATOR for key in keys)
 

@@ -32,6 +32,10 @@ def app():
         yield app
 
 
+async def never_awaited(attempt):
+    raise AssertionError(attempt)
+
+
 def ways(app):
     """Every way to send, as functions of its options."""
     event = Event("a.b", app=app)
@@ -88,7 +92,10 @@ def test_the_types_name_the_options_that_there_are():
         ({"idempotency_key": ""}, "idempotency_key is ''"),
         ({"headers": {"Host": "x"}}, "header 'Host' is set by Thorn"),
         ({"context": ["x"]}, "context is a list; use a mapping"),
-        ({"on_success": "print"}, "on_success is 'print'; use a function"),
+        ({"headers": [("X-A", "1")]}, "headers is a list; use a mapping"),
+        ({"timeout": True}, "timeout is True"),
+        ({"on_success": "print"}, "on_success is 'print'; use a plain function"),
+        ({"on_error": never_awaited}, "use a plain function"),
     ],
 )
 def test_every_way_to_send_refuses_what_is_not_allowed(app, options, said):

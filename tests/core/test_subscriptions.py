@@ -60,6 +60,23 @@ def test_patterns_are_checked_and_duplicates_go():
         make([])
 
 
+@pytest.mark.parametrize("events", [None, 7, b"a.b", {"a.b": 1}])
+def test_what_is_no_list_of_patterns_is_refused(events):
+    with pytest.raises(ConfigurationError, match="use an event pattern or a list"):
+        make(events)
+
+
+def test_an_unhashable_pattern_is_refused():
+    with pytest.raises(InvalidNameError, match="is no text"):
+        make([["a.b"]])
+
+
+@pytest.mark.parametrize("url", [None, 7, b"https://e.com/", ["https://e.com/"]])
+def test_a_url_that_is_no_text_is_refused(url):
+    with pytest.raises(SecurityError, match=f"is a {type(url).__name__}; use a text"):
+        make(url=url)
+
+
 def test_event_choices_limit_what_can_be_subscribed_to():
     limited = rules(event_choices=["article.*", "user.created"])
     for pattern in ("article.*", "article.created", "user.created"):
@@ -92,6 +109,9 @@ def test_plugins_have_their_say():
         ("headers", {"Host": "intranet"}),
         ("description", 7),
         ("description", "x" * 1001),
+        ("description", "a\0b"),
+        ("description", "\x1b]0;title\x07"),
+        ("description", "half \ud800"),
         ("rate_limit", 0),
         ("rate_limit", True),
         ("rate_limit", "fast"),
@@ -216,7 +236,29 @@ def test_an_id_that_databases_take_for_another_is_refused(key):
         list(static_subscriptions(rules(), "*", {"url": URL, "owner": key}))
 
 
+class Lazy:
+    """As Django's SimpleLazyObject and Werkzeug's LocalProxy, whose user turned out to be None."""
+
+    def __eq__(self, other):
+        return other is None
+
+    def __str__(self):
+        return "None"
+
+
+@pytest.mark.parametrize(
+    "slip", [False, True, 42.0, b"ada", {"id": 42}, ["ada"], ("ada",), User, identify, object()]
+)
+def test_a_slip_of_the_program_is_nobodys_id(slip):
+    for refused in (lambda: make(owner=slip), lambda: identify_sender(slip)):
+        with pytest.raises(ConfigurationError, match="is no id of a user or tenant; give its id"):
+            refused()
+
+
 def test_who_has_no_id_owns_nothing_and_is_nobodys_tenant():
+    with pytest.raises(ConfigurationError, match="a Lazy has no id"):
+        make(owner=Lazy())
+    assert identify_sender(Lazy()) == (OPERATOR, None)
     with pytest.raises(ConfigurationError, match="a Visitor has no id"):
         make(owner=Visitor())
     assert identify_sender(Visitor()) == (OPERATOR, None)

@@ -51,7 +51,6 @@ class RecipientURL:
     recipient: str
 
 
-@lru_cache(maxsize=4096)
 def parse_url(url: str) -> RecipientURL:
     r"""Take a recipient's URL apart, and refuse whatever two parsers might read differently.
 
@@ -59,9 +58,9 @@ def parse_url(url: str) -> RecipientURL:
         url: An absolute URL, at most 2048 characters.
 
     Raises:
-        SecurityError: It isn't absolute, is neither http nor https, has no host or an impossible
-            port, holds a user name, white space, control characters, backslashes or a zone id,
-            has an invalid host name, or is too long.
+        SecurityError: It is no text, isn't absolute, is neither http nor https, has no host or an
+            impossible port, holds a user name, white space, control characters, backslashes or a
+            zone id, has an invalid host name, or is too long.
 
     Example:
         >>> parse_url("HTTPS://Example.COM:443/hook/../in?x=1#top").text
@@ -69,6 +68,13 @@ def parse_url(url: str) -> RecipientURL:
         >>> parse_url("http://0x7f.1/").host
         '127.0.0.1'
     """
+    if not isinstance(url, str):
+        raise SecurityError(f"The recipient URL is a {type(url).__name__}; use a text.")
+    return _parsed(url)
+
+
+@lru_cache(maxsize=4096)
+def _parsed(url: str) -> RecipientURL:
     if len(url) > LONGEST_URL:
         _refuse(url, f"is longer than {LONGEST_URL} characters", "shorten it")
     if " " in url or "\\" in url or not url.isprintable():
