@@ -12,19 +12,33 @@ from brokers import Broker, broker_of
 from celery_program import Setup
 from celery_world import World, world_of
 from places import Place, make_place
+from scale import campaign
 
 from thorn_core.testing import LocalRecipient
 
 
-@pytest.fixture(params=["rabbitmq", "redis"])
-def broker(request) -> Iterator[Broker]:
-    with broker_of(request.param) as broker:
+# Each broker and each database once; a campaign tries the other pairs.
+@pytest.fixture(
+    params=[
+        pytest.param(("rabbitmq", "postgresql"), id="rabbitmq-postgresql"),
+        pytest.param(("redis", "mariadb"), id="redis-mariadb"),
+        pytest.param(("rabbitmq", "mariadb"), id="rabbitmq-mariadb", marks=campaign),
+        pytest.param(("redis", "postgresql"), id="redis-postgresql", marks=campaign),
+    ]
+)
+def pair(request) -> tuple[str, str]:
+    return request.param
+
+
+@pytest.fixture
+def broker(pair) -> Iterator[Broker]:
+    with broker_of(pair[0]) as broker:
         yield broker
 
 
-@pytest.fixture(params=["postgresql", "mariadb"])
-def place(request, tmp_path) -> Iterator[Place]:
-    yield from make_place(request.param, tmp_path)
+@pytest.fixture
+def place(pair, tmp_path) -> Iterator[Place]:
+    yield from make_place(pair[1], tmp_path)
 
 
 @pytest.fixture
