@@ -131,7 +131,7 @@ def test_a_recipient_that_speaks_first_is_no_http_server(transport_class):
 
     with RawServer(behave) as server:
         asyncio.run(main(server.url))
-        assert greeted.is_set()
+        assert greeted.wait(10)
 
 
 def test_importing_the_core_loads_no_http_library():

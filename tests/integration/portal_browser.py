@@ -112,8 +112,9 @@ class Browser:
         )
 
     def told(self):
-        """What the browser has complained of since it was asked last."""
-        return [entry["message"] for entry in self.driver.get_log("browser")]
+        """What the browser has complained of since it was asked last, of its own pages aside."""
+        messages = [entry["message"] for entry in self.driver.get_log("browser")]
+        return [message for message in messages if not message.startswith("chrome://")]
 
 
 @contextmanager
