@@ -183,6 +183,8 @@ def numbers(recipient):
     return [request.json["data"]["number"] for request in recipient.received]
 
 
+# Each framework with one pair; the other pairs are tested without any.
+@pytest.mark.parametrize("pair", [("rabbitmq", "mariadb")], ids="-".join, indirect=True)
 def test_django(broker, place, recipient, tmp_path):
     pytest.importorskip("django")
     written(DJANGO, tmp_path)
@@ -216,6 +218,7 @@ def test_django(broker, place, recipient, tmp_path):
     assert "Traceback" not in worker.text
 
 
+@pytest.mark.parametrize("pair", [("redis", "postgresql")], ids="-".join, indirect=True)
 def test_flask(broker, place, recipient, tmp_path):
     pytest.importorskip("flask_sqlalchemy")
     written(FLASK, tmp_path)

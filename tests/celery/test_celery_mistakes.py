@@ -26,13 +26,16 @@ def python(environment, *command):
     )
 
 
-@pytest.mark.parametrize("program", ["worker", "beat"])
 @pytest.mark.parametrize(
-    ("conf", "error"),
+    ("program", "conf", "error"),
     [
-        ({"thorn_sweep": 3}, "there is no setting thorn_sweep; did you mean thorn_sweep_interval?"),
-        ({"thorn_retry_queue": 7}, "thorn_retry_queue is 7; allowed is a queue's name"),
-        ({"thorn_routes": {"bill..": "bills"}}, "bill.."),
+        (
+            "worker",
+            {"thorn_sweep": 3},
+            "there is no setting thorn_sweep; did you mean thorn_sweep_interval?",
+        ),
+        ("beat", {"thorn_retry_queue": 7}, "thorn_retry_queue is 7; allowed is a queue's name"),
+        ("worker", {"thorn_routes": {"bill..": "bills"}}, "bill.."),
     ],
 )
 def test_celery_does_not_start_with_a_configuration_that_isn_t_allowed(

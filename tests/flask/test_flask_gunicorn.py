@@ -130,7 +130,7 @@ NUMBERS = range(1, REQUESTS + 1)
 
 @pytest.mark.parametrize(
     "options",
-    [("-w", "2"), ("-w", "2", "--threads", "4"), ("-w", "2", "--threads", "2", "--preload")],
+    [("-w", "2"), ("-w", "2", "--threads", "2", "--preload")],
     ids=" ".join,
 )
 def test_with_an_outbox_a_worker_delivers(place, recipient, options):
@@ -147,7 +147,7 @@ def test_with_an_outbox_a_worker_delivers(place, recipient, options):
 
 @pytest.mark.parametrize(
     "options",
-    [("-w", "2"), ("-w", "2", "--threads", "4"), ("-w", "2", "--threads", "2", "--preload")],
+    [("-w", "2"), ("-w", "2", "--threads", "2", "--preload")],
     ids=" ".join,
 )
 def test_in_the_background_the_processes_deliver_themselves(place, recipient, options):
