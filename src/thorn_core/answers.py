@@ -51,13 +51,13 @@ def made(value: T, port: Any, where: str) -> T:
         thorn_core.errors.ConfigurationError: the factory gave None, which is no Dispatcher
     """
     if inspect.isclass(value):
-        raise ConfigurationError(f"{where} gave the class {value!r}; give an instance of it")
+        raise ConfigurationError(f"{where} returned the class {value!r}; return an instance")
     lacking = lacks(value, port)
     if not lacking:
         return value
     some = len(lacking) < len(_members(port))
     ending = f"; it lacks {', '.join(lacking)}" if some else ""
-    raise ConfigurationError(f"{where} gave {value!r}, which is no {port.__name__}{ending}")
+    raise ConfigurationError(f"{where} returned {value!r}, which is not a {port.__name__}{ending}")
 
 
 def lacks(value: Any, port: Any) -> list[str]:
@@ -77,12 +77,14 @@ def check_plugins(given: Any) -> Iterable[Any]:
         ConfigurationError: They aren't; a class, a text or None does nothing.
     """
     if isinstance(given, str) or not isinstance(given, Iterable):
-        raise ConfigurationError(f"plugins is {given!r}; give a list of plugins")
+        raise ConfigurationError(f"plugins is {given!r}; use a list of plugins")
     for plugin in (plugins := tuple(given)):
         if inspect.isclass(plugin):
-            raise ConfigurationError(f"plugin {plugin!r} is a class; give an instance of it")
+            raise ConfigurationError(f"plugin {plugin!r} is a class; pass an instance")
         if plugin is None or isinstance(plugin, str | bytes | int | float):
-            raise ConfigurationError(f"plugin {plugin!r} is none; give an object or a module")
+            raise ConfigurationError(
+                f"plugin {plugin!r} is not a plugin; use an object or a module"
+            )
     return plugins
 
 
@@ -95,8 +97,8 @@ def check_transport(make: Any) -> Callable[[], Any]:
     if callable(make):
         return cast("Callable[[], Any]", make)
     raise ConfigurationError(
-        f"transport is {make!r}; give a function that makes one, which is called on the event loop"
-        " that uses it"
+        f"transport is {make!r}; use a function that creates a transport; it is called on the"
+        f" event loop that will use it"
     )
 
 
@@ -112,10 +114,10 @@ def check_mapping(answer: Any, where: str, check: Callable[[str, Any, str], None
         ConfigurationError: It is no mapping, or a name or value isn't right.
     """
     if not isinstance(answer, Mapping):
-        raise ConfigurationError(f"{where} gave {answer!r}; it must give a mapping of names")
+        raise ConfigurationError(f"{where} returned {answer!r}; it must return a mapping of names")
     for name, value in answer.items():
         if not isinstance(name, str) or not name:
-            raise ConfigurationError(f"{where} gave the name {name!r}; a name is a text")
+            raise ConfigurationError(f"{where} returned the name {name!r}; names must be strings")
         check(name, value, where)
 
 
@@ -123,8 +125,7 @@ def check_factory(name: str, value: Any, where: str) -> None:
     """Check that something can be called to make what a name stands for."""
     if not callable(value):
         raise ConfigurationError(
-            f"{where} gave {value!r} for {name!r}; it must give a factory, which is called to make"
-            " one"
+            f"{where} returned {value!r} for {name!r}; it must return a factory"
         )
 
 
@@ -153,10 +154,10 @@ def check_codec(content_type: str, codec: Any, where: str) -> None:
     else:
         if isinstance(given, bytes):
             return
-        fault = f"gives a {type(given).__name__}"
+        fault = f"returns a {type(given).__name__}"
     raise ConfigurationError(
-        f"{where} has a codec of {content_type!r} that {fault}; a codec takes an Envelope, whose"
-        " document() is what to encode, and returns bytes"
+        f"{where} has a codec for {content_type!r} that {fault}; a codec takes an Envelope,"
+        f" encodes its document() and returns bytes"
     )
 
 
@@ -169,5 +170,5 @@ def check_content_type(content_type: Any, value: Any, where: str) -> None:
         )
     if not callable(value):
         raise ConfigurationError(
-            f"{where} gives {value!r} for {content_type!r}, which can't be called; give a function"
+            f"{where} has {value!r} for {content_type!r}, which is not callable; use a function"
         )

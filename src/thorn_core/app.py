@@ -149,7 +149,8 @@ class Thorn(SubscriptionCalls, HistoryCalls):
         under_way = wait(list(self._calls), max(until - time.monotonic(), 0)).not_done
         if not held or under_way:
             logger.warning(
-                "the process forks while %r is at work; the child may be locked out of its store",
+                "the process forked while %r was running; the child may not be able to use its"
+                " store",
                 self,
             )
         self.store.before_fork()
@@ -282,8 +283,8 @@ class Thorn(SubscriptionCalls, HistoryCalls):
                 importlib.import_module(name)
             except ModuleNotFoundError as error:
                 raise ConfigurationError(
-                    f"the module {name!r} of the setting imports, or of --import, can't be"
-                    f" imported: {error}"
+                    f"can't import the module {name!r} named by the setting imports or by"
+                    f" --import: {error}"
                 ) from error
         if first:
             self.plugins.hook.thorn_import_events()
@@ -312,7 +313,7 @@ class Thorn(SubscriptionCalls, HistoryCalls):
         except ThornError:
             raise
         except Exception as error:
-            raise ConfigurationError(f"the transport can't be made: {error}") from error
+            raise ConfigurationError(f"the transport could not be created: {error}") from error
 
     def dispatcher(self, name: str | None = None) -> Dispatcher:
         """The dispatcher of a name, made at first use; the app's own for None.

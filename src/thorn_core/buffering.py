@@ -152,8 +152,8 @@ class Buffer:
             return True
         if self._discarding:
             raise ConfigurationError(
-                "with buffer_events(discard_on_error=True) can't hold messages that are sent by"
-                " asend; use: async with buffer_events(discard_on_error=True)"
+                "with buffer_events(discard_on_error=True) can't buffer messages sent by asend;"
+                " use: async with buffer_events(discard_on_error=True)"
             )
         return False
 

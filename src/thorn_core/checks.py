@@ -88,8 +88,8 @@ def check_settings(settings: Settings) -> list[Finding]:
             Finding(
                 name="unsigned",
                 setting="signatures",
-                message="signatures is empty, so no request is signed.",
-                hint="Recipients can't tell your requests from anybody's; name a scheme, such as"
+                message="signatures is empty, so requests are not signed.",
+                hint="Recipients can't verify that requests come from you. Add a scheme, such as"
                 " 'standard-webhooks'.",
             )
         )
@@ -148,10 +148,10 @@ def _open(validators: Sequence[Any], where: str, setting: str | None) -> Iterato
         yield Finding(
             name="internal-addresses-open",
             setting=setting,
-            message=f"{where} leaves internal addresses open: anybody who can subscribe a URL can"
-            f" send requests to {', '.join(networks)}.",
-            hint="Add block_internal_ips() to the list, and the networks that recipients may be in"
-            " to allowed_networks.",
+            message=f"{where} permits internal addresses: anyone who can subscribe a URL can send"
+            f" requests to {', '.join(networks)}.",
+            hint="Add block_internal_ips() to the list, and add the networks of your internal"
+            " recipients to allowed_networks.",
         )
 
 
@@ -160,20 +160,21 @@ def _exceptions(
 ) -> Iterator[Finding]:
     for network in networks:
         if opens_metadata(network, validators):
-            every = "every address, " if str(network) in ALL_ADDRESSES else ""
+            every = "every address and " if str(network) in ALL_ADDRESSES else ""
             yield Finding(
                 name="metadata-open",
                 setting=setting,
-                message=f"{where} permits {network}: {every}the metadata service of a cloud, with"
-                " its credentials, among them.",
-                hint="Permit only the networks that recipients are in, such as 10.1.0.0/16.",
+                message=f"{where} permits {network}, which includes {every}the cloud metadata"
+                f" service"
+                f" and its credentials.",
+                hint="Permit only the networks of your recipients, such as 10.1.0.0/16.",
             )
         elif not is_internal_network(network):
             yield Finding(
                 name="useless-exception",
                 setting=setting,
-                message=f"{where} permits {network}, which is public and permitted without it.",
-                hint="Leave it out; an exception is only needed for an internal network.",
+                message=f"{where} permits {network}, which is public and permitted anyway.",
+                hint="Remove it; only internal networks need an exception.",
             )
 
 
@@ -193,7 +194,7 @@ def _refused(
             yield Finding(
                 name="subscriber-refused",
                 setting=setting,
-                message=f"{where} names {shown(url)}, which is refused. {error.reason}",
+                message=f"{where} contains {shown(url)}, which is refused. {error.reason}",
                 hint=" ".join(error.args[1:]) or "Use another URL.",
             )
 

@@ -128,7 +128,7 @@ def dump_json(value: Any) -> bytes:
         return _encode(value).encode()
     except (TypeError, ValueError, RecursionError) as error:
         fault = next(_faults(value, "data", ()), None) or str(error)
-        raise PayloadError(f"the payload can't be encoded as JSON: {fault}") from error
+        raise PayloadError(f"can't encode the payload as JSON: {fault}") from error
 
 
 def as_json(value: Any) -> Any:
@@ -183,22 +183,22 @@ def _faults(value: Any, path: str, above: tuple[int, ...]) -> Iterator[str]:
         return
     if isinstance(value, str):
         if any("\ud800" <= char <= "\udfff" for char in value):
-            yield f"{path} holds a lone surrogate, which UTF-8 can't encode; replace it"
+            yield f"{path} contains a lone surrogate, which UTF-8 can't encode; replace it"
         return
     if isinstance(value, float):
         if not math.isfinite(value):
-            yield f"{path} is {value!r}, which JSON doesn't have; send None or a text"
+            yield f"{path} is {value!r}, which JSON can't represent; use None or a string"
         return
     if id(value) in above:
-        yield f"{path} is part of itself; send a copy without the circle"
+        yield f"{path} contains itself; remove the circular reference"
         return
     above = (*above, id(value))
     if len(above) > 500:
-        yield f"{path[:100]}… is nested too deeply; send something flatter"
+        yield f"{path[:100]}… is nested too deeply; flatten it"
     elif isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, JSON_KEYS):
-                yield f"{path} has the key {key!r} of type {type(key).__name__}; use a text"
+                yield f"{path} has the key {key!r} of type {type(key).__name__}; use a string"
             else:
                 yield from _faults(key, f"{path}'s key", above)
                 yield from _faults(item, f"{path}.{key}", above)
@@ -210,8 +210,8 @@ def _faults(value: Any, path: str, above: tuple[int, ...]) -> Iterator[str]:
             plain = _plain(value)
         except TypeError:
             yield (
-                f"{path} is a {type(value).__name__}, which JSON can't hold; send text, numbers,"
-                " lists, mappings, dates"
+                f"{path} is a {type(value).__name__}, which JSON can't represent; use strings,"
+                f" numbers, lists, mappings or dates"
             )
         else:
             yield from _faults(plain, path, above)
@@ -419,7 +419,7 @@ def load_json(body: bytes) -> Any:
     except json.JSONDecodeError as error:
         raise ValueError(f"{error.msg} (line {error.lineno}, column {error.colno})") from error
     except UnicodeError as error:
-        raise ValueError("a character in it isn't one, or isn't UTF-8") from error
+        raise ValueError("it contains an invalid character, or isn't UTF-8") from error
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     except ValueError as error:
@@ -456,7 +456,7 @@ def decode_form(body: bytes) -> dict[str, str]:
         {'event': 'a.b', 'data[n]': '1'}
     """
     if not _FORM.fullmatch(body):
-        raise ValueError("it holds characters that a form encodes")
+        raise ValueError("it contains characters that must be encoded")
     try:
         pairs = parse_qsl(
             body.decode("ascii"),

@@ -31,8 +31,8 @@ def get_app() -> Thorn:
         return app
     if _make_default is None:
         raise ConfigurationError(
-            "there is no app yet; make one first: app = Thorn(), or enter the context of a web app"
-            " that has one; in a Django project, add 'thorn_django' to INSTALLED_APPS"
+            "there is no app yet; create one first (app = Thorn()), or enter the context of"
+            " a web app that has one; in a Django project, add 'thorn_django' to INSTALLED_APPS"
         )
     with _making:
         if _default_app is None:

@@ -116,17 +116,17 @@ def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
     for name, value in headers.items():
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
             raise ConfigurationError(
-                f"header name {name!r} isn't one; use letters, digits and hyphens"
+                f"header name {name!r} is not valid; use letters, digits and hyphens"
             )
         if name.lower() in PROTECTED_HEADERS:
-            raise ConfigurationError(f"header {name!r} is set by Thorn or by HTTP; leave it out")
+            raise ConfigurationError(f"header {name!r} is set by Thorn or by HTTP; remove it")
         if name.lower() in seen:
-            raise ConfigurationError(f"header {name!r} is there twice; give it once")
+            raise ConfigurationError(f"header {name!r} is given twice; give it once")
         if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
             # The value may be a credential, so it isn't shown.
             raise ConfigurationError(
-                f"the value of header {name!r} holds something other than printable ASCII"
-                " (a line break?); remove or encode it"
+                f"the value of header {name!r} contains characters other than printable ASCII (a"
+                f" line break?); remove or encode them"
             )
         if len(value) > HEADER_LENGTH:
             raise ConfigurationError(

@@ -132,7 +132,7 @@ class Event:
     def _checked_name(name: str) -> str:
         if has_fields(name):
             raise ConfigurationError(
-                f"event name {name!r} holds fields, which only a ModelEvent can fill"
+                f"event name {name!r} contains fields, which only a ModelEvent can fill"
             )
         return check_name(name)
 
@@ -209,15 +209,15 @@ class Event:
         if len(encoded) > app.settings.payload_limit:
             raise PayloadError(
                 f"the payload of {name} has {len(encoded)} bytes; the setting payload_limit allows"
-                f" {app.settings.payload_limit}: send less, or a reference to it"
+                f" {app.settings.payload_limit}: send less, or send a reference"
             )
         if self._invalid is not None:
             self._invalid(name, encoded)
         sender_id, sender_name = identify_sender(options.sender)
         if not sender_id and app.settings.sender_required and not name.startswith("thorn."):
             raise ConfigurationError(
-                f"{name} has no sender, and the setting sender_required asks for one: send(…,"
-                " sender=…), or a sender_field that isn't None"
+                f"{name} has no sender, and the setting sender_required requires one: use send(…,"
+                f" sender=…), or a sender_field that isn't None"
             )
         key = options.idempotency_key
         return Message(
@@ -256,8 +256,8 @@ def _checked_policy(
 ) -> RetryPolicy | None:
     if (retry_max is None) != (retry_delay is None):
         raise ConfigurationError(
-            f"retry_max ({retry_max}) and retry_delay ({retry_delay}) go together;"
-            " give both, or a retry_policy"
+            f"retry_max ({retry_max}) and retry_delay ({retry_delay}) go together; set both, or"
+            f" use a retry_policy"
         )
     if retry is not False and retry_max is None and policy is None:
         return None

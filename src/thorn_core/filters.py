@@ -119,10 +119,12 @@ class Q:
         object.__setattr__(self, "_test", None)
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
-        raise AttributeError(f"can't set {name!r}: a Q stays as it is; make another by &, | and ~")
+        raise AttributeError(
+            f"can't set {name!r}: a Q is immutable; create another with &, | and ~"
+        )
 
     def __delattr__(self, name: str) -> NoReturn:
-        raise AttributeError(f"can't delete {name!r}: a Q stays as it is")
+        raise AttributeError(f"can't delete {name!r}: a Q is immutable")
 
     def __reduce__(self) -> tuple[Any, ...]:
         # What is compiled can't be pickled or copied; it is made again.
@@ -242,7 +244,7 @@ def as_q(condition: Any) -> Q:
         >>> Q(Same(["state", "PUBLISHED"]))
         (Q(state__eq='PUBLISHED'))
     """
-    raise TypeError(f"{condition!r} is no Q; conditions are Q values or field__op=value")
+    raise TypeError(f"{condition!r} is not a Q; conditions are Q values or field__op=value")
 
 
 def _made(parts: tuple[Q | Condition, ...], joined_by: str, negated: bool) -> Q:  # noqa: FBT001
@@ -316,7 +318,7 @@ class Condition:
             try:
                 return holds(value, expected)
             except (TypeError, AttributeError) as error:
-                raise TypeError(f"{name}={expected!r} can't be asked of {value!r}") from error
+                raise TypeError(f"{name}={expected!r} can't be applied to {value!r}") from error
 
         if not self.now:
             return holds_now
@@ -350,7 +352,7 @@ def _advice(name: str, path: list[str], last: str) -> str:
     else:
         meant = f"{name}__eq"
     return (
-        f"condition {name!r} ends in no operator; did you mean {meant!r}?"
+        f"condition {name!r} has no operator; did you mean {meant!r}?"
         f" Operators are {', '.join(OPERATORS)}, and each with {NOW} before it"
     )
 

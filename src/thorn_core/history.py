@@ -215,7 +215,7 @@ def replay_deliveries(
     """
     if query == DeliveryQuery():
         raise ConfigurationError(
-            "replay needs to know what: give a delivery_id, subscription_id, event or since"
+            "replay needs a filter: pass a delivery_id, subscription_id, event or since"
         )
     if query.states is None and query.ids is None:
         query = attrs.evolve(query, states=FAILED)
@@ -262,7 +262,7 @@ def purge_deliveries(
     """
     if not isinstance(until, datetime):
         raise ConfigurationError(
-            f"until={until!r}; purge needs to know the age: until=now - timedelta(days=30)"
+            f"until={until!r}; purge needs an age limit: until=now - timedelta(days=30)"
         )
     if not 1 <= batch <= BATCH_LIMIT:
         raise ConfigurationError(f"batch={batch!r}; allowed is 1 to {BATCH_LIMIT}")

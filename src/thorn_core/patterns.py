@@ -73,7 +73,7 @@ def check_template(name: str) -> str:
 
 
 def _no_text(value: object, kind: str) -> InvalidNameError:
-    return InvalidNameError(f"{kind} {value!r} is no text; use words joined by dots")
+    return InvalidNameError(f"{kind} {value!r} is not a string; use words joined by dots")
 
 
 @lru_cache(maxsize=4096)
@@ -102,7 +102,7 @@ def _check(text: str, kind: str, *, wildcard: bool, shown: str | None = None) ->
     for word in words:
         if not word:
             raise InvalidNameError(
-                f"{kind} {shown!r} holds an empty word; put something between the dots"
+                f"{kind} {shown!r} has an empty word; put something between the dots"
             )
         if _WORD.fullmatch(word) or (wildcard and word == "*"):
             continue

@@ -18,20 +18,20 @@ def schema_check(schema: Mapping[str, Any] | None) -> Callable[[str, bytes], Non
         from jsonschema.validators import validator_for
     except ImportError as error:
         raise ConfigurationError(
-            "an event's schema needs jsonschema; run: pip install 'thorn-core[schema]'"
+            "event schemas need jsonschema; run: pip install 'thorn-core[schema]'"
         ) from error
     maker = validator_for(schema)
     try:
         maker.check_schema(dict(schema))
     except SchemaError as error:
-        raise ConfigurationError(f"the schema isn't one: {error.message}") from error
+        raise ConfigurationError(f"the schema is not valid: {error.message}") from error
     validator = maker(schema)
 
     def check(name: str, encoded: bytes) -> None:
         faults = sorted(validator.iter_errors(json.loads(encoded)), key=lambda f: f.json_path)
         if faults:
             listed = "; ".join(f"{fault.json_path}: {_told(fault)}" for fault in faults[:5])
-            raise PayloadError(f"the payload of {name} breaks its schema: {listed}")
+            raise PayloadError(f"the payload of {name} does not match its schema: {listed}")
 
     return check
 

@@ -47,8 +47,8 @@ def _check_scheme(name: str, scheme: Any, where: str) -> None:
     # A scheme that only signs serves a sender.
     if isclass(scheme) or not callable(getattr(scheme, "sign", None)):
         raise ConfigurationError(
-            f"{where} gave {scheme!r} for {name!r}; give an object with the methods of"
-            " thorn_core.signatures.SignatureScheme"
+            f"{where} returned {scheme!r} for {name!r}; return an object with the methods of"
+            f" thorn_core.signatures.SignatureScheme"
         )
 
 
@@ -120,11 +120,11 @@ class Plugins:
             except Exception as error:
                 raise ConfigurationError(
                     f"an installed plugin (entry point group 'thorn') can't be loaded: {error};"
-                    " mend or uninstall it"
+                    f" fix or uninstall it"
                 ) from error
         for plugin in check_plugins(given):
             if self.manager.is_registered(plugin):
-                raise ConfigurationError(f"plugin {plugin!r} is given twice; once is enough")
+                raise ConfigurationError(f"plugin {plugin!r} is registered twice; register it once")
             try:
                 self.manager.register(plugin)
             except (ValueError, pluggy.PluginValidationError) as error:
@@ -167,12 +167,12 @@ class Plugins:
         if unmarked:
             raise ConfigurationError(
                 f"plugin {plugin!r} has {', '.join(unmarked)} without @hookimpl, so it would never"
-                " be called; mark it"
+                f" be called; add the decorator"
             )
         if not hooks:
             raise ConfigurationError(
-                f"plugin {plugin!r} has no hook, so it would do nothing; its functions are to be"
-                " named as in thorn_core.hookspecs, and marked by @hookimpl"
+                f"plugin {plugin!r} has no hooks, so it would do nothing; name its functions as in"
+                f" thorn_core.hookspecs, and decorate them with @hookimpl"
             )
 
     def gather(self, hook: str) -> dict[str, Any]:
@@ -207,14 +207,14 @@ class Plugins:
             lacking = lacks(source, Store)
             hint = f"; it lacks {', '.join(lacking)}" if len(lacking) < 5 else ""
             raise ConfigurationError(
-                f"store={source!r} is neither a store nor the URL of one, such as 'memory://'{hint}"
+                f"store={source!r} is neither a store nor a store URL, such as 'memory://'{hint}"
             )
         scheme = str(url).partition(":")[0]
         factory = factories.get(scheme) or factories.get(scheme.partition("+")[0])
         if factory is None:
             raise ConfigurationError(
                 f"no store for {scheme!r}; {near(scheme, factories)}"
-                " (databases come with the package thorn-sqlalchemy)"
+                " (for databases, install thorn-sqlalchemy)"
             )
         store = made(factory(source, settings), Store, f"the factory of the store {scheme!r}")
         return cast("Store", store)
@@ -237,7 +237,7 @@ class Plugins:
         if name not in factories:
             raise ConfigurationError(
                 f"no dispatcher {name!r}; {near(name, factories)}"
-                " (celery comes with the package thorn-celery)"
+                " (for celery, install thorn-celery)"
             )
         return cast("Callable[[Thorn], Dispatcher]", factories[name])
 
@@ -271,7 +271,7 @@ class Plugins:
         if isinstance(handle, UnitOfWork):
             return handle
         raise ConfigurationError(
-            f"within={handle!r} is no transaction handle of an installed adapter;"
+            f"within={handle!r} is not a transaction handle of an installed adapter;"
             " thorn-sqlalchemy takes a Session or Connection, thorn-django a database alias"
         )
 
@@ -322,7 +322,7 @@ class Plugins:
             # Who subscribed it may read this, and what failed may name what is inside our network.
             logger.exception("a plugin failed to validate %s", shown(url))
             raise UncheckedError(
-                f"a plugin failed to validate {shown(url)}, so it is refused; see the log"
+                f"a plugin failed to validate {shown(url)}, so the URL is refused; see the log"
             ) from error
 
     def prepare_request(self, request: Request, delivery: Delivery) -> Request:

@@ -39,10 +39,7 @@ class Progress:
             ConfigurationError: It was called inside a running event loop, which it would stop.
         """
         if in_event_loop():
-            raise ConfigurationError(
-                "waiting here would stop the event loop, and perhaps the worker that it waits for;"
-                " use: await receipt"
-            )
+            raise ConfigurationError("waiting here would block the event loop; use: await receipt")
         deadline = None if timeout is None else monotonic() + timeout
         pause = FIRST_PAUSE
         with self._made:

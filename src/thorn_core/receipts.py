@@ -126,8 +126,8 @@ class Receipt:
     def _look(self) -> bool:
         if not self._there():
             raise ConfigurationError(
-                f"{self!r} isn't sent: it waits in a buffer or for a commit, or was rolled back;"
-                " wait for its deliveries after the commit or the end of the buffer"
+                f"{self!r} has not been sent: it waits in a buffer or for a commit, or was rolled"
+                f" back; wait for its deliveries after the commit or the end of the buffer"
             )
         return self.settled
 

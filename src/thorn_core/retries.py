@@ -34,12 +34,12 @@ def _schedule(values: Iterable[float]) -> tuple[float, ...]:
     schedule = tuple(islice(values, MOST_DELAYS + 1))  # it may have no end
     if len(schedule) > MOST_DELAYS:
         raise ConfigurationError(
-            f"schedule has more than {MOST_DELAYS} waits; at most {MOST_DELAYS} are allowed"
+            f"schedule has more than {MOST_DELAYS} delays; at most {MOST_DELAYS} are allowed"
         )
     for value in schedule:
         if not _is_number(value) or not 0 <= value <= LONGEST_DELAY:
             raise ConfigurationError(
-                f"schedule holds {value!r}; a wait is a number of seconds from 0 to"
+                f"schedule contains {value!r}; a delay is a number of seconds from 0 to"
                 f" {LONGEST_DELAY:.0f} (30 days)"
             )
     return tuple(map(float, schedule))
@@ -47,7 +47,7 @@ def _schedule(values: Iterable[float]) -> tuple[float, ...]:
 
 def _jitter(value: float) -> float:
     if not _is_number(value) or not 0 <= value <= 1:
-        raise ConfigurationError(f"jitter is {value!r}; use a part of the wait, from 0 to 1")
+        raise ConfigurationError(f"jitter is {value!r}; use a fraction of the delay, from 0 to 1")
     return float(value)
 
 
@@ -95,7 +95,7 @@ class RetryPolicy:
             ValueError: One of them is outside its range.
         """
         if failures < 1:
-            raise ValueError(f"failures={failures!r}; a wait follows 1 failed attempt or more")
+            raise ValueError(f"failures={failures!r}; use 1 or more")
         if not 0 <= random <= 1:
             raise ValueError(f"random={random!r}; use a number from 0 to 1")
         if failures > len(self.schedule):

@@ -57,8 +57,8 @@ def check_timeout(timeout: float | None) -> float | None:
 def _check_key(options: SendOptions, field: Any, key: Any) -> None:
     if key is not None and (not isinstance(key, str) or not key):
         raise ConfigurationError(
-            f"idempotency_key is {key!r}; use a text that names what is sent, str(order.id), or"
-            " None"
+            f"idempotency_key is {key!r}; use a string that identifies the message, such as"
+            f" str(order.id), or None"
         )
 
 

@@ -160,7 +160,7 @@ class Sending:
             self._warned_of_lock = True
             logger.warning(
                 "signal_honors_transaction=False has no effect in a transaction on SQLite, which"
-                " lets one connection write at a time: events wait for the commit"
+                " allows one writer at a time: events wait for the commit"
             )
         return True
 
@@ -193,8 +193,8 @@ class Sending:
         if not self._warned_of_buffer:
             self._warned_of_buffer = True
             logger.warning(
-                "with buffer_events() in a coroutine holds nothing that asend sends to %r, since"
-                " its end can't be awaited; use: async with buffer_events()",
+                "with buffer_events() in a coroutine does not buffer what asend sends to %r,"
+                " because its end can't be awaited; use: async with buffer_events()",
                 self._app.store,
             )
         return False

@@ -81,7 +81,7 @@ def _switch(name: str, value: Any) -> bool:
 
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str) or not value or not value.isprintable():
-        raise _refuse(name, value, "a non-empty text")
+        raise _refuse(name, value, "a non-empty string")
     return value
 
 
@@ -110,7 +110,7 @@ def _one_of(*choices: str) -> Callable[[str, Any], str]:
 
 def _texts(name: str, value: Any) -> tuple[str, ...]:
     if isinstance(value, str) or not isinstance(value, Iterable):
-        raise _refuse(name, value, "a list of texts")
+        raise _refuse(name, value, "a list of strings")
     return tuple(_text(name, item) for item in value)
 
 
@@ -122,7 +122,7 @@ def _modules(name: str, value: Any) -> tuple[str, ...]:
     modules = _texts(name, value)
     for module in modules:
         if not all(part.isidentifier() for part in module.split(".")):
-            raise _refuse(name, value, "a list of modules' dotted names, as in 'shop.events'")
+            raise _refuse(name, value, "a list of dotted module names, such as 'shop.events'")
     return modules
 
 
@@ -151,7 +151,7 @@ def _each(read: Callable[[Any], Any], name: str, value: Any, allowed: str) -> tu
     try:
         return tuple(map(read, items))
     except ValueError as error:
-        raise _refuse(name, list(items), f"{allowed}; it holds {error}") from None
+        raise _refuse(name, list(items), f"{allowed}; it contains {error}") from None
 
 
 def check_validators(name: str, value: Any) -> tuple[Any, ...]:
@@ -176,7 +176,9 @@ def _validator(name: str, item: Any) -> Any:
         if factory is None:
             known = ", ".join(sorted(VALIDATOR_FACTORIES))
             raise _refuse(
-                name, item, f"a validator, or a list of the name of one ({known}) and its arguments"
+                name,
+                item,
+                f"a validator, or a list with the name of one ({known}) and its arguments",
             )
         return factory(*item[1:])
     return recipients.as_validator(item)
@@ -482,5 +484,5 @@ def _named(setting: str, value: Any) -> Any:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ConfigurationError(
-            f"{setting} names {value!r}, which is nothing that can be imported: {error}"
+            f"{setting} names {value!r}, which can't be imported: {error}"
         ) from error

@@ -53,7 +53,7 @@ def check_subscribers(name: str, target: Any) -> Any:
         if not isinstance(url, str):
             near = nearest("url", [key for key in target if isinstance(key, str)])
             hint = f"did you mean {near!r} to be 'url'?" if near else "add one"
-            raise ConfigurationError(f"{name} holds {_names(target)} without a 'url'; {hint}")
+            raise ConfigurationError(f"{name} contains {_names(target)} without a 'url'; {hint}")
         _check_recipient_url(name, url)
         check_options(name, target)
     elif callable(target):
@@ -62,7 +62,8 @@ def check_subscribers(name: str, target: Any) -> Any:
         return [check_subscribers(name, each) for each in target]
     else:
         raise ConfigurationError(
-            f"{name} holds a {type(target).__name__}, which is no subscriber; allowed is a URL, a"
+            f"{name} contains a {type(target).__name__}, which is not a subscriber; allowed is a"
+            f" URL, a"
             " mapping with a 'url', a callable that takes the message, or a list of these"
         )
     return target
@@ -78,7 +79,9 @@ def check_options(name: str, mapping: Mapping[Any, Any]) -> None:
         if option not in ("url", *OPTIONS):
             near = nearest(str(option), OPTIONS)
             hint = f"did you mean {near}?" if near else f"known are url, {', '.join(OPTIONS)}"
-            raise ConfigurationError(f"{name} holds a mapping with the option {option!r}; {hint}")
+            raise ConfigurationError(
+                f"{name} contains a mapping with the option {option!r}; {hint}"
+            )
 
 
 def _names(mapping: Mapping[Any, Any]) -> str:
@@ -90,7 +93,7 @@ def _check_recipient_url(name: str, url: str) -> None:
     try:
         parse_url(url)
     except SecurityError as error:
-        raise ConfigurationError(f"{name} holds what can't be a recipient. {error}") from None
+        raise ConfigurationError(f"{name} contains an invalid recipient. {error}") from None
 
 
 def _check_callable(name: str, function: Callable[..., Any]) -> None:
@@ -107,6 +110,6 @@ def _check_callable(name: str, function: Callable[..., Any]) -> None:
         signature.bind(None)
     except TypeError:
         raise ConfigurationError(
-            f"{name} holds {function!r}, which can't be called with the message alone; let it take"
-            " one argument"
+            f"{name} contains {function!r}, which can't be called with only the message; let it"
+            f" take one argument"
         ) from None

@@ -68,7 +68,7 @@ class SubscriptionCalls:
             owner: Whose it is: an id, or an object with a `pk` or `id`; None is an operator's.
             secret: Signs its requests; None mints one (`.secret`), of each kind that the schemes in
                 use need.
-            content_type: How bodies are encoded.
+            content_type: Encoding of request bodies.
             hmac_digest: Of the `Hook-HMAC` header: `sha256`, `sha512` or `sha1`.
             headers: Extra headers for its requests.
             description: For people.

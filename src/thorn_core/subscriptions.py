@@ -213,12 +213,13 @@ def check_events(rules: SubscriptionRules, events: str | Iterable[str]) -> tuple
     # Checked first: what can't be hashed is no pattern.
     patterns = tuple(dict.fromkeys([check_pattern(pattern) for pattern in given]))
     if not patterns:
-        raise ConfigurationError("a subscription needs an event pattern; '*' takes every event")
+        raise ConfigurationError("a subscription needs an event pattern; '*' matches every event")
     choices = rules.settings.event_choices
     for pattern in patterns:
         if choices and not any(c == pattern or matches(c, pattern) for c in choices):
             raise ConfigurationError(
-                f"events {pattern!r} can't be subscribed to; the setting event_choices allows"
+                f"events {pattern!r} are not available for subscription; the setting event_choices"
+                f" allows"
                 f" {', '.join(choices)}"
             )
     return patterns
@@ -253,7 +254,7 @@ def _headers(rules: SubscriptionRules, value: Any) -> Mapping[str, str]:
 def _description(rules: SubscriptionRules, value: Any) -> str:
     if not isinstance(value, str) or len(value) > DESCRIPTION_LENGTH:
         raise ConfigurationError(
-            f"description is no text of at most {DESCRIPTION_LENGTH} characters"
+            f"description is not a string of at most {DESCRIPTION_LENGTH} characters"
         )
     if _UNPRINTABLE.search(value):
         raise ConfigurationError("description holds control characters; remove them")
@@ -264,10 +265,10 @@ def _rate_limit(rules: SubscriptionRules, value: Any) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ConfigurationError(f"rate_limit is {value!r}; use requests a second, or None")
+        raise ConfigurationError(f"rate_limit is {value!r}; use requests per second, or None")
     if not 1 / 3600 <= value <= 100_000:
         raise ConfigurationError(
-            f"rate_limit is {value!r}; allowed is from one an hour (1/3600) to 100000 a second"
+            f"rate_limit is {value!r}; allowed is one per hour (1/3600) to 100000 per second"
         )
     return float(value)
 
@@ -311,7 +312,7 @@ def identify(sender: Any) -> tuple[str, str | None]:
     """
     if _has_no_id(sender):
         raise ConfigurationError(
-            f"a {type(sender).__name__} has no id; save it first, or leave it out"
+            f"a {type(sender).__name__} has no ID; save it first, or don't pass it"
         )
     for attribute in () if isinstance(sender, type) else ("pk", "id"):
         key = getattr(sender, attribute, None)
@@ -320,8 +321,8 @@ def identify(sender: Any) -> tuple[str, str | None]:
             return _checked_id(str(key)), str(name)
     if _is_no_id(sender):
         raise ConfigurationError(
-            f"a {type(sender).__name__} is no id of a user or tenant; give its id, such as a text,"
-            " a whole number or a UUID, or an object with a pk or id"
+            f"a {type(sender).__name__} is not the ID of a user or tenant; give its ID, such as a"
+            " string, a whole number or a UUID, or an object with a pk or id"
         )
     return _checked_id(str(sender)), None
 
@@ -367,8 +368,9 @@ def _checked_id(key: str) -> str:
         return key
     long = f", which has {len(key)} characters," if len(key) > OWNER_LENGTH else ""
     raise ConfigurationError(
-        f"{key[:50]!r}{long} is no id of a user or tenant; use 1 to {OWNER_LENGTH} characters,"
-        " without control characters and white space around them, or None for an operator's"
+        f"{key[:50]!r}{long} is not the ID of a user or tenant; use 1 to {OWNER_LENGTH} characters,"
+        " without control characters or surrounding white space, or None for an operator"
+        " subscription"
     )
 
 
@@ -440,8 +442,8 @@ def _static(
     check_options(f"the static subscriber {shown(url)}", options)
     if "secret" in options and options["secret"] is None:
         raise ConfigurationError(
-            f"the static subscriber {shown(url)} has the secret None; give it one, or leave"
-            " 'secret' out to send unsigned requests"
+            f"the static subscriber {shown(url)} has the secret None; set one, or remove 'secret'"
+            f" to send unsigned requests"
         )
     secret, owner = options.pop("secret", None), options.pop("owner", None)
     name = None if owner is None else identify(owner)[0]

@@ -76,5 +76,5 @@ def refuse_overrides(cls: type, replaced: Mapping[str, str]) -> None:
         instead = replaced.get(name) or (_SIGNING if name.startswith("get_hmac") else None)
         if instead is not None:
             raise ConfigurationError(
-                f"{cls.__name__}.{name} is of Thorn 1.x, and nothing calls it; use {instead}"
+                f"{cls.__name__}.{name} is from Thorn 1.x and is never called; use {instead}"
             )

@@ -123,7 +123,7 @@ class Subscription:
         owner: Id of the user or tenant it belongs to; None is an operator's.
         secrets: Keys that sign, the newest first; each signs while it is valid.
         secret_expiry: When a rotated secret stops signing, by secret; absent: never.
-        content_type: How bodies are encoded.
+        content_type: Encoding of request bodies.
         hmac_digest: Digest of the `Hook-HMAC` header: `sha256`, `sha512` or `sha1`.
         headers: Extra headers for its requests.
         description: For people.

@@ -32,7 +32,7 @@ def python(environment, *command):
         (
             "worker",
             {"thorn_sweep": 3},
-            "there is no setting thorn_sweep; did you mean thorn_sweep_interval?",
+            "unknown setting thorn_sweep; did you mean thorn_sweep_interval?",
         ),
         ("beat", {"thorn_retry_queue": 7}, "thorn_retry_queue is 7; allowed is a queue's name"),
         ("worker", {"thorn_routes": {"bill..": "bills"}}, "bill.."),

@@ -68,9 +68,9 @@ def test_the_document_says_where_they_are(app):
 @pytest.mark.parametrize(
     ("kind", "status", "type_", "title"),
     [
-        ("forbidden", 403, "urn:thorn:problem:forbidden", "That isn't allowed"),
-        (403, 403, "urn:thorn:problem:forbidden", "That isn't allowed"),
-        (422, 422, "urn:thorn:problem:invalid", "The request can't be carried out"),
+        ("forbidden", 403, "urn:thorn:problem:forbidden", "Permission denied"),
+        (403, 403, "urn:thorn:problem:forbidden", "Permission denied"),
+        (422, 422, "urn:thorn:problem:invalid", "The request is invalid"),
         (418, 418, "about:blank", "I'm a Teapot"),
         (499, 499, "about:blank", "Error"),
     ],

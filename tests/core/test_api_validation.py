@@ -137,7 +137,7 @@ def test_what_the_event_choices_leave_out_is_refused_with_the_choices():
         assert told["event.1"] == {
             "field": "event.1",
             "value": "*",
-            "message": "can't be subscribed to",
+            "message": "is not available for subscription",
             "allowed": ["order.*", "user.created"],
         }
 
@@ -180,12 +180,12 @@ def test_every_field_of_an_answer_is_taken_or_read_only(ada):
         (b"{", "line 1, column 2"),
         (b" ", "line 1, column 2"),
         (b"event=a.b", "line 1"),
-        (b"[]", "no JSON object"),
-        (b'"text"', "no JSON object"),
-        (b"null", "no JSON object"),
+        (b"[]", "not a JSON object"),
+        (b'"text"', "not a JSON object"),
+        (b"null", "not a JSON object"),
         (b'{"a": NaN}', "no NaN in JSON"),
         (b'{"a": 1, "a": 2}', '"a" is there twice'),
-        (b'{"a": "\\ud800"}', "isn't one"),
+        (b'{"a": "\\ud800"}', "an invalid character"),
         (b'{"a": "\xff"}', "isn't UTF-8"),
         (b"[" * 60_000, "nested too deeply"),
         (b'{"a":' * 10_000, "nested too deeply"),

@@ -34,7 +34,7 @@ DOUBTFUL = {
     "every address": (
         {"allowed_networks": ["0.0.0.0/0"]},
         "metadata-open",
-        "allowed_networks permits 0.0.0.0/0: every address",
+        "allowed_networks permits 0.0.0.0/0, which includes every address",
     ),
     "every address, in a list": (
         {"recipient_validators": [allow_cidr_network("::/0")]},
@@ -50,7 +50,7 @@ DOUBTFUL = {
     "a static subscriber that is internal": (
         {"subscribers": {"a.*": [{"url": "http://localhost/?token=hunter2"}]}},
         "subscriber-refused",
-        "subscribers['a.*'] names 'http://localhost/', which is refused",
+        "subscribers['a.*'] contains 'http://localhost/', which is refused",
     ),
     "a static subscriber on another port": (
         {"subscribers": {"a.*": "https://example.com:8443/"}},
@@ -120,7 +120,7 @@ def test_an_events_list_that_leaves_addresses_open_is_logged_once(caplog):
         assert event.send()
         assert names(findings(app)) == ["internal-addresses-open"]
         (record,) = [r for r in caplog.records if r.name == "thorn_core.checks"]
-        assert "recipient_validators of event 'a.b' leaves" in record.getMessage()
+        assert "recipient_validators of event 'a.b' permits" in record.getMessage()
 
 
 # --- thorn check
@@ -177,7 +177,7 @@ def test_check_makes_a_transport_of_ones_own(module, capsys):
 
     given = checked("app = Thorn(default=False, transport=lambda: None)")
     assert given == (2, f"Error: {given[1][7:]}")
-    assert "gave None, which is no Transport" in given[1]
+    assert "returned None, which is not a Transport" in given[1]
     code, told = checked(
         "class Pool:\n"
         "    @hookimpl\n"
@@ -185,7 +185,7 @@ def test_check_makes_a_transport_of_ones_own(module, capsys):
         "        raise OSError('no pool')\n"
         "app = Thorn(default=False, plugins=[Pool()])"
     )
-    assert (code, told) == (2, "Error: the transport can't be made: no pool\n")
+    assert (code, told) == (2, "Error: the transport could not be created: no pool\n")
 
 
 def test_check_names_a_setting_that_is_wrong(module, capsys):

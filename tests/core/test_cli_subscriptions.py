@@ -33,7 +33,7 @@ def test_a_secret_is_rotated(app, thorn):
     rotated = app.subscription(made.id)
     assert rotated.secrets[1:] == made.secrets
     assert f"Secret: {rotated.secret}" in told
-    assert "go on signing until" in told
+    assert "keep signing until" in told
     told = json.loads(thorn("rotate", made.id, "--secret", SHARED, "--overlap", "0", "--json"))
     assert app.subscription(made.id).secrets == (SHARED,)
     assert told == {

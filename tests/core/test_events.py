@@ -246,7 +246,7 @@ def test_the_first_app_made_is_the_default_until_it_is_closed():
 
 def test_an_event_finds_its_app_when_it_is_sent():
     event = Event("article.created")
-    with pytest.raises(ConfigurationError, match="make one first"):
+    with pytest.raises(ConfigurationError, match="create one first"):
         event.send()
     with Thorn() as app, capture(app) as sent:
         event.send()

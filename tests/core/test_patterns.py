@@ -135,7 +135,7 @@ def test_length_and_words_are_bounded():
 @pytest.mark.parametrize("name", [7, None, b"a", ["a"], {}])
 def test_what_is_no_text_is_refused(name):
     for check in (check_name, check_pattern, check_template):
-        with pytest.raises(InvalidNameError, match="no text"):
+        with pytest.raises(InvalidNameError, match="not a string"):
             check(name)
 
 

@@ -203,7 +203,7 @@ class Harmless:
 
 def test_a_plugin_given_twice_is_refused():
     plugin = Harmless()
-    with pytest.raises(ConfigurationError, match="given twice"):
+    with pytest.raises(ConfigurationError, match="registered twice"):
         Plugins([plugin, plugin])
 
 
@@ -234,12 +234,12 @@ class Awaited:
     ("plugins", "problem"),
     [
         ([Awaited()], "thorn_validate_recipient as a coroutine function"),
-        ("shop.plugins", "plugins is 'shop.plugins'; give a list"),
-        (Harmless(), "give a list of plugins"),
-        (["shop.plugins"], "'shop.plugins' is none"),
-        ([None], "None is none"),
-        ([Harmless], "is a class; give an instance"),
-        ([object()], "has no hook, so it would do nothing"),
+        ("shop.plugins", "plugins is 'shop.plugins'; use a list"),
+        (Harmless(), "use a list of plugins"),
+        (["shop.plugins"], "'shop.plugins' is not a plugin"),
+        ([None], "None is not a plugin"),
+        ([Harmless], "is a class; pass an instance"),
+        ([object()], "has no hooks, so it would do nothing"),
         ([Unmarked()], "has thorn_accepts without @hookimpl"),
         ([Misspelt()], "unknown hook thorn_accept; did you mean 'thorn_accepts'"),
         ([OtherArguments()], "can't be used: .*'msg'"),
@@ -274,7 +274,7 @@ def test_the_nearest_known_name_is_told():
     "hook", ["thorn_stores", "thorn_dispatchers", "thorn_codecs", "thorn_signature_schemes"]
 )
 def test_a_hook_that_gives_no_mapping_of_names_is_refused(hook, answer):
-    with pytest.raises(ConfigurationError, match=f"{hook} of .* gave |names the content type"):
+    with pytest.raises(ConfigurationError, match=f"{hook} of .* returned |names the content type"):
         Thorn(plugins=[giving(hook, answer)], default=False)
 
 
@@ -288,24 +288,34 @@ class NoScheme:
 @pytest.mark.parametrize(
     ("hook", "answer", "options", "problem"),
     [
-        ("thorn_stores", {"x": "memory"}, {}, "'memory' for 'x'; it must give a factory"),
-        ("thorn_stores", {"x": lambda url, settings: None}, {"store": "x://"}, "no Store"),
-        ("thorn_stores", {"x": lambda url, settings: {}}, {"store": "x://"}, "gave {}.* no Store"),
+        ("thorn_stores", {"x": "memory"}, {}, "'memory' for 'x'; it must return a factory"),
+        ("thorn_stores", {"x": lambda url, settings: None}, {"store": "x://"}, "not a Store"),
+        (
+            "thorn_stores",
+            {"x": lambda url, settings: {}},
+            {"store": "x://"},
+            "returned {}.* not a Store",
+        ),
         (
             "thorn_stores",
             {"x": lambda url, settings: MemoryStore},
             {"store": "x://"},
-            "gave the class .*; give an instance",
+            "returned the class .*; return an instance",
         ),
-        ("thorn_dispatchers", {"x": None}, {}, "it must give a factory"),
+        ("thorn_dispatchers", {"x": None}, {}, "it must return a factory"),
         (
             "thorn_dispatchers",
             {"x": lambda app: app},
             {"dispatcher": "x"},
-            "no Dispatcher; it lacks",
+            "not a Dispatcher; it lacks",
         ),
-        ("thorn_dispatchers", {"x": lambda app: None}, {"dispatcher": "x"}, "gave None, which is"),
-        ("thorn_codecs", {"text/x": "json"}, {}, "'text/x', which can't be called"),
+        (
+            "thorn_dispatchers",
+            {"x": lambda app: None},
+            {"dispatcher": "x"},
+            "returned None, which is",
+        ),
+        ("thorn_codecs", {"text/x": "json"}, {}, "'text/x', which is not callable"),
         (
             "thorn_codecs",
             {"xml": lambda envelope: b""},
@@ -313,13 +323,13 @@ class NoScheme:
             "content type 'xml'; write type/subtype",
         ),
         ("thorn_codecs", {"text/x\r\nX: 1": lambda envelope: b""}, {}, "write type/subtype"),
-        ("thorn_codecs", {"text/x": json.dumps}, {}, "a codec of 'text/x' that fails: "),
-        ("thorn_codecs", {"text/x": str}, {}, "that gives a str"),
+        ("thorn_codecs", {"text/x": json.dumps}, {}, "a codec for 'text/x' that fails: "),
+        ("thorn_codecs", {"text/x": str}, {}, "that returns a str"),
         ("thorn_codecs", {"text/x": lambda e: e.items()}, {}, "that fails: .*'items'"),
-        ("thorn_decoders", {"text/x": 7}, {}, "can't be called"),
+        ("thorn_decoders", {"text/x": 7}, {}, "not callable"),
         ("thorn_signature_schemes", {"none": NoScheme()}, {}, "the methods of .*SignatureScheme"),
         ("thorn_signature_schemes", {"none": NoScheme}, {}, "the methods of .*SignatureScheme"),
-        ("thorn_signature_schemes", {"none": None}, {}, "gave None for 'none'"),
+        ("thorn_signature_schemes", {"none": None}, {}, "returned None for 'none'"),
     ],
 )
 def test_what_a_plugin_gives_is_checked_when_the_app_is_made(hook, answer, options, problem):
@@ -346,7 +356,7 @@ def test_an_object_that_is_nearly_a_store_is_told_what_it_lacks():
 
 @pytest.mark.parametrize("transport", [object(), "httpx"])
 def test_a_transport_that_is_no_factory_is_refused(transport):
-    with pytest.raises(ConfigurationError, match="give a function that makes one"):
+    with pytest.raises(ConfigurationError, match="use a function that creates a transport"):
         Thorn(transport=transport, default=False)
 
 
@@ -354,7 +364,7 @@ def test_a_transport_that_is_no_factory_is_refused(transport):
 def test_a_factory_that_gives_no_transport_is_named_when_it_is_used(answer):
     with (
         Thorn(transport=lambda: answer, default=False) as app,
-        pytest.raises(ConfigurationError, match=r"transport=.* which is no Transport"),
+        pytest.raises(ConfigurationError, match=r"transport=.* which is not a Transport"),
     ):
         app.worker().drain()
 
@@ -362,7 +372,7 @@ def test_a_factory_that_gives_no_transport_is_named_when_it_is_used(answer):
 def test_a_background_worker_that_fails_is_logged(caplog):
     app = Thorn(transport=lambda: None, dispatcher="background", default=False)
     app.send("a.b")
-    with pytest.raises(ConfigurationError, match="no Transport"):
+    with pytest.raises(ConfigurationError, match="not a Transport"):
         app.submit(app.engine.adrain()).result(10)
     app.close()
     (record,) = [r for r in caplog.records if r.name == "thorn_core.dispatchers.background"]
@@ -375,7 +385,7 @@ def test_a_unit_of_work_that_is_none_is_refused():
         def thorn_unit_of_work(self, handle):
             return "nonsense"
 
-    with pytest.raises(ConfigurationError, match="gave 'nonsense', which is no UnitOfWork"):
+    with pytest.raises(ConfigurationError, match="returned 'nonsense', which is not a UnitOfWork"):
         Plugins([Plugin()]).unit_of_work("session")
 
 
@@ -383,7 +393,7 @@ def test_an_unknown_transaction_handle_is_refused():
     plugins = Plugins()
     assert plugins.unit_of_work(None) is IMMEDIATE
     assert plugins.unit_of_work(IMMEDIATE) is IMMEDIATE
-    with pytest.raises(ConfigurationError, match="within=7 is no transaction handle"):
+    with pytest.raises(ConfigurationError, match="within=7 is not a transaction handle"):
         plugins.unit_of_work(7)
 
 

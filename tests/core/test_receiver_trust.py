@@ -207,7 +207,7 @@ def test_a_changed_content_type_does_not_change_what_a_body_says():
     # In JSON a customer's text; read as a form, an event.
     body = b'{"event":"order.paid","data":{"note":"=&event=order.refunded&data[n]=1&x"}}'
     headers = signed(body, Content_Type="application/x-www-form-urlencoded")
-    with pytest.raises(PayloadError, match="isn't the application/x-www-form"):
+    with pytest.raises(PayloadError, match="is not valid application/x-www-form"):
         verified(body, headers=headers)
     assert verified(body, headers=signed(body, Content_Type="text/plain")).event == "order.paid"
 
@@ -221,7 +221,7 @@ def test_what_was_signed_for_another_audience_is_refused(kind):
     assert verified(body, audience="https://shop.example/hook").event == "order.paid"
     with pytest.raises(SignatureError, match=r"signed for 'https://shop.* not for 'https://other"):
         verified(body, audience="https://other.example/hook")
-    with pytest.raises(SignatureError, match="names no audience"):
+    with pytest.raises(SignatureError, match="has no audience"):
         verified(envelope(kind), audience="https://shop.example/hook")
 
 
@@ -281,7 +281,7 @@ def test_a_body_by_a_codec_of_ones_own_is_received():
             assert app.send("order.paid", {"n": 1})
             (request,) = recipient.received
     assert (request.message.event, request.message.payload) == ("order.paid", {"n": 1})
-    with pytest.raises(PayloadError, match=r"nor is there a decoder for text/x-lines"):
+    with pytest.raises(PayloadError, match=r"there is no decoder for text/x-lines"):
         verify(request.body, request.headers, SECRET)
 
 
@@ -346,7 +346,7 @@ def test_a_genuine_body_that_cannot_be_read_is_a_payload_error(scheme, body):
 
 @pytest.mark.parametrize("body", [None, "{}", 7, [b"{}"]])
 def test_a_body_that_is_not_bytes_is_refused(body):
-    with pytest.raises(PayloadError, match="give the bytes"):
+    with pytest.raises(PayloadError, match="pass the raw bytes"):
         verify(body, {}, SECRET)
 
 
@@ -355,7 +355,7 @@ def test_a_body_that_is_not_bytes_is_refused(body):
     [b"a=1&a=2", b"a", b"a=%ff", b"a=\xff", b"a=1&" * 10_001, b'{"a"=1}', b"a=b c", b"<a=1>"],
 )
 def test_what_is_no_form_is_refused(body):
-    with pytest.raises(ValueError, match=r"^(it holds|a field in it|\"a\" is there twice)"):
+    with pytest.raises(ValueError, match=r"^(it contains|a field in it|\"a\" is there twice)"):
         decode_form(body)
 
 

@@ -372,7 +372,7 @@ def test_a_retry_waits_for_a_worker_that_knows_the_event_as_well(recipient, capl
         assert worker.worker().drain() == 1
         (delivery,) = receipt.deliveries
         assert (delivery.state, delivery.attempt_count) == ("pending", 1)
-        assert delivery.reason == "it waits for a worker that knows its event"
+        assert delivery.reason == "waiting for a worker that knows its event"
         clock.forward(minutes=2)
         sender.worker().drain()
         assert receipt

@@ -65,7 +65,7 @@ def test_five_days_of_failures_disable_at_the_first_failure_after_them():
     health, disabled, _ = run([12.0 * n for n in range(12)])
     assert disabled == 5 * DAY
     assert not health.enabled
-    assert health.disabled_reason == "none of 11 attempts has succeeded since 2026-03-01T12:00:00Z"
+    assert health.disabled_reason == "all 11 attempts have failed since 2026-03-01T12:00:00Z"
 
 
 def test_a_success_ends_the_streak():

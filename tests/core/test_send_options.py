@@ -88,7 +88,7 @@ def test_the_types_name_the_options_that_there_are():
         ({"timeout": 0}, "timeout is 0; use a number of seconds from 0 to 3600"),
         ({"timeout": "3"}, "timeout is '3'"),
         ({"timeout": float("nan")}, "timeout is nan"),
-        ({"idempotency_key": 7}, "idempotency_key is 7; use a text"),
+        ({"idempotency_key": 7}, "idempotency_key is 7; use a string"),
         ({"idempotency_key": ""}, "idempotency_key is ''"),
         ({"headers": {"Host": "x"}}, "header 'Host' is set by Thorn"),
         ({"context": ["x"]}, "context is a list; use a mapping"),

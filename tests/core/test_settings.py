@@ -127,10 +127,10 @@ def test_subscribers_are_by_pattern():
         ("ftp://example.com/", "uses 'ftp'"),
         ("https://user:hunter2@example.com/", "holds a user name"),
         (["https://example.com/", "exmaple"], "'exmaple' isn't absolute"),
-        (None, "a NoneType, which is no subscriber"),
-        (7, "a int, which is no subscriber"),
-        (b"https://example.com/", "which is no subscriber"),
-        ([["https://example.com/"], [None]], "a NoneType, which is no subscriber"),
+        (None, "a NoneType, which is not a subscriber"),
+        (7, "a int, which is not a subscriber"),
+        (b"https://example.com/", "which is not a subscriber"),
+        ([["https://example.com/"], [None]], "a NoneType, which is not a subscriber"),
         ({}, "a mapping of nothing without a 'url'; add one"),
         ({"urll": "https://example.com/", "secret": "hunter2"}, "did you mean 'urll' to be 'url'"),
         ({"url": None}, "without a 'url'"),
@@ -144,10 +144,10 @@ def test_a_static_subscriber_that_can_be_none_is_refused_where_it_is_declared(ta
     with pytest.raises(ConfigurationError) as refusal:
         Settings(subscribers={"order.*": target})
     assert problem in str(refusal.value)
-    assert str(refusal.value).startswith("setting subscribers['order.*'] holds ")
+    assert str(refusal.value).startswith("setting subscribers['order.*'] contains ")
     assert "hunter2" not in str(refusal.value)
     if target is not None:
-        with pytest.raises(ConfigurationError, match=r"^event 'order\.paid' holds "):
+        with pytest.raises(ConfigurationError, match=r"^event 'order\.paid' contains "):
             Event("order.paid", subscribers=target)
 
 

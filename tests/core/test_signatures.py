@@ -223,21 +223,21 @@ def test_a_key_that_every_scheme_can_sign_with_is_taken(schemes, secret):
         *((schemes, "", "8 to 255 characters") for schemes in (DEFAULT, TEXTS, ED25519, [])),
         *((schemes, "short", "8 to 255 characters") for schemes in (DEFAULT, TEXTS)),
         *((schemes, "x" * 256, "8 to 255 characters") for schemes in (DEFAULT, TEXTS)),
-        *((schemes, 12345678, "must be a text") for schemes in (DEFAULT, TEXTS, ED25519)),
-        *((schemes, SECRET.encode(), "must be a text") for schemes in (DEFAULT, TEXTS)),
+        *((schemes, 12345678, "must be a string") for schemes in (DEFAULT, TEXTS, ED25519)),
+        *((schemes, SECRET.encode(), "must be a string") for schemes in (DEFAULT, TEXTS)),
         *((schemes, " " + SECRET, "white space") for schemes in (DEFAULT, TEXTS)),
         *((schemes, SECRET + "\n", "white space") for schemes in (DEFAULT, TEXTS)),
         (TEXTS, "a secret\N{NO-BREAK SPACE}", "white space"),
-        (TEXTS, "line\nbreak12", "can't be printed"),
-        (TEXTS, "zero\N{ZERO WIDTH SPACE}width", "can't be printed"),
-        (TEXTS, "half \ud800 a character", "can't be printed"),
+        (TEXTS, "line\nbreak12", "unprintable character"),
+        (TEXTS, "zero\N{ZERO WIDTH SPACE}width", "unprintable character"),
+        (TEXTS, "half \ud800 a character", "unprintable character"),
         *((schemes, "v1," + SECRET, "begins with 'v1,'") for schemes in (DEFAULT, TEXTS)),
         *((schemes, PUBLIC, "public key") for schemes in (DEFAULT, TEXTS)),
-        (ED25519, PUBLIC, "whsk_ and base64"),
+        (ED25519, PUBLIC, "whsk_ followed by base64"),
         *((schemes, PRIVATE, "add standard-webhooks-ed25519") for schemes in (DEFAULT, TEXTS)),
-        (ED25519, SECRET, "whsk_ and base64"),
-        (ED25519, "whsk_YWJj", "whsk_ and base64"),
-        (ED25519, "whsk_" + base64.b64encode(b"x" * 64).decode(), "whsk_ and base64"),
+        (ED25519, SECRET, "whsk_ followed by base64"),
+        (ED25519, "whsk_YWJj", "whsk_ followed by base64"),
+        (ED25519, "whsk_" + base64.b64encode(b"x" * 64).decode(), "whsk_ followed by base64"),
         (DEFAULT + ED25519, PUBLIC, "public key"),
         (DEFAULT, "whsec_!!!!!!!!", "base64 of 24 to 64 bytes"),
         (DEFAULT, "a shared text", "base64 of 24 to 64 bytes"),
@@ -301,7 +301,7 @@ def test_schemes_that_have_no_key_in_common_are_named():
                 raise ConfigurationError("use digits")
 
     assert make_keys([Digits(), SCHEMES["hook-hmac"]]) == ("12345678",)
-    with pytest.raises(ConfigurationError, match="schemes digits, standard-webhooks; take one out"):
+    with pytest.raises(ConfigurationError, match="schemes digits, standard-webhooks; remove one"):
         make_keys([Digits(), SCHEMES["standard-webhooks"]])
 
 

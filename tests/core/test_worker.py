@@ -127,7 +127,7 @@ def test_attempts_used_up_is_exhausted_and_can_be_replayed(clock, recipient):
         assert app.replay(subscription_id=subscription.id) == 0
         assert app.replay(receipt.deliveries[0].id) == 1
         assert app.replay(message_id="msg_none") == 0
-        with pytest.raises(ConfigurationError, match="replay needs to know what"):
+        with pytest.raises(ConfigurationError, match="replay needs a filter"):
             app.replay()
 
 
@@ -576,7 +576,7 @@ def test_what_is_leased_no_more_is_not_requested(recipient, clock, caplog):
     store.sleep = timedelta(seconds=61)
     app.worker().drain()
     assert len(recipient.received) == 0
-    assert "ended before its request" in caplog.text
+    assert "expired before its request" in caplog.text
     store.sleep = timedelta(seconds=59)
     assert app.worker().drain() == 1
     assert receipt
@@ -694,7 +694,7 @@ def test_a_store_that_fails_at_the_stop_leaves_it_to_the_leases(caplog):
         app.close()
 
     asyncio.run(main())
-    assert "wait for their leases to end" in caplog.text
+    assert "wait for their leases to expire" in caplog.text
 
 
 def test_a_large_fan_out_is_routed_in_chunks(recipient):

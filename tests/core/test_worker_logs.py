@@ -133,7 +133,7 @@ def test_a_recipient_that_is_gone_is_two_records(told):
         app.send("a.b", 1)
         drain()
         attempt, disabled = told()
-        assert attempt["message"].endswith("failed: status 410; it is not tried again")
+        assert attempt["message"].endswith("failed: status 410; it will not be retried")
         assert disabled["message"] == (
             f"subscription {subscription.id} of owner 42 was disabled: the recipient answered 410"
             " Gone"
@@ -160,7 +160,7 @@ def test_a_subscription_that_fails_for_long_is_warned_of_and_disabled(told):
             f"has failed {failures} times in a row; it will be disabled at 2026-03-01T22:00:00Z"
             " unless an attempt succeeds"
             for failures in (6, 10)
-        ] + ["was disabled: none of 11 attempts has succeeded since 2026-03-01T12:00:00Z"]
+        ] + ["was disabled: all 11 attempts have failed since 2026-03-01T12:00:00Z"]
         assert {r["subscription_id"] for r in records} == {subscription.id}
         assert [r.json["event"].rpartition(".")[2] for r in owners.received] == [
             "failing", "failing", "disabled",

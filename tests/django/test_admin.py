@@ -156,9 +156,9 @@ def test_a_secret_may_be_given(client, app):
         ("events", "order.paid\nwhat ever", "what ever"),
         ("events", " \n ", "This field is required."),
         ("headers", "Host: intranet", "Host"),
-        ("headers", "no header", "'no header' is no header; write X-Name: value"),
-        ("headers", "X-A: 1\nX-A: 2", "X-A is there twice; give it once"),
-        ("headers", "X-A: 1\nx-a: 2", "there twice"),
+        ("headers", "no header", "'no header' is not a header; write X-Name: value"),
+        ("headers", "X-A: 1\nX-A: 2", "X-A is given twice; give it once"),
+        ("headers", "X-A: 1\nx-a: 2", "given twice"),
         ("headers", "X-Token: ••••••••", "there is none"),
         ("content_type", "text/x", "text/x"),
         ("hmac_digest", "md5", "md5"),
@@ -221,7 +221,9 @@ def test_a_masked_credential_does_not_follow_to_another_origin(client, app):
     elsewhere = {**data, "url": "https://other.example/"}
     page = client.post(page_of(made), elsewhere, follow=True)
     assert app.subscription(made.id).headers == {"X-Shop": "7"}
-    assert said(page)[0] == "Dropped, because they were for the URL's old origin: Authorization."
+    assert said(page)[0] == (
+        "Removed these headers because they belonged to the URL's old origin: Authorization."
+    )
     back = {**data, "headers": "Authorization: Bearer new"}
     page = client.post(page_of(made), back, follow=True)
     assert app.subscription(made.id).headers == {"Authorization": "Bearer new"}
@@ -254,7 +256,7 @@ def test_its_secret_is_rotated_and_shown_once(client, app):
     assert rotated.secrets[1:] == made.secrets
     assert rotated.secret in text_of(page)
     assert made.secret not in text_of(page)
-    assert "The old one goes on signing until" in text_of(page)
+    assert "The old secret keeps signing until" in text_of(page)
     assert rotated.secret not in text_of(client.get(page_of(made)))
     assert history() == [(made.id, "Rotated the secret.")]
 
@@ -263,7 +265,7 @@ def test_its_former_secret_is_revoked_if_one_wants_that(client, app):
     made = app.subscribe("a.b", "https://example.com/a")
     page = client.post(page_of(made, "rotate"), {"overlap": "0"})
     assert app.subscription(made.id).secrets == (app.subscription(made.id).secret,)
-    assert "The old one is revoked" in text_of(page)
+    assert "The old secret is revoked" in text_of(page)
     for overlap in ("-1", "nan", "soon"):
         page = client.post(page_of(made, "rotate"), {"overlap": overlap}, follow=True)
         assert len(said(page)) == 1
@@ -301,7 +303,7 @@ def test_a_test_tells_what_came_of_it(client, app, recipient):
         assert recipient.received[-1].json["event"] == "thorn.test"
         recipient.answer(status=503)
         (words,) = said(client.post(page_of(made, "test"), follow=True))
-        assert "taken: 503 after" in words
+        assert "failed: 503 after" in words
         link = re.search('href="([^"]+)"', words)[1]
         assert "503" in text_of(client.get(link))
     assert len(history()) == 2
@@ -311,7 +313,7 @@ def test_a_test_without_a_worker_is_on_its_way(client, app, recipient, monkeypat
     monkeypatch.setattr("thorn_django.admin.subscriptions.PATIENCE", 0.05)
     made = app.subscribe("a.b", recipient.url)
     (words,) = said(client.post(page_of(made, "test"), follow=True))
-    assert words.startswith("A test message is on its way; a worker delivers it.")
+    assert words.startswith("Test message queued; a worker will deliver it.")
     assert f"?subscription={made.id}" in words
 
 
@@ -319,7 +321,7 @@ def test_nothing_is_sent_to_what_is_disabled(client, app):
     made = app.subscribe("a.b", "https://example.com/a")
     app.update_subscription(made.id, enabled=False)
     page = client.post(page_of(made, "test"), follow=True)
-    assert said(page) == ["It is disabled; enable it first."]
+    assert said(page) == ["The subscription is disabled; enable it first."]
     assert history() == []
 
 
@@ -340,12 +342,12 @@ def test_buttons_want_a_post_a_permission_a_token_and_a_subscription(app, client
 def test_those_who_may_only_look_have_no_buttons(app):
     made = app.subscribe("a.b", "https://example.com/a")
     page = text_of(somebody("view_subscription").get(page_of(made)))
-    for words in ("Send a test", "Rotate secret", "Recover", "thorn-chart", "Save"):
+    for words in ("Send test", "Rotate secret", "Retry failed", "thorn-chart", "Save"):
         assert words not in page
     client = somebody("view_subscription", "change_subscription")
     page = text_of(client.get(page_of(made)))
     assert "Rotate secret" in page
-    assert "Recover" not in page
+    assert "Retry failed" not in page
 
 
 def test_subscriptions_are_found(client, app):
@@ -422,7 +424,7 @@ def test_a_body_that_is_no_text_is_shown_as_digits():
         == '{\n  "a": [\n    1,\n    "\N{REPLACEMENT CHARACTER}"\n  ]\n}'
     )
     assert readable(b"\x00\xff") == "00 ff"
-    assert readable(bytes(600)).endswith("… 88 bytes more")
+    assert readable(bytes(600)).endswith("… 88 more bytes")
     assert len(readable(b"x" * 300_000)) < 101_000
     assert readable(b"[" * 100_000).startswith("[[[")
 
@@ -434,7 +436,7 @@ def test_deliveries_are_retried(client, app, recipient):
     app.worker().drain()
     selected = {"action": "retry", "_selected_action": [first.id, second.id]}
     page = client.post(f"{ROOT}delivery/", selected, follow=True)
-    assert said(page) == ["2 deliveries were tried again."]
+    assert said(page) == ["2 deliveries were retried."]
     assert app.delivery(first.id).state is DeliveryState.PENDING
     app.worker().drain()
     assert app.delivery(first.id).state is DeliveryState.DELIVERED
@@ -448,12 +450,14 @@ def test_what_cannot_be_retried_is_said(client, app, recipient):
     app.replay(delivery.id)
     selected = {"action": "retry", "_selected_action": [delivery.id], "_from_page": "1"}
     page = client.post(f"{ROOT}delivery/", selected, follow=True)
-    assert said(page) == ["1 delivery was not: only what is over can be."]
+    assert said(page) == ["1 delivery was not retried: only finished deliveries can be."]
     assert page.redirect_chain[-1][0] == page_of(delivery)
     app.worker().drain()
     app.update_subscription(subscription.id, enabled=False)
     page = client.post(f"{ROOT}delivery/", selected, follow=True)
-    assert said(page) == ["1 delivery was not: the subscription is disabled, or has been removed."]
+    assert said(page) == [
+        "1 delivery was not retried: the subscription is disabled or has been removed."
+    ]
     assert history() == []
 
 
@@ -470,7 +474,7 @@ def test_a_static_subscriber_is_retried_and_its_secret_stays_hidden(client, reci
         assert f"POST {recipient.url}" in page
         selected = {"action": "retry", "_selected_action": [delivery.id]}
         page = client.post(f"{ROOT}delivery/", selected, follow=True)
-        assert said(page) == ["1 delivery was tried again."]
+        assert said(page) == ["1 delivery was retried."]
 
 
 def test_pending_deliveries_are_discarded_once_that_is_confirmed(client, app, recipient):
@@ -480,8 +484,8 @@ def test_pending_deliveries_are_discarded_once_that_is_confirmed(client, app, re
     app.replay(pending.id)
     selected = {"action": "discard", "_selected_action": [over.id, pending.id]}
     page = client.post(f"{ROOT}delivery/", selected)
-    assert "1 pending delivery will not be tried any more" in text_of(page)
-    assert "1 of the selected isn't pending and stays as it is." in html.unescape(text_of(page))
+    assert "1 pending delivery will not be attempted again" in text_of(page)
+    assert "1 selected delivery is not pending and will not change." in html.unescape(text_of(page))
     assert app.delivery(pending.id).state is DeliveryState.PENDING
     page = client.post(f"{ROOT}delivery/", {**selected, "confirmed": "yes"}, follow=True)
     assert said(page) == ["1 delivery was discarded."]
@@ -494,7 +498,7 @@ def test_pending_deliveries_are_discarded_once_that_is_confirmed(client, app, re
     app.worker().drain()
     assert len(recipient.received) == received
     page = client.post(f"{ROOT}delivery/", {**selected, "confirmed": "yes"}, follow=True)
-    assert said(page) == ["Nothing was discarded: none of these is pending."]
+    assert said(page) == ["Nothing was discarded: no selected delivery is pending."]
     # It can be had back.
     assert app.replay(pending.id) == 1
 
@@ -508,16 +512,16 @@ def test_what_failed_since_a_time_is_recovered(client, app, recipient):
     assert mine.url in text_of(client.get(url))
     since = app.clock() - timedelta(days=2)
     page = client.post(url, {"since": since.strftime("%Y-%m-%dT%H:%M")}, follow=True)
-    assert said(page) == ["1 delivery was tried again."]
+    assert said(page) == ["1 delivery was retried."]
     states = [app.delivery(delivery.id).state for delivery in (first, second, other)]
     assert states == [DeliveryState.EXHAUSTED, DeliveryState.PENDING, DeliveryState.EXHAUSTED]
     ((key, words),) = history()
     assert key == mine.id
-    assert words.startswith("Recovered 1 deliveries that had failed since ")
+    assert words.startswith("Retried deliveries that failed since ")
     assert "Enter a valid date/time" in text_of(client.post(url, {"since": "yesterday"}))
     app.update_subscription(others.id, enabled=False)
     page = client.get(f"{ROOT}delivery/recover/?subscription={others.id}&subscription=sub_none")
-    assert "There is nothing to recover" in text_of(page)
+    assert "No deliveries to retry" in text_of(page)
 
 
 def test_actions_lead_to_the_page_that_recovers(client, app, recipient):
@@ -538,7 +542,7 @@ def test_too_many_at_once_are_left_to_the_command(client, app, recipient, monkey
     monkeypatch.setattr("thorn_django.admin.deliveries.RECOVERED", 2)
     selected = {"action": "retry", "_selected_action": [delivery.id for delivery in found]}
     (words,) = said(client.post(f"{ROOT}delivery/", selected, follow=True))
-    assert words.startswith("That is more than 2 at once")
+    assert words.startswith("More than 2 selected")
     url = f"{ROOT}delivery/recover/?subscription={made.id}"
     page = client.post(url, {"since": "2026-01-01T00:00"})
     assert f"manage.py thorn_replay --subscription {made.id} --since 2026-01-01T00:00" in text_of(

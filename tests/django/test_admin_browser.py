@@ -180,7 +180,7 @@ def test_from_a_subscription_to_its_deliveries_and_back(server, browser, recipie
     assert "of-a-token" not in source
 
     recipient.answer(status=200, headers={"x-trace": "7"}, body=b'{"thanks": "<b>you</b>"}')
-    browser.press("Send a test")
+    browser.press("Send test")
     assert "was delivered: 200 after" in browser.text(".messagelist")
     assert recipient.received[-1].json["event"] == "thorn.test"
     browser.picture("tested")
@@ -205,7 +205,7 @@ def test_from_a_subscription_to_its_deliveries_and_back(server, browser, recipie
     browser.picture("failed")
     recipient.answer(status=200)
     browser.press("Retry")
-    assert "1 delivery was tried again" in browser.text(".messagelist")
+    assert "1 delivery was retried" in browser.text(".messagelist")
     assert failed.wait(PATIENCE)
 
     browser.click(".field-message a")
@@ -221,7 +221,7 @@ def test_from_a_subscription_to_its_deliveries_and_back(server, browser, recipie
     assert browser.text("#thorn-secret") == rotated.secret
     browser.picture("rotated")
     browser.click(".thorn-next")
-    browser.press("Recover …")
+    browser.press("Retry failed …")
     browser.picture("recover")
     browser.driver.get(
         f"{server}/admin/thorn_django/subscription/{re.sub('_', '_5F', subscription.id)}/change/"
@@ -229,6 +229,6 @@ def test_from_a_subscription_to_its_deliveries_and_back(server, browser, recipie
     browser.find("[name=enabled]").click()
     browser.click("[name=_continue]")
     assert app.subscription(subscription.id).disabled_reason == "an operator disabled it"
-    browser.press("Send a test")
+    browser.press("Send test")
     assert "enable it first" in browser.text(".messagelist")
     browser.picture("disabled")

@@ -225,7 +225,7 @@ def test_another_projects_settings_may_be_named(shop):
     )
     code, _, err = shop.manage("thorn_worker", "--settings", "memory_settings")
     assert code == 2
-    assert "this app keeps everything in its own process" in err
+    assert "this app's store lives in its own process" in err
 
 
 def test_without_click_the_extra_is_named(bare_shop):
@@ -293,7 +293,7 @@ def test_what_goes_wrong_is_a_command_error_with_its_exit_code(app):
     with pytest.raises(CommandError, match="needs delivery ids or a filter") as refused:
         called("thorn_replay")
     assert refused.value.returncode == 2
-    with pytest.raises(CommandError, match="ended with exit code 1") as nothing:
+    with pytest.raises(CommandError, match="exited with code 1") as nothing:
         called("thorn_replay", "dlv_none")
     assert nothing.value.returncode == 1
     with pytest.raises(CommandError, match="event pattern 'order paid' holds"):

@@ -75,12 +75,12 @@ def test_an_event_of_a_model_goes_by_it(default_alias):
 @pytest.mark.parametrize(
     ("condition", "words"),
     [
-        (Q(title__icontains="a"), "'icontains' of 'title__icontains' can't be asked"),
+        (Q(title__icontains="a"), "'icontains' of 'title__icontains' can't be evaluated"),
         (~Q(Q(created__year=2020)), "created__year__exact"),
         (Q(title__regex="a"), "may hold the lookups exact, gt"),
-        (Q(count=F("size")), "only be worked out by a database"),
-        (Q(writer__in=models.QuerySet(Writer)), "only be worked out by a database"),
-        (Q(models.Exists(models.QuerySet(Writer))), "only be worked out by a database"),
+        (Q(count=F("size")), "only be evaluated by a database"),
+        (Q(writer__in=models.QuerySet(Writer)), "only be evaluated by a database"),
+        (Q(models.Exists(models.QuerySet(Writer))), "only be evaluated by a database"),
         (Q(state__now_equals="X"), "did you mean"),
     ],
 )

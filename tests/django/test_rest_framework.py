@@ -252,7 +252,7 @@ def test_permission_classes_may_look_into_the_body(ada):
     [
         (exceptions.ParseError("Nonsense."), 400, "malformed", "Nonsense."),
         (exceptions.NotFound(), 404, "not-found", "Not found."),
-        (Http404(), 404, "not-found", "There is nothing here."),
+        (Http404(), 404, "not-found", "Not found."),
         (PermissionDenied("Not you."), 403, "forbidden", "Not you."),
         (PermissionDenied(), 403, "forbidden", None),
         (Unpaid(), 402, "about:blank", "Upgrade your plan."),
@@ -368,7 +368,7 @@ def test_every_page_is_shown(browser, users):
         delivery = f"/webhooks/deliveries/{sent['delivery_id']}/"
         for address, status, words in (
             ("/webhooks/", 200, ["Subscriptions", made["id"], "HTML form", "hmac_secret"]),
-            (path, 200, ["DELETE", "Send a test", "PUT", "hmac_digest", "Try again what failed"]),
+            (path, 200, ["DELETE", "Send test", "PUT", "hmac_digest", "Retry failed deliveries"]),
             (path + "deliveries/", 200, [sent["delivery_id"]]),
             (path + "test/", 405, ["method-not-allowed", "POST"]),
             (path + "rotate-secret/", 405, ["hmac_secret"]),

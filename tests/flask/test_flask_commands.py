@@ -90,7 +90,7 @@ def test_exit_codes_are_kept(run, app):
 def test_a_store_in_memory_has_no_worker(make):
     result = make().test_cli_runner().invoke(args=["thorn", "worker", "--once"])
     assert result.exit_code == 2
-    assert "keeps everything in its own process" in result.output
+    assert "store lives in its own process" in result.output
 
 
 def test_plugins_add_commands_that_run_in_the_apps_context(make):

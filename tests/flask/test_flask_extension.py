@@ -128,7 +128,7 @@ def test_a_flask_app_without_the_extension_says_so():
 
 def test_an_app_is_given_a_thorn_once(make):
     app = make()
-    with pytest.raises(ConfigurationError, match="has a Thorn already"):
+    with pytest.raises(ConfigurationError, match="already has a Thorn"):
         ThornFlask(app)
 
 
@@ -419,7 +419,7 @@ def test_what_has_no_url_is_said(make):
     for reverser, said in (
         (model_reverser("blog.nothing"), "no URL for view 'blog.nothing'"),
         (model_reverser("blog.article", missing="number"), "no URL for view 'blog.article'"),
-        (model_reverser("blog.article", "number"), "take arguments by name only"),
+        (model_reverser("blog.article", "number"), "take keyword arguments only"),
     ):
         with app.app_context(), pytest.raises(ConfigurationError, match=said):
             reverser(instance)

@@ -152,7 +152,7 @@ def test_a_schema_keeps_two_apart(tmp_path):
 def test_tables_that_were_left_half_made_are_told(opened, engine):
     store = opened(engine)
     store.tables.metadata.create_all(engine, tables=[store.tables.messages])
-    with pytest.raises(StoreSetupError, match=r"has thorn_messages, .* not to the end.*drop them"):
+    with pytest.raises(StoreSetupError, match=r"has thorn_messages, .* not completely.*drop them"):
         store.create()
     store.tables.metadata.drop_all(engine)
     store.create()

@@ -174,7 +174,7 @@ def test_a_session_without_a_database_for_thorns_tables_says_so(world):
         binds={Article: world.engine, Tag: world.engine, between: world.engine}
     ) as session:
         session.add(Article(title="x"))
-        with pytest.raises(ConfigurationError, match=r"name the tables among its binds"):
+        with pytest.raises(ConfigurationError, match=r"add the tables to its binds"):
             session.commit()
         session.rollback()
     tables = dict.fromkeys(world.store.tables.all(), world.engine)

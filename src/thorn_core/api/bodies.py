@@ -30,12 +30,12 @@ def read_object(request: ApiRequest) -> dict[str, Any]:
         value = load_json(request.body)
         _check_depth(value)
     except ValueError as error:
-        raise Problem("malformed", f"The body is no JSON: {error}.") from error
+        raise Problem("malformed", f"The body is not valid JSON: {error}.") from error
     if not isinstance(value, dict):
-        raise Problem("malformed", 'The body is no JSON object; send {"name": value, …}.')
+        raise Problem("malformed", 'The body is not a JSON object; send {"name": value, …}.')
     if len(value) > MOST_FIELDS:
         raise Problem(
-            "malformed", f"The body has {len(value)} fields; at most {MOST_FIELDS} are read."
+            "malformed", f"The body has {len(value)} fields; at most {MOST_FIELDS} are allowed."
         )
     return value
 
@@ -59,7 +59,7 @@ def _check_type(headers: Mapping[str, str]) -> None:
     given = headers.get("content-type", "")
     media, semicolon, parameters = given.strip().partition(";")
     if media.strip().lower() != JSON or not _UTF8.fullmatch(semicolon + parameters):
-        said = f"is {shortened(given)}" if given else "isn't said"
+        said = f"is {shortened(given)}" if given else "is missing"
         raise Problem(
             "unsupported-media-type",
             f"The body's content type {said}; send {JSON} in UTF-8.",
@@ -68,7 +68,7 @@ def _check_type(headers: Mapping[str, str]) -> None:
     if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
         raise Problem(
             "unsupported-media-type",
-            "The body is compressed; send it as it is.",
+            "The body is compressed; send it uncompressed.",
             headers={"accept-encoding": "identity"},
         )
 

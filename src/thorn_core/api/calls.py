@@ -78,7 +78,7 @@ class Call:
             seconds = math.ceil(wait)
             raise Problem(
                 "too-many-requests",
-                f"That was too often; try again in {seconds} s.",
+                f"Too many requests; try again in {seconds} s.",
                 headers={"retry-after": str(seconds)},
             )
 

@@ -66,12 +66,12 @@ def retry_delivery(call: Call) -> ApiResponse:
     if subscription is not None:
         check_enabled(subscription)
     elif delivery.target is None:
-        raise Problem("conflict", "The subscription has been removed; there is nobody to send to.")
+        raise Problem(
+            "conflict", "The subscription has been deleted, so the delivery has no recipient."
+        )
     call.take(call.sends)
     if not call.app.replay(delivery.id):
-        raise Problem(
-            "conflict", "The delivery isn't over yet; it can be tried again when it is settled."
-        )
+        raise Problem("conflict", "The delivery is not finished yet; retry it once it is.")
     delivery = call.app.delivery(delivery.id) or delivery
     return respond(202, delivery_document(call.request, delivery))
 
@@ -116,7 +116,7 @@ def _what_to_recover(call: Call, subscription: Subscription) -> tuple[DeliveryQu
     body = read_options(call.request, ("since", "until", "event", "cursor"))
     faults: list[Fault] = []
     if body.get("since") is None:
-        faults.append(Fault("since", "is missing; say from when on: 2026-03-01T12:00:00Z"))
+        faults.append(Fault("since", "is missing; send a start time, such as 2026-03-01T12:00:00Z"))
     times = {}
     for name in ("since", "until"):
         value = body.get(name)
@@ -131,7 +131,7 @@ def _what_to_recover(call: Call, subscription: Subscription) -> tuple[DeliveryQu
         faults.append(Fault("event", str(error), value=event))
     cursor = body.get("cursor")
     if cursor is not None and not isinstance(cursor, str):
-        faults.append(Fault("cursor", "is no text", value=cursor))
+        faults.append(Fault("cursor", "is not a string", value=cursor))
     if faults:
         raise faulty("invalid", faults)
     query = DeliveryQuery(

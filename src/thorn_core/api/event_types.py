@@ -58,13 +58,13 @@ class EventType:
         }
 
 
-_ID = {"type": "string", "description": "Of the subscription."}
+_ID = {"type": "string", "description": "ID of the subscription."}
 _PATTERNS = {"type": "array", "items": {"type": "string"}}
 DISABLED = EventType(
     name="thorn.subscription.disabled",
     description=(
-        "A subscription of yours was disabled, because its recipient is gone (410) or all attempts"
-        " have failed for too long."
+        "One of your subscriptions was disabled: its recipient is gone (410), or all attempts have"
+        " failed for too long."
     ),
     schema={
         "type": "object",
@@ -86,8 +86,8 @@ DISABLED = EventType(
 FAILING = EventType(
     name="thorn.subscription.failing",
     description=(
-        "All attempts to a subscription of yours have failed for a while; it will be disabled"
-        " unless one succeeds."
+        "All recent attempts to one of your subscriptions have failed. It will be disabled unless"
+        " one succeeds."
     ),
     schema={
         "type": "object",
@@ -97,7 +97,7 @@ FAILING = EventType(
             "url": {"type": "string"},
             "events": _PATTERNS,
             "failing_since": {"type": "string", "format": "date-time"},
-            "failures": {"type": "integer", "description": "Attempts that have failed since."},
+            "failures": {"type": "integer", "description": "Failed attempts since then."},
             "disabled_at": {"type": "string", "format": "date-time"},
         },
     },
@@ -112,7 +112,7 @@ FAILING = EventType(
 )
 TEST = EventType(
     name="thorn.test",
-    description="Somebody asked for it; it goes to the one subscription that was named.",
+    description="A test message, sent to one subscription on request.",
     schema={
         "type": "object",
         "required": ["subscription", "events"],

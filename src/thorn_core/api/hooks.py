@@ -110,7 +110,7 @@ def _idempotency_key(call: Call) -> str | None:
     if len(given) > LONGEST_KEY or not re.fullmatch(KEY_PATTERN, given):
         raise Problem(
             "malformed",
-            f"The Idempotency-Key is no text of 1 to {LONGEST_KEY} printable ASCII characters.",
+            f"The Idempotency-Key must be 1 to {LONGEST_KEY} printable ASCII characters.",
         )
     # A structured field's string (RFC 9651), or as most clients send it: without quotes.
     return given.strip().removeprefix('"').removesuffix('"')
@@ -129,8 +129,8 @@ def _repeated(
     if not same or (given_secret is not None and given_secret not in there.secrets):
         raise Problem(
             "idempotency-key-reused",
-            f"This Idempotency-Key made {there.id}, which isn't what this request asks for, or no"
-            " longer is; use a new key.",
+            f"This Idempotency-Key created {there.id}, which differs from this request or has"
+            f" changed since; use a new key.",
         )
     return _shown(call, there, {"location": call.request.link(HOOKS, there.id)})
 

@@ -138,7 +138,8 @@ def _paths(*, operator: bool) -> dict[str, Any]:
                 problems=(*BODY, "idempotency-key-reused", *RATE),
                 links=dict.fromkeys(_OF_SUBSCRIPTION, "id"),
                 more={"200": _json_response(
-                    "The Idempotency-Key made it before: without the secret", ref("Subscription")
+                    "This Idempotency-Key already created the subscription; the secret is not"
+                    " repeated", ref("Subscription")
                 )},
             ),
         },
@@ -157,14 +158,14 @@ def _paths(*, operator: bool) -> dict[str, Any]:
                 body=ref("SubscriptionReplacement"), parameters=changing, problems=refusals,
             ),
             "delete": _operation(
-                "unsubscribe", "Remove a subscription: what is pending for it is discarded", None,
+                "unsubscribe", "Delete a subscription and discard its pending deliveries", None,
                 status=204, parameters=changing, problems=(*OWN, *CHANGE),
             ),
         },
         "/hooks/{id}/rotate-secret/": {
             "parameters": [_parameter("id")],
             "post": _operation(
-                "rotateSecret", "Get a new secret; the old ones keep signing for a while",
+                "rotateSecret", "Rotate the secret; old secrets may keep signing for a while",
                 ref("RotatedSubscription"), optional_body=ref("NewSecret"),
                 problems=(*BODY, *OWN, *RATE),
             ),
@@ -172,7 +173,8 @@ def _paths(*, operator: bool) -> dict[str, Any]:
         "/hooks/{id}/test/": {
             "parameters": [_parameter("id")],
             "post": _operation(
-                "sendTest", "Send it a thorn.test message", ref("SentTest"), status=202,
+                "sendTest", "Send a thorn.test message to a"
+                " subscription", ref("SentTest"), status=202,
                 problems=(*BODY, *OWN, "conflict", *RATE),
                 links=dict.fromkeys(("getDelivery", "retryDelivery"), "delivery_id"),
             ),
@@ -180,7 +182,7 @@ def _paths(*, operator: bool) -> dict[str, Any]:
         "/hooks/{id}/deliveries/": {
             "parameters": [_parameter("id")],
             "get": _operation(
-                "listDeliveries", "List its deliveries", ref("Deliveries"),
+                "listDeliveries", "List the deliveries of a subscription", ref("Deliveries"),
                 parameters=(
                     "state", "event", "since", "until", "order", *listing, "if-none-match",
                 ),
@@ -190,14 +192,14 @@ def _paths(*, operator: bool) -> dict[str, Any]:
         "/hooks/{id}/stats/": {
             "parameters": [_parameter("id")],
             "get": _operation(
-                "getStats", "See how its deliveries went lately", ref("Stats"),
+                "getStats", "Get delivery statistics of a subscription", ref("Stats"),
                 parameters=("period", "if-none-match"), problems=("malformed", *OWN),
             ),
         },
         "/hooks/{id}/recover/": {
             "parameters": [_parameter("id")],
             "post": _operation(
-                "recover", "Try everything again that failed since a time", ref("Recovered"),
+                "recover", "Retry deliveries that failed since a given time", ref("Recovered"),
                 status=202, body=ref("Recover"), problems=(*BODY, *OWN, "conflict", *RATE),
             ),
         },
@@ -211,13 +213,13 @@ def _paths(*, operator: bool) -> dict[str, Any]:
         "/deliveries/{id}/retry/": {
             "parameters": [_parameter("id")],
             "post": _operation(
-                "retryDelivery", "Try a settled delivery again", ref("Delivery"), status=202,
+                "retryDelivery", "Retry a finished delivery", ref("Delivery"), status=202,
                 problems=(*BODY, *OWN, "conflict", *RATE),
             ),
         },
         "/event-types/": {
             "get": _operation(
-                "listEventTypes", "List what there is to subscribe to", ref("EventTypes"),
+                "listEventTypes", "List event types", ref("EventTypes"),
                 parameters=("if-none-match",),
             ),
         },
@@ -249,7 +251,7 @@ def _operation(
         response["links"] = {name: _link(name, field) for name, field in links.items()}
     responses = {str(status): response, **more}
     if "if-none-match" in names:
-        responses["304"] = {"description": "It is what If-None-Match names"}
+        responses["304"] = {"description": "Not modified: the entity tag matches If-None-Match"}
     by_status: dict[int, list[str]] = {}
     for kind in (*ALWAYS, *problems):
         by_status.setdefault(KINDS[kind][0], []).append(kind)
@@ -311,27 +313,35 @@ _OWNER: Schema = {
 }
 _KEY: Schema = {"type": "string", "maxLength": LONGEST_KEY, "pattern": f"^{KEY_PATTERN}$"}
 _PARAMETERS: Mapping[str, Any] = {
-    "id": _in("path", "id", TEXT, "Its id."),
-    "cursor": _in("query", "cursor", TEXT, "Where the page begins: from `next`."),
-    "limit": _in("query", "limit", _LIMIT, "How many to a page."),
-    "owner": _in("query", "owner", _OWNER, "Only this owner's; for operators."),
-    "state": _in("query", "state", _STATES, "Only in these states."),
-    "event": _in("query", "event", PATTERN, "Only of events that match this pattern."),
-    "since": _in("query", "since", TIME, "Only made at or after this time."),
-    "until": _in("query", "until", TIME, "Only made before this time."),
+    "id": _in("path", "id", TEXT, "ID."),
+    "cursor": _in("query", "cursor", TEXT, "Page cursor, from `next`."),
+    "limit": _in("query", "limit", _LIMIT, "Page size."),
+    "owner": _in("query", "owner", _OWNER, "Only this owner's subscriptions; operators only."),
+    "state": _in("query", "state", _STATES, "Only deliveries in these states."),
+    "event": _in("query", "event", PATTERN, "Only events that match this pattern."),
+    "since": _in("query", "since", TIME, "Only deliveries created at or after this time."),
+    "until": _in("query", "until", TIME, "Only deliveries created before this time."),
     "order": _in(
-        "query", "order", {"type": "string", "enum": list(ORDERS), "default": ORDERS[0]}, "By age."
+        "query",
+        "order",
+        {"type": "string", "enum": list(ORDERS), "default": ORDERS[0]},
+        "Sort order, by creation time.",
     ),
     "period": _in(
         "query",
         "period",
         {"type": "string", "enum": list(STEPS), "default": DEFAULT_PERIOD},
-        "How far back.",
+        "Period of time, ending now.",
     ),
-    "if-match": _in("header", "If-Match", TEXT, "Only if it has this entity tag."),
-    "if-none-match": _in("header", "If-None-Match", TEXT, "Only if it has another entity tag."),
+    "if-match": _in("header", "If-Match", TEXT, "Apply only if the resource has this entity tag."),
+    "if-none-match": _in(
+        "header", "If-None-Match", TEXT, "Answer 304 if the resource still has this entity tag."
+    ),
     "idempotency-key": _in(
-        "header", "Idempotency-Key", _KEY, "The same key makes one subscription only."
+        "header",
+        "Idempotency-Key",
+        _KEY,
+        "Repeated requests with the same key create only one subscription.",
     ),
 }
 
@@ -371,14 +381,14 @@ def _webhook(app: Thorn, kind: EventType) -> dict[str, Any]:
             ],
             "requestBody": {
                 "required": True,
-                "description": "As JSON; encoded otherwise where the subscription says so.",
+                "description": "JSON, or the content type of the subscription.",
                 "content": {_json_of(app.settings.envelope): content},
             },
             "responses": {
-                "2XX": {"description": "It has arrived"},
-                "410": {"description": "Nothing more, please: disables the subscription"},
-                "429": {"description": "Not so fast; Retry-After is honoured"},
-                "default": {"description": "It is tried again later"},
+                "2XX": {"description": "Delivered"},
+                "410": {"description": "Gone: disables the subscription"},
+                "429": {"description": "Too many requests: retried later, honouring Retry-After"},
+                "default": {"description": "Failed: retried later"},
             },
         }
     }
@@ -386,14 +396,14 @@ def _webhook(app: Thorn, kind: EventType) -> dict[str, Any]:
 
 def _envelope_schema(settings: Settings, kind: EventType) -> Schema:
     envelope, payload = settings.envelope, _payload_schema(kind)
-    audience = described(TEXT, "The URL that it is made for.")
+    audience = described(TEXT, "URL of the intended recipient.")
     more = {"audience": audience} if settings.sign_audience else {}
-    name = described(TEXT, "The event's name.") if "{" in kind.name else {"const": kind.name}
+    name = described(TEXT, "Event name.") if "{" in kind.name else {"const": kind.name}
     if envelope == "bare":
         return payload
     if envelope == "thorn":
-        sender = described(OPTIONAL_TEXT, "Whom it is about.")
-        about = described(OPTIONAL_TEXT, "URL of what it is about.")
+        sender = described(OPTIONAL_TEXT, "ID of the user or tenant that the event is about.")
+        about = described(OPTIONAL_TEXT, "URL of the object that the event is about.")
         return obj({"event": name, "ref": about, "sender": sender, "data": payload, **more})
     if envelope == "standard":
         return obj({"type": name, "timestamp": TIME, "data": payload, **more})

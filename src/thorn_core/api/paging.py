@@ -53,11 +53,11 @@ def read_place(cursor: str, scope: Sequence[Any]) -> tuple[datetime, str]:
     """
     micros, key = _read(cursor, scope)
     if type(micros) is not int:
-        raise ValueError("no time")
+        raise ValueError("not a time")
     try:
         return EPOCH + timedelta(microseconds=micros), _checked_id(key)
     except OverflowError as error:
-        raise ValueError("no time") from error
+        raise ValueError("not a time") from error
 
 
 def _read(cursor: str, scope: Sequence[Any]) -> list[Any]:
@@ -99,7 +99,7 @@ def where_to_begin(
     try:
         return read(cursor, scope)
     except (ValueError, RecursionError) as error:
-        message = "is no cursor of this list; begin anew without one"
+        message = "is not a cursor of this list; start again without one"
         raise faulty("malformed", [Fault("cursor", message, value=cursor)]) from error
 
 

@@ -17,7 +17,7 @@ from thorn_core.values import DeliveryState
 PAGE = 50
 LARGEST_PAGE = 100
 ORDERS = ("newest", "oldest")
-TIME_HINT = "is no time with a time zone (RFC 3339); write it as 2026-03-01T12:00:00Z"
+TIME_HINT = "is not a time with a time zone (RFC 3339); write it as 2026-03-01T12:00:00Z"
 # An offset's plus that wasn't percent-encoded arrives as a space.
 _LOST_PLUS = re.compile(r" (?=\d\d:\d\d$)")
 
@@ -49,16 +49,16 @@ class Parameters:
         """A parameter that is there once, or not at all."""
         values = self._query.get(name, ())
         if len(values) > 1:
-            self._faults.append(Fault(name, f"is there {len(values)} times; give it once"))
+            self._faults.append(Fault(name, f"is given {len(values)} times; give it once"))
         return values[0] if len(values) == 1 else None
 
     def limit(self) -> int:
-        """How many to a page."""
+        """Page size."""
         text = self.text("limit")
         if text is None:
             return PAGE
         if not re.fullmatch("[0-9]{1,4}", text) or not 1 <= int(text) <= LARGEST_PAGE:
-            message = f"is no number from 1 to {LARGEST_PAGE}"
+            message = f"is not a number from 1 to {LARGEST_PAGE}"
             self._faults.append(Fault("limit", message, value=text))
             return PAGE
         return int(text)
@@ -71,7 +71,7 @@ class Parameters:
         wrong = dict.fromkeys(s for s in given if s not in set(DeliveryState))
         choices = [str(state) for state in DeliveryState]
         self._faults += [
-            Fault("state", "isn't one of those allowed", value=each, allowed=choices)
+            Fault("state", "is not an allowed value", value=each, allowed=choices)
             for each in list(wrong)[:LARGEST_PAGE]
         ]
         return None if wrong else tuple(dict.fromkeys(DeliveryState(s) for s in given))
@@ -103,7 +103,7 @@ class Parameters:
         text, choices = self.text(name), list(allowed)
         if text is None or text in choices:
             return default if text is None else text
-        fault = Fault(name, "isn't one of those allowed", value=text, allowed=choices)
+        fault = Fault(name, "is not an allowed value", value=text, allowed=choices)
         self._faults.append(fault)
         return default
 
@@ -111,7 +111,7 @@ class Parameters:
         """Somebody's id."""
         text = self.text("owner")
         if text is not None and not is_identity(text):
-            message = f"is no id of 1 to {OWNER_LENGTH} characters"
+            message = f"is not an ID of 1 to {OWNER_LENGTH} characters"
             self._faults.append(Fault("owner", message, value=text))
             return None
         return text

@@ -34,7 +34,7 @@ def check_unchanged(request: ApiRequest, etag: str) -> None:
     if (wanted is not None and not _names(wanted, etag, strong=True)) or is_current(request, etag):
         raise Problem(
             "precondition-failed",
-            "It isn't what If-Match or If-None-Match asks for; get it again, and decide anew.",
+            "The resource doesn't match If-Match or If-None-Match; fetch it again.",
             headers={"etag": etag},
         )
 

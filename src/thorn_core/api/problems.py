@@ -18,19 +18,19 @@ SHOWN = 200
 
 # What can go wrong: the last part of `type`, the status, and the title.
 KINDS: Mapping[str, tuple[int, str]] = {
-    "malformed": (400, "The request isn't well-formed"),
-    "unauthenticated": (401, "Nobody is logged in"),
-    "forbidden": (403, "That isn't allowed"),
-    "not-found": (404, "There is no such thing"),
-    "method-not-allowed": (405, "That can't be done with this"),
-    "conflict": (409, "That can't be done now"),
-    "precondition-failed": (412, "It has changed meanwhile"),
+    "malformed": (400, "The request is malformed"),
+    "unauthenticated": (401, "Authentication is required"),
+    "forbidden": (403, "Permission denied"),
+    "not-found": (404, "Not found"),
+    "method-not-allowed": (405, "The method is not allowed here"),
+    "conflict": (409, "The current state does not allow this"),
+    "precondition-failed": (412, "The resource has changed"),
     "too-large": (413, "The request is too large"),
-    "unsupported-media-type": (415, "The request isn't JSON"),
-    "invalid": (422, "The request can't be carried out"),
-    "idempotency-key-reused": (422, "The Idempotency-Key belongs to another request"),
+    "unsupported-media-type": (415, "The request must be JSON"),
+    "invalid": (422, "The request is invalid"),
+    "idempotency-key-reused": (422, "The Idempotency-Key was used for another request"),
     "too-many-requests": (429, "Too many requests"),
-    "unavailable": (503, "The store can't be reached"),
+    "unavailable": (503, "The service is unavailable"),
 }
 # RFC 9457's own, for what only its status tells.
 OTHER = "about:blank"
@@ -122,12 +122,12 @@ def faulty(kind: str, faults: Sequence[Fault]) -> Problem:
     """The problem that some faults are."""
     if len(faults) == 1:
         return Problem(kind, f"{shortened(faults[0].field)}: {faults[0].message}", faults=faults)
-    return Problem(kind, f"There are {len(faults)} faults; see errors.", faults=faults)
+    return Problem(kind, f"Found {len(faults)} problems; see errors.", faults=faults)
 
 
 def not_found() -> Problem:
     """The problem of ids that don't exist, and of those that are somebody else's: the same."""
-    return Problem("not-found", "There is nothing here, or it isn't yours; check the id.")
+    return Problem("not-found", "Nothing with this ID exists, or it isn't yours. Check the ID.")
 
 
 def shortened(value: Any) -> Any:

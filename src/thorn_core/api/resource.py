@@ -85,7 +85,7 @@ class Resource:
         }
         for name, value in {"body_limit": body_limit, **limits}.items():
             if value is not None and not value >= 1:
-                raise ConfigurationError(f"{name} is {value!r}; allowed is a number from 1 on")
+                raise ConfigurationError(f"{name} is {value!r}; use a whole number of 1 or more")
         self.app = app
         self.body_limit = body_limit
         self._challenge = challenge
@@ -119,10 +119,10 @@ class Resource:
             # Somebody removed it in between.
             response = not_found().response()
         except StoreError:
-            logger.exception("the store can't answer %s %r", request.method, request.path[:200])
+            logger.exception("the store failed to answer %s %r", request.method, request.path[:200])
             response = Problem(
                 "unavailable",
-                "The data can't be reached now; try again in a few seconds.",
+                "The data is unavailable right now; try again in a few seconds.",
                 headers={"retry-after": str(RETRY_AFTER)},
             ).response()
         return _finished(response, request.method)
@@ -149,7 +149,7 @@ class Resource:
         if len(request.body) > self.body_limit:
             raise Problem(
                 "too-large",
-                f"The body has more than {self.body_limit} bytes; send less.",
+                f"The body has more than {self.body_limit} bytes; send a smaller one.",
             )
         found = find_route(request.path, hooks_at_root=request.hooks_at_root)
         if found is None:
@@ -162,7 +162,7 @@ class Resource:
         if answer is None:
             raise Problem(
                 "method-not-allowed",
-                f"Allowed are {route.allowed}.",
+                f"Allowed methods: {route.allowed}.",
                 headers={"allow": route.allowed},
             )
         response = answer(

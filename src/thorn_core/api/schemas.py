@@ -97,8 +97,8 @@ def schemas(rules: SubscriptionRules) -> dict[str, Schema]:
             {
                 "secret": described(
                     OPTIONAL_TEXT,
-                    "The new secret, shown this once: keep it. It verifies requests. Null where"
-                    " public_key alone does.",
+                    "The new secret, which verifies requests. Shown only once: store it. Null if"
+                    " recipients verify with public_key alone.",
                 )
             },
         ),
@@ -106,7 +106,7 @@ def schemas(rules: SubscriptionRules) -> dict[str, Schema]:
             "SubscriptionWithSecret",
             {
                 "former_secrets_until": described(
-                    OPTIONAL_TIME, "Until then the former secrets sign too."
+                    OPTIONAL_TIME, "The old secrets keep signing until then."
                 )
             },
         ),
@@ -115,11 +115,11 @@ def schemas(rules: SubscriptionRules) -> dict[str, Schema]:
             "required": ["event", "url"],
         },
         "SubscriptionChange": described(
-            change, "What isn't there stays as it is. Read-only fields may come back unchanged."
+            change, "Omitted fields keep their values. Read-only fields may be sent back unchanged."
         ),
         "SubscriptionReplacement": described(
             {**change, "required": ["event", "url"]},
-            "What isn't there becomes what a new subscription has.",
+            "Omitted fields get their default values.",
         ),
         "NewSecret": _taken({"hmac_secret": secret, "overlap": _OVERLAP}),
         "Subscriptions": listed(ref("Subscription")),
@@ -132,8 +132,8 @@ def schemas(rules: SubscriptionRules) -> dict[str, Schema]:
         "Recover": {**_taken(_RECOVER), "required": ["since"]},
         "Recovered": obj(
             {
-                "recovered": described(WHOLE, "How many are tried again."),
-                "cursor": described(OPTIONAL_TEXT, "To go on with: send it back. Null at the end."),
+                "recovered": described(WHOLE, "Number of deliveries that will be retried."),
+                "cursor": described(OPTIONAL_TEXT, "Send it back to continue. Null at the end."),
             }
         ),
         "Stats": obj(_STATS),
@@ -159,18 +159,18 @@ def _secret(rules: SubscriptionRules) -> Schema:
     return {
         **OPTIONAL_TEXT,
         **described_by,
-        "description": "The secret that signs its requests. Without it, one is made.",
+        "description": "The secret that signs requests. If omitted, one is generated.",
     }
 
 
 def _fields(rules: SubscriptionRules) -> dict[str, Schema]:
     """What can be set of a subscription."""
     pattern = described(
-        PATTERN, "Words joined by dots; * stands for a word, at the end for several."
+        PATTERN, "Words joined by dots. * matches one word; at the end, one or more words."
     )
     return {
         "event": {
-            "description": "Which events.",
+            "description": "Event pattern, or several.",
             "oneOf": [
                 pattern,
                 {"type": "array", "minItems": 1, "maxItems": MOST_PATTERNS, "items": pattern},
@@ -181,37 +181,37 @@ def _fields(rules: SubscriptionRules) -> dict[str, Schema]:
             "format": "uri",
             "maxLength": LONGEST_URL,
             "pattern": _ABSOLUTE_URL,
-            "description": "Where requests go: a public host, over HTTP or HTTPS.",
+            "description": "URL that receives the requests: a public host, over HTTP or HTTPS.",
         },
         "content_type": {
             "type": "string",
             "enum": sorted(rules.content_types),
             "default": "application/json",
-            "description": "How bodies are encoded.",
+            "description": "Encoding of request bodies.",
         },
         "hmac_digest": {
             "type": "string",
             "enum": list(HMAC_DIGESTS),
             "default": "sha256",
-            "description": "Digest of the Hook-HMAC header.",
+            "description": "Digest for the Hook-HMAC header.",
         },
         "headers": _headers(kept=True),
         "description": {
             "type": "string",
             "maxLength": DESCRIPTION_LENGTH,
             "default": "",
-            "description": "For people.",
+            "description": "Optional note.",
         },
         "rate_limit": {
             "type": ["number", "null"],
             "minimum": 1 / 3600,
             "maximum": 100_000,
-            "description": "Requests a second at most; null is unlimited.",
+            "description": "Maximum requests per second; null for no limit.",
         },
         "enabled": {
             "type": "boolean",
             "default": True,
-            "description": "False stops deliveries.",
+            "description": "False pauses deliveries.",
         },
     }
 
@@ -220,19 +220,19 @@ def _headers(*, kept: bool) -> Schema:
     """Headers of a subscription; of one that is there already, values may be kept unseen."""
     value: Schema = {"type": "string", "maxLength": HEADER_LENGTH, "pattern": _HEADER_VALUE}
     if kept:
-        hidden = "Null in an answer is a value that isn't shown; sent back, it stays."
+        hidden = "Null in a response hides the value; sending null back keeps it."
         value = described({**value, "type": ["string", "null"]}, hidden)
     return {
         "type": "object",
         "maxProperties": HEADER_COUNT,
         "propertyNames": {"pattern": _HEADER_NAME, "maxLength": SHOWN},
         "additionalProperties": value,
-        "description": "Extra headers for its requests.",
+        "description": "Extra request headers.",
     }
 
 
 def _subscription(fields: Mapping[str, Schema]) -> Schema:
-    patterns = {"type": "array", "items": TEXT, "description": "Which events: patterns."}
+    patterns = {"type": "array", "items": TEXT, "description": "Event patterns."}
     # Those that an operator has made by a program may be otherwise.
     url = {name: value for name, value in fields["url"].items() if name != "pattern"}
     return obj({**_READ_ONLY, **fields, "event": patterns, "url": url})
@@ -242,40 +242,41 @@ _OVERLAP: Schema = {
     "type": ["number", "null"],
     "minimum": 0,
     "maximum": LONGEST_OVERLAP,
-    "description": "Seconds that the former secrets go on signing; 0 revokes them at once. Null is"
-    " the server's default.",
+    "description": "Seconds that the old secrets keep signing; 0 revokes them immediately. Null"
+    " for the server's default.",
 }
 _READ_ONLY: Mapping[str, Schema] = {
     name: {**schema, "readOnly": True}
     for name, schema in {
         "id": TEXT,
-        "subscription": described(URL, "Of this subscription."),
-        "deliveries": described(URL, "Of its deliveries."),
-        "owner": described(OPTIONAL_TEXT, "Whose it is; null is an operator's."),
+        "subscription": described(URL, "URL of this subscription."),
+        "deliveries": described(URL, "URL of its deliveries."),
+        "owner": described(OPTIONAL_TEXT, "ID of the owner; null for an operator subscription."),
         "public_key": described(
-            OPTIONAL_TEXT, "Verifies Ed25519 signatures (whpk_…); null where none are made."
+            OPTIONAL_TEXT,
+            "Key that verifies Ed25519 signatures (whpk_…); null if the subscription has none.",
         ),
-        "disabled_reason": described(OPTIONAL_TEXT, "Why it is disabled."),
-        "failing_since": described(OPTIONAL_TIME, "Since when nothing arrived."),
+        "disabled_reason": described(OPTIONAL_TEXT, "Reason why the subscription is disabled."),
+        "failing_since": described(OPTIONAL_TIME, "Time since which all attempts have failed."),
         "created_at": TIME,
         "updated_at": TIME,
     }.items()
 }
 _DELIVERY: Mapping[str, Schema] = {
     "id": TEXT,
-    "delivery": described(URL, "Of this delivery."),
+    "delivery": described(URL, "URL of this delivery."),
     "subscription_id": TEXT,
     "subscription": described(
-        {**OPTIONAL_TEXT, "format": "uri-reference"}, "Null where it isn't one of these."
+        {**OPTIONAL_TEXT, "format": "uri-reference"}, "Null if it isn't accessible here."
     ),
-    "message_id": described(TEXT, "The webhook-id of its requests."),
+    "message_id": described(TEXT, "Value of the webhook-id header."),
     "event": TEXT,
     "recipient": described(TEXT, "Host and port."),
     "state": {"type": "string", "enum": [str(state) for state in DeliveryState]},
-    "reason": described(OPTIONAL_TEXT, "Why it stands where it stands."),
+    "reason": described(OPTIONAL_TEXT, "Reason for the current state."),
     "attempt_count": WHOLE,
     "created_at": TIME,
-    "due_at": described(OPTIONAL_TIME, "When it is next tried, while it is pending."),
+    "due_at": described(OPTIONAL_TIME, "Time of the next attempt, while pending."),
     "settled_at": OPTIONAL_TIME,
 }
 _DETAIL: Mapping[str, Schema] = {
@@ -284,15 +285,15 @@ _DETAIL: Mapping[str, Schema] = {
         "type": "array",
         "items": ref("Attempt"),
         "maxItems": ATTEMPTS_SHOWN,
-        "description": f"The oldest first; of more than {ATTEMPTS_SHOWN}, the latest.",
+        "description": f"Oldest first; only the latest {ATTEMPTS_SHOWN}.",
     },
 }
 _MESSAGE: Mapping[str, Schema] = {
     "id": TEXT,
     "event": TEXT,
-    "at": described(TIME, "When it was sent."),
-    "sender": described(OPTIONAL_TEXT, "Id of whom it is about."),
-    "ref": described(OPTIONAL_TEXT, "URL of what it is about."),
+    "at": described(TIME, "Time when the event was sent."),
+    "sender": described(OPTIONAL_TEXT, "ID of the user or tenant that the event is about."),
+    "ref": described(OPTIONAL_TEXT, "URL of the object that the event is about."),
     "data": {"description": "The payload."},
 }
 _ATTEMPT: Mapping[str, Schema] = {
@@ -300,11 +301,11 @@ _ATTEMPT: Mapping[str, Schema] = {
     "number": WHOLE,
     "at": TIME,
     "duration": described({"type": "number"}, "Seconds."),
-    "ok": described(SWITCH, "Whether the recipient answered 2xx."),
+    "ok": described(SWITCH, "Whether the recipient responded with 2xx."),
     "status": {"type": ["integer", "null"]},
     "headers": {"type": "object", "additionalProperties": TEXT},
-    "body": described(TEXT, "The beginning of what the recipient answered."),
-    "error": described(OPTIONAL_TEXT, "What went wrong where there was no answer."),
+    "body": described(TEXT, "Beginning of the response body."),
+    "error": described(OPTIONAL_TEXT, "Error, if there was no response."),
     "timed_out": SWITCH,
 }
 _LATENCY: Schema = {
@@ -313,46 +314,48 @@ _LATENCY: Schema = {
     "properties": {f"p{percentile}": {"type": "number"} for percentile in PERCENTILES},
 }
 _PERIOD: Mapping[str, Schema] = {
-    "at": described(TIME, "When it begins."),
+    "at": described(TIME, "Start of the period."),
     **{
-        name: described(WHOLE, f"How many of the deliveries made in it are {' or '.join(states)}.")
+        name: described(
+            WHOLE, f"Number of deliveries created in the period that are {' or '.join(states)}."
+        )
         for name, states in OUTCOMES.items()
     },
     "latency": described(
-        _LATENCY, "Seconds that recipients took to answer in it, by percentile; null for none."
+        _LATENCY, "Response times in seconds, by percentile; null if there were none."
     ),
 }
 _STATS: Mapping[str, Schema] = {
     "since": TIME,
     "until": TIME,
-    "step": described(WHOLE, "Seconds: how long each period is."),
-    "complete": described(
-        SWITCH, f"False if there were more than the newest {COUNTED:,}, which were counted."
-    ),
+    "step": described(WHOLE, "Length of each period in seconds."),
+    "complete": described(SWITCH, f"False if only the newest {COUNTED:,} deliveries were counted."),
     "periods": described(
-        {"type": "array", "items": obj(_PERIOD)}, "One after another, the oldest first."
+        {"type": "array", "items": obj(_PERIOD)}, "Consecutive periods, oldest first."
     ),
 }
 _RECOVER: Mapping[str, Schema] = {
-    "since": described(TIME, "Deliveries made at or after this time."),
-    "until": described(OPTIONAL_TIME, "Made before this time."),
-    "event": described({**PATTERN, "type": ["string", "null"]}, "Of events that match this."),
-    "cursor": described(OPTIONAL_TEXT, "From the answer before, to go on."),
+    "since": described(TIME, "Only deliveries created at or after this time."),
+    "until": described(OPTIONAL_TIME, "Only deliveries created before this time."),
+    "event": described(
+        {**PATTERN, "type": ["string", "null"]}, "Only events that match this pattern."
+    ),
+    "cursor": described(OPTIONAL_TEXT, "Cursor from the previous response, to continue."),
 }
 _EVENT_TYPE: Mapping[str, Schema] = {
     "name": TEXT,
-    "event": described(TEXT, "What to subscribe to."),
+    "event": described(TEXT, "Event pattern to subscribe to."),
     "description": TEXT,
-    "schema": described({"type": ["object", "null"]}, "JSON Schema of its payload."),
-    "example": {"description": "A payload."},
+    "schema": described({"type": ["object", "null"]}, "JSON Schema of the payload."),
+    "example": {"description": "Example payload."},
 }
 
 
 def _problem() -> Schema:
     fault = obj(
         {
-            "field": described(TEXT, "Dotted where it is inside another: headers.X-Name."),
-            "value": {"description": "What was given, shortened; never a secret."},
+            "field": described(TEXT, "Field name; nested fields are dotted: headers.X-Name."),
+            "value": {"description": "The value given, shortened; never a secret."},
             "message": TEXT,
             "allowed": {"type": "array", "items": TEXT},
         },
@@ -365,7 +368,7 @@ def _problem() -> Schema:
             "title": TEXT,
             "status": WHOLE,
             "detail": TEXT,
-            "errors": {"type": "array", "items": fault, "description": "Every fault there is."},
+            "errors": {"type": "array", "items": fault, "description": "All errors found."},
         },
         optional=("errors",),
     )

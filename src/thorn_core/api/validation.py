@@ -89,13 +89,13 @@ def check_body(
         fields["hmac_secret"] = _rotated_elsewhere
     for name in required:
         if name not in body:
-            checked.fault(name, "is missing; it is needed")
+            checked.fault(name, "is required")
     for name, value in body.items():
         if name in fields:
             fields[name](checked, value)
         elif name in READ_ONLY:
             if shown is None or shown[name] != value:
-                checked.fault(name, "is set by the server; leave it out")
+                checked.fault(name, "is read-only; remove it")
         else:
             checked.faults.append(unknown(name, FIELDS))
     if checked.faults:
@@ -137,7 +137,7 @@ def unknown(name: str, known: Iterable[str]) -> Fault:
     """The fault of a field or parameter that there isn't; its value may be a misspelt secret."""
     names = list(known)
     near = nearest(shortened(name), names)
-    hint = f"did you mean {near}?" if near else "leave it out"
+    hint = f"did you mean {near}?" if near else "remove it"
     return Fault(name, f"is unknown; {hint}", allowed=names)
 
 
@@ -175,7 +175,7 @@ def _names_address(text: str) -> bool:
 def _event(checked: Checked, value: Any) -> None:
     patterns = [value] if isinstance(value, str) else value
     if not isinstance(patterns, list) or not patterns:
-        message = "is no event pattern or list of some; '*' takes every event"
+        message = "is not an event pattern or a list of them; '*' matches every event"
         checked.fault("event", message, value=value)
         return
     if len(patterns) > MOST_PATTERNS:
@@ -191,7 +191,7 @@ def _event(checked: Checked, value: Any) -> None:
 
 def _pattern(checked: Checked, field: str, pattern: Any) -> None:
     if not isinstance(pattern, str):
-        checked.fault(field, "is no text; use words joined by dots", value=pattern)
+        checked.fault(field, "is not a string; use words joined by dots", value=pattern)
         return
     try:
         check_option(checked.rules, "events", [pattern])
@@ -199,12 +199,12 @@ def _pattern(checked: Checked, field: str, pattern: Any) -> None:
         checked.fault(field, str(error), value=pattern)
     except ConfigurationError:
         choices = checked.rules.settings.event_choices
-        checked.fault(field, "can't be subscribed to", value=pattern, allowed=choices)
+        checked.fault(field, "is not available for subscription", value=pattern, allowed=choices)
 
 
 def _url(checked: Checked, value: Any) -> None:
     if not isinstance(value, str):
-        checked.fault("url", "is no text; write it as https://host/path", value=value)
+        checked.fault("url", "is not a string; write it as https://host/path", value=value)
         return
     try:
         checked.option("url", value)
@@ -219,14 +219,14 @@ def _one_of(name: str, allowed: Callable[[SubscriptionRules], Iterable[str]]) ->
         if isinstance(value, str) and value in choices:
             checked.option(name, value)
         else:
-            checked.fault(name, "isn't one of those allowed", value=value, allowed=choices)
+            checked.fault(name, "is not an allowed value", value=value, allowed=choices)
 
     return check
 
 
 def _headers(checked: Checked, value: Any) -> None:
     if not isinstance(value, dict):
-        checked.fault("headers", 'is no object of names and values: {"X-Name": "value"}')
+        checked.fault("headers", 'is not an object of names and values; send {"X-Name": "value"}')
         return
     if len(value) > HEADER_COUNT:
         checked.fault("headers", f"has {len(value)} headers; at most {HEADER_COUNT} are allowed")
@@ -251,7 +251,7 @@ def _header(checked: Checked, name: str, text: Any) -> None:
     if len(name) > SHOWN:
         checked.fault(field, f"has {len(name)} characters; at most {SHOWN} are allowed")
     elif text is None:
-        checked.fault(field, "is null, which keeps a value that is there; there is none")
+        checked.fault(field, "is null, which keeps the current value, but there is none")
     else:
         try:
             check_headers({name: text})
@@ -270,13 +270,13 @@ def _rate_limit(checked: Checked, value: Any) -> None:
     try:
         checked.option("rate_limit", value)
     except ConfigurationError:
-        message = "is no number from 1/3600 to 100000 (requests a second); null is unlimited"
+        message = "is not a number from 1/3600 to 100000 (requests per second); null means no limit"
         checked.fault("rate_limit", message, value=value)
 
 
 def _enabled(checked: Checked, value: Any) -> None:
     if not isinstance(value, bool):
-        checked.fault("enabled", "is neither true nor false", value=value)
+        checked.fault("enabled", "is not a boolean; use true or false", value=value)
     else:
         checked.option("enabled", value)
 
@@ -303,13 +303,13 @@ def check_new_overlap(value: Any) -> Fault | None:
         if value is not None:
             check_overlap(value)
     except ConfigurationError:
-        message = f"is no number of seconds from 0 (at once) to {LONGEST_OVERLAP}"
+        message = f"is not a number of seconds from 0 to {LONGEST_OVERLAP}"
         return Fault("overlap", message, value=value)
     return None
 
 
 def _rotated_elsewhere(checked: Checked, value: Any) -> None:
-    message = "can't be changed here; POST to rotate-secret/, and the old one goes on for a while"
+    message = "can't be changed here; POST to rotate-secret/ instead"
     checked.fault("hmac_secret", message)
 
 

@@ -38,7 +38,7 @@ def _store(app: Thorn) -> list[Finding]:
     try:
         app.store.subscriptions(owner=None, after=None, limit=1)
     except StoreError as error:
-        hint = "Set it up, or see that it can be reached; then check again."
+        hint = "Set up the store or fix the connection, then check again."
         message = f"The store can't be used: {error}."
         return [Finding(name="store-not-ready", setting=None, message=message, hint=hint)]
     return []

@@ -57,7 +57,7 @@ def _list(app: Thorn, owner: str | None, *, as_json: bool) -> None:
 @click.option(
     "--overlap",
     type=Amount(0, LONGEST_OVERLAP),
-    help="Seconds that the old secrets go on signing; 0 revokes them at once.",
+    help="Seconds that the old secrets keep signing; 0 revokes them immediately.",
 )
 @json_option
 @click.pass_obj
@@ -90,4 +90,4 @@ def rotate(
     if until is None:
         out.print("The old secrets are revoked.")
     else:
-        out.print(f"The old secrets go on signing until {until.astimezone():%Y-%m-%d %H:%M:%S}.")
+        out.print(f"The old secrets keep signing until {until.astimezone():%Y-%m-%d %H:%M:%S}.")

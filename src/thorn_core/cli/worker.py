@@ -41,7 +41,7 @@ LEVELS = ("debug", "info", "warning", "error")
     "modules",
     multiple=True,
     metavar="MODULE",
-    help="Import a module that declares events, beside those of the setting imports; repeatable.",
+    help="Import a module that declares events, in addition to the setting imports (repeatable).",
 )
 @click.option(
     "--report",
@@ -81,9 +81,9 @@ def worker(
     with find_app(app_path) as app, ExitStack() as stack:
         if not app.store.shared:
             raise ConfigurationError(
-                f"this app keeps everything in its own process ({app.store!r}), where no worker"
-                " can find it; give it a database, Thorn(store='sqlite:///thorn.db'), or let it"
-                " deliver by itself, Thorn(dispatcher='background')"
+                f"this app's store lives in its own process ({app.store!r}), where no worker can"
+                f" reach it; use a database, Thorn(store='sqlite:///thorn.db'), or deliver in the"
+                f" app's process, Thorn(dispatcher='background')"
             )
         app.import_events(*modules)
         job = Job(app, app.worker(concurrency=concurrency), once=once)
@@ -132,7 +132,7 @@ class Job:
         except StoreError as error:
             if self._once:
                 raise
-            logger.warning("%s; trying until it can", error, extra={"retry_in": 0.0})
+            logger.warning("%s; retrying until it succeeds", error, extra={"retry_in": 0.0})
         began = monotonic()
         logger.info(
             "worker started on %r",
@@ -178,7 +178,7 @@ def _logging(job: Job, level: str, form: str, report: float) -> Iterator[None]:
                 tell("lately", done, now - began)
             former, began = figures, now
         if not ended.is_set():
-            logger.info("stopping: %d in flight are given time to end", job.worker.in_flight)
+            logger.info("stopping: waiting for %d requests in flight", job.worker.in_flight)
 
     thread = threading.Thread(target=summarise, name="thorn-report", daemon=True)
     with logging_by(handler, _loggers(job.app), level):

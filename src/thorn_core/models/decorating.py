@@ -83,8 +83,8 @@ def _declaration(cls: type) -> Any:
     inner = vars(cls).get("webhooks")
     if not isinstance(inner, type) and hasattr(inner, "__get__"):
         raise ConfigurationError(
-            f"{cls.__name__}.webhooks is a {type(inner).__name__}, no class of events: a field or"
-            " another class's related_name='webhooks' has taken its place; give that another name"
+            f"{cls.__name__}.webhooks is a {type(inner).__name__}, not a class of events: a field"
+            f" or another class's related_name='webhooks' has replaced it; rename that"
         )
     return inner
 

@@ -122,8 +122,8 @@ class ModelEvent(Event):
         """
         if self._webhooks is not None and self._webhooks() not in (None, webhooks):
             raise ConfigurationError(
-                f"{self!r} belongs to {self.webhooks.model.__name__} already;"
-                f" make another one for {webhooks.model.__name__}"
+                f"{self!r} already belongs to {self.webhooks.model.__name__}; create another one"
+                f" for {webhooks.model.__name__}"
             )
         self._webhooks = weakref.ref(webhooks)
 
@@ -137,7 +137,7 @@ class ModelEvent(Event):
         webhooks = self._webhooks() if self._webhooks is not None else None
         if webhooks is None:
             raise ConfigurationError(
-                f"{self!r} belongs to no model; put it into a class decorated with webhook_model"
+                f"{self!r} belongs to no model; declare it in a class decorated with webhook_model"
             )
         return webhooks
 

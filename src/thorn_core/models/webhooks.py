@@ -75,7 +75,9 @@ class ModelWebhooks:
         self._payload = getattr(declaration, "payload", None)
         self._headers = getattr(declaration, "headers", None)
         if self.fields and self._payload is not None:
-            raise ConfigurationError(f"{self._where} has fields and a payload method; keep one")
+            raise ConfigurationError(
+                f"{self._where} has both fields and a payload method; keep one"
+            )
         self._by_trigger: dict[tuple[str, str | None], list[ModelEvent]] = {}
         for name, event in self.events.items():
             event.bind(self)
@@ -97,8 +99,8 @@ class ModelWebhooks:
         # `on_charge` is a word of its own, `on_chagne` and `on_created` aren't.
         if near is not None and (len(near) != len(name) or sorted(near) == sorted(name)):
             raise ConfigurationError(
-                f"{self._where}.{name} has no trigger; did you mean {near!r}? Else give it one,"
-                " as .dispatches_on_change(), or another name if it is only sent by hand"
+                f"{self._where}.{name} has no trigger; did you mean {near!r}? Otherwise add one,"
+                f" such as .dispatches_on_change(), or rename it if you only send it by hand"
             )
 
     def _check_options(self, declared: Mapping[str, Any]) -> None:
@@ -115,8 +117,8 @@ class ModelWebhooks:
             near = near or nearest(name, known)
             hint = f"did you mean {near!r}?" if near else f"options are {', '.join(known)};"
             raise ConfigurationError(
-                f"{self._where}.{name} is neither an event nor an option; {hint} begin the names of"
-                " your own values with an underscore"
+                f"{self._where}.{name} is neither an event nor an option; {hint} start the names"
+                f" of your own values with an underscore"
             )
 
     def __repr__(self) -> str:
@@ -206,8 +208,8 @@ class ModelWebhooks:
             names = ModelNames() if cls is None else names_of(cls)
             if name in names.secret or looks_secret(name):
                 raise ConfigurationError(
-                    f"{self._where}.fields has {path!r}, but {name!r} is secret; leave it out, or"
-                    " write a payload method if it must be sent"
+                    f"{self._where}.fields has {path!r}, but {name!r} is secret; remove it, or"
+                    f" write a payload method if it must be sent"
                 )
             cls = names.leads_to.get(name)
 
@@ -228,8 +230,8 @@ class ModelWebhooks:
                 return type(value)(adapter.to_python(cls, last, item) for item in value)
         except (TypeError, ValueError, ArithmeticError) as error:
             raise ConfigurationError(
-                f"{where}: {condition!r} compares with what {cls.__name__}.{last}"
-                f" can't hold: {error}"
+                f"{where}: {condition!r} compares with a value that {cls.__name__}.{last} can't"
+                f" hold: {error}"
             ) from error
         return value
 

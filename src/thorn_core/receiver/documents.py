@@ -55,10 +55,8 @@ def document_of(body: bytes, content_type: str, decoders: Mapping[str, Decoder])
     try:
         value = (load_json if decoder is None else decoder)(body)
     except (ValueError, RecursionError) as error:
-        known = "" if decoder else f", nor is there a decoder for {kind}; give decoders={{…}}"
-        raise PayloadError(
-            f"the body isn't the {kind} that it says it is: {error}{known}"
-        ) from error
+        known = "" if decoder else f", and there is no decoder for {kind}; pass decoders={{…}}"
+        raise PayloadError(f"the body is not valid {kind}: {error}{known}") from error
     except Exception as error:
         logger.exception("the decoder of %r failed", kind)
         raise PayloadError(f"the decoder of {kind} failed; see the log") from error

@@ -46,7 +46,7 @@ def _pairs(headers: Any) -> Iterator[tuple[str, str]]:
         pairs = [(name, value) for name, value in getattr(headers, "items", headers.__iter__)()]
     except (AttributeError, TypeError, ValueError) as error:
         raise SignatureError(
-            f"the headers are a {type(headers).__name__}; give a mapping or pairs"
+            f"the headers are a {type(headers).__name__}; pass a mapping or pairs"
         ) from error
     for name, value in pairs:
         key = _text(name).lower()
@@ -58,7 +58,7 @@ def _pairs(headers: Any) -> Iterator[tuple[str, str]]:
 def _text(value: Any) -> str:
     text = value.decode("latin-1") if isinstance(value, bytes) else value
     if not isinstance(text, str):
-        raise SignatureError(f"a header holds a {type(text).__name__}; give text or bytes")
+        raise SignatureError(f"a header contains a {type(text).__name__}; use str or bytes")
     if _IMPOSSIBLE.search(text):
-        raise SignatureError("a header holds a character that no header can hold")
+        raise SignatureError("a header contains an invalid character")
     return text

@@ -54,9 +54,7 @@ def usable_secrets(secrets: str | Iterable[str] | None, scheme: SignatureScheme)
     except TypeError:
         given = [secrets]
     if not given or given == [""]:
-        raise SecretError(
-            "there is no secret to verify with; give the one that the sender gave you"
-        )
+        raise SecretError("no secret to verify with; pass the secret that the sender gave you")
     for number, secret in enumerate(given, 1):
         fault = _fault(secret, scheme)
         if fault is not None:
@@ -68,11 +66,11 @@ def usable_secrets(secrets: str | Iterable[str] | None, scheme: SignatureScheme)
 def _fault(secret: Any, scheme: SignatureScheme) -> str | None:
     """Why a secret can't be used, None if it can."""
     if not isinstance(secret, str):
-        return f"is a {type(secret).__name__}; give text"
+        return f"is a {type(secret).__name__}; use a string"
     if not secret.strip():
-        return "is blank; leave it out"
+        return "is blank; remove it"
     if secret != secret.strip() or not secret.isprintable():
-        return "has blanks around it or control characters in it; remove them"
+        return "has surrounding white space or control characters; remove them"
     if isinstance(scheme, StandardWebhooksEd25519):
         return _ed25519_fault(secret)
     if not isinstance(scheme, StandardWebhooks | HookHMAC | GitHub | Stripe):
@@ -81,7 +79,7 @@ def _fault(secret: Any, scheme: SignatureScheme) -> str | None:
         return f"is a key for standard-webhooks-ed25519, not for {scheme.name}"
     if secret.startswith(SECRET_PREFIX) or isinstance(scheme, StandardWebhooks):
         if standard_key(secret) is None:
-            return "isn't whsec_ and base64 of 24 to 64 bytes; copy all of it"
+            return "is not whsec_ followed by base64 of 24 to 64 bytes; copy it completely"
     elif len(secret) < SHORTEST_TEXT:
         return f"is shorter than {SHORTEST_TEXT} characters; agree on a longer one"
     return None
@@ -93,10 +91,11 @@ def _ed25519_fault(secret: str) -> str | None:
         return None if raw is not None and len(raw) in (32, 64) else "isn't a private key"
     raw = decoded(secret.removeprefix(PUBLIC_PREFIX))
     if not secret.startswith(PUBLIC_PREFIX) or raw is None or len(raw) != 32:
-        return "isn't whpk_ and base64 of a public key of 32 bytes; copy all of it"
+        return "is not whpk_ followed by base64 of a 32-byte public key; copy it completely"
     if raw[:31] + bytes([raw[31] & 0x7F]) in _WEAK_PUBLIC_KEYS:
         return (
-            "is a public key of small order, by which anybody can sign; ask the sender for another"
+            "is a public key of small order, for which anyone can forge signatures; ask the sender"
+            " for another"
         )
     return None
 
@@ -118,7 +117,7 @@ def check_secrets(secrets: Any, setting: str | None, scheme: SignatureScheme) ->
             f" {'not given' if secrets is None else 'given'}, and setting is {setting!r}"
         )
     if secrets is not None and not secrets:
-        raise SecretError("verify_webhook's secrets are empty; give the ones of whoever signs")
+        raise SecretError("verify_webhook's secrets are empty; pass the secrets of the sender")
     if secrets is not None and not callable(secrets):
         usable_secrets(secrets, scheme)
 
@@ -132,6 +131,6 @@ def secrets_of(setting: str, value: Any) -> Any:
     if value:
         return value
     raise ConfigurationError(
-        f"the setting {setting} is empty or missing, so that no webhook can be verified; set it to"
-        " the secret that the sender has given you"
+        f"the setting {setting} is empty or missing, so no webhook can be verified; set it to the"
+        f" secret that the sender gave you"
     )

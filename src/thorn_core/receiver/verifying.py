@@ -107,7 +107,7 @@ def verify(
         # A signed time is refused by itself after the tolerance; without one, a day is remembered.
         span = 2 * verifier.tolerance if genuine.timed else timedelta(days=1)
         if replay.begin(genuine.key, now=now, until=now + span) is not Seen.NEW:
-            raise ReplayError(f"the webhook {genuine.message.id} has been here before")
+            raise ReplayError(f"the webhook {genuine.message.id} was already received")
         replay.finish(genuine.key, now=now, until=now + span)
     return genuine.message
 
@@ -138,7 +138,7 @@ def span_of(seconds: float | timedelta) -> timedelta:
     except (TypeError, ValueError, OverflowError):
         span = None
     if span is None or not timedelta() <= span <= LONGEST:
-        raise ConfigurationError(f"{seconds!r} is no duration; give seconds from 0 to 100 years")
+        raise ConfigurationError(f"{seconds!r} is not a duration; use seconds, from 0 to 100 years")
     return span
 
 
@@ -152,7 +152,7 @@ def scheme_of(scheme: str | SignatureScheme) -> SignatureScheme:
         return scheme
     if scheme not in SCHEMES:
         raise ConfigurationError(
-            f"there is no signature scheme {scheme!r}; known are {', '.join(sorted(SCHEMES))}"
+            f"unknown signature scheme {scheme!r}; known schemes: {', '.join(sorted(SCHEMES))}"
         )
     return SCHEMES[scheme]
 
@@ -176,7 +176,7 @@ class Verifier:
     ) -> Genuine:
         """A webhook, if it is genuine; raises as `verify` does."""
         if not isinstance(body, bytes | bytearray | memoryview):
-            raise PayloadError(f"the body is a {type(body).__name__}; give the bytes as they came")
+            raise PayloadError(f"the body is a {type(body).__name__}; pass the raw bytes")
         if len(body) > self.limit:
             raise PayloadError(f"the body has {len(body)} bytes; at most {self.limit} are allowed")
         body = bytes(body)
@@ -211,8 +211,8 @@ class Verifier:
             return
         if document.audience is None:
             raise SignatureError(
-                "the body names no audience; the sender's setting sign_audience adds it to every"
-                " envelope but bare"
+                "the body has no audience; the sender's setting sign_audience adds it to every"
+                " envelope except bare"
             )
         raise SignatureError(
             f"it is signed for {document.audience[:FILL_LENGTH]!r}, not for {self.audience!r}"
@@ -242,7 +242,7 @@ def _message(
     if any(
         _CONTROL.search(text or "") for text in (event, identity, document.sender, document.ref)
     ):
-        raise PayloadError("the event, id, sender or ref in the body holds a control character")
+        raise PayloadError("the event, id, sender or ref in the body contains a control character")
     return Message(
         id=identity,
         event=event,

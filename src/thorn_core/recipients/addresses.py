@@ -101,7 +101,7 @@ def ip_literal(host: str) -> Address | None:
         if _ENDS_IN_A_NUMBER.search(host):
             return _ipv4(host.removesuffix("."))
     except ValueError:
-        raise SecurityError(f"{host[:80]!r} is no IP address; check its spelling.") from None
+        raise SecurityError(f"{host[:80]!r} is not an IP address; check its spelling.") from None
     return None
 
 

@@ -131,7 +131,7 @@ def _parsed(text: str) -> Address:
         return ip_address(text)
     except ValueError:
         raise SecurityError(
-            f"{text[:80]!r} is no IP address; write it as 192.0.2.1 or 2001:db8::1."
+            f"{text[:80]!r} is not an IP address; write it as 192.0.2.1 or 2001:db8::1."
         ) from None
 
 

@@ -96,7 +96,7 @@ def _parsed(url: str) -> RecipientURL:
         _refuse(url, "holds a user name", "put credentials into the subscription's headers")
     parts = _AUTHORITY.fullmatch(authority)
     if parts is None:
-        _refuse(url, "has no host and port that make sense", "write it as https://host:port/path")
+        _refuse(url, "has an invalid host or port", "write it as https://host:port/path")
     given_host, given_port = parts.groups(default="")
     if not given_host:
         _refuse(url, "has no host", "write it as https://host/path")
@@ -150,7 +150,7 @@ def _host(url: str, given: str) -> tuple[str, Address | None]:
         return address_text(address), address
     host = (given if given.isascii() else _to_ascii(url, given)).lower().removesuffix(".")
     if len(host) > 253 or not _HOST.fullmatch(host):
-        _refuse(url, "has a host that is no host name (RFC 1123)", "check its spelling")
+        _refuse(url, "has an invalid host name (RFC 1123)", "check its spelling")
     return host, None
 
 
@@ -163,7 +163,7 @@ def _to_ascii(url: str, host: str) -> str:
     ):
         _refuse(
             url,
-            "has a host with characters that stand for others",
+            "has a host with characters that map to others",
             "write the host in ASCII (xn--…)",
         )
     lower = "".join(char.lower() for char in host)

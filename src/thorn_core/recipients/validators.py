@@ -251,17 +251,17 @@ def as_ports(value: Any) -> Ports:
     if isinstance(value, str):
         match = _PORT_RANGE.fullmatch(value)
         if match is None:
-            raise ValueError(f"{value!r}, which is no port")
+            raise ValueError(f"{value!r}, which is not a port")
         first, last = int(match[1]), int(match[2] or match[1])
         ports = range(first, last + 1) if match[2] else first
     if isinstance(ports, range):
         if not ports:
-            raise ValueError(f"{value!r}, which holds no port")
+            raise ValueError(f"{value!r}, which contains no port")
         if not 0 < min(ports) <= max(ports) < 65536:
             raise ValueError(f"{value!r}, which isn't within 1 to 65535")
         return ports
     if not isinstance(ports, int) or isinstance(ports, bool) or not 0 < ports < 65536:
-        raise ValueError(f"{value!r}, which is no port")
+        raise ValueError(f"{value!r}, which is not a port")
     return ports
 
 
@@ -333,11 +333,11 @@ def as_network(value: Any) -> Network:
         (IPv4Network('10.0.0.1/32'), IPv4Network('10.0.0.0/8'))
     """
     if not isinstance(value, str | IPv4Address | IPv6Address | IPv4Network | IPv6Network):
-        raise ValueError(f"{value!r}, which is no text")
+        raise ValueError(f"{value!r}, which is not a string")
     try:
         network = ip_network(value, strict=False)
     except ValueError:
-        raise ValueError(f"{value!r}, which is no network") from None
+        raise ValueError(f"{value!r}, which is not a network") from None
     try:
         ip_network(value)
     except ValueError:
@@ -406,6 +406,7 @@ def as_validator(value: Any) -> RecipientValidator:
     if callable(value) and not isinstance(value, type):
         return CalledWithURL(value)
     raise ConfigurationError(
-        f"{value!r} is no recipient validator; allowed: block_internal_ips(), ensure_protocol(…), "
+        f"{value!r} is not a recipient validator; allowed: block_internal_ips(),"
+        f" ensure_protocol(…), "
         "ensure_port(…), block_cidr_network(…), allow_cidr_network(…), a function of the URL."
     )

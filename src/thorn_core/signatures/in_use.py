@@ -65,7 +65,7 @@ def check_key(schemes: Sequence[SignatureScheme], secret: Any) -> None:
     # The schemes of the other kind say why it isn't theirs.
     for others in by_kind.values():
         _check(others, secret)
-    raise ConfigurationError("no scheme in use can sign with this secret; leave it out to get one")
+    raise ConfigurationError("no scheme in use can sign with this secret; omit it to generate one")
 
 
 def fits_schemes(schemes: Sequence[SignatureScheme], secret: str) -> bool:
@@ -105,7 +105,7 @@ def _mint(schemes: Sequence[SignatureScheme]) -> str:
         return new_secret()
     names = ", ".join(scheme.name for scheme in schemes)
     raise ConfigurationError(
-        f"no key fits all of the schemes {names}; take one out of the setting signatures"
+        f"no key fits all of the schemes {names}; remove one from the setting signatures"
     )
 
 
@@ -129,8 +129,8 @@ def sign_all(
         made = scheme.sign(signable, own) if own else {}
         if not made:
             raise ConfigurationError(
-                f"the scheme {scheme.name} has no key to sign with; give the subscription one by"
-                " app.rotate_secret, or take the scheme out of the setting signatures"
+                f"the scheme {scheme.name} has no key to sign with; rotate the subscription's"
+                f" secret (app.rotate_secret), or remove the scheme from the setting signatures"
             )
         for name, value in made.items():
             headers[name] = f"{headers[name]} {value}" if name in headers else value

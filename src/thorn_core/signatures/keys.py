@@ -60,20 +60,20 @@ def check_shared_secret(secret: Any) -> None:
         >>> check_shared_secret("v1,whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
         Traceback (most recent call last):
         ...
-        thorn_core.errors.ConfigurationError: the secret begins with 'v1,'; leave that out
+        thorn_core.errors.ConfigurationError: the secret begins with 'v1,'; remove that prefix
     """
     check_text(secret)
     if secret.startswith("v1,"):
-        raise ConfigurationError("the secret begins with 'v1,'; leave that out")
+        raise ConfigurationError("the secret begins with 'v1,'; remove that prefix")
     if secret.startswith(PUBLIC_PREFIX):
         raise ConfigurationError(
-            "the secret is a public key (whpk_…), which can't sign; give a secret, or leave it out"
-            " to get one"
+            "the secret is a public key (whpk_…), which can't sign; pass a secret, or omit it to"
+            " generate one"
         )
     if secret.startswith(PRIVATE_PREFIX):
         raise ConfigurationError(
-            "the secret is a private Ed25519 key (whsk_…), and no scheme in use signs with one; add"
-            " standard-webhooks-ed25519 to the setting signatures, or give another secret"
+            "the secret is a private Ed25519 key (whsk_…), and no scheme in use signs with one;"
+            " add standard-webhooks-ed25519 to the setting signatures, or use another secret"
         )
     if secret.startswith(SECRET_PREFIX):
         _check_standard(secret)
@@ -97,14 +97,14 @@ def check_text(secret: Any) -> None:
     """
     if not isinstance(secret, str) or not SHORTEST_TEXT <= len(secret) <= LONGEST_TEXT:
         raise ConfigurationError(
-            f"a secret must be a text of {SHORTEST_TEXT} to {LONGEST_TEXT} characters; leave it out"
-            " to get one"
+            f"a secret must be a string of {SHORTEST_TEXT} to {LONGEST_TEXT} characters; omit it"
+            f" to generate one"
         )
     if secret != secret.strip():
         raise ConfigurationError("the secret begins or ends with white space; remove it")
     if not secret.isprintable():
         raise ConfigurationError(
-            "the secret holds a line break or another character that can't be printed; remove it"
+            "the secret contains a line break or another unprintable character; remove it"
         )
 
 
@@ -113,7 +113,7 @@ def _check_standard(secret: str) -> None:
         where = "after whsec_ " if secret.startswith(SECRET_PREFIX) else ""
         raise ConfigurationError(
             f"a secret of Standard Webhooks must be {where}base64 of {SECRET_BYTES[0]} to"
-            f" {SECRET_BYTES[-1]} bytes, with its padding; leave it out to get one"
+            f" {SECRET_BYTES[-1]} bytes, with padding; omit it to generate one"
         )
 
 

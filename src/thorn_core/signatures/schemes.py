@@ -135,12 +135,12 @@ def _header(headers: Mapping[str, str], name: str) -> str:
 
 def _checked_time(text: str, now: datetime, tolerance: timedelta) -> datetime:
     if not (text.isascii() and text.isdigit() and len(text) <= 11):
-        raise SignatureError("the timestamp is no number of seconds")
+        raise SignatureError("the timestamp is not a number of seconds")
     at = datetime.fromtimestamp(int(text), UTC)
     if at < now - tolerance:
         raise SignatureError(f"the timestamp {at.isoformat()} is too old")
     if at > now + tolerance:
-        raise SignatureError(f"the timestamp {at.isoformat()} lies in the future")
+        raise SignatureError(f"the timestamp {at.isoformat()} is in the future")
     return at
 
 
@@ -269,8 +269,8 @@ class StandardWebhooksEd25519:
             good = _private_key(secret).public_key().public_bytes_raw() == raw[32:]
         if not good:
             raise ConfigurationError(
-                "a key for Ed25519 must be whsk_ and base64 of a private key; leave it out to get"
-                " one, or make one with thorn_core.signatures.new_ed25519_keypair()"
+                "a key for Ed25519 must be whsk_ followed by base64 of a private key; omit it to"
+                " generate one, or create one with thorn_core.signatures.new_ed25519_keypair()"
             )
 
     def public_key(self, secret: str) -> str:

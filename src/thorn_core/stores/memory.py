@@ -83,7 +83,7 @@ class MemoryStore:
         """Keep a new subscription."""
         with self._lock:
             if subscription.id in self._subscriptions:
-                raise ConfigurationError(f"there is a subscription {subscription.id!r} already")
+                raise ConfigurationError(f"the subscription {subscription.id!r} already exists")
             self._subscriptions[subscription.id] = subscription
             self._index.add(subscription)
 
@@ -159,8 +159,8 @@ class MemoryStore:
         """
         if self._waiting + len(messages) > self._backlog:
             raise StoreError(
-                f"{self._waiting} messages and deliveries wait in memory, and at most"
-                f" {self._backlog} may; run a worker, or use a database store"
+                f"{self._waiting} messages and deliveries wait in memory, and the limit is"
+                f" {self._backlog}; run a worker, or use a database store"
             )
         within.on_commit(partial(self._keep, messages, written))
 

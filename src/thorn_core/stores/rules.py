@@ -143,8 +143,7 @@ def _why_disable(health: Health, limit: timedelta | None) -> str | None:
         return None
     assert health.failing_since is not None
     return (
-        f"none of {health.failures} attempts has succeeded since"
-        f" {format_datetime(health.failing_since)}"
+        f"all {health.failures} attempts have failed since {format_datetime(health.failing_since)}"
     )
 
 

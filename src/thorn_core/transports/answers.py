@@ -195,9 +195,9 @@ class AnswerReader:
 
 
 _NO_HTTP = "the answer is not HTTP/1.1"
-_LENGTH = "the answer's Content-Length is no number, or there are several"
+_LENGTH = "the answer's Content-Length is not a number, or there are several"
 _CODING = "the answer has a Transfer-Encoding other than chunked"
-_HEADER = "the answer has a header that is no valid header"
+_HEADER = "the answer has an invalid header"
 # How h11's messages about a head begin; what follows may be the recipient's own text.
 _WORDS = (
     ("bad Content-Length", _LENGTH),

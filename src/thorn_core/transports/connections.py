@@ -245,7 +245,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take what arrived."""
         if self._waiter is None:
-            self._problem = "it sent something before the request"
+            self._problem = "the server sent data before the request"
             self.abort()
             return
         self._answered = True
@@ -347,7 +347,7 @@ def _problem(error: OSError) -> str:
     """What went wrong, without the address: a subscription's owner may read this."""
     if error.errno:
         return os.strerror(error.errno).lower()
-    return "it could not be opened"
+    return "the connection could not be opened"
 
 
 def _tls_problem(error: ssl.SSLError) -> str:

@@ -118,7 +118,7 @@ class Lookups:
         if len(queue) >= OWNER_WAITING or self._waiting >= WAITING:
             raise TransportError(
                 f"The recipient's name {host!r} can't be resolved now: {len(queue)} other names of"
-                " the same owner wait already; check that their name servers answer."
+                f" the same owner are already waiting; check that their name servers respond."
             )
         self._lookups[owner, host] = lookup
         self._queues.setdefault(lookup.party, deque()).append(lookup)
@@ -224,7 +224,7 @@ def _looked_up(host: str, port: int) -> Outcome:
     except OSError as error:
         problem = (error.strerror or "the look-up failed").lower()
     except ValueError:
-        problem = "it is no host name"
+        problem = "it is not a host name"
     except Exception:
         logger.exception("a name can't be looked up")
         problem = "an internal error"

@@ -72,5 +72,5 @@ async def resolve(
         raise SecurityError(
             f"The recipient's name {host!r} resolves to an address that is refused; use one with "
             "public addresses only.",
-            "If it is yours, add its network to the setting allowed_networks.",
+            "If the host is yours, add its network to the setting allowed_networks.",
         ) from error

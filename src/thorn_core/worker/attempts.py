@@ -96,7 +96,7 @@ class Attempts:
             waits = Outcome(
                 state=DeliveryState.PENDING,
                 due_at=at + UNDECLARED_WAIT,
-                reason="it waits for a worker that knows its event",
+                reason="waiting for a worker that knows its event",
             )
             return Settlement(claim=claim, outcome=waits, attempt=None, at=at)
         if subscription.rate_limit:
@@ -207,7 +207,7 @@ class Attempts:
         delivery = claim.delivery
         self._defects.log(
             failure,
-            f"delivery {delivery.id} of {delivery.event} can't be requested",
+            f"delivery {delivery.id} of {delivery.event} can't be sent",
             about(delivery),
         )
         attempt = Attempt(

@@ -286,7 +286,7 @@ class Engine:
         while (claim := load.next()) is not None:
             if self.leases.expired(claim):
                 # Another worker may have it by now.
-                logger.warning("the lease of %s ended before its request", claim.delivery.id)
+                logger.warning("the lease of %s expired before its request", claim.delivery.id)
                 load.ended(claim)
                 self._drop(claim)
                 continue

@@ -98,6 +98,6 @@ class Leases:
                 await self._io(self._store.release, unused)
             except Exception:
                 logger.exception(
-                    "the store failed; %d deliveries wait for their leases to end", len(unused)
+                    "the store failed; %d deliveries wait for their leases to expire", len(unused)
                 )
         self._claims.clear()

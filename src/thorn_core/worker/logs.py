@@ -66,9 +66,9 @@ class UndeclaredLog:
         if len(self._warned) < DEFECT_CACHE:
             self._warned.add(name)
         logger.warning(
-            "messages of the event %s wait: it is declared with subscribers, validators or"
-            " keep-alive of its own, and this worker doesn't know the declaration; import the"
-            " module that declares the event, by the setting imports or thorn worker --import",
+            "messages of the event %s wait: its declaration has its own subscribers, validators or"
+            " keep-alive, and this worker hasn't imported it; import the module that declares the"
+            " event, with the setting imports or thorn worker --import",
             name,
             extra={"event": name, "message_id": message.id},
         )
@@ -182,7 +182,7 @@ def _then(settlement: Settlement) -> str:
         return f"next attempt at {retry_at}"
     if settlement.outcome.state is DeliveryState.EXHAUSTED:
         return "no attempts are left"
-    return "it is not tried again"
+    return "it will not be retried"
 
 
 def _retry_at(settlement: Settlement) -> str | None:

@@ -195,9 +195,10 @@ class Router:
     def _note(self, message: Message, now: datetime, failure: Exception) -> bool:
         """Log what a hook raised, and have it asked again; False if the message is too old."""
         again = now - message.at < GIVE_UP_AFTER
-        then = "will be tried again" if again else "are given up"
+        then = "will be retried" if again else "are given up"
         what = (
-            f"some recipients of message {message.id} of {message.event} can't be had, and {then}"
+            f"some recipients of message {message.id} of {message.event} could not be determined,"
+            f" and {then}"
         )
         self._defects.log(failure, what, _about(message))
         if again:

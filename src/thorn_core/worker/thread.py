@@ -104,7 +104,7 @@ class LoopThread:
             coroutine.close()
             raise ThornError(
                 "a blocking call was made on the engine's own thread (in a callback, a signal"
-                " receiver or a hook?), where it would wait for itself; use the async one"
+                " receiver or a hook?), where it would deadlock; use the async version"
             )
         return result_of(self.submit(coroutine))
 
@@ -161,7 +161,7 @@ class LoopThread:
             return loop
         with self._lock:
             if self._stopped:
-                raise ThornError("this app is closed; make a new one")
+                raise ThornError("this app is closed; create a new one")
             if self._loop is None:
                 loop = new_event_loop()
                 thread = threading.Thread(

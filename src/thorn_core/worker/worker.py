@@ -163,7 +163,8 @@ class Worker:
             engine.stopping = self._stopping
         elif engine.loop is not asyncio.get_running_loop():
             raise ConfigurationError(
-                "this worker works on another event loop; make one for this loop with app.worker()"
+                "this worker belongs to another event loop; create one for this loop with"
+                " app.worker()"
             )
         return engine
 

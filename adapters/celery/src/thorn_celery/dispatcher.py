@@ -33,9 +33,9 @@ class CeleryDispatcher:
     def __init__(self, app: Thorn) -> None:
         if not app.store.shared:
             raise ConfigurationError(
-                f"dispatcher 'celery' with {app.store!r}, which no other process sees; give the app"
-                " a database, Thorn(store='postgresql+psycopg://…'), or the dispatcher"
-                " 'background'"
+                f"dispatcher 'celery' with {app.store!r}, which no other process can reach; use a"
+                f" database, Thorn(store='postgresql+psycopg://…'), or use the dispatcher"
+                f" 'background'"
             )
         self._app = app
         self.sweeping = threading.Lock()

@@ -95,15 +95,15 @@ class Hints:
         except Exception as error:
             self._delay = min(max(2 * self._delay, FIRST_DELAY), LONGEST_DELAY)
             logger.warning(
-                "the broker can't be told of messages: %s; the sweep will find them, and the broker"
-                " is tried again in %.0f s",
+                "can't send tasks to the broker: %s; the sweep will find the messages, and the"
+                " broker is retried in %.0f s",
                 _reason(error),
                 self._delay,
             )
         else:
             if self._delay and waiting:
                 self._delay = 0.0
-                logger.warning("the broker can be told of messages again")
+                logger.warning("the broker accepts tasks again")
 
     def _send(self, message_ids: list[str], route: Route) -> None:
         """Send one task; a connection that broke while nothing was sent is made anew, once."""
@@ -137,7 +137,7 @@ class Hints:
             try:
                 connection.close()
             except Exception:
-                logger.debug("a broken connection to the broker can't be closed", exc_info=True)
+                logger.debug("can't close a broken connection to the broker", exc_info=True)
 
 
 def _reason(error: Exception) -> str:

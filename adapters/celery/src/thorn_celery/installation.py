@@ -95,8 +95,8 @@ def celery_of(app: Thorn) -> Any:
     celery = current_app._get_current_object()
     if celery.main == NOBODYS:
         logger.warning(
-            "no Celery app is known in this process, so tasks go to the broker that Celery takes by"
-            " default; import the module that calls thorn_celery.install"
+            "no Celery app is known in this process, so tasks go to Celery's default broker;"
+            " import the module that calls thorn_celery.install"
         )
     return celery
 
@@ -112,7 +112,7 @@ def _means(target: Target, app: Thorn) -> bool:
         return _resolved(target) is app
     except Exception:
         # As outside of the context of a web app that it belongs to.
-        logger.debug("%r gives no app here", target, exc_info=True)
+        logger.debug("%r returns no app in this process", target, exc_info=True)
         return False
 
 
@@ -148,7 +148,7 @@ def _worker_ends(**_: Any) -> None:
         try:
             app.submit(app.engine.aclose()).result()
         except (ThornError, CancelledError):
-            logger.debug("%r has been closed before", app)
+            logger.debug("%r is already closed", app)
 
 
 worker_init.connect(_begins, weak=False, dispatch_uid="thorn")

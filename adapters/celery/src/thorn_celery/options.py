@@ -94,7 +94,7 @@ def options_of(conf: Any) -> Options:
         if name not in _READERS:
             near = difflib.get_close_matches(name, _READERS, 1)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(_READERS)}"
-            raise ConfigurationError(f"Celery's configuration: there is no setting {name}; {hint}")
+            raise ConfigurationError(f"Celery's configuration: unknown setting {name}; {hint}")
     read: dict[str, Any] = {
         name.removeprefix(PREFIX): _READERS[name](name, value)
         for name, value in given.items()
@@ -143,7 +143,7 @@ def _seconds(name: str, value: Any, *, least: float) -> float:
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
     if not number or not math.isfinite(seconds) or seconds < least:
-        raise _refuse(name, value, f"a number of seconds, {least:g} at least")
+        raise _refuse(name, value, f"a number of seconds, at least {least:g}")
     return float(seconds)
 
 

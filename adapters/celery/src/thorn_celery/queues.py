@@ -34,7 +34,7 @@ def depths_of(app: Thorn) -> Mapping[str, int]:
             return {name: _depth(connection, name) for name in names}
     except Exception as error:
         raise BrokerError(
-            f"the broker {connection.as_uri()} can't be asked how many tasks wait: {error}"
+            f"can't read the queue sizes from the broker {connection.as_uri()}: {error}"
         ) from error
 
 

@@ -88,7 +88,7 @@ def _look_on(app: Thorn, dispatcher: CeleryDispatcher, before: Collection[str]) 
             if not _look_and_tell(app, dispatcher, told):
                 break
     except Exception:
-        logger.exception("the sweep ended early; the next one goes on")
+        logger.exception("the sweep ended early; the next one will continue")
     finally:
         dispatcher.sweeping.release()
 

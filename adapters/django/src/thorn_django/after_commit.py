@@ -87,7 +87,7 @@ class _Pending:
             try:
                 pending.callback()
             except Exception:
-                logger.exception("a callback of Thorn failed after the commit")
+                logger.exception("a Thorn callback failed after the commit")
 
     def _clear(self) -> None:
         self.callbacks = []

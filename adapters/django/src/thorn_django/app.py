@@ -136,14 +136,13 @@ def store_of(url: Any) -> DjangoStore:
         installed = apps.is_installed("thorn_django")
     except (AppRegistryNotReady, ImproperlyConfigured) as error:
         raise ConfigurationError(
-            f"store={url!r} needs Django's apps to be loaded: {error} Make the app in"
-            " AppConfig.ready() or later, or let thorn_django.get_app() make it; programs of their"
-            " own call django.setup() first"
+            f"store={url!r} needs Django's app registry: {error} Create the app in"
+            f" AppConfig.ready() or later, or let thorn_django.get_app() create it; standalone"
+            f" scripts must call django.setup() first"
         ) from error
     if not installed:
         raise ConfigurationError(
-            f"store={url!r} needs 'thorn_django' among the INSTALLED_APPS; then run: manage.py"
-            " migrate"
+            f"store={url!r} needs 'thorn_django' in INSTALLED_APPS; then run: manage.py migrate"
         )
     from thorn_django.store import DjangoStore
 
@@ -161,7 +160,7 @@ def alias_of(url: Any) -> str:
     alias = parts.netloc or "default"
     if parts.scheme != "django" or parts.path.strip("/") or parts.query or parts.fragment:
         raise ConfigurationError(
-            f"store={url!r} is no URL of a Django database; write django:// or django://alias"
+            f"store={url!r} is not a Django database URL; write django:// or django://alias"
         )
     return alias
 

@@ -71,7 +71,7 @@ def _settings() -> Iterator[CheckMessage]:
     names = [name for name in app.setting_names() if name not in app.OWN]
     for name in names:
         if name not in KNOWN:
-            yield Error(f"{name} is no setting of Thorn.", hint=_nearest(name), id="thorn.E001")
+            yield Error(f"{name} is not a Thorn setting.", hint=_nearest(name), id="thorn.E001")
     alone = [{name} for name in KNOWN if not any(name in group for group in TOGETHER)]
     for group in (*alone, *TOGETHER):
         try:
@@ -92,7 +92,7 @@ def _nearest(name: str) -> str:
     near = difflib.get_close_matches(name.removeprefix(app.PREFIX), known, 1)
     if near:
         return f"Did you mean {known[near[0]]}?"
-    return f"Known are {', '.join(sorted([*KNOWN, *app.OWN]))}."
+    return f"Known settings: {', '.join(sorted([*KNOWN, *app.OWN]))}."
 
 
 def _databases() -> Iterator[CheckMessage]:
@@ -104,9 +104,10 @@ def _databases() -> Iterator[CheckMessage]:
     for alias in aliases:
         if alias not in connections:
             near = difflib.get_close_matches(alias, list(connections), 1)
-            hint = f"Did you mean {near[0]!r}?" if near else f"Known are {sorted(connections)}."
+            known = f"Known databases: {', '.join(sorted(connections))}."
+            hint = f"Did you mean {near[0]!r}?" if near else known
             yield Error(
-                f"Thorn is to keep its data in the database {alias!r}, which isn't in DATABASES.",
+                f"Thorn's settings name the database {alias!r}, which is not in DATABASES.",
                 hint=hint,
                 id="thorn.E003",
             )
@@ -121,8 +122,8 @@ def _sqlite(alias: str) -> Iterator[CheckMessage]:
     mode = str(connection.settings_dict["OPTIONS"].get("transaction_mode") or "").upper()
     if mode not in ("IMMEDIATE", "EXCLUSIVE"):
         yield checks.Warning(
-            f"Transactions in the SQLite database {alias!r} begin as readers; one that sends an"
-            " event fails with 'database is locked' if a worker has written meanwhile.",
+            f"Transactions in the SQLite database {alias!r} start as read transactions. If a"
+            f" worker writes in the meantime, sending an event fails with 'database is locked'.",
             hint=(
                 f"Set DATABASES[{alias!r}]['OPTIONS'] = {{'transaction_mode': 'IMMEDIATE',"
                 " 'init_command': 'PRAGMA journal_mode=WAL;'}."
@@ -173,7 +174,7 @@ def _whole() -> Iterator[CheckMessage]:
     try:
         findings = app.check_app()
     except ThornError as error:
-        yield Error(f"The app can't be made of the settings: {error}", id="thorn.E005")
+        yield Error(f"The settings are invalid: {error}", id="thorn.E005")
         return
     for finding in findings:
         message = finding.message

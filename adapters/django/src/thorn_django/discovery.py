@@ -29,7 +29,7 @@ def import_events() -> None:
                 importlib.import_module(f"{config.name}.{name}")
             except Exception:
                 logger.exception(
-                    "%s.%s can't be imported; messages that need the events it declares wait",
+                    "%s.%s can't be imported; messages that need its events will wait",
                     config.name,
                     name,
                 )

@@ -92,6 +92,6 @@ def model_declared(model: type) -> None:
 
     if isinstance(model, ModelBase) and apps.apps_ready and not apps.is_installed("thorn_django"):
         raise ConfigurationError(
-            f"{model.__name__} is decorated with webhook_model, but 'thorn_django' isn't among the"
-            " INSTALLED_APPS: its events wouldn't be sent. Add it, and run: manage.py migrate"
+            f"{model.__name__} is decorated with webhook_model, but 'thorn_django' is not in"
+            f" INSTALLED_APPS: its events wouldn't be sent. Add it, and run: manage.py migrate"
         )

@@ -203,7 +203,7 @@ def _take(
     except UnreadablePostError as error:
         return receiver.refusal(400, endpoint, f"its body can't be read: {error}")
     if not secrets:
-        return receiver.refusal(401, endpoint, "there is no secret for this request")
+        return receiver.refusal(401, endpoint, "no secret was found for this request")
     if decoders is None and apps.is_installed("thorn_django"):
         decoders = get_app().decoders
     return receiving.take(body, request.headers, secrets, endpoint=endpoint, decoders=decoders)

@@ -95,7 +95,7 @@ def _on_commit(connection: BaseDatabaseWrapper, callback: Callback) -> None:
     elif connection.alias not in _warned:
         _warned.add(connection.alias)
         logger.warning(
-            "autocommit of the database %r is off, so Django doesn't say when it commits: workers"
-            " find the messages when they look next",
+            "autocommit of the database %r is off, so Django doesn't report commits: workers find"
+            " the messages at their next poll",
             connection.alias,
         )

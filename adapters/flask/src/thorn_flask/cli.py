@@ -20,7 +20,7 @@ class ThornCommands(click.Group):
     """
 
     def __init__(self, name: str) -> None:
-        super().__init__(name, help="Deliver webhooks, and look at them.")
+        super().__init__(name, help="Deliver and inspect webhooks.")
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Their names."""
@@ -52,7 +52,7 @@ class ThornCommands(click.Group):
 def _app(ctx: click.Context) -> Flask:
     info = ctx.find_object(ScriptInfo)
     if info is None:
-        raise click.UsageError("this is a command of Flask's: flask --app shop thorn …")
+        raise click.UsageError("this is a Flask command: flask --app shop thorn …")
     return info.load_app()
 
 

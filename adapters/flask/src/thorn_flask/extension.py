@@ -62,9 +62,7 @@ class ThornFlask:
             ConfigurationError, InvalidNameError: A setting isn't right, or the app has a Thorn.
         """
         if KEY in app.extensions:
-            raise ConfigurationError(
-                f"{app!r} has a Thorn already; call init_app once for each app"
-            )
+            raise ConfigurationError(f"{app!r} already has a Thorn; call init_app once per app")
         settings = Settings.from_mapping(app.config, dotted=True)
         find_app_by(_thorn_here)
         with app.app_context():
@@ -109,7 +107,7 @@ def thorn_of(app: Flask) -> Thorn:
     """
     thorn: Thorn | None = app.extensions.get(KEY)
     if thorn is None:
-        raise ConfigurationError(f"{app!r} has no Thorn; call ThornFlask.init_app(app) before")
+        raise ConfigurationError(f"{app!r} has no Thorn; call ThornFlask.init_app(app) first")
     return thorn
 
 

@@ -36,8 +36,8 @@ class FlaskPlugin:
         """
         if args:
             raise ConfigurationError(
-                f"the URL of view {view!r} is asked for with {list(args)!r}; Flask's take arguments"
-                " by name only: model_reverser('order', number='id')"
+                f"the view {view!r} got the positional arguments {list(args)!r}; Flask views take"
+                f" keyword arguments only: model_reverser('order', number='id')"
             )
         app, values = self._app, dict(kwargs)
         app.inject_url_defaults(view, values)

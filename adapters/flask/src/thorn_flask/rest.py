@@ -110,7 +110,9 @@ def _answer(
     operator_loader: Callable[[], Any] | None,
 ) -> ApiResponse:
     if request.method not in SAFE and _is_another_sites():
-        problem = Problem("forbidden", "A page of another site can't do this with your cookies.")
+        problem = Problem(
+            "forbidden", "Cross-site request refused: the page that sent it is on another origin."
+        )
         return resource.refuse(problem, method=request.method)
     owner = current_app.ensure_sync(owner_loader)()
     operator = operator_loader is not None and current_app.ensure_sync(operator_loader)()

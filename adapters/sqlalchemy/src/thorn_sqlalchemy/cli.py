@@ -15,10 +15,12 @@ from thorn_sqlalchemy.store import SqlStore
 
 
 @click.command("init-db")
-@click.option("--store", "url", metavar="URL", help="The database, in place of the app's.")
-@click.option("--prefix", help=f"With --store: what the tables' names begin with, if not {PREFIX}.")
-@click.option("--schema", help="With --store: the database schema that the tables are in.")
-@click.option("--sql", "as_sql", is_flag=True, help="Only print the statements for a new database.")
+@click.option("--store", "url", metavar="URL", help="Database URL, instead of the app's.")
+@click.option("--prefix", help=f"With --store: prefix of the table names, if not {PREFIX}.")
+@click.option("--schema", help="With --store: database schema of the tables.")
+@click.option(
+    "--sql", "as_sql", is_flag=True, help="Print the SQL for a new database without running it."
+)
 @click.pass_obj
 def init_db(
     app_path: str | None, url: str | None, prefix: str | None, schema: str | None, *, as_sql: bool
@@ -30,7 +32,7 @@ def init_db(
     """
     url = url or (None if app_path else os.environ.get("THORN_STORE"))
     if url is None and (prefix is not None or schema is not None):
-        raise click.UsageError("--prefix and --schema go with --store; an app's store has its own")
+        raise click.UsageError("--prefix and --schema need --store; an app's store has its own")
     if url is not None:
         store = SqlStore(url, prefix=PREFIX if prefix is None else prefix, schema=schema)
         try:
@@ -40,7 +42,7 @@ def init_db(
         return
     if not app_path:
         raise click.UsageError(
-            "init-db needs to know the database: thorn --app module:attribute init-db, or"
+            "init-db needs a database: thorn --app module:attribute init-db, or"
             " --store postgresql+psycopg://user@host/name"
         )
     with find_app(app_path) as app:

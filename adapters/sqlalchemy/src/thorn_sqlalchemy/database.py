@@ -81,8 +81,8 @@ def engine_of(source: str | URL | Engine) -> Engine:
     if not isinstance(source, str | URL):
         if not isinstance(source, Engine):
             raise ConfigurationError(
-                f"store={source!r} can't be used from threads; give the URL of the database with a"
-                " synchronous driver (psycopg, pymysql, sqlite), or an Engine"
+                f"store={source!r} can't be used from threads; use a database URL with a"
+                f" synchronous driver (psycopg, pymysql, sqlite), or an Engine"
             )
         return source
     try:
@@ -93,7 +93,7 @@ def engine_of(source: str | URL | Engine) -> Engine:
     except (ArgumentError, NoSuchModuleError, ValueError) as error:
         said = str(error).replace(str(source), shown(source))
         raise ConfigurationError(
-            f"store={shown(source)!r} is no URL of a database: {said}; write"
+            f"store={shown(source)!r} is not a database URL: {said}; write"
             " sqlite:///thorn.db or postgresql+psycopg://user@host/name"
         ) from error
     except ModuleNotFoundError as error:
@@ -102,7 +102,7 @@ def engine_of(source: str | URL | Engine) -> Engine:
             " 'thorn-sqlalchemy[postgresql]' or 'thorn-sqlalchemy[mysql]'"
         ) from error
     raise ConfigurationError(
-        f"the driver of {shown(url)} is asynchronous; name a synchronous one, such as"
+        f"the driver of {shown(url)} is asynchronous; use a synchronous one, such as"
         " postgresql+psycopg, mysql+pymysql or sqlite"
     )
 

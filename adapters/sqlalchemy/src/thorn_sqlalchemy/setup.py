@@ -40,8 +40,8 @@ def set_up(connection: Connection, tables: Tables) -> str | None:
                 upgrade(connection, tables)
             except CommandError as error:
                 raise StoreSetupError(
-                    f"the tables in {_place(connection)} can't be brought up to schema"
-                    f" {REVISION}: {error}; were they made by a newer version? Then use that"
+                    f"the tables in {_place(connection)} can't be migrated to schema {REVISION}:"
+                    f" {error}; if a newer version created them, use that version"
                 ) from error
         return before
 
@@ -81,9 +81,9 @@ def _made_by_others(connection: Connection, tables: Tables) -> bool:
     there = [table.name for table in tables.all() if table.name in names]
     if there and wrong_with(connection, tables) is not None:
         raise StoreSetupError(
-            f"{_place(connection)} has {', '.join(there)}, not made by thorn init-db or"
-            " not to the end, and not as this version needs them; bring them up by the migrations"
-            " that made them, or drop them and run it again"
+            f"{_place(connection)} has {', '.join(there)}, which thorn init-db did not create, or"
+            f" not completely, and which don't fit this version; update them with the migrations"
+            f" that created them, or drop them and run it again"
         )
     return bool(there)
 
@@ -101,13 +101,12 @@ def wrong_with(connection: Connection, tables: Tables) -> str | None:
     missing = [table.name for table in tables.all() if table.name not in there]
     if missing:
         return (
-            f"the database {where} isn't initialised: there is no table {', '.join(missing)};"
-            f" {way_out}"
+            f"the database {where} isn't initialised: missing table {', '.join(missing)}; {way_out}"
         )
     revision = revision_of(connection, tables)
     if revision is not None and revision < REVISION:
         return (
-            f"the tables in {where} are of an older schema, {revision}; this version works with"
+            f"the tables in {where} have the older schema {revision}; this version needs"
             f" {REVISION}; {way_out}"
         )
     for table in tables.all():
@@ -115,12 +114,12 @@ def wrong_with(connection: Connection, tables: Tables) -> str | None:
         lacking = [column.name for column in table.columns if column.name not in columns]
         if lacking and revision is not None and revision > REVISION:
             return (
-                f"the tables in {where} are of a newer schema, {revision}, without {table.name}."
-                f"{', '.join(lacking)}; this version works with {REVISION}: use a newer one"
+                f"the tables in {where} have the newer schema {revision}, without {table.name}."
+                f"{', '.join(lacking)}; this version needs {REVISION}: use a newer one"
             )
         if lacking:
             return (
-                f"the table {table.name} in {where} has no column {', '.join(lacking)}: it is of an"
-                f" older schema; {way_out}, or your own migrations"
+                f"the table {table.name} in {where} has no column {', '.join(lacking)}: it has an"
+                f" older schema; {way_out}, or run your own migrations"
             )
     return None

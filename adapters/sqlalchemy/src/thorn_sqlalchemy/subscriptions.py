@@ -79,7 +79,7 @@ class Subscriptions:
             ConfigurationError: The id is taken.
         """
         if connection.execute(self._get, {"key": subscription.id}).first() is not None:
-            raise ConfigurationError(f"there is a subscription {subscription.id!r} already")
+            raise ConfigurationError(f"the subscription {subscription.id!r} already exists")
         self.add_many(connection, [subscription])
 
     def add_many(self, connection: Connection, subscriptions: Sequence[Subscription]) -> None:

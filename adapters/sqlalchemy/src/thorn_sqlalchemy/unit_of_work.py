@@ -94,7 +94,7 @@ def _call(callbacks: list[Callback]) -> None:
         try:
             off_loop(callback)
         except Exception:
-            logger.exception("what was to follow a commit failed")
+            logger.exception("an after-commit callback failed")
 
 
 # -- sessions
@@ -159,8 +159,8 @@ class SessionUnitOfWork:
             return self._session.connection(bind_arguments={"bind": bind})
         except UnboundExecutionError as error:
             raise ConfigurationError(
-                f"within={self.handle!r} doesn't know which database Thorn's tables are in; bind it"
-                " to one, or name the tables among its binds (store.tables)"
+                f"within={self.handle!r} doesn't know which database has Thorn's tables; bind it"
+                f" to one, or add the tables to its binds (store.tables)"
             ) from error
         except PendingRollbackError:
             raise

@@ -59,8 +59,8 @@ class DeliveryAdmin(HistoryAdmin):
     ordering = ("-created_at", "-id")
     search_fields = ("id",)
     search_help_text = (
-        "The id of a delivery, message or subscription, whole. The newest 10,000 are listed, and"
-        " filters look through the newest 100,000."
+        "Search by full ID of a delivery, message or subscription. Lists the newest 10,000;"
+        " filters search the newest 100,000."
     )
     actions = ("retry", "recover", "discard")
     fields = (
@@ -96,7 +96,7 @@ class DeliveryAdmin(HistoryAdmin):
 
     @admin.display(description="reason")
     def reason_shown(self, obj: Delivery) -> str:
-        """Why it stands where it stands."""
+        """Reason for the current state."""
         return printable(obj.reason or "-")
 
     @admin.display(description="request")
@@ -156,18 +156,21 @@ class DeliveryAdmin(HistoryAdmin):
         if again:
             get_app().replay([delivery.pk for delivery in again])
             self._log(request, again, "Retried.")
-            self.message_user(request, f"{_several(len(again))} tried again.", "SUCCESS")
+            self.message_user(request, f"{_several(len(again))} retried.", "SUCCESS")
         if len(over) < len(chosen):
-            words = f"{_several(len(chosen) - len(over), 'not')}: only what is over can be."
+            words = (
+                f"{_several(len(chosen) - len(over), 'not retried')}: only finished deliveries can"
+                f" be."
+            )
             self.message_user(request, words, "WARNING")
         if len(again) < len(over):
-            words = "the subscription is disabled, or has been removed."
+            words = "the subscription is disabled or has been removed."
             self.message_user(
-                request, f"{_several(len(over) - len(again), 'not')}: {words}", "ERROR"
+                request, f"{_several(len(over) - len(again), 'not retried')}: {words}", "ERROR"
             )
         return self._back(request, chosen)
 
-    @admin.action(description="Recover what failed since …", permissions=["change_deliveries"])
+    @admin.action(description="Retry failed deliveries since …", permissions=["change_deliveries"])
     def recover(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
         """Go on to the page that asks since when, for the subscriptions of these deliveries."""
         keys = sorted({_to(delivery) for delivery in self.selected(request, queryset)})
@@ -183,7 +186,7 @@ class DeliveryAdmin(HistoryAdmin):
         pending = [delivery for delivery in chosen if delivery.state == State.PENDING]
         if not pending:
             if chosen:
-                words = "Nothing was discarded: none of these is pending."
+                words = "Nothing was discarded: no selected delivery is pending."
                 self.message_user(request, words, "WARNING")
             return self._back(request, chosen)
         if "confirmed" not in request.POST:
@@ -247,12 +250,13 @@ class DeliveryAdmin(HistoryAdmin):
                 return self._recover(request, ready, since)
             form.add_error(
                 "since",
-                f"More than {RECOVERED:,} deliveries failed since then; choose a later time, or run"
-                f" manage.py thorn_replay --subscription {max(counts, key=lambda k: counts[k])}"
+                f"More than {RECOVERED:,} deliveries have failed since then; choose a later time,"
+                f" or run manage.py thorn_replay --subscription"
+                f" {max(counts, key=lambda k: counts[k])}"
                 f" --since {since.isoformat()}",
             )
         context = {
-            "title": "Recover what failed",
+            "title": "Retry failed deliveries",
             "media": self.media + form.media,
             "form": form,
             "ready": ready,
@@ -267,11 +271,11 @@ class DeliveryAdmin(HistoryAdmin):
         total, keys = 0, []
         for subscription in subscriptions:
             count = get_app().replay(subscription_id=subscription.pk, since=since)
-            words = f"Recovered {count:,} deliveries that had failed since {stamp(since)}."
+            words = f"Retried deliveries that failed since {stamp(since)}: {count:,}."
             self.log_change(request, subscription, words)
             total += count
             keys.append(subscription.pk)
-        words = f"{_several(total)} tried again."
+        words = f"{_several(total)} retried."
         self.message_user(request, words, "SUCCESS" if total else "INFO")
         url = url_of(self.admin_site, Delivery, "changelist") or "../"
         if len(keys) == 1:

@@ -67,33 +67,34 @@ class SubscriptionForm(AnyModelForm):
         label="URL",
         max_length=4096,
         widget=forms.TextInput(attrs={"class": "vLargeTextField"}),
-        help_text="Where requests go.",
+        help_text="URL that receives the requests.",
     )
     owner = forms.CharField(
         label="Owner",
         required=False,
         max_length=OWNER_LENGTH,
-        help_text="Id of the user or tenant it belongs to; empty for an operator's, which gets"
-        " messages of every sender. It can't be changed later.",
+        help_text="ID of the user or tenant that owns it. Leave empty for an operator"
+        " subscription, which receives messages from every sender. Can't be changed later.",
     )
     secret = forms.CharField(
         label="Secret",
         required=False,
         widget=forms.PasswordInput(attrs={"class": "vTextField", "autocomplete": "new-password"}),
-        help_text="Signs its requests. Leave it empty to have one made, which is shown once.",
+        help_text="Signs the requests. Leave empty to generate one; it is shown once.",
     )
-    content_type = forms.ChoiceField(label="Content type", help_text="How bodies are encoded.")
+    content_type = forms.ChoiceField(label="Content type", help_text="Encoding of request bodies.")
     hmac_digest = forms.ChoiceField(
         label="HMAC digest",
         choices=[(name, name) for name in HMAC_DIGESTS],
-        help_text="Of the Hook-HMAC header.",
+        help_text="Digest for the Hook-HMAC header.",
     )
     headers = LinesField(
         label="Headers",
         rows=3,
         required=False,
-        help_text="Extra headers of its requests, one a line: X-Name: value. What may be a"
-        f" credential is shown as {MASK} and stays as it is unless you write something else.",
+        help_text="Extra request headers, one per line: X-Name: value. Possible credentials"
+        " are"
+        f" shown as {MASK} and keep their value unless you replace it.",
     )
     description = forms.CharField(
         label="Description",
@@ -103,7 +104,7 @@ class SubscriptionForm(AnyModelForm):
     rate_limit = forms.FloatField(
         label="Rate limit",
         required=False,
-        help_text="Requests a second at most; empty is unlimited.",
+        help_text="Maximum requests per second. Leave empty for no limit.",
     )
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -148,9 +149,9 @@ class SubscriptionForm(AnyModelForm):
         for line in lines:
             name, colon, value = (part.strip() for part in line.partition(":"))
             if not colon:
-                self.add_error("headers", f"{line!r} is no header; write X-Name: value")
+                self.add_error("headers", f"{line!r} is not a header; write X-Name: value")
             elif name in found:
-                self.add_error("headers", f"{name} is there twice; give it once")
+                self.add_error("headers", f"{name} is given twice; give it once")
             else:
                 found[name] = None if value == MASK else value
         return found
@@ -170,8 +171,8 @@ class SubscriptionForm(AnyModelForm):
 
 
 def _help(names: Sequence[str]) -> str:
-    words = "Patterns of event names, one a line: article.published, article.*, * for every event."
-    return f"{words} Declared are {_listed(names)}." if names else words
+    words = "Event patterns, one per line: article.published, article.*, or * for every event."
+    return f"{words} Declared events: {_listed(names)}." if names else words
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -189,7 +190,7 @@ class RecoverForm(forms.Form):
     since = forms.DateTimeField(
         initial=_yesterday,
         widget=forms.DateTimeInput(attrs={"type": "datetime-local"}, format="%Y-%m-%dT%H:%M"),
-        help_text="Deliveries made since then that are exhausted or discarded are tried again.",
+        help_text="Retries exhausted and discarded deliveries created since then.",
     )
 
     def clean_since(self) -> Any:

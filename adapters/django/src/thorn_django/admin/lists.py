@@ -107,7 +107,7 @@ class StoreAdmin(AnyModelAdmin):
             return chosen
         self.message_user(
             request,
-            f"That is more than {AT_ONCE:,} at once: choose fewer, or use the management commands.",
+            f"More than {AT_ONCE:,} selected; select fewer, or use the management commands.",
             "ERROR",
         )
         return []

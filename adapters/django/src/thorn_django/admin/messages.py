@@ -41,7 +41,7 @@ class MessageAdmin(HistoryAdmin):
     # As the index has them: ids needn't tell the time.
     ordering = ("-route_at", "-at", "-id")
     search_fields = ("id",)
-    search_help_text = "An id, whole. The newest 10,000 are listed."
+    search_help_text = "Search by full ID. Lists the newest 10,000."
     fields = (
         "id",
         "event",

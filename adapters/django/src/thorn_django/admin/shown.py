@@ -52,13 +52,13 @@ def _hexadecimal(data: bytes) -> str:
     digits = data[:BYTES_SHOWN].hex(" ")
     lines = [digits[start : start + 48].rstrip() for start in range(0, len(digits), 48)]
     more = len(data) - BYTES_SHOWN
-    return "\n".join([*lines, f"… {more:,} bytes more"] if more > 0 else lines)
+    return "\n".join([*lines, f"… {more:,} more bytes"] if more > 0 else lines)
 
 
 def _cut(text: str, length: int) -> str:
     if len(text) <= length:
         return text
-    return f"{text[:length]}\n… {len(text) - length:,} characters more"
+    return f"{text[:length]}\n… {len(text) - length:,} more characters"
 
 
 def block(text: str) -> str:

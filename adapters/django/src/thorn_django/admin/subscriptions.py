@@ -72,7 +72,7 @@ class SubscriptionAdmin(StoreAdmin):
     ordering = ("-id",)
     search_fields = ("id",)
     search_help_text = (
-        "An id, an owner, or part of a URL (of the newest 100,000). At most 10,000 are listed."
+        "Search by ID, owner, or part of a URL (newest 100,000). Lists at most 10,000."
     )
     actions = ("enable", "disable", "recover")
     readonly_fields = (*STANDING, "shown_events", "shown_headers")
@@ -93,7 +93,7 @@ class SubscriptionAdmin(StoreAdmin):
 
     @admin.display(description="URL", ordering=None)
     def url_shown(self, obj: AbstractSubscription) -> str:
-        """Where requests go."""
+        """URL that receives the requests."""
         return printable(obj.url)
 
     @admin.display(description="events")
@@ -127,7 +127,7 @@ class SubscriptionAdmin(StoreAdmin):
         done = "enabled" if on else "disabled"
         self.message_user(request, f"{_several(len(chosen))} {done}.", "SUCCESS")
 
-    @admin.action(description="Recover what failed since …", permissions=["recover"])
+    @admin.action(description="Retry failed deliveries since …", permissions=["recover"])
     def recover(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
         """Go on to the page that asks since when."""
         chosen = [subscription.pk for subscription in self.selected(request, queryset)]
@@ -161,7 +161,7 @@ class SubscriptionAdmin(StoreAdmin):
         if own:
             sets.append((self.opts.app_config.verbose_name, {"fields": tuple(own)}))
         if obj is not None:
-            sets.append(("Standing", {"fields": STANDING}))
+            sets.append(("Status", {"fields": STANDING}))
         return sets
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:  # noqa: FBT001 - Django's signature
@@ -175,7 +175,8 @@ class SubscriptionAdmin(StoreAdmin):
             dropped = _change(get_app(), obj.pk, values)
             if dropped:
                 words = (
-                    f"Dropped, because they were for the URL's old origin: {', '.join(dropped)}."
+                    f"Removed these headers because they belonged to the URL's old origin:"
+                    f" {', '.join(dropped)}."
                 )
                 self.message_user(request, words, "WARNING")
         rows = type(obj)._base_manager.using(store_alias())
@@ -262,7 +263,7 @@ class SubscriptionAdmin(StoreAdmin):
         if obj.enabled:
             self._send_test(request, obj)
         else:
-            self.message_user(request, "It is disabled; enable it first.", "ERROR")
+            self.message_user(request, "The subscription is disabled; enable it first.", "ERROR")
         return HttpResponseRedirect(self._page_of(obj))
 
     def _page_of(self, obj: AbstractSubscription) -> str:
@@ -306,7 +307,7 @@ class SubscriptionAdmin(StoreAdmin):
         made = get_app().subscription(obj.pk)
         assert made is not None
         context = {
-            "title": "The new secret",
+            "title": "New secret",
             "subtitle": str(obj),
             "original": obj,
             "secret": shown_secret(made),
@@ -359,11 +360,11 @@ def _outcome(app: Thorn, delivery: DeliveryValue | None) -> tuple[str, str]:
     """What came of a test, and of what level that is."""
     attempts = [] if delivery is None else list(app.attempts(delivery.id))
     if delivery is None or not (attempts or delivery.state.settled):
-        return "A test message is on its way; a worker delivers it.", "INFO"
+        return "Test message queued; a worker will deliver it.", "INFO"
     if not attempts:
         return f"The test message wasn't delivered: {delivery.reason}.", "ERROR"
     last = attempts[-1]
     words = f"{answer(last)} after {milliseconds(last.duration)}"
     if last.ok:
         return f"The test message was delivered: {words}.", "SUCCESS"
-    return f"The test message wasn't taken: {words}.", "ERROR"
+    return f"The test message failed: {words}.", "ERROR"

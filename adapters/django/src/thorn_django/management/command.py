@@ -66,7 +66,7 @@ class ThornCommand(BaseCommand):
         if code and self._called_from_command_line:
             sys.exit(code)
         if code:
-            raise CommandError(f"thorn {self.carried} ended with exit code {code}", returncode=code)
+            raise CommandError(f"thorn {self.carried} exited with code {code}", returncode=code)
 
 
 def _carried(name: str) -> click.Command:

@@ -59,10 +59,10 @@ def _part(child: Any) -> Q:
     if isinstance(child, models.Q):
         return from_django(child)
     if not isinstance(child, tuple):
-        raise ValueError(f"{child!r} can only be worked out by a database; {_ADVICE}")
+        raise ValueError(f"{child!r} can only be evaluated by a database; {_ADVICE}")
     name, value = child
     if hasattr(value, "resolve_expression") or isinstance(value, models.QuerySet):
-        raise ValueError(f"{name}={value!r} can only be worked out by a database; {_ADVICE}")
+        raise ValueError(f"{name}={value!r} can only be evaluated by a database; {_ADVICE}")
     path, lookup = _split(name)
     if lookup == "exact":
         return Q(**{f"{path}__eq": value})
@@ -82,7 +82,7 @@ def _split(name: str) -> tuple[str, str]:
         return path, last
     if last in _OTHERS:
         raise ValueError(
-            f"the lookup {last!r} of {name!r} can't be asked of an instance; {_ADVICE}."
+            f"the lookup {last!r} of {name!r} can't be evaluated on an instance; {_ADVICE}."
             f" If {last!r} is a field, write {name}__exact"
         )
     return name, "exact"

@@ -92,8 +92,8 @@ class Insertion:
         unknown = sum(all(_values(obj, key) is None for key in keys) for obj in self._objs)
         if unknown:
             logger.warning(
-                "no events for %d rows of %s: the database doesn't say which ones bulk_create made;"
-                " give their primary keys or unique fields, or save each",
+                "no events for %d rows of %s: the database doesn't report which rows bulk_create"
+                " inserted; set their primary keys or unique fields, or save each one",
                 unknown,
                 self._model.__name__,
             )

@@ -111,8 +111,8 @@ def _check(model: type[Model]) -> None:
             isinstance(manager.get_queryset(), WebhookQuerySet) for manager in model._meta.managers
         ):
             raise ConfigurationError(
-                f"{model.__name__}.webhooks says bulk = True, but no manager of {model.__name__}"
-                " sends events of statements; add objects = WebhookQuerySet.as_manager()"
+                f"{model.__name__}.webhooks sets bulk = True, but no manager of {model.__name__}"
+                f" sends bulk events; add objects = WebhookQuerySet.as_manager()"
             )
 
 

@@ -104,7 +104,7 @@ def _no_such_field(model: type[Model], name: str) -> str:
     has = f"it has {', '.join(there)}" if there else "it has none"
     return (
         f"an event of {model.__name__} is sent on changes of {name!r}, but {model.__name__} has no"
-        f" many-to-many field of that name that Django's m2m_changed tells of; {has}"
+        f" many-to-many field of that name for which Django sends m2m_changed; {has}"
     )
 
 

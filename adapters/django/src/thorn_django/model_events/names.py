@@ -115,7 +115,8 @@ def to_python(model: type, name: str, value: Any) -> Any:
         related = field.related_model
         if isinstance(related, type) and not isinstance(value, related):
             raise ValueError(
-                f"it leads to a {related.__name__}; compare {field.attname}, or a field of it"
+                f"it refers to a {related.__name__}; compare {field.attname}, or a field of the"
+                f" related model"
             )
         return value
     while field.is_relation:

@@ -89,9 +89,9 @@ def check_transaction(using: str) -> None:
     connection = connections[using]
     if connection.in_atomic_block and connection.needs_rollback:
         raise TransactionManagementError(
-            "a filter or payload method failed in the database (its error is in the log), and this"
-            f" transaction of {using!r} can only be rolled back now; what may fail there needs a"
-            " transaction.atomic() of its own"
+            "a filter or payload method caused a database error (see the log), so this transaction"
+            f" of {using!r} can only be rolled back; wrap queries that may fail in their own"
+            " transaction.atomic()"
         )
 
 

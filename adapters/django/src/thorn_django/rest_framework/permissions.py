@@ -40,7 +40,7 @@ def permission(named: Any) -> Any:
         made = None
     if not callable(getattr(made, "has_permission", None)):
         raise ConfigurationError(
-            f"{SETTING} names {named!r}, which is no permission class: use classes with a method"
-            " has_permission(request, view)"
+            f"{SETTING} names {named!r}, which is not a permission class; use classes with a"
+            f" method has_permission(request, view)"
         )
     return made

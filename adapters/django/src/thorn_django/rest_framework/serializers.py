@@ -13,7 +13,7 @@ from thorn_core.api.deliveries import RECOVERED_AT_ONCE
 from thorn_core.signatures import HMAC_DIGESTS
 
 AREA = {"base_template": "textarea.html", "rows": 4}
-SHARED = "A secret that you share; empty makes one."
+SHARED = "Shared secret. Leave empty to generate one."
 
 
 class FormSerializer(serializers.Serializer[Any]):
@@ -39,19 +39,21 @@ class SubscriptionSerializer(FormSerializer):
     """A subscription, as it may be changed."""
 
     event = serializers.JSONField(
-        style=AREA, help_text='Patterns: article.* user.created; or ["article.*"]'
+        style=AREA, help_text='Event patterns: article.* user.created, or ["article.*"]'
     )
     url = serializers.CharField(
-        label="URL", style={"input_type": "url"}, help_text="Where requests go."
+        label="URL", style={"input_type": "url"}, help_text="URL that receives the requests."
     )
     content_type = serializers.ChoiceField(choices=[], initial="application/json")
     hmac_digest = serializers.ChoiceField(label="HMAC digest", choices=HMAC_DIGESTS)
     headers = serializers.JSONField(
-        initial=dict, style=AREA, help_text='Extra ones: {"X-Shop": "1"}. null keeps what is there.'
+        initial=dict,
+        style=AREA,
+        help_text='Extra headers: {"X-Shop": "1"}. null keeps the current value.',
     )
-    description = serializers.CharField(style=AREA, help_text="For people.")
+    description = serializers.CharField(style=AREA, help_text="Optional note.")
     rate_limit = serializers.FloatField(
-        allow_null=True, help_text="Requests a second at most; empty is unlimited."
+        allow_null=True, help_text="Maximum requests per second. Leave empty for no limit."
     )
     enabled = serializers.BooleanField(initial=True)
 
@@ -74,7 +76,7 @@ class SecretSerializer(FormSerializer):
 
     hmac_secret = serializers.CharField(label="HMAC secret", help_text=SHARED)
     overlap = serializers.FloatField(
-        help_text="Seconds that the former secrets go on signing; 0 revokes them at once."
+        help_text="Seconds that the old secrets keep signing; 0 revokes them immediately."
     )
 
 
@@ -82,10 +84,11 @@ class RecoverSerializer(FormSerializer):
     """What is to be tried again."""
 
     since = serializers.CharField(help_text="2026-03-01T12:00:00Z")
-    until = serializers.CharField(help_text="Empty is now.")
-    event = serializers.CharField(help_text="Only of events that match this pattern.")
+    until = serializers.CharField(help_text="Leave empty for now.")
+    event = serializers.CharField(help_text="Only events that match this pattern.")
     cursor = serializers.CharField(
-        help_text=f"From the answer before, where there were more than {RECOVERED_AT_ONCE}."
+        help_text=f"From the previous response, if more than {RECOVERED_AT_ONCE} deliveries"
+        f" matched."
     )
 
 

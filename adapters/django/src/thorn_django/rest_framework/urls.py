@@ -55,7 +55,7 @@ urlpatterns = [
     ),
     re_path(
         r"^deliveries/(?P<id>[^/]+)/retry/?$",
-        DeliveryViewSet.as_view({"post": "retry"}, depth=3, name="Try again"),
+        DeliveryViewSet.as_view({"post": "retry"}, depth=3, name="Retry"),
         name="delivery-retry",
     ),
     re_path(
@@ -74,12 +74,12 @@ urlpatterns = [
     ),
     re_path(
         r"^(?P<id>[^/]+)/rotate-secret/?$",
-        HookViewSet.as_view({"post": "rotate_secret"}, depth=2, name="Rotate the secret"),
+        HookViewSet.as_view({"post": "rotate_secret"}, depth=2, name="Rotate secret"),
         name="hook-rotate-secret",
     ),
     re_path(
         r"^(?P<id>[^/]+)/test/?$",
-        HookViewSet.as_view({"post": "test"}, depth=2, name="Send a test"),
+        HookViewSet.as_view({"post": "test"}, depth=2, name="Send test"),
         name="hook-test",
     ),
     re_path(
@@ -89,12 +89,12 @@ urlpatterns = [
     ),
     re_path(
         r"^(?P<id>[^/]+)/stats/?$",
-        HookViewSet.as_view({"get": "stats"}, depth=2, name="How it goes"),
+        HookViewSet.as_view({"get": "stats"}, depth=2, name="Statistics"),
         name="hook-stats",
     ),
     re_path(
         r"^(?P<id>[^/]+)/recover/?$",
-        HookViewSet.as_view({"post": "recover"}, depth=2, name="Try again what failed"),
+        HookViewSet.as_view({"post": "recover"}, depth=2, name="Retry failed deliveries"),
         name="hook-recover",
     ),
     # The resource says that there is no such thing.

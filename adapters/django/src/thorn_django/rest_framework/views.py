@@ -212,7 +212,7 @@ class ResourceViewSet(ViewSet):
         elif isinstance(error, exceptions.APIException):
             answer = self._refuse(_status(error), _told(error.detail), _headers(error))
         elif isinstance(error, Http404):
-            answer = self._refuse(404, "There is nothing here.")
+            answer = self._refuse(404, "Not found.")
         elif isinstance(error, PermissionDenied):
             answer = self._refuse(403, str(error) or exceptions.PermissionDenied.default_detail)
         else:
@@ -289,27 +289,27 @@ class HookViewSet(ResourceViewSet):
         url = self.request.build_absolute_uri(self.request.path.removesuffix("/"))
         return {
             "Deliveries": f"{url}/deliveries/",
-            "How it goes": f"{url}/stats/",
-            "Send a test": f"{url}/test/",
-            "Try again what failed": f"{url}/recover/",
-            "Rotate the secret": f"{url}/rotate-secret/",
+            "Statistics": f"{url}/stats/",
+            "Send test": f"{url}/test/",
+            "Retry failed deliveries": f"{url}/recover/",
+            "Rotate secret": f"{url}/rotate-secret/",
         }
 
 
 class DeliveryViewSet(ResourceViewSet):
-    """Deliveries: what became of messages."""
+    """Deliveries: the state of each message at each recipient."""
 
     retrieve = retry = ResourceViewSet.carry
 
 
 class EventTypeViewSet(ResourceViewSet):
-    """Event types: what there is to subscribe to."""
+    """Event types that you can subscribe to."""
 
     list = ResourceViewSet.carry
 
 
 class DocumentViewSet(ResourceViewSet):
-    """The OpenAPI document; and for paths that there aren't, the problem that says so."""
+    """The OpenAPI document."""
 
     schema = None
     retrieve = ResourceViewSet.carry
@@ -324,7 +324,7 @@ def _scheme(authenticator: Any) -> dict[str, Any]:
     if isinstance(authenticator, TokenAuthentication):
         if authenticator.keyword == "Bearer":
             return {"token": {"type": "http", "scheme": "bearer"}}
-        written = f"{authenticator.keyword} and the token."
+        written = f'"{authenticator.keyword}" followed by the token.'
         header = {"type": "apiKey", "in": "header", "name": "Authorization"}
         return {"token": {**header, "description": written}}
     return {}

@@ -416,8 +416,8 @@ def wrong_with(connection: BaseDatabaseWrapper, needed: Sequence[type[Model]]) -
             lacking = [column for column in columns_of(model) if column not in columns]
             if lacking:
                 return (
-                    f"the table {table} in {where} has no column {', '.join(lacking)}: it is of an"
-                    f" older version; {_way_out(connection.alias)}"
+                    f"the table {table} in {where} has no column {', '.join(lacking)}: it belongs"
+                    f" to an older version; {_way_out(connection.alias)}"
                 )
     return None
 
@@ -482,5 +482,5 @@ def _code(error: Error) -> Any:
 def _in_a_loop() -> ConfigurationError:
     return ConfigurationError(
         "Django's database can't be used in an event loop's thread; use: await event.asend(…), and"
-        " await asyncio.to_thread(…) for all else"
+        " await asyncio.to_thread(…) for everything else"
     )

@@ -199,8 +199,8 @@ class DjangoStore:
         if alias not in self._strangers:
             self._strangers.add(alias)
             logger.warning(
-                "messages of transactions in the database %r are kept in %r after the commit: a"
-                " crash in between loses them; let it have Thorn's tables (manage.py migrate"
+                "messages of transactions in the database %r are stored in %r after the commit: a"
+                " crash in between loses them; add Thorn's tables to it (manage.py migrate"
                 " --database %s), and name it in THORN_DATABASES",
                 alias,
                 self,
@@ -381,13 +381,13 @@ def close_stores(alias: str) -> None:
 def _check(alias: str) -> None:
     if alias not in connections:
         raise ConfigurationError(
-            f"there is no database {alias!r}; known are {', '.join(sorted(connections))}"
+            f"unknown database {alias!r}; known databases: {', '.join(sorted(connections))}"
         )
     vendor = connections[alias].vendor
     if vendor not in VENDORS:
         raise ConfigurationError(
-            f"the database {alias!r} is one of {vendor}, which Thorn's Django store doesn't speak"
-            " to; name one of PostgreSQL, MySQL, MariaDB or SQLite (THORN_STORE = 'django://alias')"
+            f"the database {alias!r} uses {vendor}, which Thorn's Django store doesn't support;"
+            f" use PostgreSQL, MySQL, MariaDB or SQLite (THORN_STORE = 'django://alias')"
         )
 
 

@@ -46,8 +46,8 @@ def subscription_model() -> type[AbstractSubscription]:
         ) from error
     if not issubclass(model, AbstractSubscription):
         raise ConfigurationError(
-            f"THORN_SUBSCRIBER_MODEL is {name!r}, which isn't a subscription; let it inherit from"
-            " thorn_django.models.AbstractSubscription"
+            f"THORN_SUBSCRIBER_MODEL is {name!r}, which is not a subscription model; inherit from"
+            f" thorn_django.models.AbstractSubscription"
         )
     return model
 
@@ -68,7 +68,7 @@ def add(connection: BaseDatabaseWrapper, subscription: Subscription) -> None:
         ConfigurationError: The id is taken.
     """
     if rows(connection).filter(pk=subscription.id).exists():
-        raise ConfigurationError(f"there is a subscription {subscription.id!r} already")
+        raise ConfigurationError(f"the subscription {subscription.id!r} already exists")
     add_many(connection, [subscription])
 
 

@@ -52,8 +52,8 @@ def insert_rows(execution: ORMExecuteState, mapper: Mapper[Any]) -> Result[Any] 
         inserted = list(_existing(execution, mapper, [], given))
         if not inserted:
             logger.warning(
-                "no events for rows of %s: the database doesn't say which ones this INSERT made;"
-                " give their primary keys, or use session.add_all()",
+                "no events for rows of %s: the database doesn't report which rows this INSERT"
+                " created; set their primary keys, or use session.add_all()",
                 mapper.class_.__name__,
             )
     created = [key for key in dict.fromkeys(inserted) if key not in before]

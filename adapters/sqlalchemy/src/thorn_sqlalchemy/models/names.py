@@ -107,7 +107,9 @@ def to_python(model: type, field: str, value: Any) -> Any:
     if isinstance(prop, RelationshipProperty):
         aim = prop.mapper.class_
         if not prop.uselist and not isinstance(value, aim):
-            raise ValueError(f"it leads to a {aim.__name__}; compare its key, or a column of this")
+            raise ValueError(
+                f"it refers to a {aim.__name__}; compare its key, or a column of this model"
+            )
         return value
     if not isinstance(prop, ColumnProperty):
         return value
@@ -125,7 +127,7 @@ def _member(column_type: Enum, value: Any) -> Any:
     cls: Any = column_type.enum_class
     if cls is None:
         if value not in column_type.enums:
-            raise ValueError(f"{value!r} is none of {', '.join(column_type.enums)}")
+            raise ValueError(f"{value!r} is not one of {', '.join(column_type.enums)}")
         return value
     if isinstance(value, cls):
         return value

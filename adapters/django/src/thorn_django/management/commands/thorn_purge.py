@@ -1,4 +1,4 @@
-"""`manage.py thorn_purge`: remove what is old."""
+"""`manage.py thorn_purge`: delete old deliveries and their messages."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from thorn_django.management.command import ThornCommand
 
 
 class Command(ThornCommand):
-    """Remove what is old."""
+    """Delete old deliveries and their messages."""
 
     carried = "purge"

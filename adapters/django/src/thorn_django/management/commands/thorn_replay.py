@@ -1,4 +1,4 @@
-"""`manage.py thorn_replay`: deliver once more what failed."""
+"""`manage.py thorn_replay`: retry failed deliveries."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from thorn_django.management.command import ThornCommand
 
 
 class Command(ThornCommand):
-    """Deliver once more what failed."""
+    """Retry failed deliveries."""
 
     carried = "replay"

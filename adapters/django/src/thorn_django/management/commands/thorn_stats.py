@@ -1,4 +1,4 @@
-"""`manage.py thorn_stats`: show what the store holds, and how attempts went lately."""
+"""`manage.py thorn_stats`: show queue sizes, error rates and latencies."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from thorn_django.management.command import ThornCommand
 
 
 class Command(ThornCommand):
-    """Show what the store holds, and how attempts went lately."""
+    """Show queue sizes, error rates and latencies."""
 
     carried = "stats"

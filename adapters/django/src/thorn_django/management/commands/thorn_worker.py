@@ -1,4 +1,4 @@
-"""`manage.py thorn_worker`: deliver what waits in the store."""
+"""`manage.py thorn_worker`: deliver messages from the store."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from thorn_django.management.command import ThornCommand
 
 
 class Command(ThornCommand):
-    """Deliver what waits in the store."""
+    """Deliver messages from the store."""
 
     carried = "worker"
 
