@@ -9,11 +9,12 @@ from typing import Any
 
 import attrs
 
-from thorn_core.errors import SecurityError, ThornError
+from thorn_core.errors import ConfigurationError, SecurityError, ThornError
 from thorn_core.recipients import parse_url
 from thorn_core.subscriptions import (
     OWNER_LENGTH,
     SubscriptionRules,
+    identify,
     reaches,
     static_subscriptions,
 )
@@ -183,12 +184,22 @@ def _impossible(
             id=derived_id("sub", pattern, place, text),
             events=(pattern,),
             url=text[:URL_LENGTH].replace("\0", "\N{REPLACEMENT CHARACTER}"),
+            owner=_owner(given),
             created_at=_EPOCH,
             updated_at=_EPOCH,
         ),
         reason=reason,
         failure=failure,
     )
+
+
+def _owner(given: Any) -> str | None:
+    """Whose recipient it would have been; None if it doesn't say, or says no id."""
+    owner = given.get("owner") if isinstance(given, Mapping) else getattr(given, "owner", None)
+    try:
+        return None if owner is None else identify(owner)[0]
+    except ConfigurationError:
+        return None
 
 
 def _name(target: Any) -> str:

@@ -119,6 +119,17 @@ def test_a_bad_static_recipient_is_one_cancelled_delivery(store, recipient, faul
         assert cancelled.settled_at == clock.now - timedelta(minutes=60)
 
 
+@pytest.mark.parametrize(
+    "bad", [{"url": "/hook", "owner": "ada"}, {"url": "https://e.com/", "owner": "ada", "x": 1}]
+)
+def test_an_owners_bad_recipient_is_cancelled_for_that_owner_only(store, recipient, bad):
+    with working(store, recipient, lambda message: bad) as (app, clock):
+        receipts = [app.send("a.b", sender=sender) for sender in ("ada", "bob")]
+        drain(app, clock)
+        states = [sorted(d.state for d in receipt.deliveries) for receipt in receipts]
+        assert states == [["delivered", "discarded"], ["delivered"]]
+
+
 def test_a_generator_that_fails_halfway_costs_the_rest_of_its_own(store, recipient):
     with working(store, recipient, [half_a_list, recipient.url + "static"]) as (app, clock):
         receipt = app.send("a.b", 1)
