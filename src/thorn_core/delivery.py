@@ -284,6 +284,8 @@ def sign_request(
     subscription: Subscription,
     schemes: Sequence[SignatureScheme],
     at: datetime,
+    *,
+    required: bool = False,
 ) -> Request:
     """Add id, time and signatures (Standard Webhooks 1.0) to a request that is otherwise ready.
 
@@ -293,14 +295,15 @@ def sign_request(
         subscription: Whose secrets sign.
         schemes: How to sign.
         at: The time of the attempt.
+        required: A subscription without secrets is an error, too, if there are schemes.
 
     Raises:
-        ConfigurationError: The subscription has secrets, but a scheme can't sign with any of those
-            that are valid now. The request must not be sent.
+        ConfigurationError: A scheme can't sign with any secret that is valid now. The request must
+            not be sent.
     """
     timestamp = int(at.timestamp())
     signed = {"webhook-id": message.id, "webhook-timestamp": str(timestamp)}
-    if subscription.secrets:
+    if subscription.secrets or required:
         secrets = subscription.signing_secrets(at)
         signable = Signable(
             id=message.id, timestamp=timestamp, body=request.body, digest=subscription.hmac_digest

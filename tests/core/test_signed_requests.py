@@ -37,6 +37,26 @@ def test_a_request_that_a_scheme_can_not_sign_is_not_sent(recipient, secret):
         assert [d.state for d in app.deliveries()] == ["pending"]
 
 
+@pytest.mark.parametrize(
+    "signatures", [["standard-webhooks"], ["github"], ["stripe"], ["hook-hmac"]]
+)
+@pytest.mark.parametrize("secrets", [(), ("",), ("whsec_",), ("w",), "whsec_" + 32 * "A"])
+def test_a_stored_subscription_without_a_good_secret_gets_nothing(recipient, signatures, secrets):
+    settings = LOCAL.evolve(signatures=signatures)
+    with Thorn(dispatcher="outbox", settings=settings) as app:
+        made = app.subscribe("*", recipient.url)
+        app.store.save_subscription(attrs.evolve(made, secrets=secrets))
+        assert sent(app, recipient) == []
+        assert [d.reason for d in app.deliveries()] == ["an internal error"]
+
+
+def test_a_static_subscriber_may_do_without_a_secret(recipient):
+    settings = LOCAL.evolve(subscribers={"*": recipient.url})
+    with Thorn(dispatcher="outbox", settings=settings) as app:
+        (request,) = sent(app, recipient)
+        assert "webhook-signature" not in request.headers
+
+
 def test_a_request_whose_secrets_are_over_is_not_sent(recipient):
     with Thorn(dispatcher="outbox", settings=LOCAL) as app:
         made = app.subscribe("*", recipient.url)

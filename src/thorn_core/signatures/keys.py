@@ -79,6 +79,16 @@ def check_shared_secret(secret: Any) -> None:
         _check_standard(secret)
 
 
+def is_shared_secret(secret: str) -> bool:
+    """True for a secret that both sides share, and nobody guesses: none left blank or cut off.
+
+    Partners' may be longer than those that `check_shared_secret` takes.
+    """
+    if secret.startswith(SECRET_PREFIX):
+        return standard_key(secret) is not None
+    return len(secret) >= SHORTEST_TEXT and not secret.startswith((PRIVATE_PREFIX, PUBLIC_PREFIX))
+
+
 def check_standard_secret(secret: Any) -> None:
     """Check a secret of Standard Webhooks: base64 of 24 to 64 bytes, after `whsec_` or alone.
 

@@ -21,6 +21,7 @@ from thorn_core.signatures.keys import (
     check_text,
     decoded,
     ed25519_module,
+    is_shared_secret,
     new_ed25519_keypair,
     new_secret,
     standard_key,
@@ -165,9 +166,8 @@ def _standard_keys(secrets: Sequence[str]) -> list[bytes]:
 
 
 def _texts(secrets: Sequence[str]) -> list[bytes]:
-    """The keys of those schemes that take a shared text as it is."""
-    shared = (s for s in secrets if s and not s.startswith((PRIVATE_PREFIX, PUBLIC_PREFIX)))
-    return [secret.encode() for secret in shared]
+    """The keys of those schemes that take a shared text as it is; none that could be guessed."""
+    return [secret.encode() for secret in secrets if is_shared_secret(secret)]
 
 
 def _base64_hmac(key: bytes, signed: bytes, digest: str) -> str:

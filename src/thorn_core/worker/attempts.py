@@ -165,7 +165,15 @@ class Attempts:
                 return _discarded(claim, refusal.reason, at)
             if refusal is not None:
                 raise refusal
-            return sign_request(request, claim.message, subscription, self._wiring.schemes, at)
+            return sign_request(
+                request,
+                claim.message,
+                subscription,
+                self._wiring.schemes,
+                at,
+                # Only a static one may say, by giving none, that its requests are unsigned.
+                required=claim.delivery.target is None,
+            )
         except Exception as failure:
             return self._failed_internally(claim, at, failure, reason)
 
