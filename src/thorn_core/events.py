@@ -90,6 +90,10 @@ class Event:
         self.name = self._checked_name(name)
         self.timeout = check_timeout(timeout)
         self.retry_policy = _checked_policy(retry, retry_max, retry_delay, retry_policy)
+        if dispatcher is not None and (not isinstance(dispatcher, str) or not dispatcher):
+            raise ConfigurationError(
+                f"event {name!r} has the dispatcher {dispatcher!r}; give its name"
+            )
         self.dispatcher = dispatcher
         self.recipient_validators = (
             None
@@ -99,10 +103,14 @@ class Event:
         self.static_subscribers = (
             None if subscribers is None else check_subscribers(f"event {name!r}", subscribers)
         )
-        self.request_data = dict(request_data or {})
-        self.allow_keepalive = allow_keepalive
+        self.request_data = dict(_check_mapping(name, "request_data", request_data) or {})
+        self.allow_keepalive = check_switch(name, "allow_keepalive", allow_keepalive)
         self.headers: Mapping[str, str] = EMPTY if headers is None else check_headers(headers)
-        self.schema = schema
+        self.schema = _check_mapping(name, "schema", schema)
+        if not isinstance(description, str):
+            raise ConfigurationError(
+                f"event {name!r} has the description {description!r}; give a text"
+            )
         self.description = description
         self.example = example
         self.options = EventOptions(validators=self.recipient_validators, keepalive=allow_keepalive)
@@ -248,12 +256,36 @@ class Event:
         return {**self.request_data, **data}
 
 
+def check_switch(event: str, option: str, value: Any) -> bool:
+    """Check an option of an event that is on or off.
+
+    Raises:
+        ConfigurationError: It is neither; a text such as "no" would switch it on.
+    """
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"event {event!r} has {option}={value!r}; use True or False")
+    return value
+
+
+def _check_mapping(event: str, option: str, value: Any) -> Any:
+    if value is not None and not isinstance(value, Mapping):
+        raise ConfigurationError(
+            f"event {event!r} has a {type(value).__name__} as its {option}; use a mapping"
+        )
+    return value
+
+
 def _checked_policy(
     retry: bool | None,  # noqa: FBT001 - an event's option, not a switch of this function
     retry_max: int | None,
     retry_delay: float | None,
     policy: RetryPolicy | None,
 ) -> RetryPolicy | None:
+    if retry not in (None, True, False) or not isinstance(policy, RetryPolicy | None):
+        raise ConfigurationError(
+            f"retry is {retry!r} and retry_policy is {policy!r}; use True or False, and a"
+            " RetryPolicy"
+        )
     if (retry_max is None) != (retry_delay is None):
         raise ConfigurationError(
             f"retry_max ({retry_max}) and retry_delay ({retry_delay}) go together; set both, or"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
@@ -64,6 +64,8 @@ OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     "not": lambda value, expected: (not value) is bool(expected),
 }
 NOW = "now_"
+# Those that ask whether the value is one of several.
+AMONG = frozenset({"in", "not_in"})
 # What other libraries call these operators.
 OTHER_NAMES: Mapping[str, str] = {
     **dict.fromkeys(("equals", "equal", "exact", "iexact", "isequal"), "eq"),
@@ -272,6 +274,13 @@ class Condition:
         self.operator = last.removeprefix(NOW) if self.now else last
         if not path or not all(path) or self.operator not in OPERATORS:
             raise ValueError(_advice(name, path, last))
+        if self.operator in AMONG and (
+            isinstance(expected, str | bytes) or not isinstance(expected, Container)
+        ):
+            # A text would be searched for parts; a generator would be empty the second time.
+            raise ValueError(
+                f"condition {name!r} has {expected!r}; give a list, a tuple or a set of values"
+            )
         self.name, self.path, self.expected = name, tuple(path), expected
 
     def __eq__(self, other: object) -> bool:

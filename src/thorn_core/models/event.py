@@ -14,10 +14,10 @@ import attrs
 from thorn_core import thorn_1
 from thorn_core.delivery import merge_headers
 from thorn_core.errors import ConfigurationError
-from thorn_core.events import Event
+from thorn_core.events import Event, check_switch
 from thorn_core.filters import Q
 from thorn_core.models.names import check_optional_path, follow
-from thorn_core.models.reversing import Reverser
+from thorn_core.models.reversing import Reverser, check_reverser
 from thorn_core.patterns import check_template, fill, has_fields
 from thorn_core.receipts import Receipt
 from thorn_core.send_options import SendArguments, SendOptions
@@ -75,10 +75,12 @@ class ModelEvent(Event):
         _check_options(name, options)
         super().__init__(name, **chosen)
         self.filter = Q(*conditions, **options)
-        self.reverse = reverse
+        self.reverse = check_reverser("reverse", reverse)
         self.sender_field = check_optional_path("sender_field", sender_field)
+        if signal_honors_transaction is not None:
+            check_switch(name, "signal_honors_transaction", signal_honors_transaction)
         self.signal_honors_transaction = signal_honors_transaction
-        self.propagate_errors = propagate_errors
+        self.propagate_errors = check_switch(name, "propagate_errors", propagate_errors)
         self.triggers: set[tuple[str, str | None]] = set()
         self._webhooks: weakref.ref[ModelWebhooks] | None = None
 

@@ -8,12 +8,27 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from thorn_core.callables import is_async
 from thorn_core.current_app import get_app
+from thorn_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from thorn_core.app import Thorn
 
 Reverser = Callable[[Any], str | None]
+
+
+def check_reverser(where: str, value: Any) -> Reverser | None:
+    """Check what gives the `ref` from an instance, if anything does.
+
+    Raises:
+        ConfigurationError: It can't be called, or would have to be awaited.
+    """
+    if value is None or (callable(value) and not is_async(value)):
+        return value  # type: ignore[no-any-return]
+    raise ConfigurationError(
+        f"{where} is {value!r}; use a plain function of the instance, or model_reverser('view')"
+    )
 
 
 @attrs.frozen

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from thorn_core.callables import is_async
 from thorn_core.codecs import as_json
 from thorn_core.errors import ConfigurationError
 from thorn_core.events import Event
-from thorn_core.filters import Condition
+from thorn_core.filters import AMONG, Condition
 from thorn_core.models.adapters import ModelAdapter
 from thorn_core.models.event import ModelEvent
 from thorn_core.models.names import (
@@ -21,7 +23,7 @@ from thorn_core.models.names import (
     looks_secret,
     split_path,
 )
-from thorn_core.models.reversing import ModelReverser, Reverser
+from thorn_core.models.reversing import ModelReverser, Reverser, check_reverser
 from thorn_core.patterns import field_paths
 from thorn_core.spelling import misspelt, nearest
 
@@ -33,9 +35,8 @@ OPTIONS = ("sender_field", "fields", "reverse", "bulk")
 METHODS = ("payload", "headers")
 # Names of events that say when they are sent.
 TRIGGERING = ("on_create", "on_change", "on_delete")
-# Operators whose value is of the column's own type; of the last two, a collection of such.
+# Operators whose value is of the column's own type; that of `AMONG` is a collection of such.
 COMPARING = frozenset({"eq", "ne", "gt", "gte", "lt", "lte"})
-AMONG = frozenset({"in", "not_in"})
 
 
 # Where a class keeps them. `webhooks` may be taken later: by a foreign key's related_name, say.
@@ -70,10 +71,12 @@ class ModelWebhooks:
             f"{self._where}.sender_field", declared.get("sender_field")
         )
         self.fields = _fields(f"{self._where}.fields", declared.get("fields", ()))
-        self.reverse: Reverser | None = declared.get("reverse")
+        self.reverse: Reverser | None = check_reverser(
+            f"{self._where}.reverse", declared.get("reverse")
+        )
         self.bulk: bool = bool(declared.get("bulk", False))
-        self._payload = getattr(declaration, "payload", None)
-        self._headers = getattr(declaration, "headers", None)
+        self._payload = _method(f"{self._where}.payload", declared.get("payload"))
+        self._headers = _method(f"{self._where}.headers", declared.get("headers"))
         if self.fields and self._payload is not None:
             raise ConfigurationError(
                 f"{self._where} has both fields and a payload method; keep one"
@@ -278,6 +281,27 @@ def _public(declaration: Any) -> dict[str, Any]:
         return {}
     names = [name for name in dir(declaration) if not name.startswith("_")]
     return {name: getattr(declaration, name) for name in names}
+
+
+def _method(where: str, value: Any) -> Callable[[Any], Any] | None:
+    """A method of `class webhooks`, if it can be called with an instance and needs no await."""
+    if value is None:
+        return None
+    if not callable(value) or is_async(value):
+        raise ConfigurationError(f"{where} is {value!r}; make it a plain method of the instance")
+    method: Callable[[Any], Any] = value
+    try:
+        signature = inspect.signature(method)
+    except (TypeError, ValueError):
+        return method  # one written in C may not have any
+    try:
+        signature.bind(None)
+    except TypeError:
+        raise ConfigurationError(
+            f"{where} can't be called with the instance alone; write it as"
+            f" def {where.rpartition('.')[2]}(self, instance)"
+        ) from None
+    return method
 
 
 def _fields(where: str, value: Any) -> tuple[str, ...]:
