@@ -255,7 +255,7 @@ class TestNames:
 
     @isolate_apps("eventing")
     def test_a_column_of_passwords_isnt_chosen(self):
-        with pytest.raises(ConfigurationError, match="password is secret"):
+        with pytest.raises(ConfigurationError, match="'password' is secret"):
 
             @webhook_model(on_create=ModelEvent("x.y"))
             class Account(models.Model):
