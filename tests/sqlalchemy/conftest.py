@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 import pytest
 from places import Place, make_place
@@ -18,6 +19,21 @@ def place(request, tmp_path) -> Iterator[Place]:
 def shared_place(request, tmp_path_factory) -> Iterator[Place]:
     """A database that the tests of a module share, and other processes can use too."""
     yield from make_place(request.param, tmp_path_factory.mktemp("database"))
+
+
+@pytest.fixture(scope="module")
+def reused(tmp_path_factory) -> Iterator[Callable[[str], Place]]:
+    """Gives databases by kind that tests of a module use in turn, and leave without rows."""
+    places: dict[str, Place] = {}
+    with ExitStack() as stack:
+
+        def reused(kind: str) -> Place:
+            if kind not in places:
+                made = contextmanager(make_place)(kind, tmp_path_factory.mktemp(kind))
+                places[kind] = stack.enter_context(made)
+            return places[kind]
+
+        yield reused
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgresql", "mariadb"])

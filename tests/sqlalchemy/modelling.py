@@ -68,7 +68,7 @@ class World:
 
 @contextmanager
 def world_of(url: str, metadata: MetaData, **settings) -> Iterator[World]:
-    """An app on a database with these tables."""
+    """An app on a database with these tables; a server's has no rows and only ours afterwards."""
     options = {}
     if make_url(url).get_backend_name() == "sqlite":
         options["connect_args"] = {"timeout": 1}
@@ -78,6 +78,12 @@ def world_of(url: str, metadata: MetaData, **settings) -> Iterator[World]:
     metadata.create_all(engine)
     with Thorn(store=store, dispatcher="outbox", settings=Settings(**settings)) as app:
         yield World(engine, app.make_default(), store)
+    if engine.dialect.name != "sqlite":  # of which each test has a file
+        metadata.drop_all(engine)
+        with engine.begin() as connection:
+            for table in store.tables.all():
+                connection.execute(table.delete())
+    engine.dispose()
     engine.dispose()
 
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 import pytest
 import sqlalchemy
 from modelling import former, hearing, world_of
+from places import Place
 from sqlalchemy import (
     ForeignKey,
     String,
@@ -83,6 +84,13 @@ class Quiet(Base):
         on_create = ModelEvent("quiet.created")
         on_change = ModelEvent("quiet.changed")
         on_delete = ModelEvent("quiet.removed")
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
+def place(request, reused, tmp_path):
+    if request.param == "sqlite":
+        return Place("sqlite", f"sqlite:///{tmp_path / 'thorn.db'}")
+    return reused(request.param)
 
 
 @pytest.fixture
@@ -261,6 +269,8 @@ def test_a_delete_that_fails_is_not_sent(articles):
         session.execute(delete(Article).where(Article.id == 3))
         session.commit()
     assert articles.sent() == [("article.removed", [3, "C", None])]
+    with articles.engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE bills")
 
 
 @pytest.mark.parametrize("place", ["mariadb"], indirect=True)
