@@ -12,6 +12,9 @@ pytestmark = scaled
 
 
 # Fewer than the other store is tested with: the engine is the same.
+@pytest.mark.parametrize(
+    "server_alias", ["mariadb", pytest.param("postgresql", marks=campaign)], indirect=True
+)
 def test_what_is_committed_arrives_and_nothing_else_whoever_is_killed(server_alias, tmp_path):
     connections[server_alias].close()
     check(DjangoKit(server_alias), tmp_path, messages=size(1000, short=3000, long=30_000))
