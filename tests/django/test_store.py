@@ -72,6 +72,7 @@ class TestDjangoStoreInATransaction(TestDjangoStoreOnTheThreadsConnection):
 
     test_two_claimers_at_once_never_get_the_same = None
     test_threads_may_publish_at_once = None
+    test_of_keyed_messages_at_once_one_is_the_first = None
 
     @pytest.fixture(autouse=True)
     def _transaction(self, _database):
