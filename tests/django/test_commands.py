@@ -213,7 +213,7 @@ def test_help_shows_its_options_and_djangos(bare_shop):
     code, out, err = bare_shop.manage("thorn_purge", "--help")
     assert (code, err) == (0, "")
     assert "usage: manage.py thorn_purge" in out
-    assert "Remove settled deliveries of before a time." in out
+    assert "Delete finished deliveries older than a given time." in out
     assert "[default: 500]" in out
     for option in ("--older-than", "--dry-run", "--settings", "--no-color"):
         assert option in out

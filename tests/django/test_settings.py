@@ -229,7 +229,7 @@ def test_an_unknown_setting_is_an_error_with_the_nearest_name(name, hint):
         ({"THORN_ENVELOPE": "paper"}, "one of 'thorn', 'standard', 'cloudevents'"),
         (
             {"THORN_SUBSCRIBERS": {"a.b": 7}},
-            "THORN_SUBSCRIBERS: setting subscribers['a.b'] contains 7",
+            "THORN_SUBSCRIBERS: setting subscribers['a.b'] contains a int",
         ),
         ({"THORN_ALLOWED_NETWORKS": "10.0.0.0/8"}, "allowed is a list of networks"),
         (
