@@ -48,7 +48,7 @@ def made(value: T, port: Any, where: str) -> T:
         >>> made(None, Dispatcher, "the factory")
         Traceback (most recent call last):
         ...
-        thorn_core.errors.ConfigurationError: the factory gave None, which is no Dispatcher
+        thorn_core.errors.ConfigurationError: the factory returned None, which is not a Dispatcher
     """
     if inspect.isclass(value):
         raise ConfigurationError(f"{where} returned the class {value!r}; return an instance")

@@ -103,7 +103,7 @@ def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
         >>> check_headers({"Host": "intranet"})
         Traceback (most recent call last):
         ...
-        thorn_core.errors.ConfigurationError: header 'Host' is set by Thorn or by HTTP; leave it out
+        thorn_core.errors.ConfigurationError: header 'Host' is set by Thorn or by HTTP; remove it
     """
     if not isinstance(headers, Mapping):
         raise ConfigurationError(

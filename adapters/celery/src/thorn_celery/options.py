@@ -86,7 +86,7 @@ def options_of(conf: Any) -> Options:
         >>> options_of({"thorn_route": {}})
         Traceback (most recent call last):
         ...
-        thorn_core.errors.ConfigurationError: ...no setting thorn_route; did you mean thorn_routes?
+        thorn_core.errors.ConfigurationError: ...unknown setting thorn_route; did you mean ...
     """
     # Reading something loads it; before that, it doesn't know its namespace.
     given = {name: conf.get(name) for name in _READERS}
