@@ -30,6 +30,8 @@ LONGEST_OVERLAP = 365 * 86400
 OWNER_LENGTH = 255
 # What databases can't hold, and terminals obey: control characters but for tabs and line breaks,
 # and halves of characters.
+# Text without control characters other than tabs and line breaks; a pattern of ECMA 262, too.
+PRINTABLE = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*$"
 _UNPRINTABLE = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -684,7 +684,7 @@ def test_a_model_of_the_projects_own_has_an_admin_with_its_fields(app):
         request = RequestFactory().get("/")
         request.user = get_user_model().objects.create_superuser("eve")
         sets = shown.get_fieldsets(request)
-        assert sets[1] == ("Magazine", {"fields": ("plan",)})
+        assert sets[1] == ("Magazine", {"fields": ("plan", "user")})
         form = shown.get_form(request, fields=["url", "events", "plan", "content_type"])(
             {**NEW, "plan": "gold"}
         )

@@ -158,16 +158,21 @@ def subscriber(message):
     return f"https://example.com/{message.payload}"
 
 
+def public_only(url):
+    """Refuse nothing; stands for a validator of the program's own."""
+
+
 def test_subscribers_codecs_and_validators_may_be_named_by_a_dotted_path(make):
     app = make(
         subscribers={"a.*": [f"{__name__}.subscriber"]},
         codecs={"text/x": "pickle.dumps"},
-        recipient_validators=["thorn_core.recipients.validators.block_internal_ips"],
+        recipient_validators=[f"{__name__}.public_only"],
         allowed_ports=(),
     )
     settings = app.extensions["thorn"].settings
     assert settings.subscribers["a.*"] == [subscriber]
     assert settings.codecs["text/x"] is pickle.dumps
+    assert [validator.function for validator in settings.validators[-1:]] == [public_only]
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def resource(any_place, clock):
 
 
 def test_a_subscription_goes_its_way(resource):
-    body = {**HOOK, "headers": {"X-A": "1"}, "description": "Für den Laden 🏪\0", "rate_limit": 2}
+    body = {**HOOK, "headers": {"X-A": "1"}, "description": "Für den Laden 🏪", "rate_limit": 2}
     made = ask(resource, "POST", "/hooks/", body)
     path = f"/hooks/{made.json['id']}/"
     seen = ask(resource, "GET", path)

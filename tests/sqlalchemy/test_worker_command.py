@@ -162,7 +162,7 @@ def test_requests_under_way_end_at_a_stop(app, workers, recipient):
     recipient.wait_for(1, PATIENCE)
     records, code = stop(process)
     assert code == 0
-    assert "stopping: 1 in flight" in records[-2]["message"]
+    assert "waiting for 1 requests in flight" in records[-2]["message"]
     assert states(app) == {"delivered": 1}
 
 
@@ -394,7 +394,7 @@ def test_a_worker_waits_for_a_database_that_is_down(app, workers, recipient, pla
     process = workers.start(url=by_road(place, road))
     first, *_ = read_until(process, "trying again in 0.2 s")
     assert (first["level"], first["logger"]) == ("warning", "thorn_core.cli.worker")
-    assert first["message"].endswith("trying until it can")
+    assert first["message"].endswith("retrying until it succeeds")
     assert process.poll() is None
     road.open()
     assert read_until(process, "the store works again")

@@ -14,7 +14,12 @@ from thorn_core.patterns import MAX_LENGTH, MAX_WORDS
 from thorn_core.recipients import LONGEST_URL
 from thorn_core.signatures import HMAC_DIGESTS, LONGEST_TEXT, SHORTEST_TEXT, fits_schemes
 from thorn_core.stores import PERCENTILES
-from thorn_core.subscriptions import DESCRIPTION_LENGTH, LONGEST_OVERLAP, SubscriptionRules
+from thorn_core.subscriptions import (
+    DESCRIPTION_LENGTH,
+    LONGEST_OVERLAP,
+    PRINTABLE,
+    SubscriptionRules,
+)
 from thorn_core.values import DeliveryState
 
 Schema = dict[str, Any]
@@ -199,6 +204,7 @@ def _fields(rules: SubscriptionRules) -> dict[str, Schema]:
         "description": {
             "type": "string",
             "maxLength": DESCRIPTION_LENGTH,
+            "pattern": PRINTABLE,
             "default": "",
             "description": "Optional note.",
         },
