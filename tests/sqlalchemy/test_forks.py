@@ -94,11 +94,10 @@ async def load():
 
 app.submit(load())
 assert threading.importing.wait(10)
-other = threading.Thread(target=time.sleep, args=(10,), daemon=True)
 
 def work():
     # Else the engine's new thread has the id of its parent's, and with it its locks.
-    other.start()
+    threading.Thread(target=time.sleep, args=(10,), daemon=True).start()
     app.submit(load()).result(5)
 
 ended(forked(work))
