@@ -100,7 +100,6 @@ def tests(session: nox.Session) -> None:
             session.run(*PYTEST, *CORE, *alone)
             return
         session.run(*PYTEST, *others, *(f"--ignore={path}" for path in SERVERS), *alone)
-        session.run(*PYTEST, *DJANGO, *alone)
         return
     session.run("coverage", "erase")
     for paths in (others, DJANGO):
