@@ -14,7 +14,7 @@ from django.test.utils import isolate_apps, override_settings
 from eventing.models import Amount, Box, Crate, Entry, Label, Post
 from eventing.sent import sending
 
-from thorn_core import ConfigurationError, ModelEvent, webhook_model
+from thorn_core import ConfigurationError, ModelEvent, Thorn, webhook_model
 from thorn_django.model_events.adapter import ADAPTER
 
 warnings.filterwarnings("ignore", message=".*received a naive datetime.*")
@@ -247,6 +247,56 @@ class TestNames:
                 class Meta:
                     app_label = "eventing"
                     proxy = True
+
+    @isolate_apps("eventing")
+    def test_a_refused_declaration_leaves_the_class_as_it_was(self):
+        class Plain(models.Model):
+            title = models.CharField(max_length=9)
+
+            class Meta:
+                app_label = "eventing"
+
+            class webhooks:
+                fields = ("titel",)
+                on_create = ModelEvent("x.y")
+
+        declared = Plain.webhooks
+        with pytest.raises(ConfigurationError, match="did you mean 'title'"):
+            webhook_model(Plain)
+        assert Plain.webhooks is declared
+        Thorn().close()
+
+    @isolate_apps("eventing")
+    def test_a_refused_subclass_does_not_trouble_its_base(self):
+        class Story(Post):
+            class Meta:
+                app_label = "eventing"
+                proxy = True
+
+        with pytest.raises(ConfigurationError, match="did you mean 'name'"):
+            webhook_model(on_change=ModelEvent("x.z", writer__nmae__eq="x"))(Story)
+        assert Story.webhooks is Post.webhooks
+        Thorn().close()
+
+    def test_an_inherited_event_that_does_not_fit_is_refused_once(self):
+        @webhook_model(on_change=ModelEvent("x.y", titel__eq="x"))
+        class Titled:
+            pass
+
+        # Django registers a model after its events were accepted.
+        refusals = []
+        for _ in range(2):
+            with pytest.raises(ConfigurationError, match="did you mean 'title'") as refusal:
+
+                class Story(Titled, Post):
+                    class Meta:
+                        app_label = "eventing"
+                        proxy = True
+
+            refusals.append(refusal)
+        # The classes live on in what was raised.
+        assert len([cls for cls in Post.__subclasses__() if cls.__name__ == "Story"]) >= 2
+        Thorn().close()
 
     def test_relations_of_both_sides_properties_and_keys_are_names(self):
         names = ADAPTER.names(Post)

@@ -71,12 +71,22 @@ def webhook_model(model: M | None = None, /, **options: Any) -> M | Callable[[M]
             for watcher in watchers:
                 watch_model(watcher, cls)
         except Exception:
-            with _lock:
-                _models.discard(cls)
+            _forget(cls, inner)
             raise
         return cls
 
     return decorate if model is None else decorate(model)
+
+
+def _forget(cls: type, inner: Any) -> None:
+    """Leave a class whose declaration was refused as it was; else every later app refuses it."""
+    with _lock:
+        _models.discard(cls)
+    delattr(cls, ATTRIBUTE)
+    if inner is None:
+        del cls.webhooks  # type: ignore[attr-defined]
+    else:
+        cls.webhooks = inner  # type: ignore[attr-defined]
 
 
 def _declaration(cls: type) -> Any:

@@ -21,6 +21,7 @@ from thorn_django.model_events.watches import (
     declarations,
     make_watch,
     models_below,
+    refused,
     sends,
     watch_of,
 )
@@ -68,7 +69,11 @@ def watch(model: type[Model]) -> None:
 
 def _prepared(sender: type[Model], **_: Any) -> None:
     if apps.models_ready and sends(sender):
-        watch(sender)
+        try:
+            watch(sender)
+        except ConfigurationError:
+            refused.add(sender)
+            raise
 
 
 class _Watcher:

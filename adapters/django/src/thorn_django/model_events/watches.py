@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+from weakref import WeakSet
 
 import attrs
 from django.apps import apps
@@ -105,6 +106,10 @@ def make_watch(model: type[Model]) -> Watch:
     return watch
 
 
+# Classes that Django never finished, because the events they inherit don't fit them.
+refused: WeakSet[type[Model]] = WeakSet()
+
+
 def declarations(model: type) -> list[ModelWebhooks]:
     """The webhooks of a class and of the decorated classes it inherits from."""
     declared = map(webhooks_of, model.__mro__)
@@ -118,7 +123,7 @@ def sends(model: type[Model]) -> bool:
     are in a registry of their own.
     """
     meta, declared = model._meta, declarations(model)
-    if meta.abstract or meta.swapped or not declared:
+    if meta.abstract or meta.swapped or not declared or model in refused:
         return False
     metas = [getattr(webhooks.model, "_meta", None) for webhooks in declared]
     return meta.apps is apps or any(
