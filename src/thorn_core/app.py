@@ -12,7 +12,7 @@ from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, Self, TypeVar
 
 import attrs
 
@@ -22,17 +22,15 @@ from thorn_core.checks import check_event, check_settings, log_findings
 from thorn_core.current_app import forget_default_app, set_default_app
 from thorn_core.dispatchers import BuiltinDispatchers, Dispatcher
 from thorn_core.errors import ConfigurationError, ThornError
-from thorn_core.events import Event, declared_events, event_for, find_event
+from thorn_core.events import Event, declared_events, find_event
 from thorn_core.history import HistoryCalls
 from thorn_core.message_recipients import NOBODY, Unstored, unstored_recipients
 from thorn_core.models import ModelAdapter, ModelAdapters, PlainModelAdapter, watch_models
 from thorn_core.plugins import Plugins
 from thorn_core.process import keep
 from thorn_core.progress import Progress
-from thorn_core.receipts import Callbacks, Receipt
 from thorn_core.recipients import complete_validators
-from thorn_core.send_options import ModelSendArguments, SendOptions
-from thorn_core.sending import Sending
+from thorn_core.sending import Sending, SendingCalls
 from thorn_core.settings import Settings
 from thorn_core.signatures import make_keys
 from thorn_core.stores.base import Store
@@ -58,7 +56,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class Thorn(SubscriptionCalls, HistoryCalls):
+class Thorn(SendingCalls, SubscriptionCalls, HistoryCalls):
     """An app: what declares, keeps and delivers events. The first one made is the default.
 
     Args:
@@ -346,91 +344,6 @@ class Thorn(SubscriptionCalls, HistoryCalls):
             return url
         base = self.settings.base_url or self.plugins.base_url()
         return url if base is None else base.rstrip("/") + url
-
-    # -- sending
-
-    def send(
-        self, event: str | Event, data: Any = None, **options: Unpack[ModelSendArguments]
-    ) -> Receipt:
-        """Send a message of an event, declared or not.
-
-        Args:
-            event: The event or its name.
-            data: The payload.
-            **options: Those of `Event.send`, or of `ModelEvent.send`.
-
-        Raises:
-            InvalidNameError: The name isn't one.
-            ConfigurationError: An option is unknown or not allowed.
-            PayloadError: The payload can't be encoded, is too large, or breaks the schema.
-            StoreError: The store can't take it.
-        """
-        return self._event(event).send(data, **options)  # type: ignore[misc]  # the event checks
-
-    async def asend(
-        self, event: str | Event, data: Any = None, **options: Unpack[ModelSendArguments]
-    ) -> Receipt:
-        """Send a message without blocking the caller's loop; else as `send`."""
-        return await self._event(event).asend(data, **options)  # type: ignore[misc]
-
-    def send_test(self, subscription_id: str) -> Receipt:
-        """Send a `thorn.test` message to one subscription, and to no other.
-
-        Raises:
-            NotFoundError: There is none.
-        """
-        subscription = self._required(subscription_id)
-        event = self._event("thorn.test")
-        data = {"subscription": subscription.id, "events": subscription.events}
-        message = event._compose(self, event.name, data, SendOptions())
-        return self.send_message(attrs.evolve(message, only=subscription.id))
-
-    def _event(self, event: str | Event) -> Event:
-        return event if isinstance(event, Event) else event_for(event, self)
-
-    def send_message(
-        self,
-        message: Message,
-        *,
-        within: Any = None,
-        at_once: bool = False,
-        dispatcher: str | None = None,
-        callbacks: Callbacks | None = None,
-    ) -> Receipt:
-        """Send a message that is made: into the open buffer, or to the store and the dispatcher.
-
-        Args:
-            message: The message.
-            within: The transaction handle of an adapter.
-            at_once: Don't wait for the commit of the transaction, where the database allows that.
-            dispatcher: Name of one, in place of the app's.
-            callbacks: Whom to call back after its attempts.
-
-        Raises:
-            StoreError: The store can't take it.
-        """
-        return self._sending.send(message, within, dispatcher, callbacks, at_once=at_once)
-
-    async def asend_message(
-        self,
-        message: Message | Callable[[], Message],
-        *,
-        within: Any = None,
-        dispatcher: str | None = None,
-        callbacks: Callbacks | None = None,
-    ) -> Receipt:
-        """Send a message without blocking the caller's loop; else as `send_message`.
-
-        Args:
-            message: The message, or a function that makes it where the transaction may be used.
-            within: The transaction handle of an adapter.
-            dispatcher: Name of one, in place of the app's.
-            callbacks: Whom to call back after its attempts.
-
-        Raises:
-            StoreError: The store can't take it.
-        """
-        return await self._sending.asend(message, within, dispatcher, callbacks)
 
     # -- what workers ask
 

@@ -1,4 +1,4 @@
-"""Sending: how a message gets from an event to the store and on to a dispatcher."""
+"""Sending: what an app is asked to send, and its way to the store and on to a dispatcher."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast, overload
+
+import attrs
 
 from thorn_core import signals
 from thorn_core.answers import made
 from thorn_core.buffering import Buffer, HeldEvents, current_buffer
 from thorn_core.dispatchers.base import Dispatcher, Waiting
 from thorn_core.errors import NotFoundError
+from thorn_core.events import Event, event_for
 from thorn_core.receipts import Callbacks, Receipt
+from thorn_core.send_options import ModelSendArguments, SendOptions
 from thorn_core.stores.base import Ambient, SingleWriter, Store
 from thorn_core.unit_of_work import IMMEDIATE, UnitOfWork
 from thorn_core.values import Attempt, Delivery, Message
@@ -287,6 +291,96 @@ class Sending:
                     callbacks.call(attempt)
             except Exception:
                 logger.exception("a callback of message %s failed", delivery.message_id)
+
+
+class SendingCalls:
+    """The part of an app that sends."""
+
+    _sending: Sending
+
+    def send(
+        self, event: str | Event, data: Any = None, **options: Unpack[ModelSendArguments]
+    ) -> Receipt:
+        """Send a message of an event, declared or not.
+
+        Args:
+            event: The event or its name.
+            data: The payload.
+            **options: Those of `Event.send`, or of `ModelEvent.send`.
+
+        Raises:
+            InvalidNameError: The name isn't one.
+            ConfigurationError: An option is unknown or not allowed.
+            PayloadError: The payload can't be encoded, is too large, or breaks the schema.
+            StoreError: The store can't take it.
+        """
+        return self._event(event).send(data, **options)  # type: ignore[misc]  # the event checks
+
+    async def asend(
+        self, event: str | Event, data: Any = None, **options: Unpack[ModelSendArguments]
+    ) -> Receipt:
+        """Send a message without blocking the caller's loop; else as `send`."""
+        return await self._event(event).asend(data, **options)  # type: ignore[misc]
+
+    def send_test(self, subscription_id: str) -> Receipt:
+        """Send a `thorn.test` message to one subscription, and to no other.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        app = cast("Thorn", self)
+        subscription = app._required(subscription_id)
+        event = self._event("thorn.test")
+        data = {"subscription": subscription.id, "events": subscription.events}
+        message = event._compose(app, event.name, data, SendOptions())
+        return self.send_message(attrs.evolve(message, only=subscription.id))
+
+    def _event(self, event: str | Event) -> Event:
+        return event if isinstance(event, Event) else event_for(event, cast("Thorn", self))
+
+    def send_message(
+        self,
+        message: Message,
+        *,
+        within: Any = None,
+        at_once: bool = False,
+        dispatcher: str | None = None,
+        callbacks: Callbacks | None = None,
+    ) -> Receipt:
+        """Send a message that is made: into the open buffer, or to the store and the dispatcher.
+
+        Args:
+            message: The message.
+            within: The transaction handle of an adapter.
+            at_once: Don't wait for the commit of the transaction, where the database allows that.
+            dispatcher: Name of one, in place of the app's.
+            callbacks: Whom to call back after its attempts.
+
+        Raises:
+            StoreError: The store can't take it.
+        """
+        return self._sending.send(message, within, dispatcher, callbacks, at_once=at_once)
+
+    async def asend_message(
+        self,
+        message: Message | Callable[[], Message],
+        *,
+        within: Any = None,
+        dispatcher: str | None = None,
+        callbacks: Callbacks | None = None,
+    ) -> Receipt:
+        """Send a message without blocking the caller's loop; else as `send_message`.
+
+        Args:
+            message: The message, or a function that makes it where the transaction may be used.
+            within: The transaction handle of an adapter.
+            dispatcher: Name of one, in place of the app's.
+            callbacks: Whom to call back after its attempts.
+
+        Raises:
+            StoreError: The store can't take it.
+        """
+        return await self._sending.asend(message, within, dispatcher, callbacks)
 
 
 class MessagesById(Sequence[Message]):

@@ -148,9 +148,14 @@ def test_the_package_is_marked_as_typed():
     assert (SOURCE / "py.typed").exists()
 
 
+# The connections of SQLAlchemy: its dialects, its pool and its errors in one place.
+LONGER = {"adapters/sqlalchemy/src/thorn_sqlalchemy/database.py"}
+
+
 def test_rooms_stay_small():
-    for path in (*FILES, *(p for adapter in ADAPTERS for p in adapter.rglob("*.py"))):
-        assert len(path.read_text("utf-8").splitlines()) <= 700, path
+    for path in sorted((*SOURCE.rglob("*.py"), *(ROOT / "adapters").glob("*/src/**/*.py"))):
+        if str(path.relative_to(ROOT)) not in LONGER:
+            assert len(path.read_text("utf-8").splitlines()) <= 500, path
 
 
 @pytest.mark.parametrize(

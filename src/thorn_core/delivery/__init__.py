@@ -1,0 +1,38 @@
+"""What a delivery needs decided, purely: its request, its outcome, its next attempt."""
+
+from thorn_core.delivery.deliveries import (
+    make_cancelled_delivery,
+    make_delivery,
+    make_unstored_delivery,
+)
+from thorn_core.delivery.headers import (
+    HEADER_COUNT,
+    HEADER_LENGTH,
+    PROTECTED_HEADERS,
+    check_headers,
+    merge_headers,
+)
+from thorn_core.delivery.operational import disabled_message, failing_message
+from thorn_core.delivery.outcomes import judge, retry_after
+from thorn_core.delivery.redirects import REDIRECT_LIMIT, follow_redirect
+from thorn_core.delivery.requests import build_request, encode_body, sign_request
+
+__all__ = [
+    "HEADER_COUNT",
+    "HEADER_LENGTH",
+    "PROTECTED_HEADERS",
+    "REDIRECT_LIMIT",
+    "build_request",
+    "check_headers",
+    "disabled_message",
+    "encode_body",
+    "failing_message",
+    "follow_redirect",
+    "judge",
+    "make_cancelled_delivery",
+    "make_delivery",
+    "make_unstored_delivery",
+    "merge_headers",
+    "retry_after",
+    "sign_request",
+]

@@ -1,0 +1,64 @@
+"""Deliveries made of a message and a subscription."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import attrs
+
+from thorn_core.recipients import recipient_of
+from thorn_core.values import Delivery, DeliveryState, Message, Subscription, delivery_id
+
+# In place of host and port, where a URL has none.
+UNKNOWN_RECIPIENT = "unknown"
+
+
+def make_delivery(message: Message, subscription: Subscription, at: datetime) -> Delivery:
+    """Make the delivery of a message to a stored subscription, due since the message was sent.
+
+    Args:
+        message: The message.
+        subscription: Whom it goes to.
+        at: The time of routing.
+    """
+    return Delivery(
+        id=delivery_id(message.id, subscription.id),
+        message_id=message.id,
+        subscription_id=subscription.id,
+        event=message.event,
+        recipient=recipient_of(subscription.url),
+        due_at=min(message.at, at),
+        created_at=at,
+    )
+
+
+def make_unstored_delivery(message: Message, subscription: Subscription, at: datetime) -> Delivery:
+    """Make the delivery to a subscription that isn't in the store; it carries it along."""
+    return attrs.evolve(make_delivery(message, subscription, at), target=subscription)
+
+
+def make_cancelled_delivery(
+    message: Message, subscription: Subscription, reason: str, at: datetime, *, stored: bool
+) -> Delivery:
+    """Make the delivery to a recipient that no request can be made to; it is over already.
+
+    Args:
+        message: The message.
+        subscription: What is known of the recipient.
+        reason: Why, in words that the subscription's owner may read.
+        at: The time of routing.
+        stored: Whether the subscription is in the store; else the delivery carries it along.
+    """
+    return Delivery(
+        id=delivery_id(message.id, subscription.id),
+        message_id=message.id,
+        subscription_id=subscription.id,
+        event=message.event,
+        recipient=UNKNOWN_RECIPIENT,
+        state=DeliveryState.DISCARDED,
+        due_at=min(message.at, at),
+        created_at=at,
+        settled_at=at,
+        reason=reason,
+        target=None if stored else subscription,
+    )
