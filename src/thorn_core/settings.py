@@ -235,7 +235,8 @@ class Settings:
         retry_max: How many retries, in place of the policy's schedule.
         retry_delay: Seconds between those.
         retry_policy: When to try again.
-        allow_redirects: Follow up to five redirects, each hop validated again.
+        allow_redirects: Follow up to five redirects, each hop validated again, and none from https
+            to http.
         allowed_networks: Internal networks that recipients may be in all the same: exceptions to
             `block_internal_ips()`, in CIDR notation.
         allowed_ports: Ports that recipients may use beside 80 and 443: numbers, and ranges such

@@ -14,7 +14,7 @@ from thorn_core.delivery.headers import (
 )
 from thorn_core.delivery.operational import disabled_message, failing_message
 from thorn_core.delivery.outcomes import judge, retry_after
-from thorn_core.delivery.redirects import REDIRECT_LIMIT, follow_redirect
+from thorn_core.delivery.redirects import REDIRECT_LIMIT, follow_redirect, leaves_https
 from thorn_core.delivery.requests import build_request, encode_body, sign_request
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "failing_message",
     "follow_redirect",
     "judge",
+    "leaves_https",
     "make_cancelled_delivery",
     "make_delivery",
     "make_unstored_delivery",

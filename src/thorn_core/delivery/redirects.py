@@ -57,3 +57,18 @@ def follow_redirect(request: Request, response: Response) -> Request | None:
             name: value for name, value in headers.items() if name.lower() in HEADERS_ACROSS_ORIGINS
         }
     return attrs.evolve(request, url=url, headers=headers)
+
+
+def leaves_https(request: Request, hop: Request) -> bool:
+    """True if a redirect goes from https to http, where anybody on the way can read the payload.
+
+    Args:
+        request: The request that was made.
+        hop: What `follow_redirect` made of it.
+
+    Example:
+        >>> request = Request(url="https://example.com/a", headers={}, body=b"{}")
+        >>> leaves_https(request, attrs.evolve(request, url="http://example.com/a"))
+        True
+    """
+    return parse_url(request.url).scheme == "https" and parse_url(hop.url).scheme == "http"

@@ -14,11 +14,13 @@ from thorn_core.delivery import (
     encode_body,
     follow_redirect,
     judge,
+    leaves_https,
     sign_request,
 )
 from thorn_core.errors import SecurityError, TransportError, TransportTimeout, UncheckedError
 from thorn_core.message_recipients import INTERNAL
 from thorn_core.recipients import check_url, recipient_of
+from thorn_core.recipients.urls import shown
 from thorn_core.recipients.validators import OWN_VALIDATORS
 from thorn_core.retries import RetryPolicy
 from thorn_core.transports.base import Transport
@@ -267,6 +269,11 @@ class Attempts:
             hop = follow_redirect(request, response)
             if hop is None:
                 break
+            if leaves_https(request, hop):
+                raise TransportError(
+                    f"status {response.status}: the redirect to {shown(hop.url)} goes from https to"
+                    f" http, which doesn't protect the payload; redirect to an https URL"
+                )
             refusal = self._refusal(hop)
             if refusal is not None:
                 raise TransportError(f"status {response.status}: {refusal.reason}")
