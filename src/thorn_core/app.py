@@ -18,8 +18,8 @@ import attrs
 
 from thorn_core import thorn_1
 from thorn_core.answers import check_transport, made, near
-from thorn_core.checks import check_event, check_settings, log_findings
-from thorn_core.current_app import forget_default_app, set_default_app
+from thorn_core.checks import check_dispatchers, check_event, check_settings, log_findings
+from thorn_core.current_app import app_here, forget_default_app, set_default_app
 from thorn_core.dispatchers import BuiltinDispatchers, Dispatcher
 from thorn_core.errors import ConfigurationError, ThornError
 from thorn_core.events import Event, declared_events, find_event
@@ -126,6 +126,8 @@ class Thorn(SendingCalls, SubscriptionCalls, HistoryCalls):
         watch_models(self)
         if default:
             set_default_app(self, only_if_none=True)
+            if app_here() is self:
+                log_findings(check_dispatchers(self))
 
     def __repr__(self) -> str:
         return f"<Thorn {type(self.store).__name__} {self._dispatcher_name}>"

@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 
 from thorn_core.errors import SecurityError
-from thorn_core.events import Event, declared_events
+from thorn_core.events import (
+    Event,
+    all_declared_events,
+    declared_events,
+    unknown_dispatcher,
+)
 from thorn_core.recipients import (
     Network,
     check_url,
@@ -39,6 +44,7 @@ FindingName = Literal[
     "metadata-open",
     "store-not-ready",
     "subscriber-refused",
+    "unknown-dispatcher",
     "unsigned",
     "useless-exception",
 ]
@@ -116,11 +122,32 @@ def check_event(event: Event, settings: Settings) -> list[Finding]:
     return found
 
 
+def check_dispatchers(app: Thorn) -> list[Finding]:
+    """Find events declared by now whose dispatcher an app doesn't know.
+
+    Args:
+        app: The app that sends them.
+    """
+    unknown = (unknown_dispatcher(event, app) for event in all_declared_events(app))
+    return [
+        Finding(
+            name="unknown-dispatcher",
+            setting=None,
+            message=message,
+            hint="Sending the event raises ConfigurationError. Correct its dispatcher=, or install"
+            " the plugin.",
+        )
+        for message in dict.fromkeys(unknown)
+        if message is not None
+    ]
+
+
 def findings(app: Thorn) -> list[Finding]:
-    """Find what is doubtful about an app: its settings, and the events declared by now.
+    """Find what is doubtful about an app: its settings, and its events, which are imported first.
 
     Raises:
-        ConfigurationError: Its transport can't be made.
+        ConfigurationError: Its transport can't be made, or a module of the setting `imports` can't
+            be imported.
 
     Example:
         >>> from thorn_core import Thorn
@@ -129,10 +156,12 @@ def findings(app: Thorn) -> list[Finding]:
         ['metadata-open']
     """
     app.check_transport()
+    app.import_events()
     events = declared_events(app)
     return [
         *check_settings(app.settings),
         *(finding for event in events for finding in check_event(event, app.settings)),
+        *check_dispatchers(app),
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,8 @@ from thorn_core.worker import EventOptions
 
 if TYPE_CHECKING:
     from thorn_core.app import Thorn
+
+logger = logging.getLogger(__name__)
 
 
 class Event:
@@ -53,7 +56,8 @@ class Event:
 
     Raises:
         InvalidNameError: The name isn't one.
-        ConfigurationError: An option isn't allowed.
+        ConfigurationError: An option isn't allowed, or `app` doesn't know the dispatcher. Without
+            `app`, a dispatcher that the default app doesn't know is logged.
 
     Example:
         >>> from thorn_core import Event, Thorn
@@ -116,10 +120,22 @@ class Event:
         self.options = EventOptions(validators=self.recipient_validators, keepalive=allow_keepalive)
         self._app = app
         self._invalid = schema_check(schema)
+        self._check_dispatcher()
         self._declare()
 
     def _declare(self) -> None:
         _declare(self)
+
+    def _check_dispatcher(self) -> None:
+        """Refuse a dispatcher that its app doesn't know; of the default app, warn of it."""
+        app = self._app or app_here()
+        unknown = None if app is None else unknown_dispatcher(self, app)
+        if unknown is None:
+            return
+        if self._app is not None:
+            raise ConfigurationError(unknown)
+        # An app with other plugins may be the one that sends it.
+        logger.warning("%s", unknown)
 
     @property
     def _needed(self) -> bool:
@@ -256,6 +272,22 @@ class Event:
         return {**self.request_data, **data}
 
 
+def unknown_dispatcher(event: Event, app: Thorn) -> str | None:
+    """Say that an app doesn't know an event's dispatcher; None if it does.
+
+    Args:
+        event: The event.
+        app: Of which the plugins are asked.
+    """
+    if event.dispatcher is None:
+        return None
+    try:
+        app.plugins.dispatcher_factory(event.dispatcher)
+    except ConfigurationError as error:
+        return f"event {event.name!r}: {error}"
+    return None
+
+
 def check_switch(event: str, option: str, value: Any) -> bool:
     """Check an option of an event that is on or off.
 
@@ -341,6 +373,14 @@ def declared_events(app: Thorn) -> list[Event]:
         names = sorted(_declared)
     found = (find_event(name, app) for name in names)
     return [event for event in found if event is not None]
+
+
+def all_declared_events(app: Thorn) -> list[Event]:
+    """As `declared_events`, but all of a name where several models declare it."""
+    with _lock:
+        refs = [ref for name in sorted(_declared) for ref in _declared[name]]
+    found = (ref() for ref in refs)
+    return [event for event in found if event is not None and event._app in (None, app)]
 
 
 def event_for(name: str, app: Thorn) -> Event:

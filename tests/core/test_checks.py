@@ -8,9 +8,19 @@ import sys
 
 import pytest
 
-from thorn_core import Event, MemoryStore, Settings, StoreSetupError, Thorn
+from thorn_core import (
+    ConfigurationError,
+    Event,
+    MemoryStore,
+    ModelEvent,
+    Settings,
+    StoreSetupError,
+    Thorn,
+    hookimpl,
+)
 from thorn_core.checks import check_event, check_settings, findings
 from thorn_core.cli.group import run
+from thorn_core.dispatchers import BuiltinDispatchers
 from thorn_core.recipients import (
     allow_cidr_network,
     block_internal_ips,
@@ -121,6 +131,80 @@ def test_an_events_list_that_leaves_addresses_open_is_logged_once(caplog):
         assert names(findings(app)) == ["internal-addresses-open"]
         (record,) = [r for r in caplog.records if r.name == "thorn_core.checks"]
         assert "recipient_validators of event 'a.b' permits" in record.getMessage()
+
+
+# --- dispatchers
+
+
+@pytest.fixture
+def kept(monkeypatch):
+    """Only what the test declares is declared, and only as long as it runs."""
+    for name in ("_kept", "_declared"):
+        monkeypatch.setattr(f"thorn_core.events.{name}", {})
+
+
+UNKNOWN = "event 'a.b': no dispatcher 'inlien'; did you mean 'inline'?"
+
+
+def logged(caplog):
+    return [r.getMessage() for r in caplog.records if r.name.startswith("thorn_core")]
+
+
+@pytest.mark.parametrize("declare", [Event, ModelEvent])
+def test_an_event_of_an_app_is_refused_with_a_dispatcher_that_the_app_does_not_know(declare, kept):
+    with Thorn(default=False) as app:
+        with pytest.raises(ConfigurationError) as refused:
+            declare("a.b", app=app, dispatcher="inlien")
+        assert str(refused.value).startswith(UNKNOWN)
+        assert app.events() == []
+        declare("a.b", app=app, dispatcher="outbox")
+
+
+@pytest.mark.parametrize("declare", [Event, ModelEvent])
+def test_a_dispatcher_unknown_to_the_default_app_is_logged_and_found(declare, kept, caplog):
+    before = declare("a.b", dispatcher="inlien")
+    assert logged(caplog) == []
+    with Thorn(default=False) as other:
+        assert logged(caplog) == []
+        assert names(findings(other)) == ["unknown-dispatcher"]
+    with Thorn() as app:
+        (found,) = findings(app)
+        assert found.message.startswith(UNKNOWN)
+        assert logged(caplog) == [f"{found.message} {found.hint}"]
+        after = declare("a.c", dispatcher="inlien")
+        assert logged(caplog)[1:] == [found.message.replace("a.b", "a.c")]
+        assert [finding.name for finding in findings(app)] == ["unknown-dispatcher"] * 2
+    del before, after
+
+
+def test_each_model_with_an_event_of_one_name_is_checked(kept):
+    wrong = ModelEvent("a.b", dispatcher="inlien")
+    right = ModelEvent("a.b", dispatcher="inline")
+    with Thorn() as app:
+        (found,) = findings(app)
+        assert found.message.startswith(UNKNOWN)
+    del wrong, right
+
+
+class Mine:
+    @hookimpl
+    def thorn_dispatchers(self):
+        return {"mine": BuiltinDispatchers().thorn_dispatchers()["outbox"]}
+
+
+def test_a_dispatcher_of_a_plugin_is_known_to_the_app_that_has_it(kept):
+    with Thorn(plugins=[Mine()]) as app:
+        Event("a.b", dispatcher="mine", app=app)
+        Event("a.c", dispatcher="mine")
+        assert findings(app) == []
+
+
+def test_check_imports_the_events_and_tells_a_misspelt_dispatcher(module, capsys, kept):
+    declaring = module("event = Event('a.b', dispatcher='inlien')")
+    name = module(f"app = Thorn(default=False, settings=Settings(imports=['{declaring}']))")
+    assert run(["--app", f"{name}:app", "check"]) == 1
+    assert UNKNOWN in capsys.readouterr().out
+    sys.modules[name].app.close()
 
 
 # --- thorn check

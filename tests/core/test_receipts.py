@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from datetime import UTC, datetime
 
 import pytest
 
 from thorn_core import (
     ConfigurationError,
-    Event,
     HeldEvents,
     MemoryStore,
+    Message,
     Settings,
     Thorn,
     ThornError,
@@ -264,10 +265,15 @@ def test_capturing_waits_for_the_commit_and_the_end_of_a_buffer(app):
         assert within.duplicate is False
 
 
+MESSAGE = Message(
+    id="msg_" + "a" * 32, event="a.b", data=b"null", at=datetime(2026, 3, 1, 12, tzinfo=UTC)
+)
+
+
 @pytest.mark.parametrize(
     "send",
     [
-        lambda app: Event("a.b", app=app, dispatcher="nope").send(),
+        lambda app: app.send_message(MESSAGE, dispatcher="nope"),
         lambda app: app.send("a b"),
         lambda app: app.send("a.b", "x" * 300_000),
         lambda app: app.send("a.b", object()),

@@ -314,6 +314,14 @@ def test_what_is_allowed_but_doubtful_is_a_warning(settings, id_, words):
         assert message.hint
 
 
+def test_an_event_with_a_dispatcher_that_does_not_exist_is_a_warning(monkeypatch):
+    for name in ("_kept", "_declared"):
+        monkeypatch.setattr(f"thorn_core.events.{name}", {})
+    Event("a.b", dispatcher="inlien")
+    (message,) = checked("thorn.W008")
+    assert "event 'a.b': no dispatcher 'inlien'; did you mean 'inline'?" in message.msg
+
+
 def test_every_finding_of_the_core_has_an_id_of_its_own():
     ids = dict(FINDINGS)
     assert {*ids, "store-not-ready"} == set(get_args(FindingName))

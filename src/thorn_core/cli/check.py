@@ -21,7 +21,6 @@ def check(app_path: str | None, *, as_json: bool) -> int:
     Exits 1 if there is anything to say, 2 if the app can't be made of its settings.
     """
     with find_app(app_path) as app:
-        app.import_events()
         found = [*findings(app), *_store(app)]
     if as_json:
         write_json(attrs.asdict(finding) for finding in found)

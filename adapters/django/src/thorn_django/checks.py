@@ -14,6 +14,7 @@ thorn.W004  an exception permits the metadata service of a cloud
 thorn.W005  an exception permits public addresses, which need none
 thorn.W006  a static subscriber's URL is refused
 thorn.W007  THORN_SIGNATURES is empty
+thorn.W008  an event's dispatcher doesn't exist
 ==========  =========================================================================
 """
 
@@ -44,6 +45,7 @@ FINDINGS = {
     "useless-exception": "thorn.W005",
     "subscriber-refused": "thorn.W006",
     "unsigned": "thorn.W007",
+    "unknown-dispatcher": "thorn.W008",
 }
 # Each is right or wrong only together with the others.
 TOGETHER = (
