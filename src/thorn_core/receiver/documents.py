@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from base64 import b64decode
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,27 +51,33 @@ def document_of(body: bytes, content_type: str, decoders: Mapping[str, Decoder])
     Raises:
         PayloadError: The body isn't what its content type says.
     """
-    kind = content_type.partition(";")[0].strip().lower() or JSON
-    decoder = decoders.get(kind)
+    kind = _kind(content_type)
+    return _recognised(_decoded(body, kind, decoders.get(kind), "the body"), decoders)
+
+
+def _kind(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower() or JSON
+
+
+def _decoded(body: bytes, kind: str, decoder: Decoder | None, where: str) -> Any:
     try:
-        value = (load_json if decoder is None else decoder)(body)
+        return (load_json if decoder is None else decoder)(body)
     except (ValueError, RecursionError) as error:
         known = "" if decoder else f", and there is no decoder for {kind}; pass decoders={{…}}"
-        raise PayloadError(f"the body is not valid {kind}: {error}{known}") from error
+        raise PayloadError(f"{where} is not valid {kind}: {error}{known}") from error
     except Exception as error:
         logger.exception("the decoder of %r failed", kind)
         raise PayloadError(f"the decoder of {kind} failed; see the log") from error
-    return _recognised(value)
 
 
-def _recognised(value: Any) -> Document:
+def _recognised(value: Any, decoders: Mapping[str, Decoder]) -> Document:
     if not isinstance(value, dict):
         return Document(value)
     text = {k: v for k, v in value.items() if isinstance(v, str)}
     audience = text.get("audience")
     if "specversion" in value:
         return Document(
-            value.get("data"),
+            _cloudevents_data(value, text, decoders),
             text.get("type"),
             text.get("id"),
             ref=text.get("subject"),
@@ -84,6 +91,32 @@ def _recognised(value: Any) -> Document:
     if "type" in text:  # Stripe's, and many others'
         return Document(value, text["type"], text.get("id"))
     return Document(value)
+
+
+def _cloudevents_data(
+    value: dict[Any, Any], text: Mapping[Any, str], decoders: Mapping[str, Decoder]
+) -> Any:
+    """The payload of a CloudEvent: `data`, or what `data_base64` encodes (JSON format 1.0, 3.1).
+
+    The decoder of its `datacontenttype` decodes that. Without one the payload is the base64 text,
+    for a message holds what JSON can.
+    """
+    if "data_base64" not in value:
+        return value.get("data")
+    if "data" in value:
+        raise PayloadError("the CloudEvent has both data and data_base64; send one of them")
+    encoded = value["data_base64"]
+    if not isinstance(encoded, str):
+        raise PayloadError("data_base64 of the CloudEvent is not a string; send base64 (RFC 4648)")
+    try:
+        body = b64decode(encoded, validate=True)
+    except ValueError as error:
+        raise PayloadError(
+            "data_base64 of the CloudEvent is not valid base64 (RFC 4648, section 4)"
+        ) from error
+    kind = _kind(text.get("datacontenttype", JSON))
+    decoder = decoders.get(kind) or (load_json if kind.endswith("+json") else None)
+    return encoded if decoder is None else _decoded(body, kind, decoder, "data_base64")
 
 
 def _thorn_data(value: dict[Any, Any]) -> tuple[Any] | None:
