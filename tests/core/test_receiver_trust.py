@@ -23,8 +23,10 @@ from thorn_core import (
     hookimpl,
 )
 from thorn_core.codecs import CODECS, DECODERS, decode_form, envelope_of
+from thorn_core.patterns import MAX_LENGTH
 from thorn_core.receiver import CacheReplayGuard, MemoryReplayGuard, Receiver, verify
 from thorn_core.receiver.headers import HEADER_LIMIT
+from thorn_core.receiver.verifying import ID_LENGTH
 from thorn_core.signatures import SCHEMES, Signable, Verified, new_ed25519_keypair
 from thorn_core.testing import LocalRecipient
 from thorn_core.values import Message
@@ -198,9 +200,53 @@ def test_a_schemes_own_headers_fill_first():
     assert verified(b"{}", "hook-hmac", signed(b"{}", "hook-hmac", **own)).event == "a.b"
 
 
-@pytest.mark.parametrize("name", ["a\tb", "a\x1b[2Jb", "x" * 256, " ", ""])
+@pytest.mark.parametrize("name", ["a\tb", "a\x1b[2Jb", "x" * 201, " ", ""])
 def test_a_header_that_is_no_name_fills_nothing(name):
     assert verified(b"{}", headers=signed(b"{}", Hook_Event=name)).event == "unknown"
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"event": "EVENT", "data": {}},
+        {"type": "EVENT", "timestamp": "2026-03-01T12:00:00Z", "data": {}},
+        {"specversion": "1.0", "id": "7", "type": "EVENT"},
+        {"type": "EVENT", "id": "evt_1"},
+    ],
+)
+def test_a_signed_name_is_as_long_as_a_sent_one_at_most(scheme, body):
+    def named(name):
+        text = json.dumps(body).replace("EVENT", name).encode()
+        return verified(text, scheme).event
+
+    assert named("x" * MAX_LENGTH) == "x" * MAX_LENGTH
+    with pytest.raises(PayloadError, match=r"event's name has 201 characters; at most 200"):
+        named("x" * (MAX_LENGTH + 1))
+
+
+@pytest.mark.parametrize("scheme", STANDARD)
+def test_an_id_that_a_header_signs_is_bounded(scheme):
+    def identified(length):
+        signable = Signable(id="m" * length, timestamp=int(NOW.timestamp()), body=b"{}")
+        made = SCHEMES[scheme].sign(signable, [SIGNING[scheme]])
+        time_ = str(signable.timestamp)
+        headers = {"webhook-id": signable.id, "webhook-timestamp": time_, **made}
+        return verified(b"{}", scheme, headers).id
+
+    assert identified(ID_LENGTH) == "m" * ID_LENGTH
+    with pytest.raises(PayloadError, match="the id has 256 characters; at most 255"):
+        identified(ID_LENGTH + 1)
+
+
+def test_an_id_that_a_body_signs_is_bounded():
+    def identified(length):
+        body = json.dumps({"id": "m" * length, "type": "charge.paid"}).encode()
+        return verified(body, "github").id
+
+    assert identified(ID_LENGTH) == "m" * ID_LENGTH
+    with pytest.raises(PayloadError, match="the id has 256 characters; at most 255"):
+        identified(ID_LENGTH + 1)
 
 
 def test_a_changed_content_type_does_not_change_what_a_body_says():

@@ -19,6 +19,7 @@ from thorn_core.errors import (
     SignatureError,
     ThornError,
 )
+from thorn_core.patterns import MAX_LENGTH
 from thorn_core.receiver.documents import Document, document_of
 from thorn_core.receiver.headers import fields_of
 from thorn_core.receiver.replays import ReplayGuard, Seen
@@ -30,8 +31,8 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_SCHEME: SignatureScheme = StandardWebhooks()
 BODY_LIMIT = 1024 * 1024
-# Of a name or id that no signature covers: what a database's column holds.
-FILL_LENGTH = 255
+# Of an id, signed or not: what a database's column holds. An event's name has the sender's bound.
+ID_LENGTH = 255
 # Of the tolerance and of what is remembered; longer is a mistake of units.
 LONGEST = timedelta(days=36_525)
 # Headers that fill what no signature covers: event, id. A scheme's own come first.
@@ -86,7 +87,8 @@ def verify(
         SignatureError: No secret signed this, or not lately, or not for this audience.
         ReplayError: It is genuine, and has been here before.
         SecretError: A secret can't be used. It is a SignatureError, and a ConfigurationError.
-        PayloadError: The body is too large, or not what its content type says.
+        PayloadError: The body, the event's name or the id is too long, or the body isn't what its
+            content type says.
         ConfigurationError: There is no such scheme, or a duration isn't one.
 
     Example:
@@ -215,7 +217,7 @@ class Verifier:
                 " envelope except bare"
             )
         raise SignatureError(
-            f"it is signed for {document.audience[:FILL_LENGTH]!r}, not for {self.audience!r}"
+            f"it is signed for {document.audience[:ID_LENGTH]!r}, not for {self.audience!r}"
         )
 
 
@@ -230,15 +232,21 @@ def _message(
     # The signed ones first; headers fill what is missing.
     event_header, id_header = OWN_HEADERS.get(scheme, HEADERS)
     event = (
-        document.event or _fill(fields, event_header) or _fill(fields, "hook-event") or "unknown"
+        document.event
+        or _fill(fields, event_header, MAX_LENGTH)
+        or _fill(fields, "hook-event", MAX_LENGTH)
+        or "unknown"
     )
     identity = (
         verified.id
         or document.id
-        or _fill(fields, id_header)
-        or _fill(fields, "webhook-id")
+        or _fill(fields, id_header, ID_LENGTH)
+        or _fill(fields, "webhook-id", ID_LENGTH)
         or digest
     )
+    for text, what, most in ((event, "event's name", MAX_LENGTH), (identity, "id", ID_LENGTH)):
+        if len(text) > most:
+            raise PayloadError(f"the {what} has {len(text)} characters; at most {most} are allowed")
     if any(
         _CONTROL.search(text or "") for text in (event, identity, document.sender, document.ref)
     ):
@@ -253,7 +261,7 @@ def _message(
     )
 
 
-def _fill(fields: Mapping[str, str], name: str) -> str | None:
+def _fill(fields: Mapping[str, str], name: str, most: int) -> str | None:
     """A header that fills a gap, if it is a name or id at all."""
     value = fields.get(name, "").strip()
-    return value if value.isprintable() and len(value) <= FILL_LENGTH else None
+    return value if value.isprintable() and len(value) <= most else None
