@@ -1,4 +1,4 @@
-"""A dispatcher for Thorn that delivers in intervals."""
+"""A Thorn dispatcher that delivers at intervals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ INTERVAL = 2.0  # seconds
 
 
 class IntervalDispatcher:
-    """Delivers what has come together, every INTERVAL seconds."""
+    """Collects messages and delivers them every INTERVAL seconds."""
 
     publishes = True
 
@@ -21,7 +21,7 @@ class IntervalDispatcher:
         self._timer: threading.Timer | None = None
 
     def dispatch(self, messages: Sequence[Message]) -> None:
-        """The messages are in the store: have them delivered when the interval is over."""
+        """Deliver these messages, which are in the store, when the interval ends."""
         with self._lock:
             if self._timer is None:
                 self._timer = threading.Timer(INTERVAL, self._deliver)
@@ -34,7 +34,7 @@ class IntervalDispatcher:
         self._app.submit(self._app.engine.adrain()).result()
 
     def close(self) -> None:
-        """Deliver what still waits."""
+        """Deliver the messages that are still waiting."""
         with self._lock:
             timer, self._timer = self._timer, None
         if timer is not None:
@@ -44,5 +44,5 @@ class IntervalDispatcher:
 
 @hookimpl
 def thorn_dispatchers() -> Mapping[str, Callable[[Thorn], IntervalDispatcher]]:
-    """Adds the dispatcher `interval`."""
+    """Add the dispatcher `interval`."""
     return {"interval": IntervalDispatcher}
