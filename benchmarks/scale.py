@@ -105,7 +105,7 @@ def measured(number: int, workers: int) -> float:
     """Deliveries a second of worker processes over what was sent before, to twenty recipients."""
     with running(LOOPBACK.recipients) as port, database("PostgreSQL") as store:
         if store is None:
-            raise SystemExit("PostgreSQL isn't there")
+            raise SystemExit("PostgreSQL is required; see benchmarks/README.md")
         settings = local_settings()
         with Thorn(store=SqlStore(store), dispatcher="outbox", settings=settings) as app:
             app.store.create()
@@ -158,12 +158,12 @@ def ceilings(costs: Costs) -> Iterator[Sequence[object]]:
     processes = CONNECTIONS // OF_A_PROCESS
     purge = taken(costs.purge, PURGED)
     for part, rate in (
-        (f"requests under way in a process (`concurrency` {settings.concurrency})", by_requests),
-        ("the processor of a process", 1000 / cost.worker),
+        (f"concurrent requests of a process (`concurrency` {settings.concurrency})", by_requests),
+        ("CPU of a worker process", 1000 / cost.worker),
         (f"{CONNECTIONS} connections, for {processes} processes", processes * by_requests),
-        ("a database of 4 processors", 4 * 1000 / cost.database),
-        (f"a database of {CORES} processors", CORES * 1000 / cost.database),
-        ("one purge at a time", PURGED * 1000 / purge),
+        ("a database with 4 cores", 4 * 1000 / cost.database),
+        (f"a database with {CORES} cores", CORES * 1000 / cost.database),
+        ("consecutive purges", PURGED * 1000 / purge),
     ):
         yield part, f"{rate:,.0f}/s"
 
@@ -257,22 +257,22 @@ def main(*topics: str) -> None:
     wanted = topics or ("check", "ceilings", "limits", "levels")
     cost = each(costs)
     print(
-        f"A delivery costs {cost.worker:.2f} ms of a worker and {cost.database:.2f} ms of the"
-        f" database: {1000 / cost.worker:,.0f}/s of a process, {1000 / cost.database:,.0f}/s of a"
-        f" processor of the database. A request takes {under_way(World()):.2f} s on average.\n"
+        f"A delivery costs {cost.worker:.2f} ms of worker CPU and {cost.database:.2f} ms of"
+        f" database CPU: {1000 / cost.worker:,.0f}/s per process, {1000 / cost.database:,.0f}/s per"
+        f" database core. A request takes {under_way(World()):.2f} s on average.\n"
     )
     if "check" in wanted:
         table(("processes", "measured", "model", "error"), check(costs))
     if "ceilings" in wanted:
         table(("part", "deliveries"), ceilings(costs))
     if "limits" in wanted:
-        head = ("database's processors", "processes", "delivered", "workers busy", "database busy")
+        head = ("database cores", "processes", "delivered", "workers busy", "database busy")
         table(head, limits(costs))
     if "levels" in wanted:
         head = (
-            *("deliveries", "databases", "processors of each", "worker processes"),
+            *("deliveries", "databases", "cores of each", "worker processes"),
             *("workers busy", "databases busy"),
-            *("p50 to first attempt", "p99", "kept a day", "write-ahead log"),
+            *("median latency", "99th percentile", "history per day", "write-ahead log"),
         )
         table(head, levels(costs))
 

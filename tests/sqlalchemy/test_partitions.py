@@ -70,7 +70,7 @@ def test_a_month_is_where_its_ids_are_and_can_be_dropped_when_nothing_waits(plac
         for table, count in counts.items():
             counted = connection.execute(text(f"SELECT count(*) FROM thorn_{table}"))
             assert counted.scalar_one() == count, table
-    with pytest.raises(psycopg.Error, match="still waits"):
+    with pytest.raises(psycopg.Error, match="unfinished work"):
         run(store, "drop")
     claims = contract.claim(store, now=at, message_ids=[timed.id])
     store.settle([contract.settlement(claim, at=at) for claim in claims])
