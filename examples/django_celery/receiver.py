@@ -1,6 +1,6 @@
-"""The other end: what is signed is believed, and shown once; all else is refused.
+"""A recipient: shows each verified webhook once, and refuses all others.
 
-`RECEIVER_SECRET` is the secret of the subscription; `RECEIVER_ADDRESS` where it listens.
+`RECEIVER_SECRET` is the secret of the subscription, `RECEIVER_ADDRESS` the address to listen on.
 """
 
 import os
@@ -34,7 +34,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_request(self, code="-", size="-"):
-        """What is verified is shown; that is enough."""
+        """Log nothing: verified webhooks are printed."""
 
 
 if __name__ == "__main__":

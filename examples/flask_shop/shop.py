@@ -1,6 +1,6 @@
-"""A shop: customers order, pay and are refunded, and are told so by webhooks.
+"""A shop: customers order, pay and get refunds, and receive webhooks about their orders.
 
-Run it as the README says. Whatever is in the environment as FLASK_… is in the config.
+To run it, see the README. Environment variables FLASK_… set config values.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ webhooks = ThornFlask(store=lambda: SqlStore(db.engine))
 class Order(db.Model):  # type: ignore[name-defined,misc]
     __tablename__ = "orders"
 
-    class webhooks:  # noqa: N801 - as it is called
+    class webhooks:  # noqa: N801 - the name Thorn looks for
         sender_field = "customer"
         reverse = model_reverser("order", number="number")
         on_create = ModelEvent("order.created")
@@ -35,14 +35,14 @@ class Order(db.Model):  # type: ignore[name-defined,misc]
         on_refund = ModelEvent("order.refunded", state__now_eq="REFUNDED").dispatches_on_change()
 
         def payload(self, order: Order) -> dict[str, object]:
-            return order.shown()
+            return order.as_dict()
 
     number: Mapped[int] = mapped_column(primary_key=True)
     customer: Mapped[str]
     item: Mapped[str]
     state: Mapped[str] = mapped_column(default="NEW")
 
-    def shown(self) -> dict[str, object]:
+    def as_dict(self) -> dict[str, object]:
         return {"number": self.number, "item": self.item, "state": self.state}
 
 
@@ -51,7 +51,7 @@ def create_app() -> Flask:
     app.config.from_mapping(
         SQLALCHEMY_DATABASE_URI="sqlite:///shop.db",
         THORN_DISPATCHER="outbox",
-        # Who has which token; a real shop has a table of hashes.
+        # Tokens of customers; a real shop stores hashes in a table.
         TOKENS={"token-of-ada": "ada", "token-of-bob": "bob"},
     )
     app.config.from_prefixed_env()
@@ -75,7 +75,7 @@ def create_tables() -> None:
     db.create_all()
     if db.engine.dialect.name == "sqlite":
         with db.engine.connect() as connection:
-            # Kept in the file: readers don't wait for the writer then.
+            # The file keeps this mode: readers don't wait for the writer.
             connection.exec_driver_sql("PRAGMA journal_mode = WAL")
 
 
@@ -94,11 +94,11 @@ def create() -> ResponseReturnValue:
     order = Order(customer=g.customer, item=str((request.json or {})["item"]))
     db.session.add(order)
     db.session.commit()
-    return order.shown(), 201, {"Location": url_for("order", number=order.number)}
+    return order.as_dict(), 201, {"Location": url_for("order", number=order.number)}
 
 
 def show(number: int) -> ResponseReturnValue:
-    return jsonify(one_of_ones_own(number).shown())
+    return jsonify(own_order(number).as_dict())
 
 
 def pay(number: int) -> ResponseReturnValue:
@@ -110,18 +110,18 @@ def refund(number: int) -> ResponseReturnValue:
 
 
 def move(number: int, before: str, after: str) -> ResponseReturnValue:
-    order = one_of_ones_own(number)
+    order = own_order(number)
     order.state, former = after, order.state
     db.session.flush()
     if former != before:
-        # What was written is rolled back, and nobody is told of it.
+        # The change is rolled back, and its event is never sent.
         db.session.rollback()
         return {"error": f"order {number} is {former}"}, 409
     db.session.commit()
-    return order.shown()
+    return order.as_dict()
 
 
-def one_of_ones_own(number: int) -> Order:
+def own_order(number: int) -> Order:
     order = db.session.get(Order, number)
     if order is None or order.customer != g.customer:
         abort(404)

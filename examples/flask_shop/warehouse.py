@@ -1,4 +1,4 @@
-"""A customer's warehouse: it is told of orders, and believes what is signed."""
+"""A customer's warehouse: it receives orders, and accepts only signed ones."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from thorn_core import Message
 from thorn_flask import verify_webhook
 
 app = Flask(__name__)
-# FLASK_ORDERS_SECRET in the environment.
+# Reads FLASK_ORDERS_SECRET from the environment.
 app.config.from_prefixed_env()
-told: list[dict[str, object]] = []
+received: list[dict[str, object]] = []
 
 
 @app.post("/orders")
 @verify_webhook(setting="ORDERS_SECRET")
 def orders(message: Message) -> ResponseReturnValue:
-    told.append({"event": message.event, "ref": message.ref, **message.payload})
+    received.append({"event": message.event, "ref": message.ref, **message.payload})
     return "", 204
 
 
-@app.get("/told")
+@app.get("/received")
 def show() -> ResponseReturnValue:
-    return jsonify(told)
+    return jsonify(received)

@@ -36,7 +36,7 @@ class Shop:
     def told(self, number):
         deadline = time.monotonic() + TIMEOUT
         while True:
-            told = httpx.get(f"{self.warehouse}/told", timeout=TIMEOUT).json()
+            told = httpx.get(f"{self.warehouse}/received", timeout=TIMEOUT).json()
             if len(told) >= number or time.monotonic() > deadline:
                 return told
             time.sleep(0.05)

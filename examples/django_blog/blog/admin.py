@@ -1,4 +1,4 @@
-"""The admin: what is changed here sends events as well."""
+"""The admin; changes made here send events too."""
 
 from django.contrib import admin
 
@@ -7,7 +7,7 @@ from blog.models import Article, Category, Comment, Tag
 
 @admin.register(Article)
 class ArticleAdmin(admin.ModelAdmin):
-    """Articles of everybody."""
+    """Articles of all authors."""
 
     list_display = ("title", "author", "state", "category", "updated_at")
     list_filter = ("state", "category")

@@ -1,4 +1,4 @@
-"""The API for authors: each writes their own articles."""
+"""The API for authors, who can access only their own articles."""
 
 from django.shortcuts import get_object_or_404
 from rest_framework import routers, serializers, viewsets
@@ -10,7 +10,7 @@ from blog.models import Article, Category, Tag
 
 
 class ArticleSerializer(serializers.ModelSerializer):
-    """An article, its category and tags by their names."""
+    """An article, with the names of its category and tags."""
 
     category = serializers.SlugRelatedField(
         slug_field="name", queryset=Category.objects.all(), required=False, allow_null=True
@@ -30,7 +30,7 @@ class TagSerializer(serializers.Serializer):
 
 
 class ArticleViewSet(viewsets.ModelViewSet):
-    """Articles of whoever asks."""
+    """The articles of the authenticated user."""
 
     serializer_class = ArticleSerializer
 
@@ -42,19 +42,19 @@ class ArticleViewSet(viewsets.ModelViewSet):
 
     @action(detail=True, methods=["post"])
     def publish(self, request, pk):
-        """Publish it; there must be something to read in it."""
+        """Publish an article, unless its body is empty."""
         mine = Article.objects.select_for_update().filter(author=request.user)
         article = get_object_or_404(mine, pk=pk)
         article.state = Article.State.PUBLISHED
         article.save()
         if not article.body:
-            # The request is a transaction: the change is rolled back, and its events with it.
+            # The request is a transaction: the change and its events are rolled back.
             raise ValidationError({"body": ["There is nothing to publish yet."]})
         return Response(self.get_serializer(article).data)
 
     @action(detail=True, methods=["post", "delete"])
     def tags(self, request, pk):
-        """Add a tag, or remove all."""
+        """Add a tag, or remove all tags."""
         article = self.get_object()
         if request.method == "DELETE":
             article.tags.clear()

@@ -1,4 +1,4 @@
-"""What the blog is made of, and what it tells the world."""
+"""The blog's models and their events."""
 
 from django.conf import settings
 from django.db import models
@@ -8,7 +8,7 @@ from thorn_core import ModelEvent, model_reverser, webhook_model
 
 
 class Category(models.Model):
-    """What articles are about."""
+    """The topic of an article."""
 
     name = models.SlugField(unique=True)
 
@@ -20,7 +20,7 @@ class Category(models.Model):
 
 
 class Tag(models.Model):
-    """A word that articles are found by."""
+    """A keyword of articles."""
 
     name = models.SlugField(unique=True)
 
@@ -30,16 +30,16 @@ class Tag(models.Model):
 
 @webhook_model
 class Article(models.Model):
-    """Something that somebody has written."""
+    """An article by an author."""
 
     class State(models.TextChoices):
-        """Who can read it."""
+        """Drafts are visible only to their author."""
 
         DRAFT = "DRAFT"
         PUBLISHED = "PUBLISHED"
 
-    class webhooks:  # noqa: N801 - as it is called
-        # Its author's subscriptions are told, and those of the operators.
+    class webhooks:  # noqa: N801 - the name Thorn looks for
+        # Notify the author's subscriptions, and those of operators.
         sender_field = "author"
         on_create = ModelEvent("article.created")
         on_change = ModelEvent("article.changed")
@@ -81,9 +81,9 @@ class Article(models.Model):
 
 @webhook_model
 class Comment(models.Model):
-    """What a reader has to say about an article."""
+    """A reader's comment on an article."""
 
-    class webhooks:  # noqa: N801 - as it is called
+    class webhooks:  # noqa: N801 - the name Thorn looks for
         sender_field = "article.author"
         reverse = model_reverser("blog:article", "article.pk")
         on_create = ModelEvent("comment.created")

@@ -1,11 +1,11 @@
-"""Static subscribers that depend on the message; the setting names them by a dotted path."""
+"""Static subscribers that depend on the message; the setting has their dotted paths."""
 
 from django.conf import settings
 
 
 def desk(message):
-    """The URL of the desk of an article's category, if it has one.
+    """Return the URL of the desk for an article's category, if there is one.
 
-    The worker calls it for each message: it had better be quick.
+    The worker calls this for each message, so it must be fast.
     """
     return settings.BLOG_DESKS.get(message.payload["category"])

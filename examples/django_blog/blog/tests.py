@@ -1,4 +1,4 @@
-"""The blog's own tests: what it tells the world. Run them with `manage.py test`."""
+"""The blog's own tests of its events. Run them with `manage.py test`."""
 
 from django.contrib.auth.models import User
 from django.test import TestCase
@@ -8,14 +8,14 @@ from thorn_django.testing import WebhookTestMixin
 
 
 class EventTests(WebhookTestMixin, TestCase):
-    """Who is told of what."""
+    """Each change sends the right events."""
 
     @classmethod
     def setUpTestData(cls):
         cls.ada = User.objects.create(username="ada")
         cls.article = Article.objects.create(author=cls.ada, title="Hello", body="World")
 
-    def test_publishing_is_told_once(self):
+    def test_publishing_sends_one_event(self):
         self.article.state = "PUBLISHED"
         self.article.save()
         self.article.save()
@@ -23,12 +23,12 @@ class EventTests(WebhookTestMixin, TestCase):
         assert message.ref == f"http://127.0.0.1:8000/articles/{self.article.pk}/"
         self.assertEventSent("article.changed", times=2)
 
-    def test_tagging_is_told_with_the_tags(self):
+    def test_tagging_sends_the_tags(self):
         self.article.tags.add(Tag.objects.create(name="python"))
         message = self.assertEventSent("article.tagged")
         assert message.payload["tags"] == ["python"]
 
-    def test_a_comment_is_told_to_the_author(self):
+    def test_a_comment_notifies_the_author(self):
         self.article.state = "PUBLISHED"
         self.article.save()
         self.client.post(self.article.get_absolute_url(), {"name": "Bob", "text": "Nice"})

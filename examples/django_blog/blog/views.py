@@ -1,4 +1,4 @@
-"""Pages: what is published, and a form for comments."""
+"""Pages with the published articles, and a form for comments."""
 
 from django.forms import modelform_factory
 from django.shortcuts import get_object_or_404, redirect, render

@@ -1,14 +1,14 @@
-"""Settings; what differs between machines comes from the environment.
+"""Settings; environment variables configure the machine.
 
-| variable           | what it says                                                              |
+| variable           | meaning                                                                   |
 | ------------------ | ------------------------------------------------------------------------- |
 | `BLOG_DEBUG`       | `1` on your own machine                                                   |
-| `BLOG_SECRET_KEY`  | Django's secret key; needed without `BLOG_DEBUG`                          |
+| `BLOG_SECRET_KEY`  | Django's secret key; required without `BLOG_DEBUG`                        |
 | `BLOG_HOSTS`       | Host names, separated by commas                                           |
-| `BLOG_URL`         | Where the blog is, for the links in events                                |
-| `BLOG_DATABASE`    | `sqlite:///blog.db`, `postgresql://user@host/name`, `mysql://…`      |
+| `BLOG_URL`         | The public URL of the blog, for links in events                           |
+| `BLOG_DATABASE`    | `sqlite:///blog.db`, `postgresql://user@host/name`, `mysql://…`           |
 | `BLOG_SUBSCRIBERS` | Static subscribers, as JSON: pattern to URL, list, mapping or dotted path |
-| `BLOG_DESKS`       | Who is told of what is published in a category, as JSON: its name to URL  |
+| `BLOG_DESKS`       | Recipients of the articles in a category, as JSON: category name to URL   |
 """
 
 import json
@@ -63,13 +63,13 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 
 def database(url: str) -> dict[str, object]:
-    """What Django wants to know of the database at a URL."""
+    """Convert a database URL to Django's settings."""
     parts = urlsplit(url)
     if parts.scheme == "sqlite":
         return {
             "ENGINE": "django.db.backends.sqlite3",
             "NAME": str(BASE_DIR / parts.path.removeprefix("/")),
-            # Several processes write: each waits for its turn before it reads anything.
+            # Several processes write: take the write lock before reading anything.
             "OPTIONS": {
                 "transaction_mode": "IMMEDIATE",
                 "init_command": "PRAGMA journal_mode=WAL;",
@@ -89,7 +89,7 @@ def database(url: str) -> dict[str, object]:
 DATABASES = {
     "default": {
         **database(os.environ.get("BLOG_DATABASE", "sqlite:///blog.db")),
-        # A request is a transaction: what it has changed and what it has sent go together.
+        # Each request is a transaction, which contains its changes and its events.
         "ATOMIC_REQUESTS": True,
     }
 }
@@ -102,13 +102,13 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
 }
 
-# Requests only write; `manage.py thorn_worker` delivers.
+# Requests only store messages; `manage.py thorn_worker` delivers them.
 THORN_DISPATCHER = "outbox"
 THORN_BASE_URL = os.environ.get("BLOG_URL", "http://127.0.0.1:8000")
 THORN_SUBSCRIBERS = json.loads(os.environ.get("BLOG_SUBSCRIBERS", "{}"))
 BLOG_DESKS = json.loads(os.environ.get("BLOG_DESKS", "{}"))
 if DEBUG:
-    # Recipients on this machine, as they are while one develops.
+    # Permit recipients on this machine during development.
     THORN_ALLOWED_NETWORKS = ["127.0.0.0/8"]
     THORN_ALLOWED_PORTS = range(1024, 65536)
     THORN_POLL_INTERVAL = 0.2

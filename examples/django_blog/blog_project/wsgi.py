@@ -1,4 +1,4 @@
-"""For a WSGI server: `gunicorn blog_project.wsgi`."""
+"""The WSGI application: `gunicorn blog_project.wsgi`."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""The blog's project, on Celery; whoever has its settings has its Celery app."""
+"""The blog on Celery; importing its settings also imports its Celery app."""
 
 from blog_on_celery.celery import app as celery_app
 

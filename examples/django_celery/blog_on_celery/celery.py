@@ -1,4 +1,4 @@
-"""The Celery app: what web processes tell, and what `celery -A blog_on_celery` runs."""
+"""The Celery app: web processes send tasks to it, and `celery -A blog_on_celery` runs it."""
 
 import os
 

@@ -1,11 +1,11 @@
-"""The blog's settings, but that workers of Celery deliver.
+"""The blog's settings, with delivery by Celery workers.
 
-Beside what the blog takes from the environment:
+Environment variables, in addition to the blog's:
 
-| variable            | what it says                                                          |
-| ------------------- | --------------------------------------------------------------------- |
-| `BLOG_BROKER`       | `amqp://user:password@host//` (RabbitMQ) or `redis://host/0`          |
-| `BLOG_HOOK_NETWORK` | An internal network that recipients may be in; by default, none       |
+| variable            | meaning                                                      |
+| ------------------- | ------------------------------------------------------------ |
+| `BLOG_BROKER`       | `amqp://user:password@host//` (RabbitMQ) or `redis://host/0` |
+| `BLOG_HOOK_NETWORK` | An internal network that recipients may be in; default: none |
 """
 
 import os
@@ -19,5 +19,5 @@ if "BLOG_HOOK_NETWORK" in os.environ:
 
 CELERY_BROKER_URL = os.environ["BLOG_BROKER"]
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-# What was delivered a month ago is removed, daily.
+# A daily task deletes deliveries that are older than a month.
 CELERY_THORN_PURGE_AFTER = 30 * 24 * 3600

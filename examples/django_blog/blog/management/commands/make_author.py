@@ -1,4 +1,4 @@
-"""`manage.py make_author ada bob`: authors, and the tokens that they use the API with."""
+"""`manage.py make_author ada bob`: create authors and API tokens."""
 
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand
@@ -6,13 +6,13 @@ from rest_framework.authtoken.models import Token
 
 
 class Command(BaseCommand):
-    """Make authors, if they aren't there yet, and print their tokens."""
+    """Create authors if they don't exist yet, and print their tokens."""
 
     help = __doc__
 
     def add_arguments(self, parser):
         parser.add_argument("names", nargs="+", metavar="name")
-        parser.add_argument("--operator", action="store_true", help="They run the blog.")
+        parser.add_argument("--operator", action="store_true", help="make them operators")
 
     def handle(self, *, names, operator, **options):
         for name in names:
