@@ -22,11 +22,11 @@ def near(name: object, known: Iterable[str]) -> str:
 
     Example:
         >>> near("inlien", ["inline", "outbox"]), near("x", ["outbox", "inline"])
-        ("did you mean 'inline'?", 'known are inline, outbox')
+        ("did you mean 'inline'?", 'available: inline, outbox')
     """
     names = sorted(known)
     found = nearest(str(name), names)
-    return f"did you mean {found!r}?" if found else f"known are {', '.join(names)}"
+    return f"did you mean {found!r}?" if found else f"available: {', '.join(names)}"
 
 
 def made(value: T, port: Any, where: str) -> T:

@@ -265,7 +265,7 @@ def purge_deliveries(
             f"until={until!r}; purge needs an age limit: until=now - timedelta(days=30)"
         )
     if not 1 <= batch <= BATCH_LIMIT:
-        raise ConfigurationError(f"batch={batch!r}; allowed is 1 to {BATCH_LIMIT}")
+        raise ConfigurationError(f"batch={batch!r}; use 1 to {BATCH_LIMIT}")
     query = delivery_query(None, subscription_id, event, state, None, until)
     unsettled = [str(s) for s in query.states or () if not s.settled]
     if unsettled:

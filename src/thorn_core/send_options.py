@@ -129,7 +129,7 @@ class SendOptions:
         for name in arguments:
             if name not in known:
                 near = nearest(name, known)
-                hint = f"did you mean {near}?" if near else f"it has {', '.join(known)}"
+                hint = f"did you mean {near}?" if near else f"available: {', '.join(known)}"
                 raise ConfigurationError(f"send has no option {name}; {hint}")
         return cls(**arguments)
 

@@ -38,7 +38,7 @@ Converter = Callable[[str, Any], Any]
 
 
 def _refuse(name: str, value: object, allowed: str) -> ConfigurationError:
-    return ConfigurationError(f"setting {name} is {value!r}; allowed is {allowed}")
+    return ConfigurationError(f"setting {name} is {value!r}; use {allowed}")
 
 
 def _is_number(value: object) -> bool:
@@ -188,7 +188,7 @@ def _subscribers(name: str, value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         # Without the value: it may hold secrets.
         raise ConfigurationError(
-            f"setting {name} is a {type(value).__name__}; allowed is a mapping of event pattern to"
+            f"setting {name} is a {type(value).__name__}; use a mapping of event pattern to"
             " URL, list, mapping or callable"
         )
     return {
@@ -447,7 +447,7 @@ def _check_name(name: str) -> None:
     if name in known:
         return
     near = _RENAMED.get(name) or nearest(name, known)
-    hint = f"did you mean {near}?" if near else f"known are {', '.join(known)}"
+    hint = f"did you mean {near}?" if near else f"available: {', '.join(known)}"
     raise ConfigurationError(f"unknown setting {name}; {hint}")
 
 

@@ -62,7 +62,7 @@ def check_subscribers(name: str, target: Any) -> Any:
         return [check_subscribers(name, each) for each in target]
     else:
         raise ConfigurationError(
-            f"{name} contains a {type(target).__name__}, which is not a subscriber; allowed is a"
+            f"{name} contains a {type(target).__name__}, which is not a subscriber; use a"
             f" URL, a"
             " mapping with a 'url', a callable that takes the message, or a list of these"
         )
@@ -78,7 +78,7 @@ def check_options(name: str, mapping: Mapping[Any, Any]) -> None:
     for option in mapping:
         if option not in ("url", *OPTIONS):
             near = nearest(str(option), OPTIONS)
-            hint = f"did you mean {near}?" if near else f"known are url, {', '.join(OPTIONS)}"
+            hint = f"did you mean {near}?" if near else f"available: url, {', '.join(OPTIONS)}"
             raise ConfigurationError(
                 f"{name} contains a mapping with the option {option!r}; {hint}"
             )

@@ -200,7 +200,7 @@ def check_option(rules: SubscriptionRules, name: str, value: Any) -> Any:
     check = _CHECKS.get(name)
     if check is None:
         near = nearest(name, _CHECKS)
-        hint = f"did you mean {near}?" if near else f"known are {', '.join(_CHECKS)}"
+        hint = f"did you mean {near}?" if near else f"available: {', '.join(_CHECKS)}"
         raise ConfigurationError(f"a subscription has no option {name!r}; {hint}")
     return check(rules, value)
 
@@ -245,7 +245,9 @@ def _content_type(rules: SubscriptionRules, value: Any) -> str:
 
 def _hmac_digest(rules: SubscriptionRules, value: Any) -> str:
     if value not in HMAC_DIGESTS:
-        raise ConfigurationError(f"hmac_digest is {value!r}; allowed are {', '.join(HMAC_DIGESTS)}")
+        raise ConfigurationError(
+            f"hmac_digest is {value!r}; choose one of {', '.join(HMAC_DIGESTS)}"
+        )
     return str(value)
 
 
@@ -270,7 +272,7 @@ def _rate_limit(rules: SubscriptionRules, value: Any) -> float | None:
         raise ConfigurationError(f"rate_limit is {value!r}; use requests per second, or None")
     if not 1 / 3600 <= value <= 100_000:
         raise ConfigurationError(
-            f"rate_limit is {value!r}; allowed is one per hour (1/3600) to 100000 per second"
+            f"rate_limit is {value!r}; use one per hour (1/3600) to 100000 per second"
         )
     return float(value)
 

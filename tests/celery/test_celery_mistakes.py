@@ -34,7 +34,7 @@ def python(environment, *command):
             {"thorn_sweep": 3},
             "unknown setting thorn_sweep; did you mean thorn_sweep_interval?",
         ),
-        ("beat", {"thorn_retry_queue": 7}, "thorn_retry_queue is 7; allowed is a queue's name"),
+        ("beat", {"thorn_retry_queue": 7}, "thorn_retry_queue is 7; use a queue's name"),
         ("worker", {"thorn_routes": {"bill..": "bills"}}, "bill.."),
     ],
 )

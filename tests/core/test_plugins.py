@@ -184,9 +184,9 @@ def test_a_plugin_can_bring_codecs_schemes_and_stores():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"store": "mongodb://"}, "no store for 'mongodb'; known are .*memory"),
-        ({"dispatcher": "magic"}, "no dispatcher 'magic'; known are .*inline"),
-        ({"settings": Settings(signatures=["rot13"])}, "names 'rot13'; known are .*github"),
+        ({"store": "mongodb://"}, "no store for 'mongodb'; available: .*memory"),
+        ({"dispatcher": "magic"}, "no dispatcher 'magic'; available: .*inline"),
+        ({"settings": Settings(signatures=["rot13"])}, "names 'rot13'; available: .*github"),
         ({"plugins": [type("P", (), {"thorn_x": hookimpl(lambda self: 1)})()]}, "unknown hook"),
     ],
 )

@@ -44,8 +44,8 @@ def test_nothing_is_purged_without_an_age(app):
         ({"state": ["in_flight", "delivered"]}, ConfigurationError, "in_flight is never purged"),
         ({"state": "lost"}, ConfigurationError, "states are pending"),
         ({"event": "a..b"}, InvalidNameError, "empty word"),
-        ({"batch": 0}, ConfigurationError, "allowed is 1 to 10000"),
-        ({"batch": 10_001}, ConfigurationError, "allowed is 1 to 10000"),
+        ({"batch": 0}, ConfigurationError, "use 1 to 10000"),
+        ({"batch": 10_001}, ConfigurationError, "use 1 to 10000"),
     ],
 )
 def test_a_criterion_that_is_none_is_told(app, criteria, error, message):

@@ -84,7 +84,7 @@ def test_the_types_name_the_options_that_there_are():
     [
         ({"timeuot": 3}, "send has no option timeuot; did you mean timeout?"),
         ({"idempotencykey": "7"}, "did you mean idempotency_key?"),
-        ({"zzz": 1}, "it has sender, headers, context"),
+        ({"zzz": 1}, "available: sender, headers, context"),
         ({"timeout": 0}, "timeout is 0; use a number of seconds from 0 to 3600"),
         ({"timeout": "3"}, "timeout is '3'"),
         ({"timeout": float("nan")}, "timeout is nan"),

@@ -231,7 +231,7 @@ def test_an_unknown_setting_is_an_error_with_the_nearest_name(name, hint):
             {"THORN_SUBSCRIBERS": {"a.b": 7}},
             "THORN_SUBSCRIBERS: setting subscribers['a.b'] contains a int",
         ),
-        ({"THORN_ALLOWED_NETWORKS": "10.0.0.0/8"}, "allowed is a list of networks"),
+        ({"THORN_ALLOWED_NETWORKS": "10.0.0.0/8"}, "use a list of networks"),
         (
             {"THORN_ALLOWED_PORTS": [8080], "THORN_RECIPIENT_VALIDATORS": ["block_internal_ips"]},
             "THORN_ALLOWED_PORTS, THORN_RECIPIENT_VALIDATORS: setting allowed_ports adds ports",
@@ -265,7 +265,7 @@ def test_settings_that_are_right_together_are_no_error():
     [
         ({"THORN_STORE": "django://defautl"}, "Did you mean 'default'?"),
         ({"THORN_DATABASES": ["xyz"]}, "Known databases: default, mariadb"),
-        ({"THORN_DATABASES": "default"}, "allowed is a list of database aliases"),
+        ({"THORN_DATABASES": "default"}, "use a list of database aliases"),
         ({"THORN_STORE": "django://default/x"}, "write django:// or django://alias"),
     ],
 )
@@ -278,7 +278,7 @@ def test_a_database_that_is_not_there_is_an_error(settings, words):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"THORN_DISPATCHER": "nobody"}, "no dispatcher 'nobody'; known are "),
+        ({"THORN_DISPATCHER": "nobody"}, "no dispatcher 'nobody'; available: "),
         ({"THORN_SIGNATURES": ["wax"]}, "setting signatures names 'wax'"),
         ({"THORN_STORE": "nosql://"}, "no store for 'nosql'"),
     ],

@@ -93,7 +93,7 @@ def options_of(conf: Any) -> Options:
     for name in _names(conf):
         if name not in _READERS:
             near = difflib.get_close_matches(name, _READERS, 1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(_READERS)}"
+            hint = f"did you mean {near[0]}?" if near else f"available: {', '.join(_READERS)}"
             raise ConfigurationError(f"Celery's configuration: unknown setting {name}; {hint}")
     read: dict[str, Any] = {
         name.removeprefix(PREFIX): _READERS[name](name, value)
@@ -113,7 +113,7 @@ def _names(conf: Any) -> list[str]:
 
 
 def _refuse(name: str, value: object, allowed: str) -> ConfigurationError:
-    return ConfigurationError(f"Celery's setting {name} is {value!r}; allowed is {allowed}")
+    return ConfigurationError(f"Celery's setting {name} is {value!r}; use {allowed}")
 
 
 def _routes(name: str, value: Any) -> tuple[tuple[str, Route], ...]:

@@ -175,5 +175,5 @@ def databases() -> list[str]:
     if not isinstance(value, list | tuple | set | frozenset) or not all(
         isinstance(alias, str) for alias in value
     ):
-        raise ConfigurationError(f"{DATABASES} is {value!r}; allowed is a list of database aliases")
+        raise ConfigurationError(f"{DATABASES} is {value!r}; use a list of database aliases")
     return list(value)
