@@ -43,26 +43,26 @@ from thorn_core.worker.wiring import Wiring
 
 logger = logging.getLogger(__name__)
 
-# Bodies kept encoded for the other recipients of the same message.
+# Cached encoded bodies, for other recipients of the same message.
 BODY_CACHE = 128
-# URLs known to be allowed.
+# Cached URLs that passed validation.
 ALLOWED_CACHE = 10_000
-# Subscriptions whose rate limit is remembered.
+# Subscriptions whose rate limits are tracked.
 SLOT_CACHE = 10_000
-# Until a delivery is claimed again whose event's declaration is needed and isn't known here.
+# Delay before a delivery is claimed again if its event's declaration is unknown here.
 UNDECLARED_WAIT = timedelta(minutes=1)
-# When an attempt is tried again that failed for a defect of this program, whatever policy the event
-# has: no request may have been made yet.
+# Retry policy for attempts that failed because of a defect of this program, instead of the event's
+# own: possibly no request was made.
 INTERNAL_POLICY = RetryPolicy()
 
 
 class Attempts:
-    """Makes the attempts of one worker.
+    """Attempts the deliveries of one worker.
 
     Args:
         wiring: The worker's.
         transport: Performs the requests.
-        load: Is told which recipients answer.
+        load: Is notified which recipients respond.
     """
 
     def __init__(self, wiring: Wiring, transport: Transport, load: Load) -> None:
@@ -75,11 +75,11 @@ class Attempts:
         self._next_slot: dict[str, datetime] = {}
         self._defects = DefectLog()
         self._undeclared = UndeclaredLog()
-        # The validators are kept, so that their identity stays theirs.
+        # Keep the validators alive, so that their ids aren't reused.
         self._allowed: dict[tuple[str, int], tuple[Any, ...]] = {}
 
     async def deliver(self, claim: Claim) -> Settlement:
-        """Attempt a claimed delivery, and decide what becomes of it.
+        """Attempt a claimed delivery, and decide the outcome.
 
         Raises nothing but CancelledError. What goes wrong on this side (a plugin, a codec, the
         signing) is logged, and tried again without being held against the recipient.
@@ -155,14 +155,14 @@ class Attempts:
     def _prepare(
         self, claim: Claim, subscription: Subscription, at: datetime
     ) -> Request | Settlement:
-        """The request of a claim, checked and signed; or how the claim ends without one."""
+        """Return the checked and signed request of a claim, or the outcome if there is none."""
         reason = f"the payload can't be encoded as {subscription.content_type}"
         try:
             body = self._body(claim.message, subscription)
             reason = INTERNAL
             request = self._request(claim, subscription, body)
             refusal = self._refusal(request)
-            # Of a URL that a plugin chose, its owner must not read.
+            # The owner must not see a URL that a plugin chose.
             if refusal is not None and request.url == subscription.url:
                 return _discarded(claim, refusal.reason, at)
             if refusal is not None:
@@ -173,7 +173,7 @@ class Attempts:
                 subscription,
                 self._wiring.schemes,
                 at,
-                # Only a static one may say, by giving none, that its requests are unsigned.
+                # Only static subscribers may have no secret, for unsigned requests.
                 required=claim.delivery.target is None,
             )
         except Exception as failure:
@@ -199,7 +199,7 @@ class Attempts:
         """Why a validator or plugin refuses the URL of a request.
 
         Raises:
-            UncheckedError: A plugin fails to say.
+            UncheckedError: A plugin failed.
         """
         try:
             self._check(request)
@@ -213,7 +213,7 @@ class Attempts:
     def _failed_internally(
         self, claim: Claim, at: datetime, failure: Exception, reason: str = INTERNAL
     ) -> Settlement:
-        """Log a defect of this program; the attempt is repeated, and the recipient isn't blamed."""
+        """Log a defect of this program; the attempt is retried, and the recipient isn't blamed."""
         delivery = claim.delivery
         self._defects.log(
             failure,
@@ -237,7 +237,7 @@ class Attempts:
         return Settlement(claim=claim, outcome=outcome, attempt=attempt, at=at, internal=True)
 
     def _check(self, request: Request) -> None:
-        """Ask the validators about the URL; not again what they can't answer differently."""
+        """Validate the URL, unless the result is cached."""
         key = (request.url, id(request.validators))
         if key in self._allowed:
             return
@@ -281,7 +281,7 @@ class Attempts:
         return response
 
     def _slot(self, subscription: Subscription, at: datetime) -> datetime:
-        """When the rate limit next lets a request through; takes the slot if that's now."""
+        """Return when the rate limit next permits a request; take the slot if that is now."""
         assert subscription.rate_limit
         slot = max(self._next_slot.pop(subscription.id, at), at)
         gap = timedelta(seconds=1 / subscription.rate_limit)

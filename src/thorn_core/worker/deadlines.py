@@ -13,7 +13,7 @@ INTERVAL = 0.02
 
 
 class Deadlines:
-    """Ends what takes too long, on one event loop."""
+    """Cancels what takes too long, on one event loop."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -22,12 +22,12 @@ class Deadlines:
         self._timer: asyncio.TimerHandle | None = None
 
     async def within(self, seconds: float, awaitable: Awaitable[T]) -> T:
-        """Await something for so many seconds at most.
+        """Await something for at most `seconds`.
 
         Raises:
             TimeoutError: It took longer, and was cancelled.
         """
-        # Given the loop, it needn't be looked for, which asks the system for the process id.
+        # Pass the loop: looking it up makes a system call for the process id.
         task = asyncio.current_task(self._loop)
         assert task is not None
         self._by_task[task] = self._loop.time() + seconds
@@ -44,7 +44,7 @@ class Deadlines:
             self._expired.discard(task)
 
     def _look(self) -> None:
-        """Cancel what is over, and look again while there is something to look at."""
+        """Cancel what is overdue, and reschedule while deadlines are pending."""
         now = self._loop.time()
         for task in [task for task, deadline in self._by_task.items() if deadline <= now]:
             del self._by_task[task]

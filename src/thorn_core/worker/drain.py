@@ -1,4 +1,4 @@
-"""Draining: what is due now, of everybody or of some messages, each delivery once."""
+"""Draining: attempts everything due, or the due deliveries of some messages, once each."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ async def drain(
     *,
     at_once: bool = False,
 ) -> int:
-    """Route and deliver what is due, of all messages or of these, each delivery once.
+    """Route and attempt due deliveries of all messages or of these, each delivery once.
 
     Args:
-        engine: Does it.
-        cutoff: What is due at this time.
+        engine: The engine to use.
+        cutoff: Deliveries due at this time are attempted.
         message_ids: Only these.
-        at_once: Let the limits per recipient not hold these messages up.
+        at_once: Ignore the limits per recipient for these messages.
 
     Returns:
-        How many were tried.
+        The number of deliveries attempted.
     """
     engine.routable = True
     mine: set[str] = set()
@@ -38,7 +38,7 @@ async def drain(
     while not engine.stopping:
         progress = engine.progress
         if len(mine) == wanted:
-            # The store has no more of these: it needn't be asked.
+            # The store has no more of these, so don't query it.
             if not engine.leases.has_any(mine):
                 break
             await progress.wait()
@@ -47,7 +47,7 @@ async def drain(
             worked = await engine.pump(cutoff, mine)
         else:
             worked = await engine.claim_some(cutoff, message_ids, mine, at_once=at_once)
-        # What ends while the store is asked makes room for what it didn't give.
+        # Requests that end during the query make room for claims it left out.
         if worked or progress.is_set():
             continue
         if not engine.leases.has_any(mine) and not await _crowded(engine, cutoff, message_ids):
@@ -57,7 +57,7 @@ async def drain(
 
 
 async def _crowded(engine: Engine, cutoff: datetime, message_ids: Collection[str] | None) -> bool:
-    """True if some of these deliveries only wait for others' requests to end."""
+    """Return whether some of these deliveries only wait for other requests to end."""
     if not engine.leases:
         return False
     if message_ids is None or engine.full:
@@ -68,19 +68,19 @@ async def _crowded(engine: Engine, cutoff: datetime, message_ids: Collection[str
 async def begin(
     engine: Engine, cutoff: datetime, message_ids: Collection[str], seconds: float
 ) -> bool:
-    """Route messages and begin requests of what of them is due; those then go on.
+    """Route messages and start the requests that are due; these then continue.
 
-    It waits for room: while as many requests are under way as may be, in all or to a recipient.
-    What is to go to one that answers none of them is left to the store.
+    Waits for capacity while the limit of requests in flight is reached, in total or per recipient.
+    Leaves deliveries to an unresponsive recipient in the store.
 
     Args:
-        engine: Does it.
-        cutoff: What is due at this time.
-        message_ids: Which.
-        seconds: How long at most, calls of the store not counted.
+        engine: The engine to use.
+        cutoff: Deliveries due at this time are attempted.
+        message_ids: Their ids.
+        seconds: Maximum duration, without calls of the store.
 
     Returns:
-        False if time was up before all was begun.
+        False if time ran out before all requests were started.
     """
     until = monotonic() + seconds
     wanted = await engine.route_named(message_ids, cutoff)
@@ -89,12 +89,12 @@ async def begin(
         if len(begun) == wanted:
             return True
         progress = engine.progress
-        # As the claim sees it: meanwhile, there may be room again.
+        # The view at the time of the claim; there may be room again by now.
         full, crowded = engine.full, engine.load.crowded() - engine.load.stuck()
         if not await engine.claim_some(cutoff, message_ids, begun):
             if not (full or await engine.any_due(cutoff, message_ids, crowded)):
                 return True
-            # Recipients become slow without anything having ended.
+            # Recipients can become slow although no request has ended.
             patience = min(until - monotonic(), SLOW_SECONDS)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(progress.wait(), max(patience, 0))

@@ -26,19 +26,19 @@ STORE_THREADS = 4
 
 
 class Engine:
-    """Routes, claims and attempts for one worker, on the event loop that it is made on.
+    """Routes, claims and attempts for one worker, on the event loop it is created on.
 
     Args:
         wiring: From the app.
         deliver: Delivers messages of these ids.
 
     Attributes:
-        load: What is under way.
-        leases: What is leased.
-        wake: Set when there may be something to do.
-        progress: Set, and replaced, when something has ended.
+        load: Requests in flight.
+        leases: Deliveries under lease.
+        wake: Set when there may be work.
+        progress: Set, and replaced, when a delivery has ended.
         routable: Whether there may be messages to route.
-        stopping: Nothing more is to begin.
+        stopping: No new work may start.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Engine:
         self._name = f"{os.getpid():x}.{os.urandom(4).hex()}"
         self._tokens = 0
         self._loop = asyncio.get_running_loop()
-        # A store that takes its time is asked early.
+        # Query a slow store early.
         self._ahead = wiring.settings.chunksize if self._store.blocking else 0
         self._executor = (
             ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="thorn-store")
@@ -74,16 +74,16 @@ class Engine:
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop that it works on."""
+        """The engine's event loop."""
         return self._loop
 
     def interrupt(self) -> None:
-        """End the waiting for something to do and for something to end."""
+        """Wake up everything that waits for work or for progress."""
         self.wake.set()
         self.progress.set()
 
     async def close(self) -> None:
-        """End requests under way within the grace period, and return the rest to pending."""
+        """Give requests in flight the grace period to finish, and return the rest to pending."""
         self.stopping = True
         if self._refill is not None:
             self._refill.cancel()
@@ -98,7 +98,7 @@ class Engine:
         await self._recorder.close()
         await self._router.close(self._wiring.clock())
         await self.leases.give_back()
-        # Whoever waits for progress sees that it's over.
+        # Everything that waits for progress sees that the engine has stopped.
         self.progress.set()
         await self._transport.close()
         if self._executor is not None:
@@ -111,7 +111,7 @@ class Engine:
         try:
             future = self._executor.submit(call)
         except RuntimeError:
-            # The interpreter ends, and its executors have: nobody but this waits for the loop now.
+            # At interpreter exit the executors have ended; nothing else waits for the loop now.
             return call()
         self._wiring.calls.add(future)
         future.add_done_callback(self._wiring.calls.discard)
@@ -120,11 +120,11 @@ class Engine:
     # -- route
 
     async def pump(self, now: datetime, started: set[str] | None = None) -> int:
-        """Route and claim once; returns how much there was of both."""
+        """Route and claim once; return the numbers of messages and claims."""
         if not self.leases or self._executor is None:
             routed = await self._route_some(now)
             return routed + await self.claim_some(now, None, started)
-        # Requests are under way: they don't wait for the routing of others.
+        # Requests in flight don't wait for the routing of other messages.
         both = await asyncio.gather(
             self._route_some(now),
             self.claim_some(now, None, started),
@@ -151,10 +151,10 @@ class Engine:
         return routed
 
     async def route_named(self, message_ids: Collection[str], now: datetime) -> int | None:
-        """Route those of these messages that aren't.
+        """Route those of these messages that haven't been routed.
 
         Returns:
-            How many deliveries these have, if that is known: if all were routed now.
+            The number of their deliveries if all were routed now, otherwise None.
         """
         ids, size = list(dict.fromkeys(message_ids)), self._settings.chunksize
         counts: list[int] = []
@@ -187,16 +187,16 @@ class Engine:
         *,
         at_once: bool = False,
     ) -> int:
-        """Claim as many deliveries as there is room for, and start them.
+        """Claim as many deliveries as there is capacity for, and start them.
 
         Args:
-            now: The time that they must be due at.
+            now: Only deliveries due at this time.
             message_ids: Only of these messages.
-            started: Gets their ids.
-            at_once: However many of them go to one recipient.
+            started: Set to which their ids are added.
+            at_once: Ignore the limits per recipient.
 
         Returns:
-            How many.
+            Their number.
         """
         self._fill_slots()
         if self.full or self.stopping:
@@ -213,7 +213,7 @@ class Engine:
             busy={} if at_once else self._busy(),
             message_ids=message_ids,
         )
-        # One that is under way here, its lease having ended all the same, isn't begun again.
+        # Don't start a delivery again that is in flight here although its lease has expired.
         fresh = [claim for claim in claims if claim.delivery.id not in self.leases]
         self.leases.add(fresh, token, now + lease)
         self.load.claimed(fresh, at_once=at_once)
@@ -232,16 +232,16 @@ class Engine:
 
     @property
     def full(self) -> bool:
-        """Whether nothing more is claimed, whoever it is for."""
+        """Whether there is no capacity for more claims."""
         return self.load.wanted(len(self._recorder)) <= self._ahead // 2
 
     async def any_due(
         self, cutoff: datetime, message_ids: Collection[str], recipients: Collection[str]
     ) -> bool:
-        """Whether any of these messages' deliveries to some recipients are still to be begun."""
+        """Whether any of these messages have deliveries to some recipients that haven't started."""
         if not recipients:
             return False
-        # A claim of one tells, and is given back: a list would be asked for message by message.
+        # Claim one delivery to find out, and release it: a list would take a query per message.
         others = self.load.crowded().difference(recipients)
         claims = await self._io(
             self._store.claim,
@@ -260,12 +260,12 @@ class Engine:
     # -- attempt
 
     def _fill_slots(self) -> None:
-        """Begin requests for what waits, as far as there is room."""
+        """Start requests for waiting deliveries, as far as there is capacity."""
         startable = self.load.startable
         for _ in range(min(startable, self.load.lanes() - len(self._slots))):
             self._slots.add(self._loop.create_task(self._work()))
         if startable and self._refill is None:
-            # Requests under way become slow without anything having ended, and make room.
+            # Requests in flight become slow and make room, even if none has ended.
             self._refill = self._loop.call_later(SLOW_SECONDS, self._refill_slots)
 
     def _refill_slots(self) -> None:
@@ -285,7 +285,7 @@ class Engine:
     async def _work_off(self, load: Load) -> None:
         while (claim := load.next()) is not None:
             if self.leases.expired(claim):
-                # Another worker may have it by now.
+                # Another worker may have claimed it by now.
                 logger.warning("the lease of %s expired before its request", claim.delivery.id)
                 load.ended(claim)
                 self._drop(claim)
@@ -293,7 +293,7 @@ class Engine:
             try:
                 settlement = await self._attempts.deliver(claim)
             except Exception:
-                # A defect; the delivery is tried again when its lease, renewed no more, is over.
+                # A defect; the delivery is retried when its lease expires unrenewed.
                 logger.exception("delivery %s could not be attempted", claim.delivery.id)
                 self._drop(claim)
                 continue

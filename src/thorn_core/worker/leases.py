@@ -1,4 +1,4 @@
-"""The leases that one worker holds: which deliveries are its own, and until when."""
+"""The leases of one worker: its deliveries, and until when it owns them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ logger = logging.getLogger(__name__)
 
 
 class Leases:
-    """The claims that one worker holds, renewed while it holds any.
+    """The claims of one worker, whose leases it renews.
 
     Args:
         store: Where the leases are.
-        io: Awaits a function of the store's, where it may block.
+        io: Awaits a function of the store, which may block.
         clock: The time, aware UTC.
         seconds: How long a lease lasts.
     """
@@ -34,7 +34,7 @@ class Leases:
         self._store, self._io, self._clock = store, io, clock
         self._seconds = seconds
         self._claims: dict[str, Claim] = {}
-        # When the lease of a token's claims is over.
+        # When the lease of a token's claims expires.
         self._until: dict[str, datetime] = {}
         self._keeper: asyncio.Task[None] | None = None
 
@@ -45,15 +45,15 @@ class Leases:
         return delivery_id in self._claims
 
     def has_any(self, delivery_ids: set[str]) -> bool:
-        """Whether any of these deliveries is held."""
+        """Whether any of these deliveries is leased."""
         return not delivery_ids.isdisjoint(self._claims)
 
     def lasting_from(self, now: datetime) -> timedelta:
-        """How long a lease must be, if `now` is when a long drain began."""
+        """Return the length of a lease, if `now` is when a long drain began."""
         return timedelta(seconds=self._seconds) + max(self._clock() - now, timedelta())
 
     def add(self, claims: Sequence[Claim], token: str, until: datetime) -> None:
-        """Hold claims that the store has leased until a time."""
+        """Add claims that the store has leased until a time."""
         if not claims:
             return
         self._until[token] = until
@@ -63,11 +63,11 @@ class Leases:
             self._keeper = asyncio.create_task(self._keep())
 
     def expired(self, claim: Claim) -> bool:
-        """Whether a claim's lease is over, as after a long sleep of the machine."""
+        """Whether a claim's lease has expired, as after a long sleep of the machine."""
         return self._until[claim.token] <= self._clock()
 
     def drop(self, claims: Iterable[Claim]) -> None:
-        """Hold these no longer."""
+        """Remove these claims."""
         for claim in claims:
             self._claims.pop(claim.delivery.id, None)
 

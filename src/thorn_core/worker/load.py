@@ -1,4 +1,4 @@
-"""How much is under way, in all and by recipient, and how much more may be."""
+"""Requests in flight, in total and by recipient, and the capacity left."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from time import monotonic
 from thorn_core.settings import Settings
 from thorn_core.values import Claim
 
-# A request under way for longer doesn't count against the concurrency, so that recipients that
+# A request in flight for longer doesn't count against the concurrency, so that recipients that
 # hang can't hold up the others; SLOW_FACTOR times the concurrency may be under way in that way.
 SLOW_SECONDS = 1.0
 SLOW_FACTOR = 2
-# Recipients remembered for not having answered.
+# Maximum number of recipients remembered as unresponsive.
 CAP_CACHE = 10_000
 
 
 class Load:
-    """What one worker has under way, and what it has claimed for later.
+    """The requests of one worker in flight, and its claims waiting to start.
 
     Args:
         settings: The app's.
@@ -31,16 +31,16 @@ class Load:
         self._concurrency = settings.concurrency
         self._most = settings.recipient_concurrency
         self._ahead = ahead
-        # When and to which recipient, in order of time.
+        # Start time and recipient, in order of time.
         self._begun: dict[str, tuple[float, str]] = {}
         self._under_way: dict[str, int] = {}
         self._busy: dict[str, int] = {}
         self._caps: dict[str, int] = {}
         self._waiting: dict[str, deque[Claim]] = {}
-        # Recipients for which something waits and which have room, in turns.
+        # Recipients that have both waiting claims and capacity, round robin.
         self._turns: deque[str] = deque()
         self._in_turns: set[str] = set()
-        # What a sender waits for: the limits per recipient don't hold it up.
+        # Claims that a sender waits for; the limits per recipient don't apply.
         self._at_once: deque[Claim] = deque()
 
     # -- what waits
@@ -49,8 +49,8 @@ class Load:
         """Queue claims.
 
         Args:
-            claims: Which.
-            at_once: Ahead of the others, however much is under way to their recipients.
+            claims: The claims.
+            at_once: Queue them before the others, and ignore the limits per recipient.
         """
         for claim in claims:
             recipient = claim.delivery.recipient
@@ -65,7 +65,7 @@ class Load:
             self._queue_up(recipient)
 
     def next(self) -> Claim | None:
-        """Begin the next one whose recipient has room, recipients taking turns."""
+        """Start the next claim whose recipient has capacity, round robin."""
         if self._at_once:
             claim = self._at_once.popleft()
             recipient = claim.delivery.recipient
@@ -84,7 +84,7 @@ class Load:
         return claim
 
     def ended(self, claim: Claim) -> None:
-        """Its request has ended."""
+        """Note that the request of a claim has ended."""
         recipient = claim.delivery.recipient
         del self._begun[claim.delivery.id]
         _less(self._under_way, recipient)
@@ -92,7 +92,7 @@ class Load:
         self._queue_up(recipient)
 
     def forget_waiting(self) -> None:
-        """Those that wait are not to be requested after all."""
+        """Drop the waiting claims; they will not be sent."""
         for recipient, queue in self._waiting.items():
             _less(self._busy, recipient, len(queue))
         for claim in self._at_once:
@@ -116,7 +116,7 @@ class Load:
 
     @property
     def startable(self) -> int:
-        """How many of those that wait have a recipient with room."""
+        """The number of waiting claims whose recipients have capacity."""
         return len(self._at_once) + sum(
             min(len(queue), max(self._room(recipient), 0))
             for recipient, queue in self._waiting.items()
@@ -126,18 +126,18 @@ class Load:
 
     @property
     def full(self) -> bool:
-        """True if as much is under way as may be, slow requests counted."""
+        """True if the limit of requests in flight is reached, including slow ones."""
         return len(self._begun) >= self._concurrency
 
     def lanes(self) -> int:
-        """How many requests may be under way now; slow ones make room for others."""
+        """The current limit of requests in flight; slow ones make room for others."""
         if len(self._begun) < self._concurrency:
             return self._concurrency
         slow = sum(1 for _ in self._slow())
         return self._concurrency + min(slow, SLOW_FACTOR * self._concurrency)
 
     def _slow(self) -> Iterator[str]:
-        """The recipients of requests that are under way for long."""
+        """The recipients of slow requests."""
         horizon = monotonic() - SLOW_SECONDS
         for begun, recipient in self._begun.values():
             if begun > horizon:
@@ -145,32 +145,32 @@ class Load:
             yield recipient
 
     def wanted(self, unsettled: int) -> int:
-        """How many more to claim.
+        """Return how many more deliveries to claim.
 
         Args:
-            unsettled: How many have ended that the store doesn't know of yet.
+            unsettled: Number of outcomes not yet recorded in the store.
         """
         room = self.lanes() - len(self._begun) - self.startable
-        # Requests may run ahead of a slow store, but not without end.
+        # Requests may run ahead of a slow store, up to a limit.
         return min(room + self._ahead, 4 * (self._concurrency + self._ahead) - unsettled)
 
     @property
     def per_recipient(self) -> int:
-        """How many of one recipient may be claimed at once."""
+        """The maximum number of claims per recipient at once."""
         return self._most + min(self._ahead, self._most)
 
     def crowded(self) -> set[str]:
-        """The recipients of which no more may be claimed now."""
+        """The recipients that have reached their limit of claims."""
         most = self.per_recipient
         return {recipient for recipient, n in self.by_recipient().items() if n >= most}
 
     def stuck(self) -> set[str]:
-        """The recipients whose requests are all under way for long."""
+        """The recipients whose requests in flight are all slow."""
         slow = Counter(self._slow())
         return {recipient for recipient, n in slow.items() if n == self._under_way[recipient]}
 
     def by_recipient(self) -> Mapping[str, int]:
-        """How many of each are claimed; those that don't answer count as nearly full."""
+        """Claims by recipient; unresponsive recipients count as nearly full."""
         if not self._caps:
             return self._busy
         load = dict(self._busy)
@@ -179,7 +179,7 @@ class Load:
         return load
 
     def heed(self, recipient: str, *, answered: bool) -> None:
-        """Go down to one at a time to a recipient that doesn't answer; back up by doubling."""
+        """Limit an unresponsive recipient to one request; double the limit with each response."""
         if not answered:
             self._caps.pop(recipient, None)
             self._caps[recipient] = 1

@@ -16,14 +16,14 @@ from thorn_core.values import Delivery, DeliveryState, Message, Settlement, Subs
 
 logger = logging.getLogger("thorn_core.worker")
 
-# Characters of a reason in a log record; it may hold what a recipient answered.
+# Maximum characters of a reason in a log record; it may contain a recipient's response.
 REASON_LENGTH = 300
-# Places of defects whose traceback has been logged; names of events that were warned of.
+# Maximum number of remembered places of defects, and of remembered event names.
 DEFECT_CACHE = 1000
 
 
 class DefectLog:
-    """Logs errors of this program, the traceback of each place once: thousands may fail alike."""
+    """Logs errors of this program, with one traceback per place: thousands may fail alike."""
 
     def __init__(self) -> None:
         self._places: dict[str, None] = {}
@@ -32,9 +32,9 @@ class DefectLog:
         """Log one.
 
         Args:
-            failure: What was raised.
-            what: What couldn't be done.
-            extra: What it is about.
+            failure: The exception.
+            what: The action that failed.
+            extra: Attributes of the log record.
         """
         place = _place(failure)
         known = place in self._places
@@ -53,13 +53,13 @@ class DefectLog:
 
 
 class UndeclaredLog:
-    """Warns of events whose declaration is needed and isn't known, once of each."""
+    """Warns once of each event whose declaration is needed but unknown."""
 
     def __init__(self) -> None:
         self._warned: set[str] = set()
 
     def warn(self, message: Message) -> None:
-        """Warn of a message's event."""
+        """Warn of a message's event, once."""
         name = message.declared or message.event
         if name in self._warned:
             return
@@ -75,7 +75,7 @@ class UndeclaredLog:
 
 
 def _place(failure: Exception) -> str:
-    """Where it was raised: file and line."""
+    """Return the file and line where it was raised."""
     traceback = failure.__traceback__
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
@@ -85,7 +85,7 @@ def _place(failure: Exception) -> str:
 
 
 def log_settlement(settlement: Settlement) -> None:
-    """Log how a claim ended, unless it was delivered or only waits."""
+    """Log the outcome of a claim, unless it was delivered or only waits."""
     outcome, attempt = settlement.outcome, settlement.attempt
     delivery = settlement.claim.delivery
     if attempt is not None and not attempt.ok:
@@ -111,7 +111,7 @@ def log_settlement(settlement: Settlement) -> None:
 
 
 def log_cancelled(delivery: Delivery, reason: str | None) -> None:
-    """Log that a delivery won't be made, and why; no request was made for it."""
+    """Log that a delivery was cancelled without a request, and why."""
     words = _one_line(reason or "")
     logger.warning(
         "%s was cancelled: %s",
@@ -157,7 +157,7 @@ def log_failing(subscription: Subscription, disabled_at: datetime) -> None:
 
 
 def about(delivery: Delivery) -> dict[str, Any]:
-    """What a record about a delivery carries."""
+    """Return the attributes of a log record about a delivery."""
     return {
         "message_id": delivery.message_id,
         "delivery_id": delivery.id,
@@ -193,6 +193,6 @@ def _retry_at(settlement: Settlement) -> str | None:
 
 
 def _one_line(text: str) -> str:
-    """Text of others, without line breaks and control characters, and not too long."""
+    """Sanitise external text: no line breaks or control characters, limited length."""
     plain = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
     return plain if len(plain) <= REASON_LENGTH else f"{plain[:REASON_LENGTH]}…"

@@ -1,4 +1,4 @@
-"""The recorder: writes how claims ended, in batches, and notifies whoever listens."""
+"""The recorder: writes the outcomes of claims in batches, and notifies listeners."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from thorn_core.worker.wiring import Wiring
 
 logger = logging.getLogger(__name__)
 
-# Seconds between attempts on a store that fails: the first, and the longest.
+# Seconds between attempts to write to a failing store: the first and the longest.
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 30.0
 
@@ -30,9 +30,9 @@ class Recorder:
 
     Args:
         wiring: From the app.
-        io: Awaits a function of the store's, where it may block.
-        recorded: Called with settlements that have been written.
-        deliver: Delivers messages of these ids, which nobody else may know of.
+        io: Awaits a function of the store, which may block.
+        recorded: Called with the settlements after they are written.
+        deliver: Delivers the messages with these ids, which no other process may know of.
     """
 
     def __init__(
@@ -54,13 +54,13 @@ class Recorder:
         return len(self._waiting)
 
     def add(self, settlement: Settlement) -> None:
-        """Write this soon."""
+        """Queue a settlement."""
         self._waiting.append(settlement)
         if self._writer is None:
             self._writer = asyncio.create_task(self._write())
 
     async def close(self) -> None:
-        """Write what waits, unless the store fails; end what was begun for it."""
+        """Write the queued settlements, unless the store fails, and stop."""
         self._closing = True
         if self._writer is not None:
             await self._writer
@@ -69,7 +69,7 @@ class Recorder:
         self._waiting.clear()
 
     async def _write(self) -> None:
-        """Write what has ended, in batches, until there is no more."""
+        """Write the queued settlements in batches until none is left."""
         delay = FIRST_DELAY
         while self._waiting:
             batch = self._waiting[: self._wiring.settings.chunksize]
@@ -93,14 +93,14 @@ class Recorder:
         self._writer = None
 
     async def _announce(self, subscriptions: Sequence[Subscription], at: datetime) -> None:
-        """Notify the owners of subscriptions that were disabled, or will be."""
+        """Notify the owners of subscriptions that were disabled or are failing."""
         messages = [self._announced(subscription, at) for subscription in subscriptions]
         try:
             await self._io(self._wiring.store.publish, messages, within=IMMEDIATE)
         except Exception:
             logger.exception("the owners of %d subscriptions can't be notified", len(messages))
             return
-        # Nobody else may be there to deliver them: with `inline`, each send sees to its own.
+        # Possibly nothing else delivers them: with `inline`, each send delivers only its own.
         notice = asyncio.ensure_future(self._deliver([message.id for message in messages]))
         self._notices.add(notice)
         notice.add_done_callback(self._notices.discard)
@@ -136,7 +136,7 @@ class Recorder:
 
 
 def log_store_failure(what: str, error: Exception, delay: float) -> None:
-    """Log why a store failed; with a traceback only where its own error doesn't say."""
+    """Log why a store failed, with a traceback unless the error explains itself."""
     logger.warning(
         "the store %s: %s; trying again in %.1f s",
         what,

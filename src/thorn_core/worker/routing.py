@@ -1,4 +1,4 @@
-"""Routing: the deliveries of messages, written page by page."""
+"""Routing: writes the deliveries of messages page by page."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from thorn_core.worker.wiring import Wiring
 
 logger = logging.getLogger(__name__)
 
-# Seconds until messages are tried again that couldn't be routed, as far as they don't wait for
-# longer already: the least and the most.
+# Seconds until messages that couldn't be routed are retried, unless they already wait for
+# longer: the minimum and the maximum.
 LEAST_WAIT, MOST_WAIT = timedelta(minutes=1), timedelta(minutes=15)
-# The age of a message at which a hook that fails is not asked again: as long as the default policy
-# repeats a delivery.
+# Age of a message after which a failing hook is no longer called: as long as the default policy
+# retries a delivery.
 GIVE_UP_AFTER = timedelta(hours=76)
-# Messages that are left waiting, and given back when the worker ends.
+# Maximum number of messages left waiting, which are released when the worker stops.
 REMEMBERED = 10_000
 
 
 class Router:
-    """Finds the recipients of messages, and writes a delivery for each.
+    """Finds the recipients of messages, and inserts a delivery for each.
 
-    A recipient that no request can be made to gets a cancelled delivery. A hook that fails is asked
-    again later; the recipients that are known don't wait for it. A message whose event's
+    A recipient that can't be sent a request gets a cancelled delivery. A failing hook is called
+    again later; the other recipients don't wait for it. A message whose event's
     declaration is needed, and isn't known here, waits for a worker that knows it.
 
     Args:
         wiring: From the app.
-        io: Awaits a function of the store's, where it may block.
+        io: Awaits a function of the store, which may block.
     """
 
     def __init__(self, wiring: Wiring, io: Callable[..., Awaitable[Any]]) -> None:
@@ -47,17 +47,17 @@ class Router:
         self._io = io
         self._defects = DefectLog()
         self._undeclared = UndeclaredLog()
-        # Messages under way, some of whose recipients couldn't be had.
+        # Messages being routed whose recipients are incomplete.
         self._failed: set[str] = set()
         # Messages left waiting, in order of time.
         self._left: dict[str, None] = {}
 
     async def route(self, messages: Sequence[Message], now: datetime) -> int | None:
-        """Write the deliveries of messages, in batches of about a chunk.
+        """Insert the deliveries of messages, in batches of about a chunk.
 
         Returns:
-            How many are to be made; None if that isn't known, since there are very many or not all
-            recipients could be had.
+            The number of deliveries to attempt; None if it isn't known, because there are very many
+            or some recipients are missing.
         """
         counts: list[int | None] = []
         known = [message for message in messages if self._wiring.knows(message)]
@@ -86,7 +86,7 @@ class Router:
         return sum(counted) if len(counted) == len(counts) else None
 
     async def close(self, now: datetime) -> None:
-        """Let others have the messages that were left waiting."""
+        """Release the messages left waiting, so that other workers can claim them."""
         left = list(self._left)
         self._left.clear()
         if left:
@@ -96,7 +96,7 @@ class Router:
                 logger.exception("the store failed; %d messages wait to be routed", len(left))
 
     async def _leave(self, messages: Sequence[Message], now: datetime) -> None:
-        """Leave messages for later: the longer they have waited, the longer."""
+        """Postpone messages, for longer the longer they have waited."""
         waits: dict[timedelta, list[str]] = {}
         for message in messages:
             minutes = min(max(now - message.at, LEAST_WAIT), MOST_WAIT) // LEAST_WAIT
@@ -112,9 +112,9 @@ class Router:
     def _route_first(
         self, messages: Sequence[Message], limit: int, now: datetime
     ) -> tuple[Sequence[Sequence[Subscription]], list[Routing]]:
-        """Write the first deliveries of the first of some messages; gives their pages, and these.
+        """Insert the first page of deliveries for the first messages; return pages and routings.
 
-        Where the store may block: so may whoever names subscribers, or vetoes them.
+        Runs where the store may block, because callables and plugins may block too.
         """
         pages = self._store.matching_each(messages, limit=limit)
         routings = [
@@ -125,7 +125,7 @@ class Router:
         return pages, routings
 
     async def _route_on(self, message: Message, after: str, limit: int, now: datetime) -> None:
-        """Write the deliveries of a message beyond its first page."""
+        """Insert the deliveries of a message beyond its first page."""
         page: Sequence[Subscription] | None = None
         while page is None or len(page) == limit:
             await asyncio.sleep(0)
@@ -142,7 +142,7 @@ class Router:
         return page, routing
 
     async def _direct(self, message: Message, now: datetime) -> Routing:
-        """The routing of a message to the one subscription that it is for."""
+        """Route a message to the one subscription it is for."""
         assert message.only is not None
         found = await self._io(self._store.subscription, message.only)
         chosen = [_made(message, found, now, stored=True)] if found else []
@@ -159,7 +159,7 @@ class Router:
         )
 
     def _unstored(self, message: Message, now: datetime) -> list[Delivery]:
-        """The deliveries to recipients that aren't in the store."""
+        """Create the deliveries to recipients that aren't in the store."""
         try:
             unstored = self._wiring.unstored(message)
         except Exception as failure:
@@ -184,7 +184,7 @@ class Router:
     def _accepted(
         self, message: Message, subscription: Subscription, now: datetime, *, stored: bool
     ) -> Iterator[Delivery]:
-        """The delivery to a subscription, unless a plugin leaves it out or fails to say."""
+        """Create the delivery to a subscription, unless a plugin excludes it or fails."""
         try:
             if self._wiring.plugins.accepts(message, subscription):
                 yield _made(message, subscription, now, stored=stored)
@@ -193,7 +193,7 @@ class Router:
                 yield make_cancelled_delivery(message, subscription, INTERNAL, now, stored=stored)
 
     def _note(self, message: Message, now: datetime, failure: Exception) -> bool:
-        """Log what a hook raised, and have it asked again; False if the message is too old."""
+        """Log what a hook raised, and have it called again; False if the message is too old."""
         again = now - message.at < GIVE_UP_AFTER
         then = "will be retried" if again else "are given up"
         what = (
@@ -206,9 +206,9 @@ class Router:
         return again
 
     def _finish(self, routing: Routing) -> int | None:
-        """Notify of the cancelled deliveries of a routing that was written; counts the others.
+        """Notify of cancelled deliveries in a written routing; return the number of the others.
 
-        While a message isn't routed completely, it comes again, and so do they.
+        If a message isn't completely routed, it is routed again, and so are these.
         """
         if not routing.complete:
             return None

@@ -1,4 +1,4 @@
-"""The engine's own thread: an event loop that sync callers reach."""
+"""The engine's own thread, with an event loop for sync callers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIGNAL_SECONDS = 0.5
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """A uvloop loop where uvloop is installed (extra `fast`), else asyncio's own.
+    """Create a uvloop loop if uvloop is installed (extra `fast`), otherwise asyncio's own.
 
     Where threads are greenlets it is always asyncio's: uvloop's would wait in C and never let
     another of them run.
@@ -46,21 +46,21 @@ def _threads_are_greenlets() -> bool:
 
 
 def in_event_loop() -> bool:
-    """True in code that an event loop runs, where nothing may block."""
+    """Return whether an event loop runs the caller, which then must not block."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
         return False
-    # All greenlets of a thread see the loop that one of them runs.
+    # All greenlets of a thread see the loop that any of them runs.
     return (
         not _threads_are_greenlets() or getattr(loop, "_thread_id", None) == threading.get_ident()
     )
 
 
 class LoopThread:
-    """A thread with an event loop, started at first use.
+    """A thread with an event loop, started on first use.
 
-    It is a daemon: whoever owns it stops it, at interpreter exit at the latest. A forked child has
+    It is a daemon thread: its owner stops it, at interpreter exit at the latest. A forked child has
     no such thread and makes a new LoopThread.
 
     Args:
@@ -91,14 +91,14 @@ class LoopThread:
         except ThornError:
             coroutine.close()
             raise
-        # In a context of its own: the caller's, such as a request's, is over before the engine is.
+        # In a separate context: the caller's, such as a request's, ends before the engine.
         return Context().run(asyncio.run_coroutine_threadsafe, coroutine, loop)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop and wait for its result.
 
         Raises:
-            ThornError: Called on the loop itself, which would wait for ever; or it was stopped.
+            ThornError: Called on the loop itself, which would deadlock; or the thread was stopped.
         """
         if threading.current_thread() is self._thread:
             coroutine.close()
@@ -109,18 +109,18 @@ class LoopThread:
         return result_of(self.submit(coroutine))
 
     def call_soon(self, function: Callable[[], object]) -> None:
-        """Call a function on the loop, soon; not at all if it has been stopped meanwhile."""
+        """Call a function on the loop soon, unless the loop is stopped before."""
         with contextlib.suppress(RuntimeError, ThornError):
             self._start().call_soon_threadsafe(function)
 
     def hold(self, timeout: float) -> bool:
-        """Hold the loop between two callbacks until `release`.
+        """Pause the loop between two callbacks until `release`.
 
         Args:
-            timeout: Seconds to wait for the callback that runs now.
+            timeout: Maximum seconds to wait for the running callback.
 
         Returns:
-            False if that was too short, or this is the loop's own thread.
+            False if that was not enough, or this is the loop's own thread.
         """
         loop = self._loop
         if loop is None or self._stopped:
@@ -141,11 +141,11 @@ class LoopThread:
         return held.wait(timeout)
 
     def release(self) -> None:
-        """Let the loop go on after `hold`."""
+        """Resume the loop after `hold`."""
         self._release.set()
 
     def stop(self) -> None:
-        """Stop the loop, cancelling what still runs on it, and wait for the thread to end."""
+        """Stop the loop, cancel its tasks, and wait for the thread to end."""
         with self._lock:
             stopped, self._stopped = self._stopped, True
             loop, thread = self._loop, self._thread
@@ -188,7 +188,7 @@ async def _cancel_all() -> None:
 
 
 def result_of(future: Future[T]) -> T:
-    """Wait for a result, for however long, without keeping signals from being handled."""
+    """Wait for a result without a limit, while signals are still handled."""
     while not wait((future,), SIGNAL_SECONDS).done:
         continue
     return future.result()

@@ -1,4 +1,4 @@
-"""What an app hands its workers."""
+"""What a worker needs from its app."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from thorn_core.values import Attempt, Delivery, Message
 
 @attrs.frozen(kw_only=True)
 class EventOptions:
-    """What an event's declaration says of its requests.
+    """The options of requests in an event's declaration.
 
     Attributes:
-        validators: The event's own recipient validators; None: the app's apply.
+        validators: The event's own recipient validators; None applies the app's.
         keepalive: False closes connections after each response.
     """
 
@@ -35,24 +35,24 @@ class EventOptions:
 
 @attrs.frozen(kw_only=True)
 class Wiring:
-    """What an app hands its workers.
+    """What a worker needs from its app.
 
     Attributes:
         app: The sender of signals.
-        store: Where everything lives.
-        plugins: Whom to ask.
+        store: The app's store.
+        plugins: The app's plugins.
         settings: The app's.
         codecs: By content type.
-        schemes: Those that sign.
-        policy: When to try again, where the message doesn't say.
+        schemes: The signature schemes in use.
+        policy: The retry policy for messages without their own.
         clock: The time, aware UTC.
         make_transport: Called on the worker's loop.
-        options: An event's, by message.
-        unstored: Recipients of a message that aren't in the store.
-        knows: Whether the declaration of a message's event is known, if it is needed.
+        options: Returns the event's options for a message.
+        unstored: Returns the recipients of a message that aren't in the store.
+        knows: Returns whether the declaration of a message's event is known, if needed.
         attempted: Called after every attempt.
         progressed: Called after every settlement.
-        calls: Calls of the store that are under way in threads.
+        calls: Calls of the store running in threads.
     """
 
     app: Any

@@ -18,14 +18,14 @@ from thorn_core.worker.wiring import Wiring
 
 logger = logging.getLogger(__name__)
 
-# Seconds before the first try after a store failed; no longer than between looks at it.
+# Seconds before the first retry after the store failed; at most the poll interval.
 FIRST_DELAY = 1.0
 
 
 class Worker:
-    """The engine at work on a store; made by `Thorn.worker()`.
+    """The engine at work on a store, created by `Thorn.worker()`.
 
-    It belongs to the event loop that it first works on: `run` and `drain` use the app's own,
+    It belongs to the event loop it first runs on: `run` and `drain` use the app's own,
     `arun` and `adrain` the caller's.
 
     Args:
@@ -42,19 +42,19 @@ class Worker:
     # -- running it
 
     def run(self) -> None:
-        """Work until `stop`, SIGTERM or Ctrl-C; then end requests under way, and return.
+        """Work until `stop`, SIGTERM or Ctrl-C; then let requests in flight finish, and return.
 
-        A second Ctrl-C doesn't wait for them.
+        A second Ctrl-C returns without waiting for them.
         """
         future = self._thread.submit(self.arun())
         with stopping_on_signals(self.stop):
             result_of(future)
 
     def drain(self) -> int:
-        """Route and deliver all that is due now, each delivery once, and let go.
+        """Route and attempt everything due now, each delivery once, and close connections.
 
         Returns:
-            How many were tried.
+            The number of deliveries attempted.
         """
         return self._thread.run(self._drain_and_close())
 
@@ -71,7 +71,7 @@ class Worker:
         await self.aclose()
 
     def stop(self) -> None:
-        """Make `run` or `drain` return soon; from any thread or signal handler."""
+        """Make `run` or `drain` return soon; may be called from any thread or signal handler."""
         self._stopping = True
         engine = self._engine
         if engine is not None:
@@ -81,12 +81,12 @@ class Worker:
 
     @property
     def concurrency(self) -> int:
-        """Requests that may be under way at once."""
+        """Maximum number of concurrent requests."""
         return self._wiring.settings.concurrency
 
     @property
     def in_flight(self) -> int:
-        """How many deliveries it holds: being requested, about to be, or about to be settled."""
+        """Number of deliveries in hand: waiting to start, in flight, or about to be recorded."""
         engine = self._engine
         return 0 if engine is None else len(engine.leases)
 
@@ -120,36 +120,37 @@ class Worker:
     async def adrain(
         self, message_ids: Collection[str] | None = None, *, at_once: bool = False
     ) -> int:
-        """Route and deliver what is due now, of all messages or of these, each delivery once.
+        """Route and attempt due deliveries of all messages or of these, each delivery once.
 
         Connections stay open for the next time; `aclose` or `async with` closes them.
 
         Args:
             message_ids: Only these.
-            at_once: Let the limits per recipient not hold these messages up, since somebody waits.
+            at_once: Ignore the limits per recipient, because a sender waits.
 
         Returns:
-            How many were tried.
+            The number of deliveries attempted.
         """
         return await drain(self._bound(), self._wiring.clock(), message_ids, at_once=at_once)
 
     async def abegin(self, message_ids: Collection[str], seconds: float) -> bool:
-        """Route these messages and begin requests of what of them is due; those then go on.
+        """Route these messages and start the requests that are due; these then continue.
 
-        It waits for room: while as many requests are under way as may be, in all or to a recipient.
-        What is to go to one that answers none of them is left to the store.
+        Waits for capacity while the limit of requests in flight is reached, in total or per
+        recipient.
+        Leaves deliveries to an unresponsive recipient in the store.
 
         Args:
-            message_ids: Which.
-            seconds: How long at most, calls of the store not counted.
+            message_ids: Their ids.
+            seconds: Maximum duration, without calls of the store.
 
         Returns:
-            False if time was up before all was begun.
+            False if time ran out before all requests were started.
         """
         return await begin(self._bound(), self._wiring.clock(), message_ids, seconds)
 
     async def aclose(self) -> None:
-        """End requests under way within the grace period, return the rest to pending, let go."""
+        """Give requests in flight the grace period, return the rest to pending, and close."""
         engine = self._engine
         if engine is not None:
             await engine.close()
@@ -191,7 +192,7 @@ class Worker:
             timer.cancel()
 
     async def _sleep(self, engine: Engine, seconds: float) -> None:
-        """Wait, whatever there may be to do, unless it is to stop."""
+        """Wait for some seconds regardless of new work, unless the worker is to stop."""
         until = engine.loop.time() + seconds
         while not engine.stopping and (left := until - engine.loop.time()) > 0:
             engine.wake.clear()
