@@ -1,6 +1,6 @@
-"""Findings: what is allowed in an app's configuration, but probably not what was meant.
+"""Findings: configuration that is permitted, but probably not intended.
 
-Django's system checks, `thorn check` and the log at start show these; nobody else looks for them.
+Django's system checks, `thorn check` and the log at startup show them.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ FindingName = Literal[
 
 @attrs.frozen(kw_only=True)
 class Finding:
-    """Something about a configuration that its author should know.
+    """A questionable part of a configuration.
 
     Attributes:
-        name: Which kind.
-        setting: The setting that it is about, in lower case; None for an event's declaration.
+        name: The kind of finding.
+        setting: The setting, in lower case; None for an event's declaration.
         message: What is wrong.
         hint: What to do.
     """
@@ -68,7 +68,7 @@ class Finding:
 
 
 def check_settings(settings: Settings) -> list[Finding]:
-    """Find what is doubtful about settings.
+    """Find questionable settings.
 
     Args:
         settings: The settings.
@@ -103,11 +103,11 @@ def check_settings(settings: Settings) -> list[Finding]:
 
 
 def check_event(event: Event, settings: Settings) -> list[Finding]:
-    """Find what is doubtful about an event's declaration.
+    """Find questionable options of an event's declaration.
 
     Args:
         event: The event.
-        settings: Of the app that sends it.
+        settings: The settings of the app that sends it.
     """
     where = f"event {event.name!r}"
     validators = settings.validators
@@ -143,7 +143,7 @@ def check_dispatchers(app: Thorn) -> list[Finding]:
 
 
 def findings(app: Thorn) -> list[Finding]:
-    """Find what is doubtful about an app: its settings, and its events, which are imported first.
+    """Check an app: its settings, and its events, which it imports first.
 
     Raises:
         ConfigurationError: Its transport can't be made, or a module of the setting `imports` can't
@@ -214,7 +214,7 @@ def _allowed(validators: Iterable[Any]) -> list[Network]:
 def _refused(
     target: Any, validators: Sequence[Any], where: str, setting: str | None
 ) -> Iterator[Finding]:
-    # Only validators that are values: others may look things up, which is not for now.
+    # Only validators that are values; others may do look-ups, which are too slow here.
     constant = [each for each in validators if isinstance(each, OWN_VALIDATORS)]
     for url in _urls(target):
         try:

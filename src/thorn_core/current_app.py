@@ -1,4 +1,4 @@
-"""The current app: the one that events without an app of their own are sent by."""
+"""The current app, which sends events that have no app of their own."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _finders: tuple[Callable[[], Thorn | None], ...] = ()
 
 
 def get_app() -> Thorn:
-    """The app of what is going on (`find_app_by`), or the default app.
+    """Return the app of the current context (`find_app_by`), or the default app.
 
-    That is the first one made, or the one that `make_default()` was called on.
+    The default is the first app created, or the one that `make_default()` was called on.
 
     Raises:
         ConfigurationError: There is none.
@@ -41,11 +41,11 @@ def get_app() -> Thorn:
 
 
 def make_default_app_by(make: Callable[[], Thorn] | None) -> None:
-    """Let the default app be made when it is first needed, as web frameworks' adapters do.
+    """Create the default app when it is first needed, as web frameworks' adapters do.
 
     Args:
-        make: Called if there is no default app when `get_app` is asked, also after one was closed;
-            None takes that back.
+        make: Called by `get_app` if there is no default app, also after one was closed; None
+            removes it.
 
     Example:
         >>> from thorn_core import Thorn, get_app
@@ -60,10 +60,10 @@ def make_default_app_by(make: Callable[[], Thorn] | None) -> None:
 
 
 def find_app_by(find: Callable[[], Thorn | None]) -> None:
-    """Let `get_app` find the app by what is going on, such as the request that is being answered.
+    """Let `get_app` find the app by the context, such as the current request.
 
     Args:
-        find: Asked before the default app is taken; gives None where it knows of none. Giving it
+        find: Called before the default app is used; returns None if it knows no app. Passing it
             again changes nothing.
 
     Example:
@@ -85,7 +85,7 @@ def find_app_by(find: Callable[[], Thorn | None]) -> None:
 
 
 def app_here() -> Thorn | None:
-    """The app that a finder names, else the default app; None if there is neither."""
+    """Return the app that a finder returns, or the default app; None if there is neither."""
     for find in _finders:
         app = find()
         if app is not None:
@@ -98,7 +98,7 @@ def set_default_app(app: Thorn | None, *, only_if_none: bool = False) -> None:
 
     Args:
         app: The app.
-        only_if_none: Leave a default that is there.
+        only_if_none: Keep an existing default.
     """
     global _default_app
     with _lock:
@@ -107,7 +107,7 @@ def set_default_app(app: Thorn | None, *, only_if_none: bool = False) -> None:
 
 
 def forget_default_app(app: Thorn) -> None:
-    """Leave no default if it is this app, as when it is closed."""
+    """Remove the default if it is this app, as when it is closed."""
     global _default_app
     with _lock:
         if _default_app is app:

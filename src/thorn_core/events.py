@@ -1,4 +1,4 @@
-"""Events: what a program declares, and sends."""
+"""Events: declared and sent by a program."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ logger = logging.getLogger(__name__)
 
 
 class Event:
-    """A named kind of thing that happens; declare it once, at import time, and send it.
+    """A named kind of event; declare it once, at import time, then send it.
 
     Args:
         name: Words joined by dots, `article.published`.
-        timeout: Seconds for a whole request, in place of the setting.
-        retry: False makes one attempt only.
-        retry_max: How many retries; goes with `retry_delay`.
+        timeout: Seconds for a complete request, instead of the setting.
+        retry: False makes only one attempt.
+        retry_max: Number of retries; set it together with `retry_delay`.
         retry_delay: Seconds between them.
-        retry_policy: When to try again, in place of the setting.
-        dispatcher: Name of the dispatcher, in place of the app's.
-        recipient_validators: In place of the setting's.
-        subscribers: Static ones of this event: a URL, list, mapping, or callable that gets the
-            message.
+        retry_policy: Delays between attempts, instead of the setting.
+        dispatcher: Name of the dispatcher, instead of the app's.
+        recipient_validators: Validators, instead of the setting.
+        subscribers: Static subscribers of this event: a URL, list, mapping, or callable that gets
+            the message.
         request_data: Merged into every payload, which must then be a mapping; the payload wins.
         allow_keepalive: False closes connections after each response.
         headers: Extra headers for every request.
         schema: JSON Schema that payloads must follow (extra `schema`).
-        description: For people.
-        example: An example payload, for people.
-        app: The app; None is what `get_app()` gives at the time of sending.
+        description: A description for the documentation.
+        example: An example payload for the documentation.
+        app: The app; None uses `get_app()` at the time of sending.
 
     Raises:
         InvalidNameError: The name isn't one.
@@ -68,7 +68,7 @@ class Event:
         >>> app.close()
     """
 
-    # Whether it stays declared though nobody refers to it.
+    # Whether it stays declared without other references.
     _stays = True
 
     def __init__(
@@ -139,10 +139,10 @@ class Event:
 
     @property
     def _needed(self) -> bool:
-        """Whether a worker needs the declaration: not all of it travels in a message."""
+        """Whether workers need the declaration, because messages don't contain all of it."""
         return self.static_subscribers is not None or self.options != EventOptions()
 
-    # What subclasses can't override any more, with what takes its place.
+    # Names that subclasses can no longer override, with their replacements.
     _replaced: ClassVar[Mapping[str, str]] = thorn_1.EVENT
 
     def __init_subclass__(cls) -> None:
@@ -162,7 +162,7 @@ class Event:
 
     @property
     def app(self) -> Thorn:
-        """The app that it is sent by: its own, or what `get_app()` gives at the moment.
+        """The app that sends it: its own, or the result of `get_app()`.
 
         Raises:
             ConfigurationError: There is none.
@@ -171,14 +171,14 @@ class Event:
 
     @property
     def subscribers(self) -> tuple[Any, ...]:
-        """The subscriptions that a message of this event without a sender would reach now."""
+        """The subscriptions that would get a message of this event without a sender now."""
         return tuple(self.app.subscribers(self.name))
 
     def send(self, data: Any = None, **options: Unpack[SendArguments]) -> Receipt:
         """Send a message of this event.
 
         Args:
-            data: The payload: what JSON can hold, and datetimes, Decimals, UUIDs …
+            data: The payload: JSON values, and datetimes, Decimals, UUIDs …
             **options: `sender`: the user or tenant that it is about, or its id; subscriptions of
                 other owners don't get it. `headers`: extra headers for its requests. `context`:
                 values that travel with it but not to recipients. `timeout`: seconds for a whole
@@ -214,7 +214,7 @@ class Event:
         )
 
     async def asend(self, data: Any = None, **options: Unpack[SendArguments]) -> Receipt:
-        """Send a message of this event without blocking the caller's loop; else as `send`."""
+        """Like `send`, without blocking the caller's event loop."""
         app, chosen = self.app, SendOptions.of(options)
         return await app.asend_message(
             self._compose(app, self.name, data, chosen),
@@ -289,10 +289,10 @@ def unknown_dispatcher(event: Event, app: Thorn) -> str | None:
 
 
 def check_switch(event: str, option: str, value: Any) -> bool:
-    """Check an option of an event that is on or off.
+    """Check a boolean option of an event.
 
     Raises:
-        ConfigurationError: It is neither; a text such as "no" would switch it on.
+        ConfigurationError: It isn't a boolean; a string such as "no" would count as true.
     """
     if not isinstance(value, bool):
         raise ConfigurationError(f"event {event!r} has {option}={value!r}; use True or False")
@@ -329,16 +329,16 @@ def _checked_policy(
 
 
 class _UndeclaredEvent(Event):
-    """An event that is sent by its name alone."""
+    """An event that is sent by name, without a declaration."""
 
     def _declare(self) -> None:
         pass
 
 
-# -- what has been declared in this process
+# -- the events declared in this process
 
 _lock = threading.Lock()
-# Weakly, the latest last.
+# Weak references; the latest last.
 _declared: dict[str, tuple[weakref.ref[Event], ...]] = {}
 # Events of no app stay declared though their program keeps them nowhere: the latest of each name.
 _kept: dict[str, Event] = {}
@@ -354,11 +354,11 @@ def _declare(event: Event) -> None:
 
 
 def find_event(name: str, app: Thorn) -> Event | None:
-    """The event declared by that name, for this app or for any: the latest, if there are several.
+    """Return the event declared with this name for this app or for any; the latest of several.
 
     Args:
         name: As declared, fields included.
-        app: The app that asks.
+        app: The app.
     """
     for ref in reversed(_declared.get(name, ())):
         event = ref()
@@ -368,7 +368,7 @@ def find_event(name: str, app: Thorn) -> Event | None:
 
 
 def declared_events(app: Thorn) -> list[Event]:
-    """Every event declared for this app or for any, by name."""
+    """Return every event declared for this app or for any, by name."""
     with _lock:
         names = sorted(_declared)
     found = (find_event(name, app) for name in names)
@@ -384,7 +384,7 @@ def all_declared_events(app: Thorn) -> list[Event]:
 
 
 def event_for(name: str, app: Thorn) -> Event:
-    """The event to send under a name by this app: the declared one, or one made for the purpose.
+    """Return the event that this app sends under a name: the declared one, or a new one.
 
     Raises:
         InvalidNameError: The name isn't one.

@@ -1,4 +1,4 @@
-"""An app's history: messages, deliveries and attempts, listed, replayed and purged."""
+"""An app's history: listing, replaying and purging messages, deliveries and attempts."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from thorn_core.settings import Settings
 from thorn_core.stores.base import DeliveryQuery, Store, delivery_query, settled_pages
 from thorn_core.values import Attempt, Delivery, DeliveryState, Message, Stats
 
-# Deliveries purged at once: a transaction that others may have to wait for.
+# Deliveries purged in a transaction, which others may have to wait for.
 BATCH_LIMIT = 10_000
 FAILED = (DeliveryState.EXHAUSTED, DeliveryState.DISCARDED)
 
 
 class HistoryCalls:
-    """The part of an app that lists, replays and purges what the store keeps.
+    """The part of an app that lists, replays and purges the content of its store.
 
     Attributes:
         settings: The app's.
         clock: The time, aware UTC.
-        store: Where it is kept.
+        store: The store.
     """
 
     settings: Settings
@@ -40,7 +40,7 @@ class HistoryCalls:
     _unsent: Mapping[str, int]
 
     def message(self, message_id: str) -> Message | None:
-        """The message of that id."""
+        """Return the message with an id."""
         return self.store.message(message_id)
 
     def messages_to_route(self) -> Sequence[Message]:
@@ -48,7 +48,7 @@ class HistoryCalls:
         return self.store.claim_messages(now=self.clock(), lease=timedelta(), limit=paging.PAGE)
 
     def delivery(self, delivery_id: str) -> Delivery | None:
-        """The delivery of that id."""
+        """Return the delivery with an id."""
         return self.store.delivery(delivery_id)
 
     def deliveries(
@@ -61,7 +61,7 @@ class HistoryCalls:
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> Iterator[Delivery]:
-        """Deliveries, by age; every criterion given must hold.
+        """Return deliveries, oldest first, that meet every given criterion.
 
         Args:
             message_id: Of this message.
@@ -79,7 +79,7 @@ class HistoryCalls:
         return paged(lambda after: fetch(after=after), attrgetter("place"))
 
     def attempts(self, delivery_id: str | Iterable[str]) -> Iterator[Attempt]:
-        """The attempts of a delivery or of several, by age."""
+        """Return the attempts of one or several deliveries, oldest first."""
         ids = [delivery_id] if isinstance(delivery_id, str) else list(delivery_id)
         return paged(lambda after: self.store.attempts(ids, after=after, limit=paging.PAGE))
 
@@ -95,12 +95,12 @@ class HistoryCalls:
         until: datetime | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> int:
-        """Deliver once more: one delivery, several, or all that meet the criteria.
+        """Deliver again: one delivery, several, or all that meet the criteria.
 
-        Works through them by the page: there may be millions.
+        Works page by page, because there may be millions.
 
         Args:
-            delivery_id: Which; the other criteria narrow it.
+            delivery_id: One id or several; the other criteria narrow it.
             message_id: Of this message.
             subscription_id: To this subscription.
             event: Of events that match this pattern.
@@ -108,10 +108,10 @@ class HistoryCalls:
                 (`exhausted` and `discarded`).
             since: Created at or after this time.
             until: Created before this time.
-            progress: Called after each page with how many that makes.
+            progress: Called after each page with the number so far.
 
         Returns:
-            How many are pending again.
+            The number of deliveries that are pending again.
 
         Raises:
             ConfigurationError: No criterion is given, or one isn't one.
@@ -140,21 +140,21 @@ class HistoryCalls:
         batch: int = paging.PAGE,
         progress: Callable[[int], object] | None = None,
     ) -> int:
-        """Remove settled deliveries of before a time with their attempts, and their messages.
+        """Delete finished deliveries created before `until`, with attempts and orphaned messages.
 
-        What is pending or in flight stays, and so does a message while it has deliveries. Without
-        other criteria, older messages that reached nobody go as well.
+        Keeps deliveries that are pending or in flight, and messages that have deliveries. Without
+        other criteria, it also deletes older messages without recipients.
 
         Args:
             until: Created before this time.
-            state: In this final state or one of these; without it, in any.
+            state: In this final state or one of these; default: any.
             event: Of events that match this pattern.
             subscription_id: To this subscription.
-            batch: Deliveries removed at once, in a transaction of their own; 1 to 10,000.
-            progress: Called after each batch with how many that makes.
+            batch: Deliveries deleted per transaction, 1 to 10,000.
+            progress: Called after each batch with the number so far.
 
         Returns:
-            How many deliveries went.
+            The number of deleted deliveries.
 
         Raises:
             ConfigurationError, InvalidNameError: A criterion isn't one.
@@ -177,10 +177,10 @@ class HistoryCalls:
         )
 
     def stats(self, *, window: timedelta = timedelta(hours=1)) -> Stats:
-        """What the store holds, and how attempts went lately.
+        """Return counts of the store, and statistics of recent attempts.
 
         Args:
-            window: What the figures of attempts speak of.
+            window: The period of the statistics of attempts.
         """
         stats = self.store.stats(now=self.clock(), window=window)
         return attrs.evolve(stats, unsent=dict(self._unsent))
@@ -196,19 +196,19 @@ def replay_deliveries(
     patience: float,
     progress: Callable[[int], object] | None = None,
 ) -> int:
-    """Make settled deliveries pending again, and tell a dispatcher.
+    """Make finished deliveries pending again, and notify a dispatcher.
 
     Args:
-        store: Where they are.
-        query: Which; without states and without ids, those that failed.
-        now: When they are due.
-        size: How many make a page.
-        dispatcher: Told of their messages after each page.
-        patience: Seconds to wait in all where the dispatcher wants that.
-        progress: Called after each page with how many that makes.
+        store: The store.
+        query: The criteria; without states and ids, failed deliveries.
+        now: The time when they are due.
+        size: Deliveries per page.
+        dispatcher: Notified of their messages after each page.
+        patience: Total seconds to wait if the dispatcher wants the caller to wait.
+        progress: Called after each page with the number so far.
 
     Returns:
-        How many are pending again.
+        The number of deliveries that are pending again.
 
     Raises:
         ConfigurationError: No criterion is given.
@@ -243,19 +243,19 @@ def purge_deliveries(
     batch: int,
     progress: Callable[[int], object] | None = None,
 ) -> int:
-    """Remove settled deliveries of before a time with their attempts, and their messages.
+    """Delete finished deliveries created before `until`, with attempts and orphaned messages.
 
     Args:
-        store: Where they are.
+        store: The store.
         until: Created before this time.
         state: In this final state or one of these; None is any.
         event: Of events that match this pattern.
         subscription_id: To this subscription.
-        batch: How many are removed at once; 1 to 10,000.
-        progress: Called after each batch with how many that makes.
+        batch: Deliveries deleted per transaction, 1 to 10,000.
+        progress: Called after each batch with the number so far.
 
     Returns:
-        How many deliveries went.
+        The number of deleted deliveries.
 
     Raises:
         ConfigurationError, InvalidNameError: A criterion isn't one.
@@ -279,7 +279,7 @@ def purge_deliveries(
         if progress is not None:
             progress(count)
     if query == DeliveryQuery(until=until):
-        # What was settled meanwhile, and the messages that reached nobody.
+        # Deliveries that finished meanwhile, and messages without recipients.
         while gone := store.purge(query, limit=batch):
             count += gone
     return count

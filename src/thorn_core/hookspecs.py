@@ -1,8 +1,8 @@
 """Every extension point of Thorn: pluggy hook specifications of the project `thorn`.
 
 A plugin is any object or module with functions of these names, marked with `hookimpl`. It is found
-by an entry point of the group `thorn`, or handed over as `Thorn(plugins=[...])`. Thorn's own
-dispatchers, stores, codecs, schemes and transports come in through the same hooks.
+by an entry point of the group `thorn`, or passed as `Thorn(plugins=[...])`. Thorn registers its own
+dispatchers, stores, codecs, schemes and transports through the same hooks.
 
 Example:
     >>> from thorn_core import Thorn, hookimpl
@@ -43,7 +43,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def thorn_dispatchers() -> Mapping[str, Callable[[Thorn], Dispatcher]]:  # type: ignore[empty-body]
-    """More dispatchers, by name.
+    """Add dispatchers, by name.
 
     Returns:
         Name to factory; the factory gets the app and returns a `Dispatcher`.
@@ -52,18 +52,18 @@ def thorn_dispatchers() -> Mapping[str, Callable[[Thorn], Dispatcher]]:  # type:
 
 @hookspec
 def thorn_stores() -> Mapping[str, Callable[[Any, Settings], Store]]:  # type: ignore[empty-body]
-    """More stores, by the scheme of the URL given as `Thorn(store=...)`.
+    """Add stores, by the scheme of the URL in `Thorn(store=...)`.
 
     Returns:
         Scheme (`postgresql+psycopg`, or `postgresql` for all its drivers) to factory; the factory
-        gets what was given, the URL or an object whose `url` it is, and the settings, and returns
-        a `Store`.
+        gets the URL, or the object given that has it as `url`, and the settings, and returns a
+        `Store`.
     """
 
 
 @hookspec(firstresult=True)
 def thorn_transport(settings: Settings) -> Transport | None:
-    """The transport, called once per event loop; the first that isn't None is used.
+    """Create the transport, once per event loop; the first that isn't None is used.
 
     Args:
         settings: The app's.
@@ -72,7 +72,7 @@ def thorn_transport(settings: Settings) -> Transport | None:
 
 @hookspec
 def thorn_codecs() -> Mapping[str, Codec]:  # type: ignore[empty-body]
-    """More codecs, by content type.
+    """Add codecs, by content type.
 
     Returns:
         Content type (`application/xml`) to a function from an `Envelope` to bytes.
@@ -81,40 +81,40 @@ def thorn_codecs() -> Mapping[str, Codec]:  # type: ignore[empty-body]
 
 @hookspec
 def thorn_decoders() -> Mapping[str, Decoder]:  # type: ignore[empty-body]
-    """More decoders, by content type: the other direction of `thorn_codecs`, for the receiver.
+    """Add decoders, by content type: the reverse of `thorn_codecs`, for the receiver.
 
     Returns:
-        Content type to a function from bytes to what they say, such as the fields of an envelope.
-        It raises ValueError for a body that isn't of this type: no signature covers the header that
-        chose the decoder.
+        Content type to a function from bytes to their content, such as the fields of an envelope.
+        It raises ValueError for a body of another type, because no signature covers the header that
+        selects the decoder.
     """
 
 
 @hookspec
 def thorn_signature_schemes() -> Mapping[str, SignatureScheme]:  # type: ignore[empty-body]
-    """More signature schemes, by the name that the setting `signatures` uses."""
+    """Add signature schemes, by their names in the setting `signatures`."""
 
 
 @hookspec
 def thorn_subscriptions(message: Message) -> Sequence[Subscription]:  # type: ignore[empty-body]
-    """More recipients of a message, beside the static and the stored ones.
+    """Add recipients of a message to the static and the stored ones.
 
-    Called in the engine when the message is routed, again if a worker died meanwhile: the same
-    recipient must have the same id each time.
+    Called in the engine when the message is routed, and again if the worker died: a recipient must
+    have the same id each time.
     """
 
 
 @hookspec
 def thorn_accepts(message: Message, subscription: Subscription) -> bool | None:
-    """Leave a recipient out by returning False; True and None let it be."""
+    """Return False to exclude a recipient; True and None have no effect."""
 
 
 @hookspec
 def thorn_validate_recipient(url: str) -> bool | None:
-    """Refuse a recipient by raising `SecurityError`; called at subscribing and before requests.
+    """Raise `SecurityError` to refuse a recipient; called at subscription and before requests.
 
-    Returning False refuses it too, without a reason; True and None let it be. Who subscribed it may
-    read the error's text: don't name addresses of your network.
+    Returning False refuses it too, without a reason; True and None have no effect. The subscriber
+    may read the error's text, so don't include addresses of your network.
     """
 
 
@@ -122,52 +122,52 @@ def thorn_validate_recipient(url: str) -> bool | None:
 def thorn_prepare_request(request: Request, delivery: Delivery) -> Request | None:
     """Change a request before it is signed: transform the body, add headers.
 
-    Each plugin gets what the one before it returned; None leaves it as it is.
+    Each plugin gets the result of the previous one; None leaves the request unchanged.
     """
 
 
 @hookspec
 def thorn_attempted(attempt: Attempt, delivery: Delivery) -> None:
-    """Observe an attempt; called in the engine for every one, so be quick."""
+    """Observe an attempt; called in the engine for each attempt, so it must be fast."""
 
 
 @hookspec
 def thorn_import_events() -> None:
     """Import the modules that declare events: called once, before the first worker of an app.
 
-    Beside those of the setting `imports`; as an adapter knows its framework's places for them.
+    Adds to the setting `imports`; adapters know their frameworks' conventions.
     """
 
 
 @hookspec(firstresult=True)
 def thorn_model_adapter(model: type) -> ModelAdapter | None:
-    """The ORM adapter for a class decorated with `webhook_model`, None if it isn't yours."""
+    """Return the ORM adapter for a class decorated with `webhook_model`; None if it isn't yours."""
 
 
 @hookspec(firstresult=True)
 def thorn_unit_of_work(handle: Any) -> UnitOfWork | None:
-    """The unit of work for a transaction handle (`within=`), None if it isn't yours."""
+    """Return the unit of work for a transaction handle (`within=`); None if it isn't yours."""
 
 
 @hookspec(firstresult=True)
 def thorn_calling() -> AbstractContextManager[object] | None:
-    """What is entered around the program's own code where Thorn calls it, None for nothing.
+    """Return a context manager to enter around calls of the program's own code, or None.
 
-    That is callbacks, callable subscribers, receivers of signals, and the hooks that say which
-    recipients there are, whether they may be called and how: mostly in the engine's thread.
+    These are callbacks, callable subscribers, signal receivers, and the hooks for recipients and
+    requests. Most of them run in the engine's thread.
     """
 
 
 @hookspec(firstresult=True)
 def thorn_reverse(view: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:
-    """The URL of a web framework's view, None if you don't know it."""
+    """Return the URL of a web framework's view; None if it is unknown."""
 
 
 @hookspec(firstresult=True)
 def thorn_base_url() -> str | None:
-    """What the paths of a web framework are relative to, `https://example.com`, None if unknown.
+    """Return the base URL of the web framework's paths, `https://example.com`; None if unknown.
 
-    Asked where the setting `base_url` isn't set.
+    Called if the setting `base_url` isn't set.
     """
 
 

@@ -1,4 +1,4 @@
-"""Lists of what a store holds, read by the page."""
+"""Lists in a store, read page by page."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Item = TypeVar("Item", Subscription, Delivery, Attempt)
 def paged(
     fetch: Callable[[Any], Sequence[Item]], place: Callable[[Item], Any] = attrgetter("id")
 ) -> Iterator[Item]:
-    """All of a list, a page at a time.
+    """Iterate over a whole list, one page at a time.
 
     Args:
-        fetch: Gives the page after a place; None is the first.
-        place: The place of an item.
+        fetch: Returns the page after a place; None for the first page.
+        place: Returns the place of an item.
     """
     after = None
     while page := fetch(after):

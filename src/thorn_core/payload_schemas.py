@@ -10,7 +10,7 @@ from thorn_core.errors import ConfigurationError, PayloadError
 
 
 def schema_check(schema: Mapping[str, Any] | None) -> Callable[[str, bytes], None] | None:
-    """A function that raises PayloadError for a payload that breaks the schema."""
+    """Create a function that raises PayloadError for payloads that violate the schema."""
     if schema is None:
         return None
     try:
@@ -36,12 +36,12 @@ def schema_check(schema: Mapping[str, Any] | None) -> Callable[[str, bytes], Non
     return check
 
 
-# Keywords whose messages name keys only.
+# Keywords whose messages contain only keys.
 _NAMING_KEYS = ("additionalProperties", "dependentRequired", "required")
 
 
 def _told(fault: Any) -> str:
-    """Say what is wrong with a payload without quoting it, for what is raised is logged."""
+    """Describe what is wrong with a payload without quoting it, because errors are logged."""
     if fault.validator in _NAMING_KEYS:
         return str(fault.message)
     rule = json.dumps(fault.validator_value, ensure_ascii=False, default=str)

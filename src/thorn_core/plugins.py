@@ -1,4 +1,4 @@
-"""The plugin manager: gathers what plugins add, and asks them."""
+"""The plugin manager: collects plugins' additions and calls their hooks."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ NOTHING = nullcontext()
 
 
 def _check_scheme(name: str, scheme: Any, where: str) -> None:
-    # A scheme that only signs serves a sender.
+    # A scheme that can only sign is enough for senders.
     if isclass(scheme) or not callable(getattr(scheme, "sign", None)):
         raise ConfigurationError(
             f"{where} returned {scheme!r} for {name!r}; return an object with the methods of"
@@ -53,7 +53,7 @@ def _check_scheme(name: str, scheme: Any, where: str) -> None:
 
 
 HOOKS = tuple(name for name in dir(hookspecs) if name.startswith("thorn_"))
-# Checks each name and value of the mapping that a hook gives.
+# Checks each name and value in the mapping that a hook returns.
 ANSWERS: Mapping[str, Callable[[str, Any, str], None]] = {
     "thorn_codecs": check_codec,
     "thorn_decoders": check_content_type,
@@ -64,7 +64,7 @@ ANSWERS: Mapping[str, Callable[[str, Any, str], None]] = {
 
 
 class BuiltinPorts:
-    """Thorn's own stores, transports, codecs and schemes, as the plugin that they are."""
+    """Thorn's own stores, transports, codecs and schemes, as a plugin."""
 
     @hookspecs.hookimpl
     def thorn_stores(self) -> Mapping[str, Callable[[str, Settings], Store]]:
@@ -73,7 +73,7 @@ class BuiltinPorts:
 
     @hookspecs.hookimpl(trylast=True)
     def thorn_transport(self, settings: Settings) -> Transport:
-        """The fast transport where httptools is installed, else the httpx one."""
+        """The fast transport if httptools is installed, otherwise the httpx transport."""
         return best_transport(max_connections=settings.concurrency)
 
     @hookspecs.hookimpl
@@ -93,7 +93,7 @@ class BuiltinPorts:
 
 
 class Plugins:
-    """All plugins of one app: the built-in, the installed and the given.
+    """The plugins of one app: built-in, installed and given.
 
     Args:
         given: Objects or modules with hook implementations.
@@ -108,7 +108,7 @@ class Plugins:
     def __init__(
         self, given: Iterable[Any] = (), *, builtin: Iterable[Any] = (), discover: bool = True
     ) -> None:
-        # A name stands for whatever transaction is open when it is used.
+        # A name means the transaction that is open when it is used.
         self._named_units: dict[str, UnitOfWork] = {}
         self.manager = pluggy.PluginManager(hookspecs.PROJECT)
         self.manager.add_hookspecs(hookspecs)
@@ -132,11 +132,11 @@ class Plugins:
         for plugin in self.manager.get_plugins():
             self._check_hooks(plugin)
         self.hook = self.manager.hook
-        # Most apps have none of these: asking nobody thousands of times a second isn't free.
+        # Most apps have none of these; even calling none thousands of times a second has a cost.
         self.asks_accepts = bool(self.hook.thorn_accepts.get_hookimpls())
         self.asks_validate = bool(self.hook.thorn_validate_recipient.get_hookimpls())
         self.asks_subscriptions = bool(self.hook.thorn_subscriptions.get_hookimpls())
-        # Thorn's own is one of them.
+        # Thorn's own plugin is one of them.
         self.replaces_transport = len(self.hook.thorn_transport.get_hookimpls()) > 1
         self._asks_calling = bool(self.hook.thorn_calling.get_hookimpls())
         self.asks_attempted = bool(self.hook.thorn_attempted.get_hookimpls())
@@ -144,10 +144,10 @@ class Plugins:
         self._preparers = tuple(reversed(self.hook.thorn_prepare_request.get_hookimpls()))
 
     def _check_hooks(self, plugin: Any) -> None:
-        """See that a plugin has hooks, no others than there are, and none that must be awaited.
+        """Check that a plugin has hooks, that they exist, and that none is a coroutine function.
 
         Raises:
-            ConfigurationError: It hasn't, has one that doesn't exist, or a coroutine function.
+            ConfigurationError: It has no hooks, an unknown hook, or a coroutine function.
         """
         callers = self.manager.get_hookcallers(plugin) or ()
         hooks = [caller.name for caller in callers]
@@ -176,10 +176,10 @@ class Plugins:
             )
 
     def gather(self, hook: str) -> dict[str, Any]:
-        """All that the plugins name in a hook that gives a mapping; the latest registered wins.
+        """Merge the mappings that plugins return from a hook; the last one registered wins.
 
         Raises:
-            ConfigurationError: A plugin fails, or gives what can't be used.
+            ConfigurationError: A plugin fails, or returns an unusable value.
         """
         merged: dict[str, Any] = {}
         for implementation in getattr(self.hook, hook).get_hookimpls():
@@ -196,10 +196,10 @@ class Plugins:
         return merged
 
     def store(self, source: Any, settings: Settings) -> Store:
-        """Make the store of a URL, or of an object that has one, such as an SQLAlchemy Engine.
+        """Create the store for a URL, or for an object that has one, such as an SQLAlchemy Engine.
 
         Raises:
-            ConfigurationError: No plugin knows the URL's scheme, or what it gives is no store.
+            ConfigurationError: No plugin knows the URL's scheme, or the result isn't a store.
         """
         factories = self.gather("thorn_stores")
         url = source if isinstance(source, str) else getattr(source, "url", None)
@@ -220,7 +220,7 @@ class Plugins:
         return cast("Store", store)
 
     def dispatcher(self, name: str, app: Thorn) -> Dispatcher:
-        """Make the dispatcher of a name.
+        """Create the dispatcher with a name.
 
         Raises:
             ConfigurationError: No plugin knows the name.
@@ -228,7 +228,7 @@ class Plugins:
         return self.dispatcher_factory(name)(app)
 
     def dispatcher_factory(self, name: str) -> Callable[[Thorn], Dispatcher]:
-        """What makes the dispatcher of a name.
+        """Return the factory of the dispatcher with a name.
 
         Raises:
             ConfigurationError: No plugin knows the name.
@@ -242,19 +242,19 @@ class Plugins:
         return cast("Callable[[Thorn], Dispatcher]", factories[name])
 
     def transport(self, settings: Settings) -> Transport:
-        """Make the transport, on the event loop that is to use it.
+        """Create the transport, on the event loop that will use it.
 
         Raises:
-            ConfigurationError: What a plugin gives is no transport.
+            ConfigurationError: A plugin's result isn't a transport.
         """
         transport = self.hook.thorn_transport(settings=settings)
         return cast("Transport", made(transport, Transport, "thorn_transport"))
 
     def unit_of_work(self, handle: Any) -> UnitOfWork:
-        """The unit of work of a transaction handle; the immediate one for None.
+        """Return the unit of work for a transaction handle; the immediate one for None.
 
         Raises:
-            ConfigurationError: No plugin knows the handle, or what it gives is no unit of work.
+            ConfigurationError: No plugin knows the handle, or the result isn't a unit of work.
         """
         if handle is None:
             return IMMEDIATE
@@ -276,11 +276,11 @@ class Plugins:
         )
 
     def calling(self) -> AbstractContextManager[object]:
-        """What is entered around a call of the program's own code."""
+        """Return the context manager to enter around calls of the program's own code."""
         return (self._asks_calling and self.hook.thorn_calling()) or NOTHING
 
     def subscriptions(self, message: Message) -> tuple[list[Any], list[Exception]]:
-        """The recipients that plugins add to a message, and what those raised that failed."""
+        """Return the recipients that plugins add to a message, and the errors of failed plugins."""
         found: list[Any] = []
         failures: list[Exception] = []
         for implementation in reversed(self.hook.thorn_subscriptions.get_hookimpls()):
@@ -293,7 +293,7 @@ class Plugins:
         return found, failures
 
     def accepts(self, message: Message, subscription: Subscription) -> bool:
-        """False if a plugin leaves the recipient out."""
+        """Return False if a plugin excludes the recipient."""
         if not self.asks_accepts:
             return True
         with self.calling():
@@ -301,11 +301,11 @@ class Plugins:
         return False not in answers
 
     def validate_recipient(self, url: str) -> None:
-        """Ask plugins whether a recipient may be called.
+        """Ask plugins whether requests to a recipient are allowed.
 
         Raises:
             SecurityError: One refuses.
-            UncheckedError: One fails: what can't be checked isn't safe.
+            UncheckedError: One fails; an unchecked recipient isn't safe.
         """
         if not self.asks_validate:
             return
@@ -319,7 +319,7 @@ class Plugins:
         except SecurityError:
             raise
         except Exception as error:
-            # Who subscribed it may read this, and what failed may name what is inside our network.
+            # The subscriber may read this, and the error may contain internal addresses.
             logger.exception("a plugin failed to validate %s", shown(url))
             raise UncheckedError(
                 f"a plugin failed to validate {shown(url)}, so the URL is refused; see the log"
@@ -337,7 +337,7 @@ class Plugins:
         return request
 
     def attempted(self, attempt: Attempt, delivery: Delivery) -> None:
-        """Tell the plugins of an attempt; what they raise is logged."""
+        """Notify the plugins of an attempt; log their errors."""
         if not self.asks_attempted:
             return
         try:
@@ -347,7 +347,7 @@ class Plugins:
             logger.exception("a plugin failed in thorn_attempted")
 
     def reverse(self, view: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-        """The URL of a view.
+        """Return the URL of a view.
 
         Raises:
             ConfigurationError: No plugin knows it.
@@ -361,5 +361,5 @@ class Plugins:
         return cast("str", url)
 
     def base_url(self) -> str | None:
-        """What paths are relative to, if a plugin knows it."""
+        """Return the base URL of paths, if a plugin knows it."""
         return cast("str | None", self.hook.thorn_base_url())

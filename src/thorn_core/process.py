@@ -1,4 +1,4 @@
-"""An app's life in its process: closed at interpreter exit, held at a fork, new in its child."""
+"""An app's life cycle in its process: interpreter exit and forks."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class Process(Protocol):
         ...
 
     def before_fork(self) -> None:
-        """Hold the app's own threads until `after_fork_in_parent`."""
+        """Pause the app's own threads until `after_fork_in_parent`."""
         ...
 
     def after_fork_in_parent(self) -> None:
-        """Let them go on."""
+        """Resume the app's threads."""
         ...
 
     def after_fork(self) -> Any:
-        """Begin anew in a child; returns what it inherited and mustn't touch."""
+        """Reinitialise in a child; return inherited objects that must never be freed."""
         ...
 
 
@@ -40,10 +40,10 @@ _registered = False
 
 
 def keep(app: Process) -> None:
-    """See to it that an app is closed at exit and usable after a fork.
+    """Close an app at exit, and make it usable after a fork.
 
     Args:
-        app: The app; only weakly referred to.
+        app: The app; only a weak reference is kept.
     """
     global _registered
     _kept.add(app)
@@ -59,11 +59,11 @@ def _close_all() -> None:
 
 
 def _before_fork() -> None:
-    """Let no thread of ours be inside a lock, an import or a database at the moment of the fork.
+    """Keep our threads out of locks, imports and databases at the moment of the fork.
 
-    The child inherits the locks of its parent's threads, but not the threads that release them. The
-    worst are those of SQLite: a child that is forked while its parent reads or writes a file is
-    locked out of it for ever, or believes that it holds a lock that it doesn't.
+    The child inherits the locks of its parent's threads, but not the threads that release them.
+    SQLite's are the worst: a child forked while its parent reads or writes a file is locked out of
+    it forever, or believes that it holds a lock that it doesn't.
     """
     for app in list(_kept):
         try:
@@ -78,11 +78,11 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork() -> None:
-    """Give each app of a forked child a loop, locks and connections of its own.
+    """Give each app in a forked child its own loop, locks and connections.
 
-    The child shares its parent's epoll and sockets: were the inherited loop, transport or tasks
-    ever freed here, even at exit, they would take the parent's connections with them. So they get
-    one reference that is never given back.
+    The child shares its parent's epoll and sockets: freeing the inherited loop, transport or tasks
+    here, even at exit, would break the parent's connections. So keep one reference to them that is
+    never released.
     """
     begin_ids()
     for app in list(_kept):
@@ -90,7 +90,7 @@ def _after_fork() -> None:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
 
 
-# Even if there is no app yet: children that make theirs must not count ids on alike.
+# Even if there is no app yet: children that create apps must not generate the same ids.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=_before_fork,

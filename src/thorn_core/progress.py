@@ -11,13 +11,13 @@ from time import monotonic
 from thorn_core.errors import ConfigurationError
 from thorn_core.worker.thread import in_event_loop
 
-# Seconds between looks; each pause is twice the one before.
+# Seconds between polls; each pause is twice the previous one.
 FIRST_PAUSE = 0.01
 LONGEST_PAUSE = 0.25
 
 
 class Progress:
-    """Wakes whoever waits for a worker; while nobody waits it costs nothing."""
+    """Wakes waiting callers when a worker makes progress; free while nothing waits."""
 
     def __init__(self) -> None:
         self._made = threading.Condition()
@@ -33,10 +33,10 @@ class Progress:
                     wake()
 
     def wait_until(self, done: Callable[[], bool], timeout: float | None) -> bool:
-        """Wait until something is done, so many seconds at most; False if the time was up.
+        """Wait until a condition is met; return False after a timeout in seconds.
 
         Raises:
-            ConfigurationError: It was called inside a running event loop, which it would stop.
+            ConfigurationError: Called inside a running event loop, which it would block.
         """
         if in_event_loop():
             raise ConfigurationError("waiting here would block the event loop; use: await receipt")
@@ -49,7 +49,7 @@ class Progress:
                 left = None if deadline is None else deadline - monotonic()
                 if left is not None and left <= 0:
                     return False
-                # Other processes can't notify; looking at their work now and then is enough.
+                # Other processes can't notify this one, so poll.
                 with self._made:
                     self._made.wait(pause if left is None else min(pause, left))
                 pause = min(2 * pause, LONGEST_PAUSE)
@@ -59,7 +59,7 @@ class Progress:
                 self._waiters -= 1
 
     async def await_until(self, done: Callable[[], Awaitable[bool]]) -> None:
-        """Wait until something is done, without blocking the event loop."""
+        """Wait until a condition is met, without blocking the event loop."""
         loop, woken = asyncio.get_running_loop(), asyncio.Event()
 
         def wake() -> None:

@@ -1,4 +1,4 @@
-"""Receipts: what a send gives back, and whom to call back after its attempts."""
+"""Receipts: the results of sends, and the callbacks for their attempts."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Callback = Callable[[Attempt], object]
 
 @attrs.frozen(kw_only=True)
 class Callbacks:
-    """Whom to call back after an attempt of a message.
+    """The callbacks for the attempts of a message.
 
     Attributes:
-        on_success: The recipient answered 2xx.
-        on_error: It didn't, and there may or may not be another attempt.
-        on_timeout: The time was up; without it `on_error` is called.
+        on_success: Called when the recipient responded with 2xx.
+        on_error: Called for any other outcome, whether or not another attempt follows.
+        on_timeout: Called after a timeout; without it, `on_error` is called.
     """
 
     on_success: Callback | None = None
@@ -31,7 +31,7 @@ class Callbacks:
     on_timeout: Callback | None = None
 
     def call(self, attempt: Attempt) -> None:
-        """Call the one that fits the attempt."""
+        """Call the callback for the outcome of an attempt."""
         if attempt.ok:
             chosen = self.on_success
         elif attempt.timed_out and self.on_timeout is not None:
@@ -43,11 +43,11 @@ class Callbacks:
 
 
 class Receipt:
-    """What a send gives back: the message, and the state of its deliveries.
+    """The result of a send: the message, and the state of its deliveries.
 
     Truthy when the message has been routed and every delivery was delivered. `await receipt` waits
-    for that without blocking the event loop, and gives the same as `wait()`; for at most so many
-    seconds with `asyncio.timeout`.
+    for that without blocking the event loop, and returns the same as `wait()`; use
+    `asyncio.timeout` to limit the time.
 
     Example:
         >>> import asyncio
@@ -86,16 +86,16 @@ class Receipt:
 
     @property
     def duplicate(self) -> bool | None:
-        """True if the same sender has sent this event with this idempotency key before.
+        """True if the same sender already sent this event with this idempotency key.
 
-        None while that isn't known: the message waits in a buffer or for a commit. It is known when
-        the message is written, which is at once where the store writes in the caller's transaction.
+        None while that isn't known, because the message waits in a buffer or for a commit. It is
+        known once the message is written: immediately, if that is in the caller's transaction.
         """
         return self._duplicate
 
     @property
     def deliveries(self) -> tuple[Delivery, ...]:
-        """The message's deliveries as they are now; none before it has been routed."""
+        """The current deliveries of the message; empty before it has been routed."""
         return tuple(self._pages())
 
     @property
@@ -104,17 +104,17 @@ class Receipt:
         return self._finished() and all(delivery.state.settled for delivery in self._pages())
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until every delivery is in a final state, whichever worker makes it.
+        """Wait until every delivery is in a final state, in any worker.
 
         Args:
-            timeout: Seconds; None waits as long as it takes.
+            timeout: Maximum seconds; None waits without a limit.
 
         Returns:
-            Whether every delivery was delivered: False also when the time was up.
+            Whether every delivery was delivered; False also after a timeout.
 
         Raises:
-            ConfigurationError: It was called inside a running event loop, which it would stop; or
-                the message still waits in a buffer or for a commit.
+            ConfigurationError: Called inside a running event loop, which it would block; or the
+                message still waits in a buffer or for a commit.
         """
         self._app.wait_until(self._look, timeout)
         return bool(self)
@@ -141,12 +141,12 @@ class Receipt:
     def _pages(self) -> Iterator[Delivery]:
         return self._app.deliveries(message_id=self._message.id)
 
-    # -- what the sending finds out
+    # -- set by the sending code
 
     def written(self, *, duplicate: bool) -> None:
         """Note that the message is in the store, perhaps in a transaction that is still open."""
         self._duplicate = duplicate
 
     def committed(self, message: Message) -> None:
-        """Note that the message is sent; of a duplicate, that it was this one."""
+        """Note that the message was sent; for a duplicate, pass the first message."""
         self._sent, self._message = True, message

@@ -1,4 +1,4 @@
-"""The options of a send: stated once, checked once."""
+"""The options of a send, defined and checked in one place."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from thorn_core.receipts import Callback, Callbacks
 from thorn_core.spelling import nearest
 from thorn_core.values import EMPTY
 
-# No request may take longer, in seconds.
+# Maximum duration of a request, in seconds.
 LONGEST_TIMEOUT = 3600
 
 
@@ -39,10 +39,10 @@ class ModelSendArguments(SendArguments, total=False):
 
 
 def check_timeout(timeout: float | None) -> float | None:
-    """Check the seconds that a whole request may take.
+    """Check the timeout of a request, in seconds.
 
     Raises:
-        ConfigurationError: It is no number of seconds, or too many.
+        ConfigurationError: It isn't a number of seconds, or is too large.
     """
     if timeout is None:
         return None
@@ -93,9 +93,9 @@ class SendOptions:
         timeout: Seconds for a whole request.
         idempotency_key: The same key of the same sender and event sends once.
         within: The transaction handle of an adapter; its commit sends the message.
-        on_success: Called with the attempt when the recipient answered 2xx.
-        on_error: Called with the attempt when it didn't.
-        on_timeout: Called with the attempt when the time was up.
+        on_success: Called with the attempt if the recipient responded with 2xx.
+        on_error: Called with the attempt if it failed.
+        on_timeout: Called with the attempt after a timeout.
 
     Raises:
         ConfigurationError: A value isn't allowed.
@@ -118,7 +118,7 @@ class SendOptions:
         """Check the keyword arguments of a send.
 
         Raises:
-            ConfigurationError: One isn't known, or its value isn't allowed.
+            ConfigurationError: An option is unknown, or its value isn't allowed.
 
         Example:
             >>> SendOptions.of({"timeuot": 3})
@@ -135,7 +135,7 @@ class SendOptions:
 
     @property
     def callbacks(self) -> Callbacks | None:
-        """Whom to call back; None if nobody."""
+        """The callbacks; None if there are none."""
         if self.on_success is self.on_error is self.on_timeout is None:
             return None
         return Callbacks(

@@ -1,4 +1,4 @@
-"""The blinker signals: what ORM adapters tell Thorn, and what Thorn tells whoever listens.
+"""The blinker signals: those that ORM adapters send to Thorn, and those that Thorn sends.
 
 In, sent by ORM adapters (or by hand) with the model class as sender::
 
@@ -9,11 +9,11 @@ In, sent by ORM adapters (or by hand) with the model class as sender::
     model_m2m_removed.send(Article, instance=article, field="tags", related=[tag])
     model_m2m_cleared.send(Article, instance=article, field="tags")
 
-All take `within=`, the transaction handle that the change belongs to, where there is one.
-`previous` holds the former values of the fields that changed.
+All take `within=`, the transaction handle of the change, if there is one. `previous` has the
+previous values of the changed fields.
 
-Out, with the app as sender. Receivers run where the thing happens, the engine's thread for all but
-`message_sent`, so they must be quick; what they raise is logged and changes nothing::
+Out, with the app as sender. Receivers run where the signal is sent, in the engine's thread for all
+but `message_sent`, so they must be fast. Their errors are logged and have no other effect::
 
     message_sent            message=
     attempt_made            attempt=, delivery=
@@ -56,12 +56,12 @@ subscription_disabled = _namespace.signal("subscription-disabled")
 
 
 def tell(signal: Signal, sender: Any, **values: Any) -> None:
-    """Send an outgoing signal; what a receiver raises is logged and goes no further.
+    """Send an outgoing signal; log the errors of receivers.
 
     Args:
-        signal: One of the outgoing ones.
+        signal: One of the outgoing signals.
         sender: The app.
-        **values: What the receivers get.
+        **values: Keyword arguments for the receivers.
     """
     if not signal.receivers:
         return

@@ -1,4 +1,4 @@
-"""An app's subscriptions: made, changed, listed."""
+"""An app's subscriptions: creating, changing and listing them."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 
 class SubscriptionCalls:
-    """The part of an app that makes, changes and lists subscriptions.
+    """The part of an app that creates, changes and lists subscriptions.
 
     Attributes:
         settings: The app's.
         clock: The time, aware UTC.
         store: Where subscriptions live.
-        rules: What a subscription has to keep to.
+        rules: The rules for subscriptions.
     """
 
     settings: Settings
@@ -64,15 +64,15 @@ class SubscriptionCalls:
 
         Args:
             events: A pattern or several: `article.*`.
-            url: Where requests go.
-            owner: Whose it is: an id, or an object with a `pk` or `id`; None is an operator's.
-            secret: Signs its requests; None mints one (`.secret`), of each kind that the schemes in
-                use need.
+            url: The recipient's URL.
+            owner: The owner: an id, or an object with a `pk` or `id`; None for an operator.
+            secret: The secret that signs its requests; None generates one (`.secret`) of each kind
+                that the schemes in use need.
             content_type: Encoding of request bodies.
-            hmac_digest: Of the `Hook-HMAC` header: `sha256`, `sha512` or `sha1`.
+            hmac_digest: Digest of the `Hook-HMAC` header: `sha256`, `sha512` or `sha1`.
             headers: Extra headers for its requests.
-            description: For people.
-            rate_limit: Requests a second at most.
+            description: An optional note.
+            rate_limit: Maximum requests per second.
 
         Raises:
             InvalidNameError: A pattern isn't one.
@@ -99,12 +99,12 @@ class SubscriptionCalls:
         """Change a subscription.
 
         Args:
-            subscription_id: Which.
+            subscription_id: Its id.
             **changes: `events`, `url`, `enabled`, `disabled_reason`, `content_type`,
                 `hmac_digest`, `headers`, `description`, `rate_limit`.
 
         Raises:
-            NotFoundError: There is none.
+            NotFoundError: It doesn't exist.
             InvalidNameError, SecurityError, ConfigurationError: A change isn't allowed.
         """
         changed = change_subscription(
@@ -120,18 +120,18 @@ class SubscriptionCalls:
         *,
         overlap: float | timedelta | None = None,
     ) -> Subscription:
-        """Give a subscription a new secret; the old ones go on signing for a while.
+        """Give a subscription a new secret; the old ones keep signing for a while.
 
         At most three secrets are kept, the newest.
 
         Args:
-            subscription_id: Which.
-            secret: The new secret; None mints one, of each kind that the schemes in use need.
-            overlap: Seconds that the old ones go on signing; 0 revokes them at once. None is the
-                setting `secret_overlap`.
+            subscription_id: Its id.
+            secret: The new secret; None generates one of each kind in use.
+            overlap: Seconds that the old ones keep signing; 0 revokes them immediately. None uses
+                the setting `secret_overlap`.
 
         Raises:
-            NotFoundError: There is none.
+            NotFoundError: It doesn't exist.
             ConfigurationError: A scheme in use can't sign with the secret, or the overlap isn't
                 allowed.
         """
@@ -146,23 +146,23 @@ class SubscriptionCalls:
         return rotated
 
     def unsubscribe(self, subscription_id: str) -> bool:
-        """Remove a subscription; what is pending for it is discarded. False if there is none."""
+        """Delete a subscription and discard its pending deliveries; False if it doesn't exist."""
         return self.store.remove_subscription(subscription_id)
 
     def subscription(self, subscription_id: str) -> Subscription | None:
-        """The subscription of that id."""
+        """Return the subscription with an id."""
         return self.store.subscription(subscription_id)
 
     def subscriptions(self, *, owner: Any = None) -> Iterator[Subscription]:
-        """All subscriptions, or those of an owner, by age."""
+        """Return all subscriptions, or those of an owner, oldest first."""
         name = None if owner is None else identify(owner)[0]
         fetch = partial(self.store.subscriptions, owner=name, limit=paging.PAGE)
         return paged(lambda after: fetch(after=after))
 
     def subscribers(self, event: str, *, sender: Any = None) -> Iterator[Subscription]:
-        """The subscriptions, static and stored, that a message of this event would reach now.
+        """Return the static and stored subscriptions that would get a message of this event now.
 
-        Those that plugins and callables add are known only when there is a message.
+        Subscriptions from plugins and callables are known only for a message.
         """
         name = identify_sender(sender)[0]
         declared = find_event(event, cast("Thorn", self))

@@ -1,4 +1,4 @@
-"""What a subscription must be: made of what a user gives, and checked; static ones too."""
+"""Subscriptions: created and checked from user input; static ones too."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from thorn_core.subscribers import check_options
 from thorn_core.values import OPERATOR, Operator, Subscription, derived_id, new_id
 
 DESCRIPTION_LENGTH = 1000
-# Keys of a subscription, of each kind: the newest and those that it replaced. Each signs every
+# Maximum number of keys of each kind: the newest and those it replaced. Each signs every
 # request, and servers commonly refuse a header of more than 8 KiB.
 SECRETS_KEPT = 3
-# Seconds that replaced keys may go on signing.
+# Maximum seconds that replaced keys may keep signing.
 LONGEST_OVERLAP = 365 * 86400
 OWNER_LENGTH = 255
 # What databases can't hold, and terminals obey: control characters but for tabs and line breaks,
@@ -38,13 +38,13 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @attrs.frozen(kw_only=True)
 class SubscriptionRules:
-    """What an app allows of subscriptions.
+    """The app's rules for subscriptions.
 
     Attributes:
         settings: The app's.
-        content_types: Those that there is a codec for.
-        schemes: Those that sign: each subscription has the keys that they need.
-        validate: Asks the plugins about a URL.
+        content_types: The content types that have a codec.
+        schemes: The signature schemes in use; each subscription has the keys they need.
+        validate: Checks a URL with the plugins.
     """
 
     settings: Settings
@@ -63,15 +63,15 @@ def make_subscription(
     secret: str | None = None,
     **options: Any,
 ) -> Subscription:
-    """Make a subscription of what a user gives.
+    """Create a subscription from user input.
 
     Args:
         rules: The app's.
         events: A pattern or several.
-        url: Where requests are to go.
+        url: The recipient's URL.
         at: The time.
-        owner: Whose it is: an id, or an object with a `pk` or `id`.
-        secret: Signs its requests; None mints one.
+        owner: The owner: an id, or an object with a `pk` or `id`.
+        secret: The secret that signs its requests; None generates one.
         **options: `content_type`, `hmac_digest`, `headers`, `description`, `rate_limit`.
 
     Raises:
@@ -94,16 +94,16 @@ def make_subscription(
 def change_subscription(
     rules: SubscriptionRules, subscription: Subscription, *, at: datetime, **changes: Any
 ) -> Subscription:
-    """The subscription with changes that a user wants, checked.
+    """Return the subscription with a user's changes, after checking them.
 
     Args:
         rules: The app's.
-        subscription: As it is.
+        subscription: The current subscription.
         at: The time of the change.
         **changes: `events`, `url`, `enabled`, `disabled_reason`, and the options of
-            `make_subscription`. Enabling it forgets its failures and why it was disabled; a new URL
-            forgets the failures of the old one. A URL of another origin drops the headers that may
-            be credentials for the old one, unless `headers` are given, too.
+            `make_subscription`. Enabling it resets its failures and the reason for disabling it; so
+            does a new URL for its failures. A URL of another origin removes headers that may be
+            credentials for the old one, unless `headers` are given too.
 
     Raises:
         InvalidNameError: A pattern isn't one.
@@ -130,16 +130,16 @@ def change_secret(
     at: datetime,
     overlap: float | timedelta | None = None,
 ) -> Subscription:
-    """The subscription with new keys; those that sign now go on signing for a while.
+    """Return the subscription with new keys; the current ones keep signing for a while.
 
     At most three keys of each kind are kept, the newest.
 
     Args:
         rules: The app's.
-        subscription: As it is.
-        secret: The new key: a key of the other kind stays as it is. None mints all.
+        subscription: The current subscription.
+        secret: The new key; a key of the other kind stays unchanged. None generates all keys.
         at: The time of the change.
-        overlap: Seconds that the old ones go on signing; 0 revokes them at once. None is the
+        overlap: Seconds that the old keys keep signing; 0 revokes them immediately. None uses the
             setting `secret_overlap`.
 
     Raises:
@@ -167,10 +167,10 @@ def _same_kind(keys: Iterable[str], key: str) -> int:
 
 
 def check_overlap(overlap: Any) -> float:
-    """Check for how many seconds replaced keys go on signing.
+    """Check the number of seconds that replaced keys keep signing.
 
     Raises:
-        ConfigurationError: It is no number of seconds from 0 to a year.
+        ConfigurationError: It isn't a number of seconds between 0 and a year.
     """
     if isinstance(overlap, timedelta):
         overlap = overlap.total_seconds()
@@ -184,12 +184,12 @@ def check_overlap(overlap: Any) -> float:
 
 
 def check_option(rules: SubscriptionRules, name: str, value: Any) -> Any:
-    """Check one thing that a user wants of a subscription.
+    """Check one field of a subscription.
 
     Args:
         rules: The app's.
-        name: `events`, `url`, or another of `change_subscription`'s.
-        value: What is wanted.
+        name: `events`, `url`, or another change that `change_subscription` accepts.
+        value: The new value.
 
     Returns:
         The value, normalised.
@@ -206,13 +206,13 @@ def check_option(rules: SubscriptionRules, name: str, value: Any) -> Any:
 
 
 def check_events(rules: SubscriptionRules, events: str | Iterable[str]) -> tuple[str, ...]:
-    """Check the event patterns of a subscription; duplicates go."""
+    """Check the event patterns of a subscription, and remove duplicates."""
     given = [events] if isinstance(events, str) else events
     if not isinstance(given, Iterable) or isinstance(given, bytes | Mapping):
         raise ConfigurationError(
             f"events is a {type(events).__name__}; use an event pattern or a list of them"
         )
-    # Checked first: what can't be hashed is no pattern.
+    # Check first: unhashable values aren't patterns.
     patterns = tuple(dict.fromkeys([check_pattern(pattern) for pattern in given]))
     if not patterns:
         raise ConfigurationError("a subscription needs an event pattern; '*' matches every event")
@@ -228,7 +228,7 @@ def check_events(rules: SubscriptionRules, events: str | Iterable[str]) -> tuple
 
 
 def check_recipient(rules: SubscriptionRules, url: str) -> str:
-    """Check the URL of a subscription by the app's validators and plugins; normalised."""
+    """Check the URL of a subscription with the app's validators and plugins; normalise it."""
     text = check_url(url, rules.settings.validators).text
     rules.validate(text)
     return text
@@ -301,14 +301,14 @@ _CHECKS: Mapping[str, Callable[[SubscriptionRules, Any], Any]] = {
 
 
 def identify(sender: Any) -> tuple[str, str | None]:
-    """The id and the name of a user or tenant.
+    """Return the id and the name of a user or tenant.
 
     Args:
         sender: The id itself (text, number, UUID …), or an object with a `pk` or `id`, whose
             `get_username()` or `str()` is its name.
 
     Raises:
-        ConfigurationError: It has no id, or one that databases confuse with another.
+        ConfigurationError: It has no id, or one that databases may confuse with others.
 
     Example:
         >>> identify(42)
@@ -332,7 +332,7 @@ def identify(sender: Any) -> tuple[str, str | None]:
 
 
 def _is_no_id(sender: Any) -> bool:
-    """True for what has a text all the same, that would be nobody's id: a slip of the program.
+    """Return whether a value has a `str()` that can't be an id: a bug in the program.
 
     For example a class, a function that wasn't called, `user and user.pk`, a row, 42.0 for 42.
     """
@@ -345,13 +345,13 @@ def _is_no_id(sender: Any) -> bool:
 
 
 def identify_sender(sender: Any) -> tuple[str | None, str | None]:
-    """The id and the name of a message's sender; both None if there is none.
+    """Return the id and the name of a message's sender; both None if there is none.
 
-    An object without an id, such as an anonymous visitor, is nobody's tenant: the message is for
+    An object without an id, such as an anonymous visitor, isn't a tenant: the message goes to
     operators only, as with the sender `OPERATOR`.
 
     Raises:
-        ConfigurationError: The id isn't one.
+        ConfigurationError: The id is invalid.
     """
     if sender is None or isinstance(sender, Operator):
         return sender, None
@@ -379,9 +379,9 @@ def _checked_id(key: str) -> str:
 
 
 def is_identity(key: str) -> bool:
-    """True for what may be the id of a user or tenant, and is told from all others everywhere.
+    """Return whether a string may be an id that every database distinguishes from all others.
 
-    The empty text would be the operators' in databases, and MySQL ignores blanks at the end.
+    The empty string means operators in databases, and MySQL ignores trailing blanks.
     """
     return (
         0 < len(key) <= OWNER_LENGTH
@@ -391,7 +391,7 @@ def is_identity(key: str) -> bool:
 
 
 def reaches(subscription: Subscription, sender: str | None) -> bool:
-    """True if a message of this sender is for a subscription of this owner.
+    """Return whether messages of this sender go to subscriptions of this owner.
 
     Example:
         >>> ada = Subscription(id="sub_1", events=("*",), url="https://e.com/", owner="ada",
@@ -406,12 +406,12 @@ def reaches(subscription: Subscription, sender: str | None) -> bool:
 def static_subscriptions(
     rules: SubscriptionRules, pattern: str, target: Any
 ) -> Iterator[Subscription]:
-    """The subscriptions that a static target stands for, without those of callables.
+    """Return the subscriptions of a static target, without those from callables.
 
     Args:
-        rules: The app's. URLs are validated when the connection is made, not here, so that an
-            app can be made before its network is there.
-        pattern: What they are subscribed to.
+        rules: The app's. URLs are validated when connecting, not here, so that an app can be
+            created before its network is available.
+        pattern: Their event pattern.
         target: A URL, a mapping (`{"url": …, "secret": …}`), a Subscription, a callable, or an
             iterable of these.
 
@@ -452,7 +452,7 @@ def _static(
     secret, owner = options.pop("secret", None), options.pop("owner", None)
     name = None if owner is None else identify(owner)[0]
     bare = Subscription(
-        # The same in every process and after every restart, so that a delivery is made once.
+        # The same in every process and after every restart, so that each delivery is made once.
         id=derived_id("sub", pattern, url, *([] if name is None else [name])),
         events=(pattern,),
         url=url,
@@ -465,13 +465,13 @@ def _static(
 
 
 class StaticSubscribers:
-    """The setting `subscribers`: what it stands for, by event.
+    """The subscriptions of the setting `subscribers`, by event.
 
     Args:
-        rules: The app's, the setting among them.
+        rules: The app's, including the setting.
 
     Raises:
-        ConfigurationError: A subscriber isn't one.
+        ConfigurationError: A subscriber is invalid.
     """
 
     def __init__(self, rules: SubscriptionRules) -> None:
@@ -482,13 +482,13 @@ class StaticSubscribers:
         ]
 
     def reached(self, event: str) -> Iterator[Subscription]:
-        """The subscriptions that an event reaches, without those of callables."""
+        """Return the subscriptions for an event, without those from callables."""
         for pattern, subscriptions in self._fixed:
             if matches(pattern, event):
                 yield from subscriptions
 
     def targets(self, event: str) -> list[tuple[str, Any]]:
-        """What is set for an event: patterns, each with its target."""
+        """Return the patterns that match an event, with their targets."""
         subscribers = self._rules.settings.subscribers
         return [
             (pattern, target) for pattern, target in subscribers.items() if matches(pattern, event)

@@ -1,4 +1,4 @@
-"""The caller's open transaction, as far as Thorn needs to know it."""
+"""The caller's open transaction, as Thorn sees it."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ T = TypeVar("T")
 
 @runtime_checkable
 class UnitOfWork(Protocol):
-    """The caller's open transaction; an adapter makes one of its Session, Connection or alias.
+    """The caller's open transaction; adapters create it from a Session, Connection or alias.
 
     Attributes:
-        handle: What the adapter made it of. A store that can write in that very transaction does.
+        handle: The object the adapter created it from; stores may write in its transaction.
     """
 
     handle: Any
 
     @property
     def open(self) -> bool:
-        """True if a transaction is open, which what is done now belongs to."""
+        """True if a transaction is open."""
         ...
 
     def on_commit(self, callback: Callable[[], None]) -> None:
-        """Call back once, right after the transaction has committed; never if it rolls back.
+        """Call a function once, right after the commit; never after a rollback.
 
-        A savepoint counts: what was registered inside one that is rolled back is not called.
-        Without an open transaction the callback runs at once.
+        Callbacks registered inside a savepoint that is rolled back are not called. Without an open
+        transaction, the callback runs immediately.
         """
         ...
 
@@ -37,7 +37,7 @@ class UnitOfWork(Protocol):
 
 
 class ImmediateUnitOfWork:
-    """No transaction: what is done is done."""
+    """No transaction: everything takes effect immediately."""
 
     handle: Any = None
     open = False

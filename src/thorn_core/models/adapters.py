@@ -1,4 +1,4 @@
-"""What an ORM adapter does for models, and who asks it to."""
+"""ORM adapters for models, and the watchers that find the adapter of a class."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class ModelAdapter(Protocol):
-    """What an ORM adapter does for the classes of its ORM.
+    """The operations that an ORM adapter provides for the classes of its ORM.
 
-    Events tell what the row holds. An adapter sends the six model signals when a row was written,
-    with instances whose attributes are as the database has them, whatever form the program
-    assigned: `"2"` for 2, a decimal with too many digits, a local time. Former values are, too.
+    Events show the values in the row. When a row was written, an adapter sends one of the six model
+    signals, with an instance that has the values in the database, whatever form the program
+    assigned: `"2"` for 2, a decimal with too many digits, a local time. So do previous values.
     """
 
     def watch(self, webhooks: ModelWebhooks) -> None:
@@ -29,15 +29,15 @@ class ModelAdapter(Protocol):
         its mappers are configured or its apps are ready, but before the first signal.
 
         Args:
-            webhooks: Of the decorated class: `.model`, and what its events ask for.
+            webhooks: The webhooks of the decorated class, with its `.model` and events.
 
         Raises:
-            ConfigurationError: The events name what the model hasn't.
+            ConfigurationError: The events use a name that the model doesn't have.
         """
         ...
 
     def names(self, model: type) -> ModelNames:
-        """The names that events may use: columns, relations, properties, with where they lead.
+        """Return the names that events may use (columns, relations, properties) and their classes.
 
         Args:
             model: A class of the ORM's, or one that `names` said a name leads to; for those that
@@ -48,24 +48,24 @@ class ModelAdapter(Protocol):
     def values(self, instance: Any, fields: Sequence[str]) -> Mapping[str, Any]:
         """The values of some attributes, as stored, by the names given.
 
-        A relation's value is the primary key of what it leads to, or a list of them. Whatever isn't
-        loaded yet is, at once.
+        A relation's value is the primary key of the related instance, or a list of keys. Loads
+        missing values.
 
         Args:
-            instance: Of a class of the ORM's.
+            instance: An instance of a class of the ORM.
             fields: Names, or paths such as `author.name`.
         """
         ...
 
     def to_python(self, model: type, field: str, value: Any) -> Any:
-        """A value in the type that a column gives its values back in: 2 for `"2"`; not rounded.
+        """Convert a value to the type of a column, without rounding: `"2"` to 2.
 
-        Filters compare with what this makes of the values that they were declared with.
+        Filters compare with the converted values of their declarations.
 
         Args:
             model: A class of the ORM's.
-            field: A name of its; if it is no column, the value stays as it is.
-            value: What the declaration says.
+            field: The name of an attribute; if it isn't a column, the value is returned unchanged.
+            value: The value in the declaration.
 
         Raises:
             ValueError, TypeError: The column can't hold it.
@@ -74,42 +74,42 @@ class ModelAdapter(Protocol):
 
 
 class ModelWatcher(Protocol):
-    """Who wants decorated classes to be watched: an app, or an ORM adapter in its place."""
+    """Has decorated classes watched: an app, or an ORM adapter on its behalf."""
 
     def model_adapter(self, model: type) -> ModelAdapter | None:
-        """The adapter that is to watch a class; None if it isn't this watcher's."""
+        """Return the adapter to watch a class with; None if this watcher isn't responsible."""
         ...
 
 
 class PlainModelAdapter:
-    """For classes without an ORM: the program sends the model signals itself."""
+    """The adapter for classes without an ORM, for which the program sends the model signals."""
 
     @hookimpl(trylast=True)
     def thorn_model_adapter(self, model: type) -> ModelAdapter:
-        """Takes what no ORM adapter takes."""
+        """Accept every class that no ORM adapter accepts."""
         return self
 
     def watch(self, webhooks: ModelWebhooks) -> None:
-        """There is nothing to watch."""
+        """Do nothing: there is no ORM to watch."""
 
     def names(self, model: type) -> ModelNames:
-        """What the class tells: annotations, properties, and what its methods assign."""
+        """Return annotations, properties, and the attributes that methods assign."""
         return class_names(model)
 
     def values(self, instance: Any, fields: Sequence[str]) -> Mapping[str, Any]:
-        """The attributes of these names."""
+        """Return the attributes with these names."""
         return {field: follow(instance, field) for field in fields}
 
     def to_python(self, model: type, field: str, value: Any) -> Any:
-        """The value itself: no column says otherwise."""
+        """Return the value unchanged, because there are no columns."""
         return value
 
 
 class ModelAdapters:
-    """The ORM adapters of an app, each asked for once.
+    """The ORM adapters of an app, one look-up per class.
 
     Args:
-        ask: The hook, which every plugin answers.
+        ask: The hook that finds the adapter.
     """
 
     def __init__(self, ask: Callable[..., ModelAdapter]) -> None:
@@ -121,7 +121,7 @@ class ModelAdapters:
         adapter = self._found.get(model)
         if adapter is None:
             adapter = self._ask(model=model)
-            # A class without one may yet be mapped.
+            # Don't cache None: a class without an adapter may be mapped later.
             if not isinstance(adapter, PlainModelAdapter):
                 self._found[model] = adapter
         return adapter

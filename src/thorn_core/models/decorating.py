@@ -25,18 +25,18 @@ def webhook_model(model: M, /) -> M: ...
 @overload
 def webhook_model(**options: Any) -> Callable[[M], M]: ...
 def webhook_model(model: M | None = None, /, **options: Any) -> M | Callable[[M], M]:
-    """Make a class send events: as `@webhook_model`, or `@webhook_model(on_create=…)`.
+    """Make a class send events: use `@webhook_model`, or `@webhook_model(on_create=…)`.
 
-    The class's inner `class webhooks` holds `ModelEvent`s, `sender_field`, `reverse`, and the
+    The class's inner `class webhooks` contains `ModelEvent`s, `sender_field`, `reverse`, and the
     methods `payload(self, instance)` and `headers(self, instance)`. Afterwards `Model.webhooks`
     is a `ModelWebhooks`. Subclasses send its events too.
 
     Args:
         model: The class.
-        **options: Events, `sender_field` and `reverse`, beside or in place of `class webhooks`.
+        **options: Events, `sender_field` and `reverse`, besides or instead of `class webhooks`.
 
     Raises:
-        ConfigurationError: What is declared isn't an event or option.
+        ConfigurationError: A declaration is neither an event nor an option.
 
     Example:
         >>> from thorn_core import Thorn, signals
@@ -79,7 +79,7 @@ def webhook_model(model: M | None = None, /, **options: Any) -> M | Callable[[M]
 
 
 def _forget(cls: type, inner: Any) -> None:
-    """Leave a class whose declaration was refused as it was; else every later app refuses it."""
+    """Undo a refused declaration; otherwise every later app would refuse it again."""
     with _lock:
         _models.discard(cls)
     delattr(cls, ATTRIBUTE)
@@ -100,10 +100,9 @@ def _declaration(cls: type) -> Any:
 
 
 def _announce(cls: type) -> None:
-    """Tell the plugin of a class's ORM that the class was decorated, before there is an app.
+    """Notify the plugin of a class's ORM that the class was decorated, before there is an app.
 
-    The plugin may know that the ORM's adapter isn't set up, and raise. It has the name of the ORM's
-    package.
+    The plugin raises if the ORM's adapter isn't set up. It has the name of the ORM's package.
     """
     packages = {base.__module__.partition(".")[0] for base in cls.__mro__}
     for entry_point in _plugins():
@@ -118,21 +117,21 @@ def _plugins() -> EntryPoints:
     return entry_points(group=PROJECT)
 
 
-# -- what has been decorated in this process, and the signals that reach it
+# -- the classes decorated in this process, and their signals
 
 _lock = threading.Lock()
-# Weakly, and not the webhooks: they hold their class.
+# Weak references to classes, not to webhooks, because webhooks reference their class.
 _models: weakref.WeakSet[type] = weakref.WeakSet()
 _watchers: weakref.WeakSet[ModelWatcher] = weakref.WeakSet()
 
 
 def watch_models(watcher: ModelWatcher) -> None:
-    """Let ORM adapters watch every decorated class: those there are, and those to come.
+    """Let ORM adapters watch every decorated class, present and future.
 
-    An app does it when it is made. An adapter whose apps are made late does it for its own classes.
+    Apps call this when they are created; adapters whose apps are created late call it themselves.
 
     Args:
-        watcher: Names the adapters; it is asked for as long as it lives.
+        watcher: Finds the adapters; used for as long as it lives.
 
     Example:
         >>> class Watcher:
@@ -156,7 +155,7 @@ def watch_model(watcher: ModelWatcher, model: type) -> None:
 
 
 def _events(model: type, trigger: str, field: str | None = None) -> Iterator[ModelEvent]:
-    """The events on a trigger, of a class and of the decorated classes it inherits from."""
+    """Return the events for a trigger, of a class and of the decorated classes it inherits from."""
     for cls in model.__mro__:
         webhooks = webhooks_of(cls)
         if webhooks is not None:

@@ -36,15 +36,15 @@ class ModelEvent(Event):
     """An event that a model's instances send when they change.
 
     Args:
-        name: As for `Event`; may hold fields of the instance, `user.{.username}`.
-        *conditions: `Q` values that must hold for the instance, or what an adapter makes them of.
-        reverse: Gives the `ref` from an instance; else `get_absolute_url()`.
-        sender_field: Path to the sender, `author` or `author.company`. If that gives None, or an
+        name: As for `Event`; may contain fields of the instance, `user.{.username}`.
+        *conditions: `Q` values that must be true for the instance, or an adapter's own.
+        reverse: Returns the `ref` of an instance; default: `get_absolute_url()`.
+        sender_field: Path to the sender, `author` or `author.company`. If it is None or an
             anonymous user, only subscriptions without an owner receive the event.
-        signal_honors_transaction: Wait for the commit; None is as the setting says (it does).
-        propagate_errors: Raise what a filter or payload method raises, in the caller's save; else
-            it is logged. That the store can't keep the message is raised in any case.
-        **options: Those of `Event`; and conditions, as in `state__now_eq="PUBLISHED"`.
+        signal_honors_transaction: Wait for the commit; None uses the setting (default: True).
+        propagate_errors: Raise errors of filter and payload methods in the caller's save, instead
+            of logging them. Errors of the store are always raised.
+        **options: Options of `Event`, and conditions such as `state__now_eq="PUBLISHED"`.
 
     Raises:
         InvalidNameError: The name isn't one.
@@ -58,7 +58,7 @@ class ModelEvent(Event):
     """
 
     _replaced = thorn_1.MODEL_EVENT
-    # Its model keeps it.
+    # Its model keeps a reference.
     _stays = False
 
     def __init__(
@@ -117,10 +117,10 @@ class ModelEvent(Event):
         return self
 
     def bind(self, webhooks: ModelWebhooks) -> None:
-        """Make it an event of a model's webhooks; done by `webhook_model`.
+        """Bind the event to a model's webhooks; called by `webhook_model`.
 
         Raises:
-            ConfigurationError: It is another model's already.
+            ConfigurationError: It already belongs to another model.
         """
         if self._webhooks is not None and self._webhooks() not in (None, webhooks):
             raise ConfigurationError(
@@ -131,10 +131,10 @@ class ModelEvent(Event):
 
     @property
     def webhooks(self) -> ModelWebhooks:
-        """The webhooks of the model that it belongs to.
+        """The webhooks of the event's model.
 
         Raises:
-            ConfigurationError: It belongs to none.
+            ConfigurationError: It belongs to no model.
         """
         webhooks = self._webhooks() if self._webhooks is not None else None
         if webhooks is None:
@@ -146,13 +146,13 @@ class ModelEvent(Event):
     def send(
         self, data: Any = None, *, instance: Any = None, **options: Unpack[SendArguments]
     ) -> Receipt:
-        """Send it by hand, whatever its filter says.
+        """Send the event by hand, ignoring its filter.
 
         Args:
-            data: The payload; None is the model's own payload of the instance. An instance of the
-                model may stand here, as in Thorn 1.x.
-            instance: The instance; may be left out if the name holds no fields.
-            **options: Those of `Event.send`.
+            data: The payload; None uses the model's payload of the instance. An instance of the
+                model is accepted too, as in Thorn 1.x.
+            instance: The instance; optional if the name contains no fields.
+            **options: Options of `Event.send`.
 
         Raises:
             ConfigurationError: As `Event.send`; or it belongs to no model.
@@ -171,10 +171,10 @@ class ModelEvent(Event):
     async def asend(
         self, data: Any = None, *, instance: Any = None, **options: Unpack[SendArguments]
     ) -> Receipt:
-        """Send it by hand without blocking the caller's loop; else as `send`.
+        """Send the event by hand without blocking the caller's loop; otherwise like `send`.
 
-        With `within=`, the model's payload method runs where the transaction may be used, so that
-        it can load what the instance lacks.
+        With `within=`, the model's payload method runs where it may use the transaction, so that it
+        can load missing attributes.
         """
         instance, data = self._given(instance, data)
         if instance is None:
@@ -194,11 +194,11 @@ class ModelEvent(Event):
         return instance, data
 
     def send_from_instance(self, instance: Any, **options: Unpack[SendArguments]) -> Receipt:
-        """Send it with the model's own payload of an instance, whatever its filter says."""
+        """Send the event with the model's payload of an instance, ignoring its filter."""
         return self.send(instance=instance, **options)
 
     async def asend_from_instance(self, instance: Any, **options: Unpack[SendArguments]) -> Receipt:
-        """Send it without blocking the caller's loop; else as `send_from_instance`."""
+        """Like `send_from_instance`, without blocking the caller's loop."""
         return await self.asend(instance=instance, **options)
 
     def signalled(
@@ -209,12 +209,12 @@ class ModelEvent(Event):
         within: Any = None,
         context: Mapping[str, Any] | None = None,
     ) -> None:
-        """Send it if the filter holds, because a model signal says that something happened.
+        """Send the event for a model signal if its filter is true.
 
-        What goes wrong with the model's own methods is logged, unless `propagate_errors`.
+        Errors of the model's own methods are logged, unless `propagate_errors` is set.
 
         Raises:
-            StoreError: The message can't be kept: then what it tells of had better not happen.
+            StoreError: The message can't be stored, so the change must fail too.
         """
         try:
             if not self.filter(instance, previous):
@@ -257,7 +257,7 @@ class ModelEvent(Event):
         return self.signal_honors_transaction
 
     def _sender(self, instance: Any) -> Any:
-        """Whose event it is; the operator's if it should be somebody's, and is nobody's."""
+        """Return the sender, or the operator if `sender_field` is set but empty on the instance."""
         path = self.sender_field or self.webhooks.sender_field
         if path is None:
             return None
@@ -266,7 +266,7 @@ class ModelEvent(Event):
 
 
 def _check_options(name: str, options: Mapping[str, Any]) -> None:
-    """Refuse what isn't a condition, but looks like an option.
+    """Refuse a condition that looks like an option.
 
     Raises:
         ConfigurationError: It does.

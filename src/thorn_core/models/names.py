@@ -1,4 +1,4 @@
-"""Names: what events may call the attributes of a model, and whether they are spelt right."""
+"""Names: the attributes of models that events may use, and checks of their spelling."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class ModelNames:
     """The names that the instances of a class have.
 
     Attributes:
-        leads_to: Each name, and the class of its value, whose names may follow in a path; None
-            where that isn't known, and anything may follow.
-        many_to_many: Collections whose changes can be followed; None where that isn't known.
-        secret: Names that `fields` may not choose, such as that of a column of passwords.
-        open: Instances may have other names too: only what looks like a misspelling is refused.
+        leads_to: Each name with the class of its value, whose names may follow in a path; None if
+            the class isn't known, so any name may follow.
+        many_to_many: Collections whose changes can be detected; None if that isn't known.
+        secret: Names that aren't allowed in `fields`, such as password columns.
+        open: Instances may have other names too; only likely misspellings are refused.
     """
 
     leads_to: Mapping[str, type | None] = attrs.field(factory=dict)
@@ -47,8 +47,8 @@ def check_path(model: type, path: str, names_of: NamesOf, where: str) -> None:
         where: What the path is part of, for the error.
 
     Raises:
-        ConfigurationError: A name on the way isn't one of its class's; the message gives the
-            nearest that is.
+        ConfigurationError: A class on the way doesn't have the name; the message suggests the
+            nearest.
 
     Example:
         >>> class Article:
@@ -71,7 +71,7 @@ def check_path(model: type, path: str, names_of: NamesOf, where: str) -> None:
 
 
 def raise_if_unknown(cls: type, name: str, names: ModelNames, where: str) -> None:
-    """Refuse a name that a class hasn't; of an open class, what looks like a misspelling."""
+    """Refuse a name that a class doesn't have; for an open class, only likely misspellings."""
     if isinstance(_static(cls, name), types.FunctionType):
         raise ConfigurationError(
             f"{where}: {cls.__name__}.{name} is a method; name an attribute, or make it a property"
@@ -88,7 +88,7 @@ def raise_if_unknown(cls: type, name: str, names: ModelNames, where: str) -> Non
 
 
 def check_syntax(where: str, path: Any) -> str:
-    """Check that something is a path: names joined by `.` or `__`.
+    """Check that a value is a path: names joined by `.` or `__`.
 
     Raises:
         ConfigurationError: It isn't.
@@ -101,17 +101,17 @@ def check_syntax(where: str, path: Any) -> str:
 
 
 def check_optional_path(where: str, path: Any) -> str | None:
-    """As `check_syntax`, but None will do."""
+    """Like `check_syntax`, but None is allowed."""
     return None if path is None else check_syntax(where, path)
 
 
 def split_path(path: str) -> list[str]:
-    """The names of a path, joined by `.` or `__`."""
+    """Split a path into its names, joined by `.` or `__`."""
     return path.replace("__", ".").split(".")
 
 
 def follow(instance: Any, path: str) -> Any:
-    """The value that a path leads to; None if something on the way is None.
+    """Return the value at the end of a path; None if a value on the way is None.
 
     Args:
         instance: Where it starts.
@@ -138,7 +138,7 @@ _WORD = re.compile("[A-Z]?[a-z]+|[A-Z]+")
 
 
 def looks_secret(name: str) -> bool:
-    """Whether a column of this name holds passwords, or hashes of them.
+    """Return whether the name suggests a column with passwords or their hashes.
 
     Example:
         >>> [looks_secret(name) for name in ("password_hash", "oldPassword2", "password_changed")]
@@ -152,10 +152,11 @@ def looks_secret(name: str) -> bool:
 
 
 def class_names(cls: type) -> ModelNames:
-    """The names of a class's instances, as far as the class tells.
+    """Return the names of a class's instances, as far as the class declares them.
 
-    These are its annotations, its attributes and properties, and what its methods assign. Classes
-    without an instance `__dict__`, such as `str` and those with slots, have no others.
+    These are its annotations, attributes and properties, and the attributes that its methods
+    assign. Classes without an instance `__dict__`, such as `str` and classes with slots, have no
+    others.
 
     Args:
         cls: Any class.
@@ -189,14 +190,14 @@ def _annotated(cls: type) -> Iterator[tuple[str, type | None]]:
     annotations = vars(cls).get("__annotations__", {})
     try:
         hints = typing.get_type_hints(cls)
-    except Exception:  # a name that is there for type checkers only
+    except Exception:  # a name that exists for type checkers only
         hints = {}
     for name in annotations:
         yield name, _class_of(hints.get(name))
 
 
 def _class_of(hint: Any) -> type | None:
-    """The class that an annotation names, alone or with None; None if it isn't one class."""
+    """Return the class of an annotation, `X` or `X | None`; None if it isn't a single class."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         others = [arg for arg in typing.get_args(hint) if arg is not type(None)]
         hint = others[0] if len(others) == 1 else None
@@ -206,9 +207,9 @@ def _class_of(hint: Any) -> type | None:
 
 @lru_cache(maxsize=4096)
 def _assigned(code: types.CodeType) -> tuple[str, ...]:
-    """The attributes that a function assigns, `title` in `self.title = title`.
+    """Return the attributes that a function assigns, such as `title` in `self.title = title`.
 
-    Kept, since models share the many methods of their base classes, which are slow to read.
+    Cached, because models share many methods of their base classes, which are slow to parse.
     """
     found = (i.argval for i in dis.get_instructions(code) if i.opname == "STORE_ATTR")
     return tuple(dict.fromkeys(found))

@@ -19,10 +19,10 @@ Reverser = Callable[[Any], str | None]
 
 
 def check_reverser(where: str, value: Any) -> Reverser | None:
-    """Check what gives the `ref` from an instance, if anything does.
+    """Check the function that returns the `ref` of an instance, if there is one.
 
     Raises:
-        ConfigurationError: It can't be called, or would have to be awaited.
+        ConfigurationError: It isn't callable, or is a coroutine function.
     """
     if value is None or (callable(value) and not is_async(value)):
         return value  # type: ignore[no-any-return]
@@ -33,18 +33,18 @@ def check_reverser(where: str, value: Any) -> Reverser | None:
 
 @attrs.frozen
 class ModelReverser:
-    """Gives an instance's URL by the name of a view; made by `model_reverser`."""
+    """Returns an instance's URL by the name of a view; created by `model_reverser`."""
 
     view: str
     args: tuple[str, ...]
     kwargs: Mapping[str, str]
 
     def __call__(self, instance: Any) -> str:
-        """The URL, by the default app's web adapter."""
+        """Return the URL, using the default app's web adapter."""
         return self.reverse(instance, get_app())
 
     def reverse(self, instance: Any, app: Thorn) -> str:
-        """The URL, by an app's web adapter."""
+        """Return the URL, using an app's web adapter."""
         url = app.plugins.reverse(
             self.view,
             [attrgetter(path)(instance) for path in self.args],
@@ -54,7 +54,7 @@ class ModelReverser:
 
 
 def model_reverser(view: str, *args: str, **kwargs: str) -> ModelReverser:
-    """Make a reverser: the URL of a view whose arguments are attributes of the instance.
+    """Create a reverser for a view whose arguments are attributes of the instance.
 
     Args:
         view: The view's name in the web framework.

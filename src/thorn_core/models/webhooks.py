@@ -1,4 +1,4 @@
-"""What a model's `class webhooks` says."""
+"""The declarations in a model's `class webhooks`."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ from thorn_core.spelling import misspelt, nearest
 if TYPE_CHECKING:
     from thorn_core.app import Thorn
 
-# What `class webhooks` may hold beside events.
+# Allowed names in `class webhooks` besides events.
 OPTIONS = ("sender_field", "fields", "reverse", "bulk")
 METHODS = ("payload", "headers")
-# Names of events that say when they are sent.
+# Names of events that imply a trigger.
 TRIGGERING = ("on_create", "on_change", "on_delete")
-# Operators whose value is of the column's own type; that of `AMONG` is a collection of such.
+# Operators that take a value of the column's type, and those that take a collection of such.
 COMPARING = frozenset({"eq", "ne", "gt", "gte", "lt", "lte"})
 
 
-# Where a class keeps them. `webhooks` may be taken later: by a foreign key's related_name, say.
+# Attribute of the class. `webhooks` may be overwritten later, e.g. by a related_name.
 ATTRIBUTE = "__thorn_webhooks__"
 
 
 def webhooks_of(cls: type) -> ModelWebhooks | None:
-    """The webhooks that a class itself was decorated with, None if it wasn't."""
+    """Return the webhooks of a decorated class; None if the class itself isn't decorated."""
     webhooks: ModelWebhooks | None = vars(cls).get(ATTRIBUTE)
     return webhooks
 
@@ -56,9 +56,9 @@ class ModelWebhooks:
         model: The class.
         events: Its `ModelEvent`s, by the names they were declared under.
         sender_field: Path to an instance's sender, `author` or `author.company`.
-        fields: Names and paths whose values make the payload.
-        reverse: Gives the `ref` from an instance.
-        bulk: Statements that change many rows at once, past the ORM's instances, send events too.
+        fields: Names and paths of the values in the payload.
+        reverse: Returns the `ref` of an instance.
+        bulk: Whether bulk statements, which change rows without instances, send events.
     """
 
     def __init__(self, model: type, declaration: Any, options: Mapping[str, Any]) -> None:
@@ -94,12 +94,12 @@ class ModelWebhooks:
         return f"{self.model.__name__}.webhooks"
 
     def _trigger_by_name(self, name: str, event: ModelEvent) -> None:
-        """Let `on_create` and such say when they are sent; others are only sent by hand."""
+        """Set the triggers of `on_create` and the like; other events are only sent by hand."""
         if name in TRIGGERING:
             event._dispatches_on(name.removeprefix("on_"))
             return
         near = misspelt(name, TRIGGERING)
-        # `on_charge` is a word of its own, `on_chagne` and `on_created` aren't.
+        # `on_charge` is a valid name; `on_chagne` and `on_created` are misspellings.
         if near is not None and (len(near) != len(name) or sorted(near) == sorted(name)):
             raise ConfigurationError(
                 f"{self._where}.{name} has no trigger; did you mean {near!r}? Otherwise add one,"
@@ -129,22 +129,22 @@ class ModelWebhooks:
 
     @property
     def previous_fields(self) -> frozenset[str]:
-        """The fields whose former values the filters ask for."""
+        """The fields whose previous values the filters need."""
         return frozenset().union(*(event.filter.now_fields for event in self.events.values()))
 
     @property
     def m2m_fields(self) -> frozenset[str]:
-        """The many-to-many fields that events are sent for."""
+        """The many-to-many fields with events."""
         return frozenset(field for _, field in self._by_trigger if field is not None)
 
     def triggered(self, trigger: str, field: str | None = None) -> Sequence[ModelEvent]:
-        """The events sent on a trigger."""
+        """Return the events for a trigger."""
         return self._by_trigger.get((trigger, field), ())
 
     def check(self, adapter: ModelAdapter, model: type | None = None) -> None:
-        """Check what was declared against the model; an adapter calls it once it knows the names.
+        """Check the declarations against the model; adapters call this once they know its names.
 
-        The values that filters compare with are brought into the columns' own types.
+        Converts the values in filters to the types of their columns.
 
         Args:
             adapter: The model's.
@@ -152,8 +152,8 @@ class ModelWebhooks:
                 has no columns of its own.
 
         Raises:
-            ConfigurationError: A name is none of the model's, a column is secret, or a filter's
-                value is none that the column can hold.
+            ConfigurationError: The model doesn't have a name, a column is secret, or a column
+                can't hold a filter's value.
         """
         model = model or self.model
         self.check_names(adapter.names, model)
@@ -179,8 +179,8 @@ class ModelWebhooks:
             model: As for `check`.
 
         Raises:
-            ConfigurationError: One isn't a name of the model's; the message gives the nearest. Or
-                `fields` has a secret one.
+            ConfigurationError: The model doesn't have a name (the message suggests the nearest),
+                or `fields` has a secret one.
         """
         for path in self.fields:
             self._check_secret(path, model or self.model, names_of)
@@ -218,7 +218,7 @@ class ModelWebhooks:
 
     @staticmethod
     def _expected(adapter: ModelAdapter, model: type, where: str, condition: Condition) -> Any:
-        """What a condition compares with, in the type of the column at the end of its path."""
+        """Convert a condition's value to the type of the column at the end of its path."""
         *way, last = condition.path
         cls: type | None = model
         for name in way:
@@ -239,9 +239,9 @@ class ModelWebhooks:
         return value
 
     def payload(self, instance: Any, app: Thorn) -> Any:
-        """An instance's payload: by a method of the declaration's or the model's, else its fields.
+        """Return an instance's payload: from a method of the declaration or model, or its fields.
 
-        Without either it is `{}`, and the message's `ref` says where to look.
+        Without either it is `{}`, and recipients fetch the object from `ref`.
         """
         if self._payload is not None:
             return self._payload(instance)
@@ -252,7 +252,7 @@ class ModelWebhooks:
         return as_json(app.model_adapter(type(instance)).values(instance, self.fields))
 
     def headers(self, instance: Any) -> Mapping[str, str]:
-        """An instance's extra headers: by the declaration's method, the model's, or none."""
+        """Return an instance's extra headers: from the declaration's method, or the model's."""
         if self._headers is not None:
             return self._headers(instance) or {}
         if hasattr(instance, "webhook_headers"):
@@ -260,9 +260,9 @@ class ModelWebhooks:
         return {}
 
     def ref(self, instance: Any, reverse: Reverser | None, app: Thorn) -> str | None:
-        """An instance's URL: by the event's reverser, the model's, or `get_absolute_url()`.
+        """Return an instance's URL: the event's reverser, the model's, or `get_absolute_url()`.
 
-        A path is made absolute, if it is known what to.
+        Makes a path absolute if the base URL is known.
         """
         reverse = reverse or self.reverse
         if isinstance(reverse, ModelReverser):
@@ -284,7 +284,7 @@ def _public(declaration: Any) -> dict[str, Any]:
 
 
 def _method(where: str, value: Any) -> Callable[[Any], Any] | None:
-    """A method of `class webhooks`, if it can be called with an instance and needs no await."""
+    """Return a method of `class webhooks`; it must take an instance and not be a coroutine."""
     if value is None:
         return None
     if not callable(value) or is_async(value):
@@ -293,7 +293,7 @@ def _method(where: str, value: Any) -> Callable[[Any], Any] | None:
     try:
         signature = inspect.signature(method)
     except (TypeError, ValueError):
-        return method  # one written in C may not have any
+        return method  # callables written in C may have no signature
     try:
         signature.bind(None)
     except TypeError:
