@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import threading
 
@@ -10,6 +11,7 @@ import httpx
 import pytest
 
 from thorn_core.testing import LocalRecipient
+from thorn_core.testing.recipient import close_server
 
 
 def loops():
@@ -87,3 +89,22 @@ def test_a_port_that_is_taken_is_said_and_leaves_no_thread():
         with pytest.raises(OSError, match="address already in use"):
             recipient.start()
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("rounds", range(6))
+def test_a_connection_that_arrives_as_the_server_closes_is_not_left_open(rounds):
+    async def serve(reader, writer):
+        writer.transport.abort()
+
+    async def main():
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        with socket.create_connection(server.sockets[0].getsockname()):
+            # The loop has got so far with accepting it.
+            for _ in range(rounds):
+                await asyncio.sleep(0)
+            await close_server(server)
+
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        runner.run(main())
+    # pytest reports a transport that nobody closed as soon as it is collected.
+    gc.collect()

@@ -7,6 +7,8 @@ import contextlib
 import threading
 from typing import Self
 
+from thorn_core.testing.recipient import close_server
+
 
 class Proxy:
     """Passes connections on to a server while it is open; a context manager.
@@ -50,9 +52,9 @@ class Proxy:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _end(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        server, self._server = self._server, None
+        if server is not None:
+            await close_server(server)
         self._break()
         while others := asyncio.all_tasks() - {asyncio.current_task()}:
             await asyncio.gather(*others, return_exceptions=True)

@@ -12,6 +12,8 @@ from typing import Any, Self
 
 from sqlalchemy import make_url
 
+from thorn_core.testing.recipient import close_server
+
 PORTS = {"postgresql": 5432, "mysql": 3306}
 
 
@@ -89,7 +91,7 @@ class Gate:
     async def _leave(self) -> None:
         server, self._server = self._server, None
         if server is not None:
-            server.close()
+            await close_server(server)
         await self._break()
 
     async def _break(self) -> None:

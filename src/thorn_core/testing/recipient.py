@@ -133,7 +133,7 @@ class LocalRecipient:
         Raises:
             OSError: The host or port can't be listened on.
         """
-        # asyncio's own, whatever loops the program prefers: `_finish` knows how it accepts.
+        # asyncio's own, whatever loops the program prefers: `close_server` knows how it accepts.
         loop = asyncio.SelectorEventLoop()
         thread = threading.Thread(
             target=_serve_on, args=(loop,), name="thorn-recipient", daemon=True
@@ -168,12 +168,7 @@ class LocalRecipient:
         thread.join()
 
     async def _finish(self) -> None:
-        # Accept no more; but what has been accepted must get going before it can be ended, and a
-        # server that closes meanwhile would leave it open.
-        for listening in self._server.sockets:
-            asyncio.get_running_loop().remove_reader(listening.fileno())
-        await _rounds()
-        self._server.close()
+        await close_server(self._server)
         # Until each has ended: what a task awaits may complete at the same moment, and swallow it.
         while pending := [task for task in self._tasks if not task.done()]:
             for task in pending:
@@ -359,6 +354,20 @@ def _serve_on(loop: asyncio.AbstractEventLoop) -> None:
     finally:
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
+
+
+async def close_server(server: asyncio.Server) -> None:
+    """Stop accepting connections, and start the tasks of those accepted so far.
+
+    A connection that is being accepted while asyncio's server closes would stay open for good.
+
+    Args:
+        server: Of a selector event loop, which is the running one.
+    """
+    for listening in server.sockets:
+        asyncio.get_running_loop().remove_reader(listening.fileno())
+    await _rounds()
+    server.close()
 
 
 async def _rounds() -> None:
