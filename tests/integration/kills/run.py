@@ -95,13 +95,14 @@ class Run:
         directory: For what the recipients write.
         seed: Of everything that is left to chance here.
         messages: How many are to be committed at least.
+        rounds: How often each kind of harm is to be done at least.
     """
 
-    def __init__(self, kit: Kit, directory: Path, *, seed: int, messages: int) -> None:
+    def __init__(self, kit: Kit, directory: Path, *, seed: int, messages: int, rounds: int) -> None:
         self._kit = kit
         self._report = directory / "arrivals.json"
         self._rng = random.Random(seed)
-        self._messages = messages
+        self._messages, self._rounds = messages, rounds
         self._started = self._progress = 0
         self._moved = time.monotonic()
         self._writers: dict[str, Any] = {}
@@ -224,7 +225,8 @@ class Run:
             if progress >= next_fault:
                 self._harm()
                 next_fault = progress + self._rng.uniform(0.5, 1.5) * between
-            if writing and written >= self._messages:
+            # A slow machine writes and delivers more between two faults, and so more in all.
+            if writing and written >= self._messages and self._harmed_enough():
                 writing = False
                 while self._kill_writer(self._rng):
                     pass
@@ -243,6 +245,9 @@ class Run:
             fault = self._next_harms.pop()
             number = self._harms[fault](self._rng)
             self._faults[fault] += number
+
+    def _harmed_enough(self) -> bool:
+        return min(self._faults.values()) >= self._rounds
 
     def _left(self, app: Thorn) -> int:
         """How much isn't delivered yet."""
