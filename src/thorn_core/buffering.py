@@ -1,4 +1,4 @@
-"""Buffers: messages wait, and are published together."""
+"""Buffers: collect messages and publish them together."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from thorn_core.dispatchers.base import Waiting
 from thorn_core.errors import BufferNotEmpty, ConfigurationError
 from thorn_core.worker.thread import in_event_loop
 
-# Messages that wait in one buffer at most; then it is flushed, so that memory stays bounded.
+# Maximum messages in a buffer before it is flushed, so that memory stays bounded.
 BUFFER_LIMIT = 10_000
 
-# Publishes what shares a key; gives what the sender should wait for.
+# Publishes messages with the same key; returns what the sender should wait for.
 Publish = Callable[[Sequence[Any]], Any]
 # Calls a function that may block, from async code.
 Run = Callable[[Callable[[], Any]], Awaitable[Any]]
@@ -30,20 +30,20 @@ _current: ContextVar[Buffer | None] = ContextVar("thorn_buffer", default=None)
 
 
 def current_buffer() -> Buffer | None:
-    """The outermost buffer open in this context, where messages wait; None if none is open."""
+    """Return the outermost buffer open in this context; None if none is open."""
     buffer = _current.get()
     return None if buffer is None or buffer.closed else buffer
 
 
 @attrs.frozen
 class _Entry:
-    """A message that waits.
+    """A message in a buffer.
 
     Attributes:
-        key: What messages must share to be published together.
+        key: Messages with equal keys are published together.
         publish: Called with those messages at the flush.
         message: The message.
-        run: How async code calls `publish`.
+        run: Used by async code to call `publish`.
     """
 
     key: Any
@@ -53,15 +53,15 @@ class _Entry:
 
 
 class Buffer:
-    """Messages that wait to be published together.
+    """Messages to be published together.
 
     Safe to use from several threads and tasks. Tasks started inside the block share the buffer, as
     do threads that run in a copy of its context (`asyncio.to_thread` does); other threads don't.
-    What they send after the end of the block is published at once.
+    Messages they send after the end of the block are published immediately.
 
     Args:
-        flush_freq: `maybe_flush` flushes from so many messages on.
-        flush_timeout: `maybe_flush` flushes when so many seconds have gone by since the last flush.
+        flush_freq: Number of messages from which `maybe_flush` flushes.
+        flush_timeout: Seconds since the last flush after which `maybe_flush` flushes.
 
     Raises:
         ConfigurationError: One of them isn't positive.
@@ -82,10 +82,10 @@ class Buffer:
         self._flushes = self._flushes_before = self._begin = 0
         self._outer: Buffer | None = None
         self._token: Token[Buffer | None] | None = None
-        # Whether it ends by `await`; else the thread of the event loop that its end would block.
+        # True if it ends with `await`; otherwise the thread of the loop that its end blocks.
         self._awaited = False
         self._loop_thread: int | None = None
-        # How many open blocks may discard what was sent in them.
+        # Number of open blocks that may discard their messages.
         self._discarding = 0
 
     def __len__(self) -> int:
@@ -97,11 +97,11 @@ class Buffer:
 
     @property
     def closed(self) -> bool:
-        """True if it takes no more messages."""
+        """True if it accepts no more messages."""
         return self._closed
 
     def open(self) -> Self:
-        """Let messages sent in this context wait here, or in the buffer already open around it."""
+        """Collect messages sent in this context, here or in the buffer already open around it."""
         self._outer = current_buffer()
         if self._outer is None:
             self._closed = False
@@ -115,7 +115,7 @@ class Buffer:
         """Close a buffer opened by hand.
 
         Raises:
-            BufferNotEmpty: It holds messages; flush or discard them first. It stays open.
+            BufferNotEmpty: It contains messages; flush or discard them first. It stays open.
         """
         if self._outer is None:
             with self._lock:
@@ -130,22 +130,22 @@ class Buffer:
     def _leave(self) -> None:
         token, self._token = self._token, None
         if token is not None:
-            # A generator may end in another context than it began in: closed, it does no harm.
+            # A generator may end in another context than it began in; a closed buffer is harmless.
             with contextlib.suppress(ValueError):
                 _current.reset(token)
 
     def holds(self, *, blocking: bool) -> bool:
-        """Whether a message that is sent now should wait here.
+        """Return whether a message sent now should be buffered.
 
-        A plain `with` in a coroutine can't await anything at its end. So of messages whose store
-        does I/O it holds only what is sent by `send` on the event loop's own thread, which blocks
-        the loop anyway.
+        A plain `with` in a coroutine can't await anything at its end. So if the store does I/O, it
+        buffers only messages sent with `send` on the event loop's own thread, which blocks the loop
+        anyway.
 
         Args:
             blocking: Whether publishing the message does I/O.
 
         Raises:
-            ConfigurationError: It should be held, since it may have to be discarded, and can't be.
+            ConfigurationError: It must be buffered, because it may be discarded, but can't be.
         """
         loop_thread = self._loop_thread
         if not blocking or loop_thread in (None, threading.get_ident()):
@@ -158,16 +158,16 @@ class Buffer:
         return False
 
     def add(self, key: Any, publish: Publish, message: Any, run: Run = asyncio.to_thread) -> bool:
-        """Keep a message; those added with an equal key are published in one call.
+        """Add a message; messages with equal keys are published in one call.
 
         Args:
-            key: What messages must share to be published together.
+            key: Messages with equal keys are published together.
             publish: Called with those messages at the flush.
             message: The message.
-            run: How async code calls `publish`.
+            run: Used by async code to call `publish`.
 
         Returns:
-            False if the buffer is closed: then the message isn't kept.
+            False if the buffer is closed; the message isn't added.
         """
         with self._lock:
             if self._closed:
@@ -179,14 +179,14 @@ class Buffer:
         return True
 
     def flush(self) -> int:
-        """Publish everything that waits, in the order it was sent; a nested buffer's too.
+        """Publish all messages in the order they were sent, including those of nested buffers.
 
         Returns:
-            How many messages there were. If publishing raises, those not yet published stay.
+            The number of messages. If publishing raises, unpublished messages stay.
 
         Raises:
-            ConfigurationError: It was opened by `async with`, where `aflush` is to be awaited.
-            StoreError: The store can't take them.
+            ConfigurationError: It was opened with `async with`; await `aflush` instead.
+            StoreError: The store can't store them.
         """
         if self._outer is not None:
             return self._outer.flush()
@@ -198,7 +198,7 @@ class Buffer:
         return self._flush()
 
     async def aflush(self) -> int:
-        """Publish everything that waits without blocking the event loop; else as `flush`."""
+        """Like `flush`, without blocking the event loop."""
         return await (self._aflush() if self._outer is None else self._outer.aflush())
 
     def _flush(self) -> int:
@@ -241,11 +241,11 @@ class Buffer:
                 self._waiting[:0] = entries
 
     def maybe_flush(self) -> int:
-        """Flush if `flush_freq` or `flush_timeout` says so; returns how many messages went."""
+        """Flush if `flush_freq` or `flush_timeout` is reached; return the number of messages."""
         return self.flush() if self._due else 0
 
     async def maybe_aflush(self) -> int:
-        """Flush without blocking the event loop; else as `maybe_flush`."""
+        """Like `maybe_flush`, without blocking the event loop."""
         return await self.aflush() if self._due else 0
 
     @property
@@ -257,10 +257,10 @@ class Buffer:
         )
 
     def discard(self) -> int:
-        """Forget what waits, of a nested buffer what was sent since it was opened.
+        """Discard the messages; in a nested buffer, those sent since it was opened.
 
         Returns:
-            How many messages that were.
+            The number of messages.
         """
         target = self._target
         with target._lock:
@@ -272,7 +272,7 @@ class Buffer:
     # -- the end of a block
 
     def finish(self) -> None:
-        """Take no more messages, and publish those that wait; a nested one leaves them waiting."""
+        """Close the buffer and publish its messages; a nested one leaves them to the outer one."""
         try:
             if self._shut():
                 self._flush()
@@ -280,7 +280,7 @@ class Buffer:
             self._leave()
 
     async def afinish(self) -> None:
-        """As `finish`, without blocking the event loop; being cancelled doesn't stop it."""
+        """Like `finish`, without blocking the event loop; cancellation doesn't stop it."""
         try:
             if self._shut():
                 flushing = asyncio.ensure_future(self._aflush())
@@ -309,11 +309,11 @@ def _some(dispatched: Any) -> list[Waiting]:
 
 
 class HeldEvents(Buffer):
-    """Holds messages back until it is certain that what they tell of happens, for ORM adapters.
+    """Defers messages until the change they announce is certain, for ORM adapters.
 
-    The payload of a deletion has to be made while the row is there, and may be sent only once it
-    has gone. What is sent inside the block, which may be entered again, waits for `release()`. What
-    is never released is never sent.
+    The payload of a deletion must be created while the row exists, and sent only after it is
+    deleted. Messages sent inside the block, which may be entered again, wait for `release()`.
+    Messages that are never released are never sent.
 
     Example:
         >>> from thorn_core import Event, Thorn
@@ -336,34 +336,33 @@ class HeldEvents(Buffer):
         return self
 
     def __exit__(self, *exception: object) -> None:
-        # A task that outlives the block sends directly: what it tells of isn't held back.
+        # A task that outlives the block sends directly.
         with self._lock:
             self._closed = True
         self._leave()
 
     def add(self, key: Any, publish: Publish, message: Any, run: Run = asyncio.to_thread) -> bool:
-        """Keep a message, however many there are; False outside of the block."""
+        """Add a message, without a limit; return False outside of the block."""
         with self._lock:
             if not self._closed:
                 self._waiting.append(_Entry(key, publish, message, run))
             return not self._closed
 
     def flush(self) -> int:
-        """Publish nothing: that is for `release`."""
+        """Publish nothing; `release` does that."""
         return 0
 
     async def aflush(self) -> int:
-        """Publish nothing: that is for `release`."""
+        """Publish nothing; `release` does that."""
         return 0
 
     def release(self) -> int:
-        """Publish what is held, or let other `HeldEvents` hold it whose block this is in.
+        """Publish the deferred messages, or pass them to an enclosing `HeldEvents` block.
 
-        A buffer that is open doesn't keep it back: the transaction that it belongs to may end
-        before that does.
+        An open buffer doesn't delay them, because their transaction may end before the buffer.
 
         Returns:
-            How many messages that were. If publishing raises, those not yet published stay.
+            The number of messages. If publishing raises, unpublished messages stay.
         """
         if not self._waiting:
             return 0
@@ -377,17 +376,17 @@ class HeldEvents(Buffer):
 
 
 class buffer_events:  # noqa: N801 - used like a function
-    """Let the messages sent inside the block wait, and publish them together at its end.
+    """Buffer the messages sent inside the block, and publish them together at its end.
 
     In async code use `async with`, whose end doesn't block the event loop. A plain `with` in a
-    coroutine can't await anything, so what `asend` sends inside it to a database is published at
-    once. A nested block's messages go with the outermost one. After 10,000 messages a buffer
+    coroutine can't await anything, so messages sent with `asend` to a database are published
+    immediately. Nested blocks flush with the outermost one. After 10,000 messages a buffer
     flushes by itself.
 
     Args:
-        flush_freq: `buffer.maybe_flush()` flushes from so many messages on.
-        flush_timeout: `buffer.maybe_flush()` flushes after so many seconds.
-        discard_on_error: Forget what waits if the block raises; else it is published even then.
+        flush_freq: Number of messages from which `buffer.maybe_flush()` flushes.
+        flush_timeout: Seconds after which `buffer.maybe_flush()` flushes.
+        discard_on_error: Discard the messages if the block raises, instead of publishing them.
 
     Raises:
         ConfigurationError: `flush_freq` or `flush_timeout` isn't positive.

@@ -20,25 +20,25 @@ from thorn_core.subscriptions import (
 )
 from thorn_core.values import Message, Subscription, derived_id
 
-# Characters of a subscription's id; stores keep no more.
+# Maximum characters of a subscription's id in stores.
 ID_LENGTH = 120
-# Characters of an impossible URL that are kept to be shown.
+# Maximum characters shown of an invalid URL.
 URL_LENGTH = 500
-# Recipients that one callable may give for a message.
+# Maximum recipients from one callable for a message.
 MOST_GIVEN = 10_000
-# What the owner of a subscription is told of a defect; the log has the details.
+# The reason shown to owners after a defect; the log has the details.
 INTERNAL = "an internal error"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @attrs.frozen(kw_only=True)
 class Impossible:
-    """A recipient that no request can be made to.
+    """A recipient that can't be sent a request.
 
     Attributes:
-        subscription: What is known of it; its id is the same each time.
-        reason: Why, in words that a subscription's owner may read.
-        failure: What the program's own code raised, for the log.
+        subscription: The known fields; its id is the same each time.
+        reason: The reason, safe to show to the subscription's owner.
+        failure: The exception raised by the program's own code, for the log.
     """
 
     subscription: Subscription
@@ -52,8 +52,8 @@ class Unstored:
 
     Attributes:
         found: Those that can be delivered to.
-        impossible: Those that can't, each with the reason.
-        failures: What hooks raised that were to name more; they are to be asked again.
+        impossible: Those that can't, with the reasons.
+        failures: Exceptions of hooks that add recipients; these must be called again.
     """
 
     found: Sequence[Subscription] = ()
@@ -71,7 +71,7 @@ def unstored_recipients(
     added: Iterable[Any] = (),
     failures: Sequence[Exception] = (),
 ) -> Unstored:
-    """The recipients that targets and plugins name; a bad one costs the others nothing.
+    """Return the recipients from targets and plugins; invalid ones don't affect the others.
 
     Args:
         rules: The app's.
@@ -79,7 +79,7 @@ def unstored_recipients(
         targets: Patterns, each with a URL, a mapping, a Subscription, a callable that gets the
             message, or an iterable of these.
         added: The subscriptions that plugins add.
-        failures: What plugins raised.
+        failures: Exceptions raised by plugins.
     """
     found: dict[str, Subscription] = {}
     impossible: dict[str, Impossible] = {}
@@ -103,14 +103,14 @@ def unstored_recipients(
 def _given(
     rules: SubscriptionRules, pattern: str, target: Any, message: Message, place: str = ""
 ) -> Iterator[Subscription | Impossible]:
-    """What a target stands for.
+    """Return the recipients of a target.
 
     Args:
         rules: The app's.
-        pattern: What the target is for.
+        pattern: The target's event pattern.
         target: The target.
         message: For callables.
-        place: Where it was given: with the pattern, this identifies what has no URL.
+        place: Where it was configured; with the pattern, this identifies targets without a URL.
     """
     if target is None:
         return
@@ -119,7 +119,7 @@ def _given(
             for subscription in static_subscriptions(rules, pattern, target):
                 yield _checked(pattern, place, subscription)
         except ThornError as failure:
-            # Our own words: of an option or a secret that isn't allowed.
+            # A message of our own, about an option or secret that isn't allowed.
             yield _impossible(pattern, place, target, failure, str(failure))
         except Exception as failure:
             yield _impossible(pattern, place, target, failure)
@@ -141,7 +141,7 @@ def _given(
 def _each(
     rules: SubscriptionRules, pattern: str, targets: Iterable[Any], message: Message, place: str
 ) -> Iterator[Subscription | Impossible]:
-    """What each of several targets stands for; a generator may fail halfway."""
+    """Return the recipients of several targets; a generator may fail halfway."""
     number = 0
     try:
         for number, target in enumerate(targets):
@@ -153,7 +153,7 @@ def _each(
 
 
 def _checked(pattern: str, place: str, given: Any) -> Subscription | Impossible:
-    """A subscription, if a delivery to it can be made and kept."""
+    """Return a subscription if deliveries to it can be made and stored."""
     if not isinstance(given, Subscription):
         kind = TypeError(f"{place} gives a {type(given).__name__} in place of a Subscription")
         return _impossible(pattern, place, given, kind)
@@ -176,7 +176,7 @@ def _checked(pattern: str, place: str, given: Any) -> Subscription | Impossible:
 def _impossible(
     pattern: str, place: str, given: Any, failure: Exception, reason: str = INTERNAL
 ) -> Impossible:
-    """A stand-in for what gives no subscription."""
+    """Return a placeholder for a target without a valid subscription."""
     url = given.get("url") if isinstance(given, Mapping) else getattr(given, "url", given)
     text = url if isinstance(url, str) else ""
     return Impossible(
@@ -194,7 +194,7 @@ def _impossible(
 
 
 def _owner(given: Any) -> str | None:
-    """Whose recipient it would have been; None if it doesn't say, or says no id."""
+    """Return the owner that a target names; None if it names none, or an invalid id."""
     owner = given.get("owner") if isinstance(given, Mapping) else getattr(given, "owner", None)
     try:
         return None if owner is None else identify(owner)[0]
@@ -203,6 +203,6 @@ def _owner(given: Any) -> str | None:
 
 
 def _name(target: Any) -> str:
-    """The name of a callable: the same in every process."""
+    """Return the name of a callable, which is the same in every process."""
     module = getattr(target, "__module__", type(target).__module__)
     return f"{module}.{getattr(target, '__qualname__', type(target).__qualname__)}"

@@ -1,4 +1,4 @@
-"""Sending: what an app is asked to send, and its way to the store and on to a dispatcher."""
+"""Sending: passes messages from events to the store and to dispatchers."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-# Messages whose callbacks are remembered; of more, the oldest lose theirs.
+# Maximum messages with remembered callbacks; the oldest are evicted.
 CALLBACK_LIMIT = 10_000
 
 
 class Sending:
-    """One app's dispatchers, and the way of a message to them.
+    """One app's dispatchers, and the path of messages to them.
 
     Args:
         app: The app.
-        default: Name of its own dispatcher.
+        default: Name of the app's dispatcher.
     """
 
     def __init__(self, app: Thorn, default: str) -> None:
@@ -50,7 +50,7 @@ class Sending:
         self._lock = threading.Lock()
         self._dispatchers: dict[str, Dispatcher] = {}
         self._substitute: Dispatcher | None = None
-        # Keyed messages that a substitute kept from the store, by id.
+        # Messages with idempotency keys that a substitute kept from the store, by id.
         self._unpublished: dict[str, Message] = {}
         store = app.store
         self._unsaid = store.unit_of_work() if isinstance(store, Ambient) else IMMEDIATE
@@ -58,10 +58,10 @@ class Sending:
         self._warned_of_lock = self._warned_of_buffer = False
 
     def dispatcher(self, name: str | None = None) -> Dispatcher:
-        """The dispatcher of a name, made at first use; the app's own for None.
+        """Return the dispatcher with a name, created on first use; the app's default for None.
 
         Raises:
-            ConfigurationError: No plugin knows the name, or what it gives is no dispatcher.
+            ConfigurationError: No plugin knows the name, or the result isn't a dispatcher.
         """
         if self._substitute is not None:
             if name is not None:
@@ -108,9 +108,9 @@ class Sending:
         *,
         at_once: bool = False,
     ) -> Receipt:
-        """Hand a message over, and wait where the dispatcher wants it.
+        """Publish a message, and wait if the dispatcher requires it.
 
-        Inside a running event loop it doesn't wait, for that loop may be what it waits for.
+        Never waits inside a running event loop, because it may wait for that loop.
         """
         receipt = Receipt(self._app, message)
         unit = self._unit(within)
@@ -128,7 +128,7 @@ class Sending:
         dispatcher: str | None,
         callbacks: Callbacks | None,
     ) -> Receipt:
-        """Hand a message over, and await what the dispatcher wants awaited."""
+        """Publish a message, and await it if the dispatcher requires it."""
         unit = self._unit(within)
         if unit is IMMEDIATE and not isinstance(message, Message):
             message = message()
@@ -156,7 +156,7 @@ class Sending:
         return self._unsaid if within is None else self._app.plugins.unit_of_work(within)
 
     def _locked_by(self, unit: UnitOfWork) -> bool:
-        """Whether only the open transaction can write to the store now, which is then said."""
+        """Return whether only the open transaction can write to the store now; if so, log it."""
         store = self._app.store
         if not (isinstance(store, SingleWriter) and store.locked_by(unit)):
             return False
@@ -186,10 +186,10 @@ class Sending:
         return self._publish([receipt], unit, dispatcher)
 
     def _waits(self, buffer: Buffer, unit: UnitOfWork) -> bool:
-        """Whether a message waits in a buffer."""
+        """Return whether a message is buffered."""
         if isinstance(buffer, HeldEvents):
             return True
-        # A transaction may end before a buffer does, and would take what it held with it.
+        # A transaction may end before the buffer, and its messages would be lost.
         if unit.open:
             return False
         if buffer.holds(blocking=self._app.store.blocking):
@@ -206,10 +206,10 @@ class Sending:
     def _publish(
         self, receipts: Sequence[Receipt], unit: UnitOfWork, name: str | None
     ) -> Waiting | None:
-        """Write messages to the store in the unit of work, and tell the dispatcher at its commit.
+        """Store messages in the unit of work, and notify the dispatcher when it commits.
 
         Returns:
-            What the sender should wait for, if the commit was now.
+            What the sender should wait for, if the commit already happened.
         """
         dispatcher, store = self.dispatcher(name), self._app.store
         by_id: dict[str, Message] = {}
@@ -269,7 +269,7 @@ class Sending:
         return None if future is None else Waiting(future, until)
 
     def _first_unpublished(self, message: Message) -> Message:
-        """The first message of an id that a substitute kept from the store."""
+        """Return the first message with an id that a substitute kept from the store."""
         if self._substitute is None or not message.keyed:
             return message
         return self._unpublished.setdefault(message.id, message)
@@ -281,7 +281,7 @@ class Sending:
                 self._callbacks.popitem(last=False)
 
     def attempted(self, attempt: Attempt, delivery: Delivery) -> None:
-        """Call back whoever asked to be, after an attempt; what they raise is logged."""
+        """Run the callbacks for an attempt; log their errors."""
         if not self._callbacks:
             return
         callbacks = self._callbacks.get(delivery.message_id)
@@ -306,27 +306,27 @@ class SendingCalls:
         Args:
             event: The event or its name.
             data: The payload.
-            **options: Those of `Event.send`, or of `ModelEvent.send`.
+            **options: Options of `Event.send` or `ModelEvent.send`.
 
         Raises:
-            InvalidNameError: The name isn't one.
+            InvalidNameError: The name is invalid.
             ConfigurationError: An option is unknown or not allowed.
             PayloadError: The payload can't be encoded, is too large, or breaks the schema.
-            StoreError: The store can't take it.
+            StoreError: The store can't store it.
         """
         return self._event(event).send(data, **options)  # type: ignore[misc]  # the event checks
 
     async def asend(
         self, event: str | Event, data: Any = None, **options: Unpack[ModelSendArguments]
     ) -> Receipt:
-        """Send a message without blocking the caller's loop; else as `send`."""
+        """Like `send`, without blocking the caller's event loop."""
         return await self._event(event).asend(data, **options)  # type: ignore[misc]
 
     def send_test(self, subscription_id: str) -> Receipt:
         """Send a `thorn.test` message to one subscription, and to no other.
 
         Raises:
-            NotFoundError: There is none.
+            NotFoundError: It doesn't exist.
         """
         app = cast("Thorn", self)
         subscription = app._required(subscription_id)
@@ -347,17 +347,17 @@ class SendingCalls:
         dispatcher: str | None = None,
         callbacks: Callbacks | None = None,
     ) -> Receipt:
-        """Send a message that is made: into the open buffer, or to the store and the dispatcher.
+        """Send a complete message: to the open buffer, or to the store and the dispatcher.
 
         Args:
             message: The message.
             within: The transaction handle of an adapter.
-            at_once: Don't wait for the commit of the transaction, where the database allows that.
-            dispatcher: Name of one, in place of the app's.
-            callbacks: Whom to call back after its attempts.
+            at_once: Don't wait for the commit of the transaction, if the database permits it.
+            dispatcher: Name of a dispatcher, instead of the app's.
+            callbacks: The callbacks for its attempts.
 
         Raises:
-            StoreError: The store can't take it.
+            StoreError: The store can't store it.
         """
         return self._sending.send(message, within, dispatcher, callbacks, at_once=at_once)
 
@@ -369,26 +369,26 @@ class SendingCalls:
         dispatcher: str | None = None,
         callbacks: Callbacks | None = None,
     ) -> Receipt:
-        """Send a message without blocking the caller's loop; else as `send_message`.
+        """Like `send_message`, without blocking the caller's event loop.
 
         Args:
-            message: The message, or a function that makes it where the transaction may be used.
+            message: The message, or a function that creates it where the transaction may be used.
             within: The transaction handle of an adapter.
-            dispatcher: Name of one, in place of the app's.
-            callbacks: Whom to call back after its attempts.
+            dispatcher: Name of a dispatcher, instead of the app's.
+            callbacks: The callbacks for its attempts.
 
         Raises:
-            StoreError: The store can't take it.
+            StoreError: The store can't store it.
         """
         return await self._sending.asend(message, within, dispatcher, callbacks)
 
 
 class MessagesById(Sequence[Message]):
-    """Messages in the store, each read when it is looked at: few dispatchers ever do.
+    """Messages in the store, loaded on access, because few dispatchers access them.
 
     Args:
-        store: Where they are.
-        ids: Which.
+        store: The store.
+        ids: Their ids.
     """
 
     def __init__(self, store: Store, ids: Sequence[str]) -> None:

@@ -37,7 +37,7 @@ def encode_body(
     codec = codecs.get(content_type)
     if codec is None:
         raise PayloadError(
-            f"no codec for content type {content_type!r}; known are {', '.join(sorted(codecs))}"
+            f"no codec for content type {content_type!r}; available: {', '.join(sorted(codecs))}"
         )
     source = settings.event_source
     return codec(envelope_of(message, settings.envelope, source=source, audience=audience))

@@ -1,4 +1,4 @@
-"""Who runs the engine after a send, and when."""
+"""Dispatchers decide who runs the engine after a send, and when."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class BuiltinDispatchers:
-    """Thorn's own dispatchers, as the plugin that they are."""
+    """Thorn's own dispatchers, as a plugin."""
 
     @hookimpl
     def thorn_dispatchers(self) -> Mapping[str, Callable[[Thorn], Dispatcher]]:

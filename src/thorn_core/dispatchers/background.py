@@ -19,10 +19,10 @@ logger = logging.getLogger(__name__)
 
 
 class BackgroundDispatcher:
-    """Keeps a worker running from the first message on; the store wakes it.
+    """Runs a worker from the first message on; the store wakes it.
 
     Args:
-        app: Whose engine it runs.
+        app: The app whose engine it runs.
     """
 
     publishes = True
@@ -41,7 +41,7 @@ class BackgroundDispatcher:
                     self._running.add_done_callback(_log_failure)
 
     def close(self) -> None:
-        """Deliver what is due if this process is all there is, within the grace period; stop."""
+        """Deliver due messages if no other process can, within the grace period, and stop."""
         with self._lock:
             running, self._running = self._running, None
         if running is None:

@@ -1,4 +1,4 @@
-"""The dispatcher port: who runs the engine after a send."""
+"""The dispatcher port."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from thorn_core.worker.thread import in_event_loop
 
 @runtime_checkable
 class Dispatcher(Protocol):
-    """Who runs the engine after a send, and when. Made by a factory that is given the app.
+    """Decides who runs the engine after a send, and when; created by a factory with the app.
 
     Attributes:
         publishes: False keeps messages out of the store altogether.
@@ -26,41 +26,41 @@ class Dispatcher(Protocol):
     publishes: bool
 
     def dispatch(self, messages: Sequence[Message]) -> Future[None] | None:
-        """See to it that these messages, committed to the store by now, are delivered.
+        """Have these messages delivered, which are committed to the store.
 
         Called in the sender's thread, so it must be quick.
 
         Returns:
-            A future if the sender should wait for it, else None. The sender waits `inline_timeout`
-            seconds at most; what it stands for goes on.
+            A future if the sender should wait for it, else None. The sender waits for at most
+            `inline_timeout` seconds; the work continues afterwards.
         """
         ...
 
     def close(self) -> None:
-        """Stop what it started; calling it twice is fine."""
+        """Stop what it started; may be called twice."""
         ...
 
 
 @attrs.frozen
 class Waiting:
-    """What a sender waits for, and until when.
+    """The future that a sender waits for, and the deadline.
 
     Attributes:
         future: From the dispatcher.
-        until: The end of the wait, by `time.monotonic`.
+        until: The deadline, by `time.monotonic`.
     """
 
     future: Future[None]
     until: float
 
     def wait(self) -> None:
-        """Wait; but never inside a running event loop, which the future may need."""
+        """Wait, unless inside a running event loop, which the future may need."""
         if not in_event_loop():
             wait((self.future,), max(self.until - monotonic(), 0))
             self._raise()
 
     async def wait_async(self) -> None:
-        """Wait without blocking the event loop; being cancelled doesn't stop the deliveries."""
+        """Wait without blocking the event loop; cancellation doesn't stop the deliveries."""
         ended = asyncio.get_running_loop().create_future()
         self.future.add_done_callback(_Resolving(ended))
         await asyncio.wait((ended,), timeout=max(self.until - monotonic(), 0))
@@ -73,7 +73,7 @@ class Waiting:
 
 @attrs.frozen
 class _Resolving:
-    """Resolves a future of an event loop, if that still runs then."""
+    """Resolves a future of an event loop, if the loop is still running."""
 
     ended: asyncio.Future[None]
 

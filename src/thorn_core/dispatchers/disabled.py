@@ -1,4 +1,4 @@
-"""Disabled: messages go nowhere."""
+"""Disabled: drops messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class DisabledDispatcher:
-    """Drops messages before they reach the store, as for data migrations.
+    """Drops messages before they reach the store, for example in data migrations.
 
     Args:
         app: Not needed; every dispatcher's factory gets it.
@@ -24,7 +24,7 @@ class DisabledDispatcher:
         self._app = app
 
     def dispatch(self, messages: Sequence[Message]) -> None:
-        """They are dropped."""
+        """Drop the messages."""
 
     def close(self) -> None:
-        """Nothing was started."""
+        """Do nothing: it started nothing."""

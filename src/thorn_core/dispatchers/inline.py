@@ -19,11 +19,11 @@ logger = logging.getLogger(__name__)
 class InlineDispatcher:
     """Attempts all deliveries of the messages at once; failed ones stay pending for a worker.
 
-    The sender waits for these attempts, for `inline_timeout` at most. What isn't attempted by then
-    goes on in the background.
+    The sender waits for these attempts, for `inline_timeout` at most. The remaining
+    attempts continue in the background.
 
     Args:
-        app: Whose engine it runs.
+        app: The app whose engine it runs.
     """
 
     publishes = True
@@ -34,7 +34,7 @@ class InlineDispatcher:
         self._under_way: set[Future[None]] = set()
 
     def dispatch(self, messages: Sequence[Message]) -> Future[None]:
-        """Make the first attempts; the future ends when they are made."""
+        """Make the first attempts; the future is done when they have ended."""
         future = self._app.submit(self._deliver([message.id for message in messages]))
         with self._lock:
             self._under_way.add(future)
@@ -45,7 +45,7 @@ class InlineDispatcher:
         try:
             await self._app.engine.adrain(message_ids, at_once=True)
         except Exception:
-            # The messages are in the store; a worker, or the next send, takes them up.
+            # The messages are in the store; a worker or the next send delivers them.
             logger.exception("%d messages could not be delivered at once", len(message_ids))
 
     def _ended(self, future: Future[None]) -> None:
@@ -53,7 +53,7 @@ class InlineDispatcher:
             self._under_way.discard(future)
 
     def close(self) -> None:
-        """Wait for attempts under way, within the grace period."""
+        """Wait for attempts in flight, within the grace period."""
         with self._lock:
             under_way = set(self._under_way)
         wait(under_way, self._app.settings.grace_period)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class OutboxDispatcher:
-    """Leaves everything to workers.
+    """Leaves all deliveries to workers.
 
     Args:
         app: Not needed; every dispatcher's factory gets it.
@@ -24,7 +24,7 @@ class OutboxDispatcher:
         self._app = app
 
     def dispatch(self, messages: Sequence[Message]) -> None:
-        """Nothing is left to do: the store has the messages and wakes whom it can."""
+        """Do nothing: the store has the messages and notifies workers."""
 
     def close(self) -> None:
-        """Nothing was started."""
+        """Do nothing: it started nothing."""

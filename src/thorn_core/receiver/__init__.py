@@ -1,4 +1,4 @@
-"""The other end: verify a webhook that arrives, by any signature scheme, and handle it once."""
+"""The receiver: verify webhooks of any signature scheme, and handle each once."""
 
 from thorn_core.codecs import Decoder
 from thorn_core.receiver.receiving import (

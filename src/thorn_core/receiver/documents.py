@@ -1,4 +1,4 @@
-"""What the body of a webhook says: its event, id, audience and data, by the envelope it is in."""
+"""Documents: the event, id, audience and data in the body of a webhook, by its envelope."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ JSON = "application/json"
 
 @attrs.frozen
 class Document:
-    """What a body says; None where it doesn't.
+    """The content of a body; None for missing parts.
 
     Attributes:
         data: The payload.
         event: The event's name.
         id: The message's id.
-        sender: Whom the message is about.
-        ref: Where to look.
-        audience: The URL that the sender made it for.
+        sender: The user or tenant that the message is about.
+        ref: The URL of the object.
+        audience: The recipient's URL, according to the sender.
     """
 
     data: Any = attrs.field(repr=False)
@@ -41,15 +41,15 @@ class Document:
 def document_of(body: bytes, content_type: str, decoders: Mapping[str, Decoder]) -> Document:
     """Decode a body, and recognise Thorn's envelopes, CloudEvents, Standard Webhooks and Stripe's.
 
-    No signature covers the content type. A decoder must therefore refuse a body that isn't its own.
+    No signature covers the content type, so a decoder must refuse bodies of other types.
 
     Args:
         body: The body.
-        content_type: As the header says it; a type without a decoder is read as JSON.
+        content_type: The header's value; a type without a decoder is read as JSON.
         decoders: By content type.
 
     Raises:
-        PayloadError: The body isn't what its content type says.
+        PayloadError: The body doesn't match its content type.
     """
     kind = _kind(content_type)
     return _recognised(_decoded(body, kind, decoders.get(kind), "the body"), decoders)
@@ -120,7 +120,7 @@ def _cloudevents_data(
 
 
 def _thorn_data(value: dict[Any, Any]) -> tuple[Any] | None:
-    """The payload of Thorn's envelope, as JSON or as a form has it; None if it is no envelope."""
+    """Return the payload of Thorn's envelope in JSON or a form; None if it isn't an envelope."""
     if "data" in value:
         return (value["data"],)
     flat = {k: v for k, v in value.items() if isinstance(k, str) and k.startswith("data[")}

@@ -1,4 +1,4 @@
-"""The headers of a webhook, whatever a framework hands over."""
+"""The headers of a webhook, from any framework."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from thorn_core.errors import SignatureError
 # Of all names and values together, in characters. Servers commonly refuse a line above 8 KiB.
 HEADER_LIMIT = 64 * 1024
 
-# RFC 9110 section 5.5 forbids NUL, CR and LF; UTF-8 has no halves of characters.
+# RFC 9110 section 5.5 forbids NUL, CR and LF; UTF-8 can't encode lone surrogates.
 _IMPOSSIBLE = re.compile("[\0\r\n\ud800-\udfff]")
 
 
 def fields_of(headers: Mapping[str, Any] | Iterable[tuple[Any, Any]]) -> dict[str, str]:
-    """The headers by name in lower case, each one text.
+    """Return the headers by lower-case name, each as a string.
 
     Several values of one name, in a list or under two spellings, are joined by a comma
     (RFC 9110 section 5.3); None is no header.
 
     Args:
-        headers: A mapping, or pairs as ASGI has them; names and values text or bytes.
+        headers: A mapping, or pairs as ASGI has them; names and values are strings or bytes.
 
     Raises:
-        SignatureError: They aren't headers, or too large.
+        SignatureError: They aren't headers, or are too large.
 
     Example:
         >>> fields_of({"Webhook-Id": "msg_1", "X-A": ["1", b"2"], "x-a": "3", "X-B": None})

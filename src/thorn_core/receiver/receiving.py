@@ -1,4 +1,4 @@
-"""Receiving: what a web framework's adapter does with a request."""
+"""Receiving: handling of requests for the adapters of web frameworks."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from thorn_core.values import EMPTY, Message
 
 logger = logging.getLogger(__name__)
 
-# Senders give up after 15 to 30 s; who takes this long has died, and a retry may begin anew.
+# Senders time out after 15 to 30 s; a handler that takes longer than this has died.
 LEASE = timedelta(minutes=5)
 
 
 @attrs.frozen(kw_only=True)
 class Answer:
-    """What to answer a webhook that isn't to be handled.
+    """The response to a webhook that should not be handled.
 
     Attributes:
         status: The status code.
         headers: By name.
-        body: A problem by RFC 9457, or nothing.
+        body: A problem (RFC 9457), or empty.
     """
 
     status: int
@@ -45,11 +45,11 @@ class Answer:
 
 @attrs.frozen(kw_only=True)
 class Arrival:
-    """A webhook to handle, and then to settle.
+    """A webhook to handle and then `settle`.
 
     Attributes:
-        message: What it says.
-        key: By which the guard knows it.
+        message: Its message.
+        key: The guard's key for it.
     """
 
     message: Message
@@ -58,21 +58,21 @@ class Arrival:
 
 @attrs.frozen(kw_only=True)
 class Receiver:
-    """One way to receive webhooks: what is genuine is handled once, and all else answered.
+    """Receives webhooks: lets genuine ones be handled once, and answers all others.
 
-    Why something is refused is logged, and not answered.
+    The reason for refusing a request is logged, but not part of the response.
 
     Attributes:
-        guard: Remembers what has been here.
-        scheme: By which it is signed; see `verify`.
-        tolerance: Seconds that the signed time may be off, either way.
-        remember: Seconds that a handled webhook is remembered: repetitions and replays within them
-            are answered 200 and not handled again. 0 remembers nothing.
-        limit: Bytes of the body at most.
+        guard: Remembers handled webhooks.
+        scheme: The signature scheme; see `verify`.
+        tolerance: Maximum difference of the signed time in seconds, either way.
+        remember: Seconds that a handled webhook is remembered; duplicates and replays get 200
+            meanwhile and aren't handled again. 0 remembers nothing.
+        limit: Maximum size of the body in bytes.
         audience: Your URL, as the sender has it; see `verify`.
 
     Raises:
-        ConfigurationError: There is no such scheme, or a duration isn't one.
+        ConfigurationError: The scheme is unknown, or a duration is invalid.
 
     Example:
         >>> from thorn_core.receiver import MemoryReplayGuard
@@ -108,13 +108,13 @@ class Receiver:
         decoders: Mapping[str, Decoder] | None = None,
         now: datetime | None = None,
     ) -> Arrival | Answer:
-        """Take a request: a webhook to handle and then to `settle`, or what to answer.
+        """Take a request; return a webhook to handle and `settle`, or the response to send.
 
         Args:
-            body: As it came; give at least one byte more than `limit` of one that is longer.
-            headers: As they came: a mapping or pairs, names in any case, text or bytes.
+            body: The unchanged body; if longer than `limit`, at least one byte more than that.
+            headers: The headers: a mapping or pairs, names in any case, strings or bytes.
             secrets: The secret, or several during a rotation.
-            endpoint: Where it came to. The same webhook is handled once at each.
+            endpoint: The path of the request; a webhook is handled once at each endpoint.
             decoders: More decoders, by content type; see `verify`.
             now: The time; None reads the clock.
 
@@ -127,7 +127,7 @@ class Receiver:
         try:
             genuine = self._verifier.genuine(body, headers, secrets, decoders, now)
         except SecretError:
-            raise  # our own mistake; to blame the sender for it would hide it
+            raise  # our own mistake; blaming the sender would hide it
         except SignatureError as error:
             return refusal(401, endpoint, str(error))
         except PayloadError as error:
@@ -141,9 +141,9 @@ class Receiver:
         return Arrival(message=genuine.message, key=key)
 
     def settle(self, arrival: Arrival, *, handled: bool, now: datetime | None = None) -> None:
-        """Say whether a webhook has been handled; if not, its next repetition is taken again.
+        """Record whether a webhook was handled; if not, the next duplicate is accepted.
 
-        What goes wrong with the guard is logged: what was handled stays handled.
+        Errors of the guard are logged: a handled webhook stays handled.
 
         Args:
             arrival: The webhook.
@@ -167,17 +167,17 @@ TITLES = {
     409: "Conflict",
     413: "Content Too Large",
 }
-# Seconds after which somebody else's handling has ended, mostly.
+# Seconds after which another process has usually finished.
 RETRY_AFTER = "30"
 
 
 def refusal(status: int, endpoint: str, reason: str) -> Answer:
-    """Log why a request is refused, and make an answer that doesn't say it.
+    """Log why a request is refused, and return a response without the reason.
 
     Args:
         status: 400, 401, 405, 409 or 413.
-        endpoint: Where it came to.
-        reason: Why.
+        endpoint: The path of the request.
+        reason: The reason.
 
     Example:
         >>> refusal(401, "/hook", "no secret signed it").body

@@ -1,4 +1,4 @@
-"""Replays: which webhooks have been here."""
+"""Replays: remembering handled webhooks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REPLAY_LIMIT = 100_000
 
 
 class Seen(Enum):
-    """Whether a webhook has been here."""
+    """The state of a webhook."""
 
     NEW = "new"
     UNDER_WAY = "under way"
@@ -23,30 +23,30 @@ class Seen(Enum):
 
 
 class ReplayGuard(Protocol):
-    """Remembers which webhooks have been here; what several processes share makes them one.
+    """Remembers webhooks; processes that share a guard act as one.
 
-    A webhook is begun, and then either finished, or forgotten so that a retry may begin it again.
+    A webhook is begun, and then either finished, or forgotten so that a retry can begin it again.
     """
 
     def begin(self, key: str, *, now: datetime, until: datetime) -> Seen:
-        """Note that a webhook is under way, if it is new; say whether it was.
+        """Mark a new webhook as being handled; return its previous state.
 
-        Of several that begin the same at once, one is told that it is new.
+        If several begin the same webhook at once, it is new to exactly one of them.
 
         Args:
             key: Identifies a webhook.
             now: The time.
-            until: When it may be begun again, if it is neither finished nor forgotten.
+            until: When it may begin again, if it is neither finished nor forgotten.
         """
         ...
 
     def finish(self, key: str, *, now: datetime, until: datetime) -> None:
-        """Note that a webhook has been handled.
+        """Mark a webhook as handled.
 
         Args:
             key: Identifies a webhook.
             now: The time.
-            until: When that may be forgotten.
+            until: When it may be forgotten.
         """
         ...
 
@@ -59,7 +59,7 @@ class MemoryReplayGuard:
     """A ReplayGuard for one process.
 
     Args:
-        limit: Keys to remember; of more, those that may be forgotten soonest are.
+        limit: Maximum number of keys; those that expire first are evicted.
     """
 
     def __init__(self, *, limit: int = REPLAY_LIMIT) -> None:
@@ -69,7 +69,7 @@ class MemoryReplayGuard:
         self._by_time: list[tuple[datetime, str]] = []
 
     def begin(self, key: str, *, now: datetime, until: datetime) -> Seen:
-        """Note that a webhook is under way, if it is new; say whether it was."""
+        """Mark a new webhook as being handled; return its previous state."""
         with self._lock:
             while self._by_time and self._by_time[0][0] <= now:
                 self._drop_first()
@@ -79,7 +79,7 @@ class MemoryReplayGuard:
             return Seen.NEW
 
     def finish(self, key: str, *, now: datetime, until: datetime) -> None:
-        """Note that a webhook has been handled."""
+        """Mark a webhook as handled."""
         with self._lock:
             self._note(key, until, Seen.HANDLED)
 
@@ -91,7 +91,7 @@ class MemoryReplayGuard:
     def _note(self, key: str, until: datetime, seen: Seen) -> None:
         self._known[key] = until, seen
         heapq.heappush(self._by_time, (until, key))
-        # Counting too what has been noted anew or forgotten since.
+        # Includes entries that were renewed or forgotten since.
         while len(self._by_time) > self._limit:
             self._drop_first()
 
@@ -102,34 +102,34 @@ class MemoryReplayGuard:
 
 
 class Cache(Protocol):
-    """What a CacheReplayGuard needs of a cache: those of Django and of Flask-Caching have it."""
+    """The cache methods that CacheReplayGuard needs; Django's and Flask-Caching's have them."""
 
     def add(self, key: str, value: str, timeout: int) -> Any:
-        """Keep a value for some seconds unless there is one; truthy if it was kept."""
+        """Store a value for some seconds unless there is one; return a true value if stored."""
         ...
 
     def get(self, key: str) -> Any:
-        """The value that is kept, or None."""
+        """Return the value, or None."""
         ...
 
     def set(self, key: str, value: str, timeout: int) -> Any:
-        """Keep a value for some seconds."""
+        """Store a value for some seconds."""
         ...
 
     def delete(self, key: str) -> Any:
-        """Keep it no longer."""
+        """Delete the value."""
         ...
 
 
 class CacheReplayGuard:
     """A ReplayGuard in a cache, for all processes that share it.
 
-    Its `add` lets one of several in that begin the same at once. A cache that drops entries forgets
-    early.
+    Its `add` admits one of several concurrent duplicates. A cache that evicts entries
+    forgets early.
 
     Args:
         cache: The cache.
-        prefix: What its keys begin with.
+        prefix: The prefix of its keys.
     """
 
     def __init__(self, cache: Cache, *, prefix: str = "thorn.webhook.") -> None:
@@ -137,16 +137,16 @@ class CacheReplayGuard:
         self._prefix = prefix
 
     def begin(self, key: str, *, now: datetime, until: datetime) -> Seen:
-        """Note that a webhook is under way, if it is new; say whether it was."""
+        """Mark a new webhook as being handled; return its previous state."""
         name = self._name(key)
         if self._cache.add(name, Seen.UNDER_WAY.value, timeout=_whole_seconds(now, until)):
             return Seen.NEW
-        # What has gone meanwhile may be begun when it comes again.
+        # An entry that expired meanwhile can begin at its next arrival.
         handled = self._cache.get(name) == Seen.HANDLED.value
         return Seen.HANDLED if handled else Seen.UNDER_WAY
 
     def finish(self, key: str, *, now: datetime, until: datetime) -> None:
-        """Note that a webhook has been handled."""
+        """Mark a webhook as handled."""
         seconds = _whole_seconds(now, until)
         self._cache.set(self._name(key), Seen.HANDLED.value, timeout=seconds)
 
@@ -155,7 +155,7 @@ class CacheReplayGuard:
         self._cache.delete(self._name(key))
 
     def _name(self, key: str) -> str:
-        """A name that every cache takes, whatever is in an id."""
+        """Return a key that every cache accepts, for any id."""
         return self._prefix + hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""The secrets that verify webhooks: each a good one, or none is used."""
+"""Secrets for verifying webhooks; if one is invalid, none is used."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from thorn_core.signatures import (
 )
 from thorn_core.signatures.keys import decoded, standard_key
 
-# Public keys of small order, by which anybody can sign: the points of order 1, 2, 4 and 8 in each
+# Public keys of small order, for which anyone can sign: the points of order 1, 2, 4 and 8 in each
 # of their encodings, the sign bit aside (RFC 8032; the list that libsodium refuses).
 _WEAK_PUBLIC_KEYS = frozenset(
     bytes.fromhex(text)
@@ -37,17 +37,17 @@ _WEAK_PUBLIC_KEYS = frozenset(
 
 
 def usable_secrets(secrets: str | Iterable[str] | None, scheme: SignatureScheme) -> list[str]:
-    """The secrets as a list, if each of them can verify by the scheme.
+    """Return the secrets as a list, if the scheme can verify with each of them.
 
-    One that can't is an error even beside good ones: what an empty setting left behind would be a
-    key that anybody has.
+    An invalid secret is an error even next to valid ones: an empty setting would be a key that
+    everyone knows.
 
     Args:
         secrets: One, or several.
         scheme: The scheme.
 
     Raises:
-        SecretError: There is none, or one can't be used. The message doesn't show it.
+        SecretError: There is none, or one is unusable. The message doesn't show it.
     """
     try:
         given: list[Any] = [secrets] if isinstance(secrets, str | bytes) else list(secrets or ())
@@ -64,7 +64,7 @@ def usable_secrets(secrets: str | Iterable[str] | None, scheme: SignatureScheme)
 
 
 def _fault(secret: Any, scheme: SignatureScheme) -> str | None:
-    """Why a secret can't be used, None if it can."""
+    """Return why a secret is unusable; None if it is usable."""
     if not isinstance(secret, str):
         return f"is a {type(secret).__name__}; use a string"
     if not secret.strip():
@@ -74,7 +74,7 @@ def _fault(secret: Any, scheme: SignatureScheme) -> str | None:
     if isinstance(scheme, StandardWebhooksEd25519):
         return _ed25519_fault(secret)
     if not isinstance(scheme, StandardWebhooks | HookHMAC | GitHub | Stripe):
-        return None  # a scheme of one's own knows its keys
+        return None  # a custom scheme knows its keys
     if secret.startswith((PRIVATE_PREFIX, PUBLIC_PREFIX)):
         return f"is a key for standard-webhooks-ed25519, not for {scheme.name}"
     if secret.startswith(SECRET_PREFIX) or isinstance(scheme, StandardWebhooks):
@@ -101,15 +101,15 @@ def _ed25519_fault(secret: str) -> str | None:
 
 
 def check_secrets(secrets: Any, setting: str | None, scheme: SignatureScheme) -> None:
-    """See that there are secrets to verify with, either given or by the name of a setting.
+    """Check that there are secrets to verify with, given directly or by a setting's name.
 
     Args:
-        secrets: Those given, or a function that gives them; None for none.
+        secrets: The secrets, or a function that returns them; None for none.
         setting: The setting's name; None for none.
-        scheme: By which they verify.
+        scheme: The signature scheme.
 
     Raises:
-        ConfigurationError: There are both, or neither, or they can't be used.
+        ConfigurationError: Both or neither are given, or the secrets are unusable.
     """
     if (secrets is None) == (setting is None):
         raise ConfigurationError(
@@ -123,10 +123,10 @@ def check_secrets(secrets: Any, setting: str | None, scheme: SignatureScheme) ->
 
 
 def secrets_of(setting: str, value: Any) -> Any:
-    """The secrets that a setting holds.
+    """Return the secrets in a setting.
 
     Raises:
-        ConfigurationError: It holds none.
+        ConfigurationError: It has none.
     """
     if value:
         return value

@@ -1,4 +1,4 @@
-"""Verifying: whether a webhook is genuine, and what it says."""
+"""Verifying: checks that a webhook is genuine, and reads its message."""
 
 from __future__ import annotations
 
@@ -31,11 +31,12 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_SCHEME: SignatureScheme = StandardWebhooks()
 BODY_LIMIT = 1024 * 1024
-# Of an id, signed or not: what a database's column holds. An event's name has the sender's bound.
+# Maximum length of an id, signed or not: the size of a database column. An event name has the
+# sender's bound.
 ID_LENGTH = 255
-# Of the tolerance and of what is remembered; longer is a mistake of units.
+# Maximum duration of tolerance and memory; anything longer is a mistake of units.
 LONGEST = timedelta(days=36_525)
-# Headers that fill what no signature covers: event, id. A scheme's own come first.
+# Headers that fill in unsigned events and ids; a scheme's own come first.
 OWN_HEADERS = {"github": ("x-github-event", "x-github-delivery")}
 HEADERS = ("hook-event", "webhook-id")
 
@@ -58,38 +59,38 @@ def verify(
     limit: int = BODY_LIMIT,
     now: datetime | None = None,
 ) -> Message:
-    """Verify a webhook and give back its message. Read nothing of it before.
+    """Verify a webhook and return its message; don't use any of its content before.
 
-    The event's name and the id are the signed ones wherever the scheme or the body's envelope has
-    them. Headers that no signature covers (`Hook-Event`, `X-GitHub-Event`; `webhook-id` with a
-    scheme that doesn't sign it) only fill what is missing: anybody on the way can change them.
+    The event name and the id are the signed ones if the scheme or the body's envelope has them.
+    Headers that no signature covers (`Hook-Event`, `X-GitHub-Event`; `webhook-id` with a scheme
+    that doesn't sign it) only fill in missing ones, because anyone on the way can change them.
 
     Args:
-        body: As it came, not decoded and encoded again.
-        headers: As they came: a mapping or pairs, names in any case, text or bytes.
+        body: The unchanged body, not decoded and encoded again.
+        headers: The headers: a mapping or pairs, names in any case, strings or bytes.
         secrets: The secret, or several during a rotation; a public key for Ed25519.
         scheme: `standard-webhooks`, `standard-webhooks-ed25519`, `hook-hmac`, `github`, `stripe`,
-            or a scheme of one's own.
-        tolerance: Seconds that the signed time may be off, either way.
-        audience: Your URL, as the sender has it. Refuses what was signed for another one; the
-            sender's setting `sign_audience` puts it into the envelope.
-        decoders: More decoders, by content type: JSON and forms are there. `app.decoders` has those
-            of an app's plugins.
-        replay: Remembers what has been here. By the scheme's signed id where it has one, else by
-            the body, as an unsigned header proves nothing.
-        limit: Bytes of the body at most.
+            or a custom scheme.
+        tolerance: Maximum difference of the signed time in seconds, either way.
+        audience: Your URL, as the sender has it. Refuses webhooks signed for another URL; the
+            sender's setting `sign_audience` adds it to the envelope.
+        decoders: Decoders by content type, besides those for JSON and forms. `app.decoders` has
+            those of an app's plugins.
+        replay: Remembers webhooks, by the signed id if the scheme has one, otherwise by the body,
+            because unsigned headers prove nothing.
+        limit: Maximum size of the body in bytes.
         now: The time; None reads the clock.
 
     Returns:
-        The message: its event, id and payload as far as body and headers tell.
+        The message, with the event, id and payload that body and headers contain.
 
     Raises:
-        SignatureError: No secret signed this, or not lately, or not for this audience.
-        ReplayError: It is genuine, and has been here before.
-        SecretError: A secret can't be used. It is a SignatureError, and a ConfigurationError.
-        PayloadError: The body, the event's name or the id is too long, or the body isn't what its
-            content type says.
-        ConfigurationError: There is no such scheme, or a duration isn't one.
+        SignatureError: No secret matches, the time is off, or the audience is another.
+        ReplayError: It is genuine, but a duplicate.
+        SecretError: A secret is unusable; a SignatureError and a ConfigurationError.
+        PayloadError: The body, the event name or the id is too long, or the body doesn't match its
+            content type.
+        ConfigurationError: The scheme is unknown, or a duration is invalid.
 
     Example:
         >>> from thorn_core.signatures import SCHEMES, Signable, new_secret
@@ -106,7 +107,7 @@ def verify(
     verifier = Verifier(scheme=scheme, tolerance=tolerance, audience=audience, limit=limit)
     genuine = verifier.genuine(body, headers, secrets, decoders, now)
     if replay is not None:
-        # A signed time is refused by itself after the tolerance; without one, a day is remembered.
+        # A signed time is refused after the tolerance anyway; without one, remember for a day.
         span = 2 * verifier.tolerance if genuine.timed else timedelta(days=1)
         if replay.begin(genuine.key, now=now, until=now + span) is not Seen.NEW:
             raise ReplayError(f"the webhook {genuine.message.id} was already received")
@@ -116,11 +117,11 @@ def verify(
 
 @attrs.frozen
 class Genuine:
-    """A webhook whose signature is good.
+    """A webhook with a valid signature.
 
     Attributes:
-        message: What it says.
-        key: By which a guard knows it: the signed id, or a hash of the body.
+        message: Its message.
+        key: The guard's key for it: the signed id, or a hash of the body.
         timed: Whether the scheme signs a time.
     """
 
@@ -130,10 +131,10 @@ class Genuine:
 
 
 def span_of(seconds: float | timedelta) -> timedelta:
-    """Seconds, as a span of time.
+    """Convert seconds to a timedelta.
 
     Raises:
-        ConfigurationError: They are negative, no number, or more than 100 years.
+        ConfigurationError: They are negative, not a number, or more than 100 years.
     """
     try:
         span = seconds if isinstance(seconds, timedelta) else timedelta(seconds=seconds)
@@ -145,10 +146,10 @@ def span_of(seconds: float | timedelta) -> timedelta:
 
 
 def scheme_of(scheme: str | SignatureScheme) -> SignatureScheme:
-    """The scheme of a name.
+    """Return the scheme with a name.
 
     Raises:
-        ConfigurationError: There is none.
+        ConfigurationError: It is unknown.
     """
     if not isinstance(scheme, str):
         return scheme
@@ -161,7 +162,7 @@ def scheme_of(scheme: str | SignatureScheme) -> SignatureScheme:
 
 @attrs.frozen(kw_only=True)
 class Verifier:
-    """One way to verify: all of `verify` but what differs between requests."""
+    """The arguments of `verify` that are the same for all requests."""
 
     scheme: SignatureScheme = attrs.field(default=DEFAULT_SCHEME, converter=scheme_of)
     tolerance: timedelta = attrs.field(default=timedelta(minutes=5), converter=span_of)
@@ -176,7 +177,7 @@ class Verifier:
         decoders: Mapping[str, Decoder] | None,
         now: datetime,
     ) -> Genuine:
-        """A webhook, if it is genuine; raises as `verify` does."""
+        """Return a webhook if it is genuine; raises like `verify`."""
         if not isinstance(body, bytes | bytearray | memoryview):
             raise PayloadError(f"the body is a {type(body).__name__}; pass the raw bytes")
         if len(body) > self.limit:
@@ -229,7 +230,7 @@ def _message(
     digest: str,
     now: datetime,
 ) -> Message:
-    # The signed ones first; headers fill what is missing.
+    # Signed values first; headers fill in missing ones.
     event_header, id_header = OWN_HEADERS.get(scheme, HEADERS)
     event = (
         document.event
@@ -262,6 +263,6 @@ def _message(
 
 
 def _fill(fields: Mapping[str, str], name: str, most: int) -> str | None:
-    """A header that fills a gap, if it is a name or id at all."""
+    """Return the value of a header, if it is a valid name or id."""
     value = fields.get(name, "").strip()
     return value if value.isprintable() and len(value) <= most else None

@@ -1,4 +1,4 @@
-"""What users' tests need: captured messages, a local recipient, and the ports' contracts.
+"""Helpers for users' tests: captured messages, a local recipient, and the ports' contracts.
 
 `StoreContract` and `TransportContract` need pytest, and are imported from their modules:
 `thorn_core.testing.store_contract`, `thorn_core.testing.transport_contract`.

@@ -1,4 +1,4 @@
-"""Capture: see what a program sends, without sending it."""
+"""Capture: collects messages instead of sending them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class CapturedMessages(list[Message]):
     """The messages sent while capturing, in order."""
 
     def of(self, pattern: str) -> list[Message]:
-        """Those of events that match a pattern."""
+        """Return the messages of events that match a pattern."""
         return [message for message in self if matches(pattern, message.event)]
 
 
@@ -34,10 +34,10 @@ class _CapturingDispatcher:
 
 @contextlib.contextmanager
 def capture(app: Thorn | None = None) -> Iterator[CapturedMessages]:
-    """Keep messages from the store and every dispatcher, and collect them instead.
+    """Collect messages instead of storing and dispatching them.
 
     Sending works as in production: payloads, options and names are checked, a message counts as
-    sent when its transaction commits or its buffer ends, and one idempotency key sends once.
+    sent when its transaction commits or its buffer ends, and an idempotency key sends once.
 
     Args:
         app: The app; None is the default app.
