@@ -1,6 +1,6 @@
-"""The REST resource, free of any framework: a request value in, a response value out.
+"""The REST resource, independent of frameworks: takes a request value, returns a response value.
 
-Web adapters authenticate, translate, and carry it; the rules are here, once.
+Web adapters authenticate, translate and mount it; all rules are here.
 
 Example:
     >>> from thorn_core import Thorn

@@ -1,4 +1,4 @@
-"""The body of a request: JSON (RFC 8259), one object, within bounds."""
+"""Request bodies: one JSON object (RFC 8259), within limits."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from thorn_core.api.problems import Problem, faulty, shortened
 from thorn_core.api.validation import unknown
 from thorn_core.codecs import load_json
 
-# What any request has, several times over; more would only be more to answer.
+# Several times what any valid request has.
 MOST_FIELDS = 100
 DEEPEST = 20
 _UTF8 = re.compile(r"(?:;\s*charset=\"?utf-?8\"?\s*)?", re.IGNORECASE)
 
 
 def read_object(request: ApiRequest) -> dict[str, Any]:
-    """The object that a body is; an empty one if there is no body.
+    """Return the JSON object in a body; an empty one if there is no body.
 
     Raises:
-        Problem: It is no JSON, or no object; or says that it is something else.
+        Problem: It isn't a JSON object, or has another content type.
     """
     if not request.body:
         return {}
@@ -41,10 +41,10 @@ def read_object(request: ApiRequest) -> dict[str, Any]:
 
 
 def read_options(request: ApiRequest, known: Iterable[str]) -> dict[str, Any]:
-    """The object that a body is, with no other fields than these.
+    """Return the JSON object in a body, which may have only these fields.
 
     Raises:
-        Problem: It is none, or has others.
+        Problem: It isn't a JSON object, or has other fields.
     """
     body = read_object(request)
     names = tuple(known)
@@ -55,7 +55,7 @@ def read_options(request: ApiRequest, known: Iterable[str]) -> dict[str, Any]:
 
 
 def _check_type(headers: Mapping[str, str]) -> None:
-    # Said, not guessed: a browser sends a form to another site without asking, but not JSON.
+    # Required: without asking, browsers send forms to other sites, but not JSON.
     given = headers.get("content-type", "")
     media, semicolon, parameters = given.strip().partition(";")
     if media.strip().lower() != JSON or not _UTF8.fullmatch(semicolon + parameters):
@@ -74,7 +74,7 @@ def _check_type(headers: Mapping[str, str]) -> None:
 
 
 def _check_depth(value: Any) -> None:
-    # Once and for all: what is read here can be written wherever an answer repeats it.
+    # Checked here, so that every response can repeat these values.
     level = [value]
     for _ in range(DEEPEST):
         level = [

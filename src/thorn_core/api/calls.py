@@ -1,4 +1,4 @@
-"""A call: a request on its way to the function that answers it, and what all of those ask."""
+"""Calls: a request with its context, passed to the function that answers it."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _ID = re.compile(r"[A-Za-z0-9_.~-]{1,200}")
 
 @attrs.frozen(kw_only=True)
 class Call:
-    """A request, and what it is answered from.
+    """A request with its context.
 
     Attributes:
         app: The app.
-        request: The request; it has an owner, or is an operator's.
+        request: The request, from an owner or an operator.
         key: The id in its path.
-        creations: How often each owner may subscribe.
-        sends: How often each owner may have something sent.
-        rotations: How often the secret of each subscription may be rotated.
+        creations: Rate limit of subscriptions per owner.
+        sends: Rate limit of tests, retries and recoveries per owner.
+        rotations: Rate limit of rotations per subscription.
         security_schemes: Of the OpenAPI document.
         title: Of the OpenAPI document.
         version: Of the OpenAPI document.
@@ -45,10 +45,10 @@ class Call:
     version: str
 
     def own_subscription(self, key: str | None = None) -> Subscription:
-        """The subscription of an id, by default of the path's, if it is this owner's.
+        """Return the owner's subscription with an id, by default the id in the path.
 
         Raises:
-            Problem: There is none, or it is somebody else's: nothing tells which.
+            Problem: It doesn't exist, or belongs to someone else; the response is the same.
         """
         key = self.key if key is None else key
         found = self.app.subscription(key) if is_id(key) else None
@@ -57,19 +57,19 @@ class Call:
         return found
 
     def may_touch(self, owner: str | None) -> bool:
-        """True if what belongs to this owner is this request's to see and change."""
-        # Nobody is None: what has no owner is the operators'.
+        """Return whether the request may access things of this owner."""
+        # Things without an owner (None) belong to operators.
         return self.request.operator or (owner is not None and owner == self.request.owner)
 
     def take(self, rate: Rate, key: str | None = None) -> None:
-        """Count against a rate; operators have none.
+        """Count against a rate limit; operators have none.
 
         Args:
-            rate: The rate.
-            key: Whose; None is the owner's.
+            rate: The rate limit.
+            key: The key to count for; None for the owner.
 
         Raises:
-            Problem: It is used up.
+            Problem: The limit is reached.
         """
         if self.request.operator or self.request.owner is None:
             return
@@ -84,5 +84,5 @@ class Call:
 
 
 def is_id(text: str) -> bool:
-    """True for what may be an id; for anything else no store needs to look."""
+    """Return whether a value may be an id; others needn't be looked up."""
     return _ID.fullmatch(text) is not None

@@ -1,4 +1,4 @@
-"""The calls on deliveries: what became of messages, and once more."""
+"""The calls on deliveries: their outcomes, retries and recovery."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from thorn_core.values import Delivery, DeliveryState, Subscription
 
 FILTERS = ("state", "event", "since", "until", "order")
 FAILED = (DeliveryState.EXHAUSTED, DeliveryState.DISCARDED)
-# Of one delivery, the latest; the usual schedule makes ten.
+# Maximum attempts shown of a delivery, the latest; the default schedule makes ten.
 ATTEMPTS_SHOWN = 100
 # What one call takes on: a transaction of the store, and a page of what inline dispatchers send.
 RECOVERED_AT_ONCE = 500
@@ -77,14 +77,14 @@ def retry_delivery(call: Call) -> ApiResponse:
 
 
 def _own_delivery(call: Call) -> tuple[Subscription | None, Delivery]:
-    """The delivery of the path's id, if it goes to a subscription of this owner's.
+    """Return the delivery with the path's id, if it is for a subscription of this owner.
 
     Raises:
-        Problem: There is none, or it goes to somebody else: nothing tells which.
+        Problem: It doesn't exist, or is for someone else; the response is the same.
     """
     subscription = None
     if not call.request.operator:
-        # Whose it is stands in its id: nothing of others is looked at, which would take time.
+        # The id contains the owner, so others' deliveries aren't looked up, which would take time.
         subscription = call.own_subscription("sub_" + call.key.rpartition("_")[2])
     delivery = call.app.delivery(call.key) if is_id(call.key) else None
     if delivery is None:

@@ -1,4 +1,4 @@
-"""What there is to subscribe to: the declared events, and Thorn's own."""
+"""Event types: the declared events, and Thorn's own."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _FIELD = re.compile(r"\{\.[^}]*\}")
 
 @attrs.frozen(kw_only=True)
 class EventType:
-    """A kind of event, as those see it who subscribe.
+    """An event type, as shown to subscribers.
 
     Attributes:
         name: As declared; fields of a model event in braces.
-        description: For people.
-        schema: JSON Schema of its payload, where it has one.
-        example: A payload, where it has one.
-        subscribable: False for what comes without a subscription to it.
+        description: Its description.
+        schema: JSON Schema of its payload, if it has one.
+        example: An example payload, if it has one.
+        subscribable: False for events that are sent without a subscription.
     """
 
     name: str
@@ -38,7 +38,7 @@ class EventType:
 
     @property
     def pattern(self) -> str:
-        """What to subscribe to: its name, with `*` for each word that holds a field.
+        """The pattern to subscribe to: its name, with `*` for each word that contains a field.
 
         Example:
             >>> EventType(name="user.{.account.name}.created").pattern
@@ -48,7 +48,7 @@ class EventType:
         return ".".join("*" if "*" in word else word for word in words)
 
     def document(self) -> dict[str, Any]:
-        """As answered."""
+        """Return its representation in responses."""
         return {
             "name": self.name,
             "event": self.pattern,
@@ -124,7 +124,7 @@ TEST = EventType(
 
 
 def event_types(app: Thorn) -> list[EventType]:
-    """The events that subscriptions may be about, by name; Thorn's own come last."""
+    """Return the event types that subscriptions may use, by name; Thorn's own come last."""
     declared = [
         EventType(
             name=event.name,
@@ -143,11 +143,11 @@ def event_types(app: Thorn) -> list[EventType]:
 
 
 def _plain(value: Any) -> Any:
-    """What somebody put into a declaration, as JSON has it; None if that can't be."""
+    """Return a value of a declaration as JSON; None if it can't be encoded."""
     try:
         return json.loads(dump_json(value))
     except PayloadError:
-        # An example is for people: it mustn't keep the others from being shown.
+        # An invalid example must not break the list.
         return None
 
 

@@ -1,4 +1,4 @@
-"""What a web framework's adapter hands in and gets back: a request, a response."""
+"""The request and response values for the adapters of web frameworks."""
 
 from __future__ import annotations
 
@@ -18,19 +18,18 @@ HOOKS = "hooks"
 
 @attrs.frozen(kw_only=True)
 class ApiRequest:
-    """A request to the resource, free of any framework.
+    """A request to the resource, independent of frameworks.
 
     Attributes:
         method: In upper case.
         path: Below the mount point, percent-decoded: `/hooks/`.
-        query: Parameters by name, decoded; each with all its values.
+        query: Decoded parameters by name, each with all its values.
         headers: By name in lower case.
-        body: As it came.
-        owner: Id of the user or tenant whose request it is, as the adapter has authenticated it;
-            None (or empty) for none.
-        operator: True for staff, who see and touch everything, and whose subscriptions have no
-            owner unless there is an `owner`.
-        base_url: Of the mount point; links begin with it. Without it they begin with `/hooks/`.
+        body: The unchanged body.
+        owner: Id of the authenticated user or tenant; None (or empty) for none.
+        operator: True for staff, who can access everything, and whose subscriptions have no owner
+            unless there is an `owner`.
+        base_url: URL of the mount point; links begin with it. Without it they begin with `/hooks/`.
         hooks_at_root: True if the mount point is that of subscriptions, as where it is `/hooks/`
             itself: they are at `/` and `/{id}/`, and the rest is beside them, at `/deliveries/` …
     """
@@ -46,10 +45,10 @@ class ApiRequest:
     hooks_at_root: bool = False
 
     def link(self, *parts: str, **query: Sequence[str] | str | int) -> str:
-        """The URL of something below the mount point.
+        """Return a URL below the mount point.
 
         Args:
-            *parts: Of the path.
+            *parts: Parts of the path.
             **query: Parameters.
 
         Example:
@@ -66,12 +65,12 @@ class ApiRequest:
 
 @attrs.frozen(kw_only=True)
 class ApiResponse:
-    """What to answer.
+    """A response to send.
 
     Attributes:
         status: The status code.
         headers: By name in lower case.
-        body: What to send. Empty for HEAD, which has the `content-length` that GET would have, and
+        body: The body. Empty for HEAD, which has the `content-length` that GET would have, and
             for 204 and 304, which have none (RFC 9110 section 8.6).
     """
 
@@ -81,7 +80,7 @@ class ApiResponse:
 
     @property
     def json(self) -> Any:
-        """The body, decoded."""
+        """The decoded body."""
         return json.loads(self.body)
 
 
@@ -92,12 +91,12 @@ def respond(
     headers: Mapping[str, str] = EMPTY,
     content_type: str = JSON,
 ) -> ApiResponse:
-    """Answer with a value as JSON, or with nothing.
+    """Create a response with a JSON value, or without a body.
 
     Args:
         status: The status code.
-        value: What JSON can hold; None for no body.
-        headers: More headers.
+        value: A JSON value; None for no body.
+        headers: Additional headers.
         content_type: Of the body.
     """
     if value is None:
@@ -108,13 +107,13 @@ def respond(
 
 
 def encode(value: Any) -> bytes:
-    """Encode a value as JSON; what recipients answer may hold halves of characters."""
+    """Encode a value as JSON; recipients' responses may contain lone surrogates."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text.encode("utf-8", "replace")
 
 
 def etag_of(body: bytes) -> str:
-    """The strong entity tag (RFC 9110 section 8.8.3) of a body.
+    """Return the strong entity tag (RFC 9110 section 8.8.3) of a body.
 
     Example:
         >>> etag_of(b"{}")

@@ -1,4 +1,4 @@
-"""The calls on subscriptions: `/hooks/` and what is below it."""
+"""The calls on subscriptions: `/hooks/` and the paths below."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from thorn_core.subscriptions import make_subscription
 from thorn_core.values import Subscription, delivery_id, derived_id
 
 REQUIRED = ("event", "url")
-# What a replacement that doesn't say otherwise puts in place.
+# Defaults of fields that a replacement omits.
 DEFAULTS: Mapping[str, Any] = {
     "content_type": "application/json",
     "hmac_digest": "sha256",
@@ -38,7 +38,7 @@ DEFAULTS: Mapping[str, Any] = {
     "rate_limit": None,
     "enabled": True,
 }
-# By which a repeated request is told from another one.
+# Distinguishes a repeated request from a different one.
 COMPARED = (
     "events",
     "url",
@@ -48,7 +48,7 @@ COMPARED = (
     "description",
     "rate_limit",
 )
-# Printable ASCII, and not only blanks and quotes.
+# Printable ASCII, not only blanks and quotes.
 KEY_PATTERN = "[ -~]*[!#-~][ -~]*"
 LONGEST_KEY = 255
 
@@ -94,7 +94,7 @@ def subscribe(call: Call) -> ApiResponse:
         try:
             call.app.store.add_subscription(wanted)
         except (ConfigurationError, StoreError):
-            # The same request may have come twice at once.
+            # The same request may arrive twice concurrently.
             there = call.app.subscription(wanted.id)
             if there is None:
                 raise
@@ -112,7 +112,7 @@ def _idempotency_key(call: Call) -> str | None:
             "malformed",
             f"The Idempotency-Key must be 1 to {LONGEST_KEY} printable ASCII characters.",
         )
-    # A structured field's string (RFC 9651), or as most clients send it: without quotes.
+    # A structured field's string (RFC 9651), or without quotes, as most clients send it.
     return given.strip().removeprefix('"').removesuffix('"')
 
 
@@ -229,7 +229,7 @@ def send_test(call: Call) -> ApiResponse:
 
 
 def check_enabled(subscription: Subscription) -> None:
-    """See that something can be sent to a subscription.
+    """Check that messages can be sent to a subscription.
 
     Raises:
         Problem: It is disabled.

@@ -33,7 +33,7 @@ from thorn_core.subscriptions import OWNER_LENGTH
 from thorn_core.values import DeliveryState, Message
 
 JSON_TYPE = "application/json"
-# Every call may meet these.
+# Every call may return these.
 ALWAYS = ("unauthenticated", "forbidden", "unavailable")
 BODY = ("malformed", "too-large", "unsupported-media-type", "invalid")
 OWN = ("not-found",)
@@ -60,13 +60,13 @@ def openapi_document(
     title: str = "Webhooks",
     version: str = "1",
 ) -> dict[str, Any]:
-    """Describe the resource, and what it has sent, by OpenAPI 3.1.
+    """Describe the resource and its webhooks in OpenAPI 3.1.
 
     Args:
-        app: The app: its settings say what is allowed, its events make the webhooks.
+        app: The app; its settings define the allowed values, its events the webhooks.
         base_url: Of the mount point.
         hooks_at_root: True if the mount point is that of subscriptions.
-        operator: Describe what only operators may say too.
+        operator: Include the parts for operators only.
         security_schemes: By name; any one of them authenticates.
         title: Of the document.
         version: Of the document.
@@ -275,7 +275,7 @@ def _json_response(description: str, schema: Schema | None) -> dict[str, Any]:
 
 
 def _link(operation: str, field: str) -> dict[str, Any]:
-    """What can be done next, with an id that is a field of the answer."""
+    """Return links to further calls, with an id from the response."""
     return {"operationId": operation, "parameters": {"id": f"$response.body#/{field}"}}
 
 
@@ -346,7 +346,7 @@ _PARAMETERS: Mapping[str, Any] = {
 }
 
 
-# -- what recipients get
+# -- the webhooks
 
 
 def _json_of(envelope: str) -> str:

@@ -1,4 +1,4 @@
-"""Pages of a list, and the cursors that lead from one to the next."""
+"""Pages of a list, and the cursors between them."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from thorn_core.api.problems import Fault, faulty
 T = TypeVar("T")
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# Ids that a store may have are shorter; a cursor with more wasn't made here.
+# Ids in stores are shorter; a cursor with a longer one is invalid.
 LONGEST_CURSOR = 400
 _MARK = 8
 
 
 def make_cursor(place: str | tuple[datetime, str], scope: Sequence[Any]) -> str:
-    """Make the cursor of a place in a list.
+    """Create the cursor for a place in a list.
 
     Args:
-        place: The id of the last thing of a page, or a delivery's place.
-        scope: What the list is of: a cursor of another list isn't taken.
+        place: The id of the last item of a page, or a delivery's place.
+        scope: Identifies the list; cursors of other lists are refused.
     """
     if isinstance(place, str):
         text = json.dumps([place])
@@ -36,20 +36,20 @@ def make_cursor(place: str | tuple[datetime, str], scope: Sequence[Any]) -> str:
 
 
 def read_id(cursor: str, scope: Sequence[Any]) -> str:
-    """The id in a cursor.
+    """Return the id in a cursor.
 
     Raises:
-        ValueError: It is no cursor of this list.
+        ValueError: It isn't a cursor of this list.
     """
     (key,) = _read(cursor, scope)
     return _checked_id(key)
 
 
 def read_place(cursor: str, scope: Sequence[Any]) -> tuple[datetime, str]:
-    """The place in a cursor.
+    """Return the place in a cursor.
 
     Raises:
-        ValueError: It is no cursor of this list.
+        ValueError: It isn't a cursor of this list.
     """
     micros, key = _read(cursor, scope)
     if type(micros) is not int:
@@ -89,10 +89,10 @@ def _checked_id(key: Any) -> str:
 def where_to_begin(
     cursor: str | None, scope: Sequence[Any], read: Callable[[str, Sequence[Any]], T]
 ) -> T | None:
-    """Where the page of a cursor begins; None for the first page.
+    """Return the start of a cursor's page; None for the first page.
 
     Raises:
-        Problem: It is no cursor of this list.
+        Problem: It isn't a cursor of this list.
     """
     if cursor is None:
         return None
@@ -106,13 +106,13 @@ def where_to_begin(
 def page_response(
     request: ApiRequest, parts: Sequence[str], items: Sequence[Any], cursor: str | None
 ) -> ApiResponse:
-    """Answer with a page, and a link to the next one.
+    """Create a response with a page and a link to the next one.
 
     Args:
-        request: Its other parameters stay.
-        parts: Of the list's path.
-        items: What is on the page.
-        cursor: Where the next page begins; None if there is none.
+        request: The request; its other parameters are kept.
+        parts: Parts of the list's path.
+        items: The items on the page.
+        cursor: Cursor of the next page; None if there is none.
     """
     if cursor is None:
         return respond(200, {"items": items, "next": None})

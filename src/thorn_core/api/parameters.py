@@ -1,4 +1,4 @@
-"""The query of a request: every parameter checked, every fault told at once."""
+"""Query parameters: checks all of them and reports all faults together."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _LOST_PLUS = re.compile(r" (?=\d\d:\d\d$)")
 
 
 class Parameters:
-    """Reads a query; what is wrong is told when all has been read.
+    """Reads a query and collects its faults.
 
     Args:
         request: The request.
-        known: The parameters that there are.
+        known: The names of known parameters.
     """
 
     def __init__(self, request: ApiRequest, known: Iterable[str]) -> None:
@@ -37,16 +37,16 @@ class Parameters:
         self._faults = [unknown(name, names) for name in others[:LARGEST_PAGE]]
 
     def check(self) -> None:
-        """Tell what is wrong.
+        """Report the faults.
 
         Raises:
-            Problem: Something is.
+            Problem: There are faults.
         """
         if self._faults:
             raise faulty("malformed", self._faults)
 
     def text(self, name: str) -> str | None:
-        """A parameter that is there once, or not at all."""
+        """Return a parameter that may occur at most once."""
         values = self._query.get(name, ())
         if len(values) > 1:
             self._faults.append(Fault(name, f"is given {len(values)} times; give it once"))
@@ -99,7 +99,7 @@ class Parameters:
         return self.one_of("order", ORDERS, ORDERS[0]) != "oldest"
 
     def one_of(self, name: str, allowed: Iterable[str], default: str) -> str:
-        """One of several words."""
+        """Return one of several words."""
         text, choices = self.text(name), list(allowed)
         if text is None or text in choices:
             return default if text is None else text
@@ -108,7 +108,7 @@ class Parameters:
         return default
 
     def owner(self) -> str | None:
-        """Somebody's id."""
+        """Return an owner's id."""
         text = self.text("owner")
         if text is not None and not is_identity(text):
             message = f"is not an ID of 1 to {OWNER_LENGTH} characters"
@@ -118,7 +118,7 @@ class Parameters:
 
 
 def parse_time(text: str) -> datetime:
-    """Read a time by RFC 3339, or what else of ISO 8601 says its time zone.
+    """Parse a time in RFC 3339, or in another ISO 8601 format with a time zone.
 
     Raises:
         ValueError: It isn't one.

@@ -11,24 +11,24 @@ _TAG = re.compile(r'(W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 
 
 def is_current(request: ApiRequest, etag: str) -> bool:
-    """True if the client has what has this tag: `If-None-Match` names it (weak comparison).
+    """Return whether `If-None-Match` contains this tag (weak comparison).
 
     Args:
         request: The request.
-        etag: Of what there is.
+        etag: The current entity tag.
     """
     return _names(request.headers.get("if-none-match"), etag, strong=False)
 
 
 def check_unchanged(request: ApiRequest, etag: str) -> None:
-    """See that a change is meant for what there is: that `If-Match` names it, where it is given.
+    """Check that `If-Match`, if given, contains the current entity tag.
 
     Args:
         request: The request.
-        etag: Of what there is.
+        etag: The current entity tag.
 
     Raises:
-        Problem: It isn't.
+        Problem: It doesn't.
     """
     wanted = request.headers.get("if-match")
     if (wanted is not None and not _names(wanted, etag, strong=True)) or is_current(request, etag):

@@ -1,4 +1,4 @@
-"""Problems: every answer that isn't what was asked for, by RFC 9457."""
+"""Problems: error responses (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from thorn_core.recipients.urls import without_secrets
 
 PROBLEM_JSON = "application/problem+json"
 TYPE_PREFIX = "urn:thorn:problem:"
-# Characters of what a user gave that an answer repeats.
+# Maximum characters of a user's value repeated in a response.
 SHOWN = 200
 
-# What can go wrong: the last part of `type`, the status, and the title.
+# Kinds of problems: the last part of `type`, the status and the title.
 KINDS: Mapping[str, tuple[int, str]] = {
     "malformed": (400, "The request is malformed"),
     "unauthenticated": (401, "Authentication is required"),
@@ -32,20 +32,20 @@ KINDS: Mapping[str, tuple[int, str]] = {
     "too-many-requests": (429, "Too many requests"),
     "unavailable": (503, "The service is unavailable"),
 }
-# RFC 9457's own, for what only its status tells.
+# RFC 9457's own type, for problems described only by their status.
 OTHER = "about:blank"
 HIDDEN = object()
 
 
 @attrs.frozen
 class Fault:
-    """What is wrong with one field or parameter.
+    """A fault in one field or parameter.
 
     Attributes:
-        field: Its name, dotted where it is inside another: `event.2`, `headers.X-Token`.
-        message: What is wrong, and the way out.
-        value: What was given, unless that may be a secret.
-        allowed: What could be given, where that can be listed.
+        field: Its name, with dots for nested fields: `event.2`, `headers.X-Token`.
+        message: The fault and how to fix it.
+        value: The given value, unless it may be a secret.
+        allowed: The allowed values, if they can be listed.
     """
 
     field: str
@@ -54,7 +54,7 @@ class Fault:
     allowed: Sequence[str] | None = attrs.field(default=None, kw_only=True)
 
     def document(self) -> dict[str, Any]:
-        """As answered."""
+        """Return its representation in responses."""
         shown: dict[str, Any] = {"field": shortened(self.field)}
         if self.value is not HIDDEN:
             shown["value"] = shortened(self.value)
@@ -65,14 +65,14 @@ class Fault:
 
 
 class Problem(Exception):  # noqa: N818 - RFC 9457's word for it
-    """A request that gets a problem for an answer.
+    """Raised to answer a request with a problem.
 
     Args:
-        kind: One of `KINDS`; or a status, as frameworks know it: the first kind that has it, or
-            else `about:blank`.
-        detail: What is wrong with this request, and the way out.
-        faults: Of its fields or parameters.
-        headers: More headers of the answer.
+        kind: One of `KINDS`, or a status: the first kind with this status, otherwise
+            `about:blank`.
+        detail: What is wrong with this request, and how to fix it.
+        faults: Faults of its fields or parameters.
+        headers: Additional headers of the response.
 
     Example:
         >>> Problem("forbidden", "Ask an administrator.").response().status
@@ -96,7 +96,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's word for it
         self.headers = headers
 
     def response(self) -> ApiResponse:
-        """The answer."""
+        """Return the response."""
         document: dict[str, Any] = {
             "type": self.type,
             "title": self.title,
@@ -119,19 +119,19 @@ def _meaning(kind: str | int) -> tuple[str, int, str]:
 
 
 def faulty(kind: str, faults: Sequence[Fault]) -> Problem:
-    """The problem that some faults are."""
+    """Return the problem for some faults."""
     if len(faults) == 1:
         return Problem(kind, f"{shortened(faults[0].field)}: {faults[0].message}", faults=faults)
     return Problem(kind, f"Found {len(faults)} problems; see errors.", faults=faults)
 
 
 def not_found() -> Problem:
-    """The problem of ids that don't exist, and of those that are somebody else's: the same."""
+    """Return the problem for unknown ids and others' ids, which look the same."""
     return Problem("not-found", "Nothing with this ID exists, or it isn't yours. Check the ID.")
 
 
 def shortened(value: Any) -> Any:
-    """What a user gave, short enough to be repeated.
+    """Shorten a user's value, to repeat it in a response.
 
     Example:
         >>> len(shortened("x" * 1000))
@@ -148,5 +148,5 @@ def shortened(value: Any) -> Any:
 
 
 def shown_url(url: Any) -> Any:
-    """A URL without what may be a secret in it: user name, query, fragment."""
+    """Return a URL without its possible secrets: user name, query, fragment."""
     return shortened(without_secrets(url) if isinstance(url, str) else url)

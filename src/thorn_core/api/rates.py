@@ -1,4 +1,4 @@
-"""How often each owner may do something, or something may be done to each subscription."""
+"""Rate limits per owner or per subscription."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ MOST_KEYS = 10_000
 
 
 class Rate:
-    """A token bucket for each key: so many at once, and as many a minute. Of this process only.
+    """A token bucket per key, in this process: a burst, refilled within a minute.
 
     Args:
-        per_minute: How many; None is no limit.
+        per_minute: The limit; None for no limit.
 
     Example:
         >>> from datetime import UTC
@@ -30,16 +30,16 @@ class Rate:
         self._lock = threading.Lock()
 
     def take(self, key: str, at: datetime) -> float:
-        """Take one, if there is one.
+        """Take a token, if there is one.
 
         Returns:
-            Seconds until there is one; 0 if it was taken.
+            Seconds until a token is available; 0 if one was taken.
         """
         if self._gap is None:
             return 0.0
         now = at.timestamp()
         with self._lock:
-            # When the bucket is full again; a clock that was set back doesn't make it any later.
+            # When the bucket is full again; setting the clock back doesn't delay it.
             full_at = min(max(self._full_at.pop(key, now), now), now + MINUTE)
             wait = full_at + self._gap - now - MINUTE
             # A rounding error isn't worth a refusal.

@@ -1,4 +1,4 @@
-"""How things look in an answer."""
+"""Representations of objects in responses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from thorn_core.values import Attempt, Delivery, DeliveryState, Message, Subscri
 
 
 def subscription_document(request: ApiRequest, subscription: Subscription) -> dict[str, Any]:
-    """A subscription, without its secrets; its public key is none."""
+    """Represent a subscription without its secrets; its public key isn't one."""
     return {
         "id": subscription.id,
         "subscription": request.link(HOOKS, subscription.id),
@@ -41,19 +41,19 @@ def subscription_document(request: ApiRequest, subscription: Subscription) -> di
 
 
 def shown_secret(subscription: Subscription) -> str | None:
-    """The newest secret that its owner needs to know; a private key isn't one."""
+    """Return the newest secret that the owner needs; private keys aren't shown."""
     return next((secret for secret in subscription.secrets if not is_private(secret)), None)
 
 
 def _public_key(subscription: Subscription) -> str | None:
-    # Where it can't be had, as without the package for it, the rest is answered all the same.
+    # If it is unavailable, for example without the package, omit it.
     with suppress(ValueError):
         return subscription.public_key
     return None
 
 
 def delivery_document(request: ApiRequest, delivery: Delivery) -> dict[str, Any]:
-    """A delivery, as in a list."""
+    """Represent a delivery in a list."""
     waits = delivery.state is DeliveryState.PENDING
     unstored = delivery.target is not None
     return {
@@ -76,7 +76,7 @@ def delivery_document(request: ApiRequest, delivery: Delivery) -> dict[str, Any]
 def delivery_detail(
     request: ApiRequest, delivery: Delivery, message: Message | None, attempts: Sequence[Attempt]
 ) -> dict[str, Any]:
-    """A delivery with its message and attempts."""
+    """Represent a delivery with its message and attempts."""
     return {
         **delivery_document(request, delivery),
         "message": None if message is None else _message(message),
@@ -85,7 +85,7 @@ def delivery_detail(
 
 
 def _message(message: Message) -> dict[str, Any]:
-    # Neither its headers, which may be credentials, nor its context, which stays at home.
+    # Without headers, which may be credentials, and context, which is internal.
     return {
         "id": message.id,
         "event": message.event,

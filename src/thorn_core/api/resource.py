@@ -1,4 +1,4 @@
-"""The resource: a request value in, a response value out; whatever the framework."""
+"""The resource: answers a request value with a response value, for any framework."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from thorn_core.subscriptions import is_identity
 
 logger = logging.getLogger(__name__)
 
-# A subscription with fifty long headers is half as much.
+# Twice the size of a subscription with fifty long headers.
 BODY_LIMIT = 64 * 1024
-# Nobody's fingers do more; a script that does means no good, or has gone round in a circle.
+# More than people do by hand; scripts that exceed it are malicious or stuck in a loop.
 CREATIONS_PER_MINUTE = 60
 SENDS_PER_MINUTE = 120
 ROTATIONS_PER_MINUTE = 6
-# Seconds: what a database takes to come back, when it does.
+# Seconds: a typical time for a database to recover.
 RETRY_AFTER = 5
 COMMON: Mapping[str, str] = {
     "cache-control": "no-store",
@@ -38,15 +38,15 @@ COMMON: Mapping[str, str] = {
 class Resource:
     """The REST resource of an app: subscriptions, deliveries, event types, OpenAPI.
 
-    It is free of any framework: an adapter authenticates, makes an `ApiRequest` of what came, calls
-    `handle`, and sends what that gives back. It is synchronous, as the store is: call it in a
-    thread from asynchronous code. It may be called from many threads at once.
+    It is independent of frameworks: an adapter authenticates, creates an `ApiRequest`, calls
+    `handle`, and sends the response. It is synchronous, as the store is: call it in a thread from
+    asynchronous code. It is thread-safe.
 
     Args:
         app: The app.
-        body_limit: Bytes of a body at most.
-        creations_per_minute: Subscriptions that each owner may make in a minute, in this process;
-            None is no limit. Operators have none.
+        body_limit: Maximum size of a body in bytes.
+        creations_per_minute: Subscriptions that each owner may create per minute in this process;
+            None for no limit. Operators have no limit.
         sends_per_minute: Tests, retries and recoveries, likewise.
         rotations_per_minute: Rotations of each subscription's secret, likewise.
         challenge: The `WWW-Authenticate` header of a 401, such as `Bearer`.
@@ -55,7 +55,7 @@ class Resource:
         version: Of the OpenAPI document; None is Thorn's.
 
     Raises:
-        ConfigurationError: A limit isn't one.
+        ConfigurationError: A limit is invalid.
 
     Example:
         >>> with Thorn() as app:
@@ -104,9 +104,9 @@ class Resource:
     def handle(self, request: ApiRequest) -> ApiResponse:
         """Answer a request.
 
-        What goes wrong because of the request is answered as a problem (RFC 9457), and so is a
-        store that can't be reached. Other exceptions are defects and are raised, so that whoever
-        watches the framework hears of them.
+        Invalid requests are answered with a problem (RFC 9457), and so is an unavailable store.
+        Other exceptions are defects and are raised, so that the framework's monitoring reports
+        them.
 
         Args:
             request: The request.
@@ -116,7 +116,7 @@ class Resource:
         except Problem as problem:
             return self.refuse(problem, method=request.method)
         except NotFoundError:
-            # Somebody removed it in between.
+            # It was removed in between.
             response = not_found().response()
         except StoreError:
             logger.exception("the store failed to answer %s %r", request.method, request.path[:200])
@@ -128,11 +128,11 @@ class Resource:
         return _finished(response, request.method)
 
     def refuse(self, problem: Problem, *, method: str = "GET") -> ApiResponse:
-        """Answer what the adapter refuses before it is a request of somebody's, as `handle` does.
+        """Create a response like `handle` for a request that the adapter refuses itself.
 
         Args:
-            problem: Why.
-            method: Of the request, in upper case.
+            problem: The problem.
+            method: The request's method, in upper case.
 
         Example:
             >>> with Thorn() as app:
@@ -168,7 +168,7 @@ class Resource:
         response = answer(
             Call(
                 app=self.app,
-                # An empty id would be nobody's in some stores.
+                # Some stores treat an empty id as no owner.
                 request=attrs.evolve(request, owner=request.owner or None),
                 key=key,
                 creations=self._creations,
@@ -181,7 +181,7 @@ class Resource:
 
 
 def _finished(response: ApiResponse, method: str) -> ApiResponse:
-    """Add the headers of every answer; for HEAD, replace the body by its length."""
+    """Add the headers of every response; for HEAD, replace the body by its length."""
     headers = {**COMMON, **response.headers}
     if method != "HEAD":
         return attrs.evolve(response, headers=headers)
@@ -192,7 +192,7 @@ def _finished(response: ApiResponse, method: str) -> ApiResponse:
 
 
 def _conditional(request: ApiRequest, response: ApiResponse) -> ApiResponse:
-    """What was read, with its entity tag; or that the client has it already."""
+    """Return the response with an entity tag, or 304 if the client already has it."""
     etag = etag_of(response.body)
     if is_current(request, etag):
         return respond(304, headers={"etag": etag})

@@ -1,4 +1,4 @@
-"""Which call answers a path and a method."""
+"""Routing: finds the call for a path and a method."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ ID = "{id}"
 
 @attrs.frozen
 class Route:
-    """A path and what can be done with it.
+    """A path and its calls.
 
     Attributes:
         path: Its parts; `{id}` stands for an id.
-        calls: By method; HEAD and OPTIONS come by themselves.
+        calls: Calls by method; HEAD and OPTIONS are added automatically.
     """
 
     path: tuple[str, ...]
@@ -75,15 +75,15 @@ ROUTES = (
 )
 
 
-# What is beside the subscriptions where they are at the root; no id is one of these.
+# Paths beside the subscriptions if those are at the root; ids are never one of these.
 _BESIDE = {route.path[0] for route in ROUTES} - {HOOKS}
 
 
 def find_route(path: str, *, hooks_at_root: bool = False) -> tuple[Route, str] | None:
-    """The route of a path, and the id in it; None if there is none.
+    """Return the route of a path and the id in it; None if there is none.
 
     Args:
-        path: Below the mount point; a slash at its end makes no difference.
+        path: Path below the mount point; a trailing slash is optional.
         hooks_at_root: True if the mount point is that of subscriptions.
 
     Example:

@@ -1,4 +1,4 @@
-"""JSON Schemas of what the resource takes and answers, for the OpenAPI document."""
+"""JSON Schemas of requests and responses, for the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def described(schema: Mapping[str, Any], description: str) -> Schema:
 
 
 def obj(properties: Mapping[str, Schema], *, optional: tuple[str, ...] = ()) -> Schema:
-    """An object whose properties are all there, but for the optional ones."""
+    """An object whose properties are required, except the optional ones."""
     required = [name for name in properties if name not in optional]
     return {"type": "object", "required": required, "properties": dict(properties)}
 
@@ -89,7 +89,7 @@ def schemas(rules: SubscriptionRules) -> dict[str, Schema]:
     """All schemas of the document, by name.
 
     Args:
-        rules: The app's, for what they allow.
+        rules: The app's rules, for the allowed values.
     """
     fields = _fields(rules)
     secret = _secret(rules)
@@ -153,12 +153,12 @@ def _with(base: str, properties: Mapping[str, Schema]) -> Schema:
 
 
 def _taken(properties: Mapping[str, Schema]) -> Schema:
-    """An object that is sent: what isn't known is a fault."""
+    """An object in a request: unknown fields are faults."""
     return {"type": "object", "properties": dict(properties), "additionalProperties": False}
 
 
 def _secret(rules: SubscriptionRules) -> Schema:
-    """A key that can be given, as the schemes in use take it."""
+    """A secret in a request that the schemes in use accept."""
     forms = [form for sample, form in _KEY_FORMS if fits_schemes(rules.schemes, sample)]
     described_by = {"anyOf": [*forms, {"type": "null"}]} if forms else {}
     return {
@@ -169,7 +169,7 @@ def _secret(rules: SubscriptionRules) -> Schema:
 
 
 def _fields(rules: SubscriptionRules) -> dict[str, Schema]:
-    """What can be set of a subscription."""
+    """The writable fields of a subscription."""
     pattern = described(
         PATTERN, "Words joined by dots. * matches one word; at the end, one or more words."
     )
@@ -239,7 +239,7 @@ def _headers(*, kept: bool) -> Schema:
 
 def _subscription(fields: Mapping[str, Schema]) -> Schema:
     patterns = {"type": "array", "items": TEXT, "description": "Event patterns."}
-    # Those that an operator has made by a program may be otherwise.
+    # Subscriptions created by an operator's program may differ.
     url = {name: value for name, value in fields["url"].items() if name != "pattern"}
     return obj({**_READ_ONLY, **fields, "event": patterns, "url": url})
 

@@ -1,4 +1,4 @@
-"""How a subscription's deliveries went lately: counts and latencies over time, for charts."""
+"""Statistics of a subscription's deliveries: counts and latencies over time, for charts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from thorn_core.codecs import format_datetime
 from thorn_core.stores.periods import Periods
 from thorn_core.values import DeliveryState, Period
 
-# What can be asked for, and how it is divided: as many periods as a chart has room for.
+# The available periods and their steps, which fit into a chart.
 STEPS = {
     "hour": (timedelta(minutes=1), 60),
     "day": (timedelta(minutes=30), 48),
@@ -21,14 +21,14 @@ STEPS = {
     "month": (timedelta(days=1), 30),
 }
 DEFAULT_PERIOD = "day"
-# Outcomes as charts show them, from the bottom up, and the states that each is made of.
+# Outcomes in charts, from the bottom up, and their states.
 OUTCOMES = {
     "delivered": (DeliveryState.DELIVERED,),
     "waiting": (DeliveryState.PENDING, DeliveryState.IN_FLIGHT),
     "exhausted": (DeliveryState.EXHAUSTED,),
     "discarded": (DeliveryState.DISCARDED,),
 }
-# Deliveries that one answer is counted from: databases took 0.1 to 0.3 s for so many.
+# Maximum deliveries counted in a response: databases took 0.1 to 0.3 s for this many.
 COUNTED = 20_000
 
 
@@ -59,7 +59,7 @@ def show_stats(call: Call) -> ApiResponse:
 
 
 def _begin(now: datetime, step: timedelta) -> datetime:
-    """When the period begins that this time is in: at whole minutes, hours, days (UTC)."""
+    """Return the start of the period of a time: whole minutes, hours or days (UTC)."""
     return now - (now - EPOCH) % step
 
 

@@ -1,4 +1,4 @@
-"""What a body says of a subscription: every field checked, every fault told at once."""
+"""Validation of subscriptions in bodies: checks all fields and reports all faults together."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from thorn_core.subscriptions import (
 )
 from thorn_core.values import Subscription
 
-# A subscription that needs more wants `*`.
+# A subscription that needs more should use `*`.
 MOST_PATTERNS = 100
 REFUSED = "The recipient is refused; use a public host."
 
@@ -36,15 +36,15 @@ _ADDRESS = re.compile(
 
 @attrs.define
 class Checked:
-    """The fields of a body as they are checked.
+    """The fields of a body during validation.
 
     Attributes:
         rules: The app's.
-        current: The subscription as it is; None for a new one.
-        operator: Whether an operator asks, who is told everything.
-        values: What they come to, by option of a subscription.
-        faults: What is wrong.
-        kept_headers: Names of the headers that are to keep the value that wasn't shown.
+        current: The current subscription; None for a new one.
+        operator: Whether the request is from an operator, who sees all details.
+        values: The validated values, by option of a subscription.
+        faults: The faults so far.
+        kept_headers: Names of headers that keep their hidden values.
     """
 
     rules: SubscriptionRules
@@ -55,11 +55,11 @@ class Checked:
     kept_headers: set[str] = attrs.field(factory=set)
 
     def option(self, name: str, value: Any) -> None:
-        """Check an option by the rules of the core, and keep it."""
+        """Check an option with the core's rules, and store it."""
         self.values[name] = check_option(self.rules, name, value)
 
     def fault(self, field: str, message: str, **more: Any) -> None:
-        """Note a fault."""
+        """Add a fault."""
         self.faults.append(Fault(field, message, **more))
 
 
@@ -70,16 +70,16 @@ def check_body(
     required: Iterable[str] = (),
     shown: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Check a body that makes a subscription, or changes one.
+    """Check a body that creates or changes a subscription.
 
     Args:
-        checked: What is known beforehand.
+        checked: The initial state of the validation.
         body: The body.
-        required: Fields that must be there.
-        shown: The subscription as it was answered: its read-only fields may come back unchanged.
+        required: Required fields.
+        shown: The subscription's representation, whose read-only fields may be sent unchanged.
 
     Returns:
-        The options that it says: those of `change_subscription`, and `secret`.
+        The options of `change_subscription`, and `secret`.
 
     Raises:
         Problem: There are faults.
@@ -105,7 +105,7 @@ def check_body(
 
 
 def _forget_kept_headers(checked: Checked) -> None:
-    """Drop the values that weren't shown if the URL's origin changes: they are for the old one."""
+    """Drop hidden values if the URL's origin changes, because they are for the old one."""
     values, current = checked.values, checked.current
     if (
         current is not None
@@ -120,10 +120,10 @@ def _forget_kept_headers(checked: Checked) -> None:
 
 
 def differing(subscription: Subscription, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the checked values that change a subscription.
+    """Return the checked values that change a subscription.
 
-    What stays as it is stays: enabling what is enabled would forget since when it fails. Headers
-    that are given with the URL of another origin are for that one.
+    Unchanged values are left out: enabling an enabled subscription would reset its failures.
+    Headers given together with the URL of another origin are for that origin.
     """
     moved = not same_origin(subscription.url, values.get("url", subscription.url))
     return {
@@ -134,7 +134,7 @@ def differing(subscription: Subscription, values: Mapping[str, Any]) -> dict[str
 
 
 def unknown(name: str, known: Iterable[str]) -> Fault:
-    """The fault of a field or parameter that there isn't; its value may be a misspelt secret."""
+    """Return the fault of an unknown field, without its value, which may be a misspelt secret."""
     names = list(known)
     near = nearest(shortened(name), names)
     hint = f"did you mean {near}?" if near else "remove it"
@@ -142,12 +142,12 @@ def unknown(name: str, known: Iterable[str]) -> Fault:
 
 
 def refusal(error: SecurityError, url: str, *, operator: bool = False) -> str:
-    """Why a recipient is refused; an owner learns nothing of the network or the settings.
+    """Return why a recipient is refused; owners learn nothing about the network or settings.
 
     Args:
         error: The refusal.
-        url: What was given; an address in it is no secret.
-        operator: Tell everything, advice on settings included.
+        url: The given URL; an address in it isn't a secret.
+        operator: Include all details and advice about settings.
     """
     if operator:
         return str(error)
@@ -155,7 +155,7 @@ def refusal(error: SecurityError, url: str, *, operator: bool = False) -> str:
     rest = text.replace(shown(url), "")
     with contextlib.suppress(SecurityError):
         rest = rest.replace(shown(parse_url(url).text), "")
-    # A plugin that failed says how, in the words of whatever failed.
+    # A failed plugin's error contains internal details.
     return REFUSED if error.__cause__ is not None or _names_address(rest) else text
 
 
@@ -233,7 +233,7 @@ def _headers(checked: Checked, value: Any) -> None:
         return
     current = {} if checked.current is None else checked.current.headers
     hidden = {name.lower(): text for name, text in current.items()}
-    # Values that weren't shown come back as null.
+    # Hidden values come back as null.
     checked.kept_headers = {name for name, text in value.items() if text is None}
     merged = {k: hidden.get(k.lower()) if v is None else v for k, v in value.items()}
     before = len(checked.faults)
@@ -288,7 +288,7 @@ def _secret(checked: Checked, value: Any) -> None:
 
 
 def check_new_secret(rules: SubscriptionRules, value: Any) -> Fault | None:
-    """What is wrong with a secret that somebody gives; None, which mints one, is fine."""
+    """Check a given secret; None, which generates one, is allowed."""
     try:
         if value is not None:
             check_key(rules.schemes, value)
@@ -298,7 +298,7 @@ def check_new_secret(rules: SubscriptionRules, value: Any) -> Fault | None:
 
 
 def check_new_overlap(value: Any) -> Fault | None:
-    """What is wrong with the overlap of a rotation; None is the setting's."""
+    """Check the overlap of a rotation; None uses the setting."""
     try:
         if value is not None:
             check_overlap(value)
@@ -324,7 +324,7 @@ FIELDS: Mapping[str, Callable[[Checked, Any], None]] = {
     "rate_limit": _rate_limit,
     "enabled": _enabled,
 }
-# Answered, but not taken.
+# In responses only.
 READ_ONLY = (
     "id",
     "subscription",
