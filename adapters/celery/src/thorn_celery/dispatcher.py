@@ -1,4 +1,4 @@
-"""The dispatcher: workers of Celery deliver what is in the store."""
+"""The dispatcher: Celery workers deliver the messages in the store."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from thorn_core import ConfigurationError, Message, Thorn
 class CeleryDispatcher:
     """Sends tasks with the ids of messages; never waits for the broker.
 
-    Which Celery app that is is known at the first send: the one that was installed for the app, or
-    else Celery's current one.
+    The Celery app is chosen at the first send: the one installed for the app, otherwise Celery's
+    current app.
 
     Args:
-        app: Whose messages they are.
+        app: The app.
 
     Raises:
-        ConfigurationError: The app's store is one that other processes don't see.
+        ConfigurationError: Other processes can't reach the app's store.
 
     Attributes:
-        sweeping: Held by whoever looks further for what is due, in this process.
-        closing: Set as soon as this is to end.
+        sweeping: Lock of the thread in this process that continues a sweep.
+        closing: Set when the dispatcher is closing.
     """
 
     publishes = True
@@ -46,11 +46,11 @@ class CeleryDispatcher:
 
     @property
     def options(self) -> Options:
-        """What the Celery app's configuration says."""
+        """The settings in the Celery app's configuration."""
         return self._parts()[1]
 
     def dispatch(self, messages: Sequence[Message]) -> None:
-        """Have workers told of these."""
+        """Enqueue tasks for these messages."""
         hints, options = self._parts()
         if not options.routes:
             hints.add(PLAIN, [message.id for message in messages])
@@ -62,16 +62,16 @@ class CeleryDispatcher:
             hints.add(route, ids)
 
     def tell(self, route: Route, message_ids: Sequence[str]) -> None:
-        """Have workers told of messages, by a route; one given twice, in two chunks, by two tasks.
+        """Enqueue tasks for messages on a route; an id given twice gets two tasks.
 
         Args:
-            route: The way of the tasks.
+            route: The route of the tasks.
             message_ids: Ids of messages in the store.
         """
         self._parts()[0].add(route, message_ids)
 
     def close(self) -> None:
-        """Tell of what waits, if the broker takes it at once."""
+        """Send the waiting tasks, if the broker accepts them in time."""
         self.closing.set()
         with self._lock:
             made = self._made
@@ -89,9 +89,9 @@ class CeleryDispatcher:
 
 
 def dispatcher_of(app: Thorn) -> CeleryDispatcher | None:
-    """An app's dispatcher of this kind, whether or not it is the one that sends use.
+    """Return an app's Celery dispatcher, whether or not it is the app's default.
 
-    None where another one stands in for all of them, as in tests.
+    None if a substitute replaces all dispatchers, as in tests.
     """
     dispatcher = app.dispatcher("celery")
     return dispatcher if isinstance(dispatcher, CeleryDispatcher) else None

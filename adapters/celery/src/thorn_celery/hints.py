@@ -1,4 +1,4 @@
-"""Hints: tasks that say which messages are there, sent by a thread of their own."""
+"""Hints: tasks with the ids of messages, sent by a separate thread."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from thorn_celery.options import Route
 logger = logging.getLogger(__name__)
 
 DELIVER = "thorn.deliver"
-# Seconds in which what is sent comes together for one task, after a task has been sent. At 100
-# messages a second of one process, ten make a task.
+# Seconds to collect ids for a task after the previous task. At 100 messages per second in a
+# process, ten make a task.
 LINGER = 0.1
-# Messages that wait for the broker at most: of more, the sweep tells.
+# Maximum number of ids waiting for the broker; the sweep finds the others.
 LIMIT = 10_000
-# Seconds for the broker to answer, and for what is left at a close.
+# Seconds for the broker to respond, and for sending the rest when closing.
 BROKER_SECONDS = 5.0
 CLOSE_SECONDS = 2.0
-# Seconds between attempts on a broker that is away.
+# Seconds between attempts to reach a broker that is down.
 FIRST_DELAY = 1.0
 LONGEST_DELAY = 30.0
 
 
 class Hints:
-    """Tells a Celery app which messages are there, without keeping senders waiting.
+    """Sends tasks with message ids to a Celery app, without blocking senders.
 
-    What can't be told is left to the sweep: the store has it.
+    The sweep finds messages whose tasks can't be sent.
 
     Args:
         celery: The Celery app.
-        chunksize: Messages of one task at most.
+        chunksize: Maximum number of messages per task.
     """
 
     def __init__(self, celery: Any, chunksize: int) -> None:
@@ -48,7 +48,7 @@ class Hints:
         self._producer: Any = None
 
     def add(self, route: Route, message_ids: Sequence[str]) -> None:
-        """Tell soon; an id that is given several times is told of in as many tasks."""
+        """Enqueue ids to be sent soon; an id given several times gets as many tasks."""
         with self._changed:
             if self._closing or self._count + len(message_ids) > LIMIT:
                 return
@@ -60,7 +60,7 @@ class Hints:
             self._changed.notify()
 
     def close(self) -> None:
-        """Tell what waits, if the broker takes it soon; calling it twice is fine."""
+        """Send the waiting ids, if the broker accepts them soon; may be called twice."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -106,7 +106,7 @@ class Hints:
                 logger.warning("the broker accepts tasks again")
 
     def _send(self, message_ids: list[str], route: Route) -> None:
-        """Send one task; a connection that broke while nothing was sent is made anew, once."""
+        """Send one task; reconnect once if the idle connection broke."""
         known = self._producer is not None
         try:
             self._send_now(message_ids, route)
@@ -141,7 +141,7 @@ class Hints:
 
 
 def _reason(error: Exception) -> str:
-    # What isn't there names a package that nobody would think of.
+    # The error of a missing package doesn't name the extra to install.
     more = " (Redis needs pip install 'thorn-celery[redis]')"
     said = str(error) or type(error).__name__
     return said + more if isinstance(error, ImportError) else said
@@ -153,7 +153,7 @@ def _chunks(message_ids: list[str], size: int) -> Iterator[list[str]]:
 
 
 def bounded_connection(celery: Any) -> Any:
-    """A connection to write to the broker, which gives up soon where Celery's own go on trying."""
+    """Open a connection to the broker that gives up soon; Celery's own would keep trying."""
     connection = celery.connection_for_write(
         connect_timeout=min(celery.conf.broker_connection_timeout or BROKER_SECONDS, BROKER_SECONDS)
     )
@@ -163,7 +163,7 @@ def bounded_connection(celery: Any) -> Any:
     }
     once = {"interval_start": 0, "interval_step": 0, "interval_max": 0}
     connection.transport_options = {
-        # Each of several brokers is tried once.
+        # Try each of several brokers once.
         "max_retries": len(connection.alt) or 0,
         **once,
         **limits.get(connection.transport.driver_type, {}),

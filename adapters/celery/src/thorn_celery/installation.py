@@ -1,4 +1,4 @@
-"""Installing Thorn in a Celery app: its tasks, its beat schedule, and the end of its workers."""
+"""Installation of Thorn in a Celery app: tasks, beat schedule, and worker shutdown."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from thorn_core import Thorn, ThornError, get_app
 
 logger = logging.getLogger(__name__)
 
-# The name of the app that Celery makes up where a program has none.
+# The name of the app that Celery creates for programs without one.
 NOBODYS = "default"
 
 Target = Thorn | Callable[[], Thorn] | None
 
 _installed: WeakKeyDictionary[Any, Target] = WeakKeyDictionary()
-# Apps that are at work in this process.
+# Apps in use in this process.
 _used: WeakSet[Thorn] = WeakSet()
 
 
 def install(celery: Any, thorn: Target = None) -> None:
-    """Let a Celery app deliver webhooks: gives it the tasks and the beat schedule.
+    """Let a Celery app deliver webhooks: add the tasks and the beat schedule.
 
-    Its configuration may hold `thorn_routes`, `thorn_retry_queue`, `thorn_sweep_interval` and
-    `thorn_purge_after`; it is read when it is needed.
+    Its configuration may contain `thorn_routes`, `thorn_retry_queue`, `thorn_sweep_interval` and
+    `thorn_purge_after`; it is read when needed.
 
     Args:
         celery: The Celery app.
-        thorn: Whose messages it delivers, or a function that gives it when a task or a send needs
-            it; None is the app of the moment (`get_app`).
+        thorn: The app whose messages it delivers, or a function that returns it when a task or a
+            send needs it; None uses the current app (`get_app`).
 
     Example:
         >>> from celery import Celery
@@ -55,14 +55,14 @@ def install(celery: Any, thorn: Target = None) -> None:
 
 
 def _register_tasks() -> None:
-    # They use what is in this room.
+    # They import this module.
     from thorn_celery import tasks  # noqa: F401
 
 
 def _schedule(sender: Any, **_: Any) -> None:
-    """Add what beat sends, unless the configuration has it under the same name."""
+    """Add entries to the beat schedule, unless the configuration has the same names."""
     options = options_of(sender.conf)
-    # Of sweeps that nobody came to do, one is enough.
+    # Waiting sweeps expire, so that they don't pile up.
     expiry = {"expires": options.sweep_interval}
     entries = {"thorn.sweep": (timedelta(seconds=options.sweep_interval), expiry)}
     if options.purge_after is not None:
@@ -74,11 +74,11 @@ def _schedule(sender: Any, **_: Any) -> None:
     sender.conf.beat_schedule = {**ours, **sender.conf.beat_schedule}
 
 
-# -- who belongs together
+# -- which apps belong together
 
 
 def thorn_of(celery: Any) -> Thorn:
-    """The app whose messages a Celery app delivers.
+    """Return the app whose messages a Celery app delivers.
 
     Raises:
         ConfigurationError: There is none.
@@ -87,7 +87,7 @@ def thorn_of(celery: Any) -> Thorn:
 
 
 def celery_of(app: Thorn) -> Any:
-    """The Celery app that was installed for an app, the latest of several; else the current one."""
+    """Return the latest Celery app installed for an app, otherwise the current one."""
     _register_tasks()
     for celery, target in reversed(list(_installed.items())):
         if _means(target, app):
@@ -111,7 +111,7 @@ def _means(target: Target, app: Thorn) -> bool:
     try:
         return _resolved(target) is app
     except Exception:
-        # As outside of the context of a web app that it belongs to.
+        # For example outside of the context of its web app.
         logger.debug("%r returns no app in this process", target, exc_info=True)
         return False
 
@@ -120,9 +120,9 @@ def _means(target: Target, app: Thorn) -> bool:
 
 
 def _begins(sender: Any, **_: Any) -> None:
-    """A worker or beat begins; it doesn't, with a configuration that isn't allowed.
+    """Stop a starting worker or beat if its configuration is invalid.
 
-    Celery keeps to itself what goes wrong when it is configured, and beat would send nothing.
+    Celery hides errors of its configuration, and beat would send nothing.
     """
     if sender.app in _installed:
         try:
@@ -132,18 +132,18 @@ def _begins(sender: Any, **_: Any) -> None:
 
 
 def note_use(app: Thorn) -> None:
-    """Remember that an app is at work in this process, so that it is ended with it."""
+    """Remember that an app is in use in this process, to close it at the end."""
     _used.add(app)
 
 
 def _child_ends(**_: Any) -> None:
-    """A process of the prefork pool ends, without what an interpreter does at its exit."""
+    """Close apps in a prefork process, which ends without interpreter exit handlers."""
     for app in list(_used):
         app.close()
 
 
 def _worker_ends(**_: Any) -> None:
-    """A worker ends, its process perhaps not: let requests under way end, and leave the rest."""
+    """Let requests in flight finish when a worker stops; its process may continue."""
     for app in list(_used):
         try:
             app.submit(app.engine.aclose()).result()

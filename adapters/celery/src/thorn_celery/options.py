@@ -1,4 +1,4 @@
-"""Options: what Celery's configuration says of Thorn, `thorn_…`; checked when it is read."""
+"""Options: the settings `thorn_…` in Celery's configuration, checked when read."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ PREFIX = "thorn_"
 
 @attrs.frozen(kw_only=True)
 class Route:
-    """How a task goes through the broker.
+    """How a task is sent through the broker.
 
     Attributes:
-        queue: Name of its queue; None leaves it to Celery's own routing.
-        priority: As the broker understands it; None is the queue's default.
-        expires: Seconds after which it isn't worth doing any more.
-        again: It is one of several about the same messages.
+        queue: Name of its queue; None uses Celery's own routing.
+        priority: The broker's priority; None for the queue's default.
+        expires: Seconds after which the task is dropped.
+        again: Whether it is one of several tasks for the same messages.
     """
 
     queue: str | None = None
@@ -33,7 +33,7 @@ class Route:
     again: bool = False
 
     def options(self) -> dict[str, Any]:
-        """What to give `apply_async`."""
+        """Return the options for `apply_async`."""
         given = {"queue": self.queue, "priority": self.priority, "expires": self.expires}
         return {name: value for name, value in given.items() if value is not None}
 
@@ -43,23 +43,23 @@ PLAIN = Route()
 
 @attrs.frozen(kw_only=True)
 class Options:
-    """What Celery's configuration says of Thorn.
+    """Thorn's settings in Celery's configuration.
 
     Attributes:
-        routes: Event patterns and their routes; of those that match, the first holds.
-        retry_queue: Queue of what the first attempt didn't deliver; None: that of its event.
-        sweep_interval: Seconds between looks at what is due in the store.
-        purge_after: Age of settled deliveries that are purged daily; None: never.
+        routes: Event patterns and their routes; the first match applies.
+        retry_queue: Queue for deliveries whose first attempt failed; None uses the event's queue.
+        sweep_interval: Seconds between sweeps for due work in the store.
+        purge_after: Age after which finished deliveries are purged daily; None: never.
     """
 
     routes: tuple[tuple[str, Route], ...] = ()
     retry_queue: str | None = None
-    # The first retry of the default policy is due after as long.
+    # Equal to the first delay of the default retry policy.
     sweep_interval: float = 5.0
     purge_after: timedelta | None = None
 
     def route_of(self, event: str) -> Route:
-        """The route of an event's messages.
+        """Return the route for an event's messages.
 
         Example:
             >>> options = options_of({"thorn_routes": {"bill.*": "bills"}})
@@ -73,14 +73,14 @@ class Options:
 
 
 def options_of(conf: Any) -> Options:
-    """Read what Celery's configuration says of Thorn.
+    """Read Thorn's settings from Celery's configuration.
 
     Args:
         conf: `Celery.conf`, or a mapping.
 
     Raises:
         ConfigurationError: A name that begins with `thorn_` is unknown, or a value isn't allowed.
-        InvalidNameError: A pattern isn't one.
+        InvalidNameError: A pattern is invalid.
 
     Example:
         >>> options_of({"thorn_route": {}})
@@ -88,7 +88,7 @@ def options_of(conf: Any) -> Options:
         ...
         thorn_core.errors.ConfigurationError: ...unknown setting thorn_route; did you mean ...
     """
-    # Reading something loads it; before that, it doesn't know its namespace.
+    # Reading a value loads the configuration; its namespace is unknown before.
     given = {name: conf.get(name) for name in _READERS}
     for name in _names(conf):
         if name not in _READERS:
@@ -104,7 +104,7 @@ def options_of(conf: Any) -> Options:
 
 
 def _names(conf: Any) -> list[str]:
-    """The names `thorn_…` that are set; Django's have Celery's own namespace in front."""
+    """Return the names `thorn_…` that are set, without the namespace that Django projects use."""
     namespace = getattr(conf, "prefix", None) or ""
     upper = namespace.isupper()
     names = [key.removeprefix(namespace) for key in conf if key.startswith(namespace)]

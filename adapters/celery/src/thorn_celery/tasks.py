@@ -14,17 +14,17 @@ from thorn_core import Thorn
 
 
 def deliver(self: Any, message_ids: list[str], *, again: bool = False) -> None:
-    """Route these messages and begin the requests that are due for them, for a bounded time."""
+    """Route these messages and start their due requests, for a limited time."""
     work.deliver(_app(self), message_ids, again=again)
 
 
 def sweep(self: Any) -> int:
-    """Tell workers of what is due and nobody is at: retries, lost tasks, leases of the dead."""
+    """Enqueue tasks for due work: retries, lost tasks, and expired leases."""
     return work.sweep(_app(self))
 
 
 def purge(self: Any) -> int:
-    """Remove old settled deliveries, if the configuration says from which age on."""
+    """Delete old finished deliveries, if an age is configured."""
     return work.purge(_app(self), options_of(self.app.conf).purge_after)
 
 
@@ -34,7 +34,7 @@ def _app(task: Any) -> Thorn:
     return app
 
 
-# Acknowledged when done: what a worker that dies had is told to another. Nobody reads the results.
+# Acknowledged when done, so another worker gets a dead worker's tasks. Results aren't used.
 _shared = {"bind": True, "acks_late": True, "ignore_result": True}
 shared_task(name=DELIVER, **_shared)(deliver)
 shared_task(name="thorn.sweep", **_shared)(sweep)

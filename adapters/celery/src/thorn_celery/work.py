@@ -1,4 +1,4 @@
-"""What the tasks do: drain messages, and find what is due."""
+"""The work of the tasks: draining messages, and finding due work."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from thorn_core import Claim, Delivery, Message, Thorn
 
 logger = logging.getLogger(__name__)
 
-# Seconds after which a task makes room for others.
+# Maximum duration of a task in seconds.
 TASK_SECONDS = 5.0
-# Chunks that are looked at, at once.
+# Maximum number of chunks per look.
 PAGES = 10
-# How long what is only looked at is kept from others, if who looks dies meanwhile.
+# Lease of deliveries that are only inspected, in case the process dies meanwhile.
 LOOK_LEASE = timedelta(seconds=10)
-# Seconds between the looks of one sweep.
+# Seconds between the looks of a sweep.
 LOOK_SECONDS = 0.5
 
 
 def deliver(app: Thorn, message_ids: Sequence[str], *, again: bool = False) -> None:
-    """Route messages and begin the requests that are due for them, for a bounded time.
+    """Route messages and start their due requests, for a limited time.
 
-    The engine goes on with these, and a task waits only where it has no room for more: so a
-    recipient that hangs keeps no worker from what comes next.
+    The engine continues the requests, and a task waits only if the engine is at capacity, so a
+    recipient that hangs doesn't block the next task.
 
     Args:
-        app: Whose.
-        message_ids: Which.
-        again: Others of these messages' tasks are under way: tell at most one more worker.
+        app: The app.
+        message_ids: Their ids.
+        again: Other tasks for these messages exist, so enqueue at most one more.
     """
     if not app.submit(app.engine.abegin(message_ids, TASK_SECONDS)).result():
         _recruit(app, message_ids, again=again)
 
 
 def _recruit(app: Thorn, message_ids: Sequence[str], *, again: bool) -> None:
-    """Tell more workers of messages that one alone takes long for.
+    """Enqueue more tasks for messages that take one worker too long.
 
-    Less than a chunk isn't worth another task: the sweep finds it.
+    Less than a chunk isn't worth another task; the sweep finds it.
     """
     size = app.settings.chunksize
     left = due(app, limit=size if again else PAGES * size, message_ids=message_ids)
@@ -55,17 +55,17 @@ def _recruit(app: Thorn, message_ids: Sequence[str], *, again: bool) -> None:
 
 
 def sweep(app: Thorn) -> int:
-    """Tell workers of what is due and nobody seems to be at.
+    """Enqueue tasks for due work that no worker seems to handle.
 
-    Of messages whose task is lost, of retries, of deliveries whose recipient was paused or whose
-    worker died. As long as that brings up more, a thread goes on looking, for an interval at most:
-    the worker is free for what it was told of.
+    These are messages whose task was lost, retries, and deliveries whose recipient was paused or
+    whose worker died. While there is more, a thread continues for at most an interval, so that the
+    worker is free for the enqueued tasks.
 
     Args:
-        app: Whose.
+        app: The app.
 
     Returns:
-        Of how many messages and deliveries it told at once.
+        The number of messages and deliveries in the first look.
     """
     dispatcher = dispatcher_of(app)
     if dispatcher is None:
@@ -78,7 +78,7 @@ def sweep(app: Thorn) -> int:
 
 
 def _look_on(app: Thorn, dispatcher: CeleryDispatcher, before: Collection[str]) -> None:
-    """Look now and then until there is no more to tell of, or the next sweep is due."""
+    """Look repeatedly until there is no more due work, or the next sweep is due."""
     if not dispatcher.sweeping.acquire(blocking=False):
         return
     try:
@@ -94,7 +94,7 @@ def _look_on(app: Thorn, dispatcher: CeleryDispatcher, before: Collection[str]) 
 
 
 def _look_and_tell(app: Thorn, dispatcher: CeleryDispatcher, told: set[str]) -> bool:
-    """Look once; what is told of is added. False if there was nothing."""
+    """Look once and add the ids found to `told`; return False if there were none."""
     interval = dispatcher.options.sweep_interval
     messages, claims = _look(app, timedelta(seconds=interval), told)
     for message in messages:
@@ -109,9 +109,9 @@ def _look_and_tell(app: Thorn, dispatcher: CeleryDispatcher, told: set[str]) -> 
 def _look(
     app: Thorn, interval: timedelta, told: Collection[str]
 ) -> tuple[list[Message], list[Claim]]:
-    """The messages to be routed and deliveries due, without those that were told of before.
+    """Return unrouted messages and due deliveries, without those already enqueued.
 
-    What is younger than an interval is being worked on, or waits for its task.
+    Work younger than an interval is in progress, or waits for its task.
     """
     now, limit = app.clock(), PAGES * app.settings.chunksize
     waiting = app.store.claim_messages(now=now, lease=timedelta(), limit=limit)
@@ -126,7 +126,7 @@ def _look(
 
 
 def _tell(dispatcher: CeleryDispatcher, claims: Sequence[Claim]) -> None:
-    """Tell of deliveries: a task for each chunk of them, of few recipients each."""
+    """Enqueue deliveries: a task per chunk, each with few recipients."""
     options = dispatcher.options
     slow = {claim.delivery.recipient for claim in claims if _tried(claim.delivery)}
     by_route: dict[Route, list[str]] = {}
@@ -145,11 +145,11 @@ def _tried(delivery: Delivery) -> bool:
 
 
 def due(app: Thorn, *, limit: int, message_ids: Collection[str] | None = None) -> Sequence[Claim]:
-    """See which deliveries could be claimed now, a chunk of each recipient's at most.
+    """Return the deliveries that could be claimed now, at most a chunk per recipient.
 
     Args:
-        app: Whose.
-        limit: How many at most.
+        app: The app.
+        limit: Maximum number.
         message_ids: Only of these messages.
     """
     store = app.store
@@ -168,13 +168,13 @@ def due(app: Thorn, *, limit: int, message_ids: Collection[str] | None = None) -
 
 
 def purge(app: Thorn, age: timedelta | None) -> int:
-    """Remove settled deliveries of an age.
+    """Delete finished deliveries of an age.
 
     Args:
-        app: Whose.
-        age: How old at least; None removes nothing.
+        app: The app.
+        age: The minimum age; None deletes nothing.
 
     Returns:
-        How many went.
+        The number of deleted deliveries.
     """
     return 0 if age is None else app.purge(until=app.clock() - age)
