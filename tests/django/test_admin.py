@@ -165,6 +165,9 @@ def test_a_secret_may_be_given(client, app):
         ("description", "x" * 1001, "at most 1000 characters"),
         ("rate_limit", "-1", "1/3600 to 100000"),
         ("owner", "x" * 256, "at most 255 characters"),
+        ("owner", "4\x1b2", r"'4\x1b2' is not the ID of a user or tenant; use 1 to 255 characters"),
+        ("owner", "4\x852", "without control characters"),
+        ("owner", "4\x002", "Null characters are not allowed"),
     ],
 )
 def test_what_the_core_refuses_is_said_at_its_field(client, app, field, value, words):

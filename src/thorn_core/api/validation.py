@@ -19,9 +19,11 @@ from thorn_core.signatures import HMAC_DIGESTS, check_key
 from thorn_core.spelling import nearest
 from thorn_core.subscriptions import (
     LONGEST_OVERLAP,
+    OWNER_LENGTH,
     SubscriptionRules,
     check_option,
     check_overlap,
+    is_identity,
 )
 from thorn_core.values import Subscription
 
@@ -306,6 +308,17 @@ def check_new_overlap(value: Any) -> Fault | None:
         message = f"is not a number of seconds from 0 to {LONGEST_OVERLAP}"
         return Fault("overlap", message, value=value)
     return None
+
+
+def check_new_owner(value: str) -> Fault | None:
+    """What is wrong with the owner that an operator names."""
+    if is_identity(value):
+        return None
+    message = (
+        f"is not the ID of a user or tenant; use 1 to {OWNER_LENGTH} characters, without control"
+        f" characters or surrounding white space"
+    )
+    return Fault("owner", message, value=value)
 
 
 def _rotated_elsewhere(checked: Checked, value: Any) -> None:

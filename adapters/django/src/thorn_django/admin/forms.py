@@ -12,7 +12,7 @@ from django.utils import timezone
 from thorn_core.api import Problem
 from thorn_core.api.hooks import DEFAULTS
 from thorn_core.api.problems import HIDDEN, Fault
-from thorn_core.api.validation import Checked, check_body
+from thorn_core.api.validation import Checked, check_body, check_new_owner
 from thorn_core.signatures import HMAC_DIGESTS
 from thorn_django import get_app
 from thorn_django.admin.shown import MASK, header_lines
@@ -130,6 +130,10 @@ class SubscriptionForm(AnyModelForm):
         body = {name: data[field] for name, field in FIELDS.items() if field in data}
         if "headers" in body:
             body["headers"] = self._headers(body["headers"])
+        if data.get("owner"):
+            fault = check_new_owner(data["owner"])
+            if fault is not None:
+                self._tell(fault)
         secret = body.pop("hmac_secret", None)
         if secret:
             body["hmac_secret"] = secret
@@ -159,7 +163,7 @@ class SubscriptionForm(AnyModelForm):
     def _tell(self, fault: Fault) -> None:
         """Say a fault at its field."""
         name, _, inside = fault.field.partition(".")
-        field = FIELDS.get(name)
+        field = FIELDS.get(name, name)
         words = fault.message
         if name == "headers" and inside:
             words = f"{inside}: {words}"
