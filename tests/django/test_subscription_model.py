@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from django.db import connection
 from django.forms import modelform_factory
 from django.test.utils import CaptureQueriesContext
 from eventing.sent import sending
+from magazine.models import Hook
 
+from thorn_core import ConfigurationError
 from thorn_django.models import Subscription
 
 HEADERS = {"Authorization": "Bearer abc", "X-Shop": "1"}
@@ -54,6 +58,41 @@ def test_nor_by_a_form(made):
     )
     form.save()
     assert stored(made) == (ELSEWHERE, {"X-Shop": "1"})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rows, row: rows.update(url=ELSEWHERE),
+        lambda rows, row: rows.filter(pk=row.pk).update(description="moved", url=ELSEWHERE),
+        lambda rows, row: asyncio.run(rows.aupdate(url=ELSEWHERE)),
+        lambda rows, row: rows.bulk_update([row], ["url"]),
+        lambda rows, row: rows.bulk_create(
+            [row], update_conflicts=True, update_fields=["url"], unique_fields=["id"]
+        ),
+    ],
+    ids=["update", "filter", "aupdate", "bulk_update", "bulk_create"],
+)
+@pytest.mark.parametrize("manager", ["objects", "_default_manager"])
+def test_nor_by_a_queryset_which_names_what_to_call_instead(made, change, manager):
+    before = stored(made)
+    made.url = ELSEWHERE
+    with pytest.raises(ConfigurationError, match=r"can't change url.*app\.update_subsc.*save\(\)"):
+        change(getattr(Subscription, manager), made)
+    assert stored(made) == before
+
+
+def test_a_queryset_changes_anything_else(made):
+    assert Subscription.objects.update(description="for the shop") == 1
+    made.refresh_from_db()
+    made.description = "for two shops"
+    assert Subscription.objects.bulk_update([made], ["description"]) == 1
+    assert Subscription.objects.get(pk=made.pk).description == "for two shops"
+
+
+def test_a_model_of_the_projects_own_inherits_the_querys_rule():
+    with pytest.raises(ConfigurationError, match="can't change url"):
+        Hook.objects.update(url=ELSEWHERE)
 
 
 def test_what_does_not_touch_the_url_asks_nothing(made):

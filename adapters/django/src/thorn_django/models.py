@@ -7,13 +7,14 @@ subscribers have no row.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Collection, Iterable
+from typing import Any, ClassVar, TypeVar
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.db import models
 
-from thorn_core import DeliveryState
+from thorn_core import ConfigurationError, DeliveryState
 from thorn_core.recipients import same_origin, without_credentials
 from thorn_core.recipients.urls import without_secrets
 from thorn_core.thorn_1 import SUBSCRIBER, refuse_overrides
@@ -36,6 +37,68 @@ class State(models.TextChoices):
     DELIVERED = DeliveryState.DELIVERED.value
     EXHAUSTED = DeliveryState.EXHAUSTED.value
     DISCARDED = DeliveryState.DISCARDED.value
+
+
+S = TypeVar("S", bound="AbstractSubscription")
+
+
+class SubscriptionQuerySet(models.QuerySet[S]):
+    """A QuerySet that changes no URL: only `save()` sees which credentials a row would take along.
+
+    A model with a manager of its own makes that one of this class, too.
+
+    Example:
+        >>> from thorn_django.models import Subscription
+        >>> Subscription.objects.update(url="https://example.com/")
+        Traceback (most recent call last):
+        ...
+        thorn_core.errors.ConfigurationError: update() can't change url, because headers ...
+    """
+
+    def update(self, **kwargs: Any) -> int:
+        """As `QuerySet.update`, of anything but the URL.
+
+        Raises:
+            ConfigurationError: It would change the URL. `bulk_update` calls this, too.
+        """
+        _check_url_stays("update()", kwargs)
+        return super().update(**kwargs)
+
+    update.alters_data = True  # type: ignore[attr-defined]
+
+    def bulk_create(
+        self,
+        objs: Iterable[S],
+        batch_size: int | None = None,
+        ignore_conflicts: bool = False,  # noqa: FBT001, FBT002 - Django's signature
+        update_conflicts: bool = False,  # noqa: FBT001, FBT002
+        update_fields: Collection[str] | None = None,
+        unique_fields: Collection[str] | None = None,
+    ) -> list[S]:
+        """As `QuerySet.bulk_create`.
+
+        Raises:
+            ConfigurationError: It would change the URL of rows that are there.
+        """
+        _check_url_stays("bulk_create(update_fields=...)", update_fields or ())
+        return super().bulk_create(
+            objs,
+            batch_size=batch_size,
+            ignore_conflicts=ignore_conflicts,
+            update_conflicts=update_conflicts,
+            update_fields=update_fields,
+            unique_fields=unique_fields,
+        )
+
+    bulk_create.alters_data = True  # type: ignore[attr-defined]
+
+
+def _check_url_stays(call: str, names: Iterable[str]) -> None:
+    if "url" in names:
+        raise ConfigurationError(
+            f"{call} can't change url, because headers that may be credentials would follow to"
+            f" another origin; call app.update_subscription(id, url=...), or save() of each"
+        )
 
 
 class AbstractSubscription(models.Model):
@@ -65,6 +128,8 @@ class AbstractSubscription(models.Model):
     last_failure_at = MomentField(null=True, blank=True, editable=False)
     created_at = MomentField(editable=False)
     updated_at = MomentField(editable=False)
+
+    objects: ClassVar[models.Manager[Any]] = SubscriptionQuerySet.as_manager()
 
     class Meta:
         abstract = True
