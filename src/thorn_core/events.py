@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from thorn_core import thorn_1
+from thorn_core.answers import near
 from thorn_core.codecs import dump_json
 from thorn_core.current_app import app_here, get_app
 from thorn_core.delivery import check_headers, merge_headers
@@ -20,7 +21,7 @@ from thorn_core.payload_schemas import schema_check
 from thorn_core.receipts import Receipt
 from thorn_core.retries import RetryPolicy
 from thorn_core.send_options import SendArguments, SendOptions, check_timeout
-from thorn_core.settings import check_validators, choose_policy
+from thorn_core.settings import ENVELOPES, check_validators, choose_policy
 from thorn_core.subscribers import check_subscribers
 from thorn_core.subscriptions import identify_sender
 from thorn_core.values import EMPTY, Message, derived_id, new_id
@@ -49,6 +50,7 @@ class Event:
         request_data: Merged into every payload, which must then be a mapping; the payload wins.
         allow_keepalive: False closes connections after each response.
         headers: Extra headers for every request.
+        envelope: `thorn`, `standard`, `cloudevents` or `bare`, in place of the setting.
         schema: JSON Schema that payloads must follow (extra `schema`).
         description: A description for the documentation.
         example: An example payload for the documentation.
@@ -86,6 +88,7 @@ class Event:
         request_data: Mapping[str, Any] | None = None,
         allow_keepalive: bool = True,
         headers: Mapping[str, str] | None = None,
+        envelope: str | None = None,
         schema: Mapping[str, Any] | None = None,
         description: str = "",
         example: Any = None,
@@ -110,6 +113,11 @@ class Event:
         self.request_data = dict(_check_mapping(name, "request_data", request_data) or {})
         self.allow_keepalive = check_switch(name, "allow_keepalive", allow_keepalive)
         self.headers: Mapping[str, str] = EMPTY if headers is None else check_headers(headers)
+        if envelope is not None and envelope not in ENVELOPES:
+            raise ConfigurationError(
+                f"event {name!r} has the envelope {envelope!r}; {near(envelope, ENVELOPES)}"
+            )
+        self.envelope = envelope
         self.schema = _check_mapping(name, "schema", schema)
         if not isinstance(description, str):
             raise ConfigurationError(
@@ -258,6 +266,7 @@ class Event:
             context=json.loads(dump_json(options.context)) if options.context else EMPTY,
             timeout=self.timeout if options.timeout is None else options.timeout,
             retry_policy=self.retry_policy,
+            envelope=self.envelope,
             declared=self.name if self._needed else None,
         )
 

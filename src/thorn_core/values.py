@@ -81,9 +81,8 @@ class Message:
         headers: Extra headers for every request of this message.
         context: Values that travel with the message but not to recipients.
         timeout: Seconds for a whole request, in place of the setting.
-        retry_policy: In place of the setting.
-        declared: The name that its event is declared under, if a worker needs that declaration: it
-            has subscribers, validators or keep-alive of its own.
+        retry_policy, envelope: In place of the settings.
+        declared: Name of its event's declaration, for the subscribers, validators and so on in it.
         only: Id of the one subscription that it is for; None reaches all that match.
     """
 
@@ -98,6 +97,7 @@ class Message:
     context: Mapping[str, Any] = attrs.field(default=EMPTY, repr=False)
     timeout: float | None = None
     retry_policy: RetryPolicy | None = None
+    envelope: str | None = None
     declared: str | None = None
     only: str | None = None
 

@@ -148,6 +148,16 @@ def test_links_lead_to_calls_that_there_are(app):
     assert {link["operationId"] for link in links} <= {each["operationId"] for each in operations}
 
 
+def test_an_events_own_envelope_is_the_webhooks():
+    with Thorn(settings=LOCAL) as app:
+        own = Event("article.own", app=app, envelope="cloudevents", example={"n": 1})
+        content = document_of(app)["webhooks"][own.name]["post"]["requestBody"]["content"]
+        assert list(content) == ["application/cloudevents+json"]
+        (described,) = content.values()
+        assert described["example"]["type"] == own.name
+        assert described["schema"]["properties"]["specversion"] == {"const": "1.0"}
+
+
 @pytest.mark.parametrize("envelope", ["thorn", "standard", "cloudevents"])
 def test_each_event_is_a_webhook_with_its_schema_and_example(envelope):
     item = {

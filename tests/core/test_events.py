@@ -15,6 +15,7 @@ from thorn_core import (
     ConfigurationError,
     Event,
     InvalidNameError,
+    ModelEvent,
     NotFoundError,
     PayloadError,
     RetryPolicy,
@@ -25,6 +26,7 @@ from thorn_core import (
 )
 from thorn_core.current_app import set_default_app
 from thorn_core.events import declared_events
+from thorn_core.receiver import verify
 from thorn_core.testing import LocalRecipient, capture
 
 LOCAL = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1, 65536))
@@ -314,6 +316,43 @@ def test_a_message_says_whether_a_worker_needs_the_declaration(app, sent):
 def test_an_undeclared_name_is_no_declared_event(app, sent):
     app.send("article.undeclared")
     assert "article.undeclared" not in [e.name for e in declared_events(app)]
+
+
+@pytest.mark.parametrize("declare", [Event, ModelEvent])
+def test_a_misspelt_envelope_is_refused(declare):
+    with pytest.raises(ConfigurationError, match=r"envelope 'cloudevent'; did you mean 'cloudev"):
+        declare("article.wrapped", envelope="cloudevent")
+
+
+@pytest.mark.parametrize("setting", ["thorn", "bare"])
+@pytest.mark.parametrize(
+    ("envelope", "content_type", "keys"),
+    [
+        ("thorn", "application/json", {"event", "ref", "sender", "data"}),
+        ("standard", "application/json", {"type", "timestamp", "data"}),
+        (
+            "cloudevents",
+            "application/cloudevents+json; charset=utf-8",
+            {"specversion", "id", "source", "type", "time", "datacontenttype", "data"},
+        ),
+        ("bare", "application/json", {"n"}),
+    ],
+)
+def test_an_events_own_envelope_takes_the_place_of_the_setting(
+    setting, envelope, content_type, keys
+):
+    local = LOCAL.evolve(envelope=setting)
+    with LocalRecipient() as recipient, Thorn(settings=local, default=False) as app:
+        subscription = app.subscribe("*", recipient.url)
+        assert Event("article.wrapped", app=app, envelope=envelope).send({"n": 1})
+        assert app.send("article.other", {"n": 1})
+        own, other = recipient.received
+        assert (own.headers["content-type"], set(own.json)) == (content_type, keys)
+        assert set(other.json) == (
+            {"n"} if setting == "bare" else {"event", "ref", "sender", "data"}
+        )
+        message = verify(own.body, own.headers, subscription.secret)
+        assert (message.event, message.payload) == ("article.wrapped", {"n": 1})
 
 
 def test_an_events_own_subscribers_get_it():

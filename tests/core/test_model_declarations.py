@@ -67,6 +67,8 @@ def test_a_method_given_to_the_decorator_is_used():
         ("schema", "object"),
         ("description", None),
         ("headers", [("X-A", "1")]),
+        ("envelope", ["bare"]),
+        ("envelope", ""),
         ("propagate_errors", "no"),
         ("signal_honors_transaction", "no"),
     ],

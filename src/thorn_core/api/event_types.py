@@ -28,6 +28,7 @@ class EventType:
         schema: JSON Schema of its payload, if it has one.
         example: An example payload, if it has one.
         subscribable: False for events that are sent without a subscription.
+        envelope: The envelope it chooses in place of the setting.
     """
 
     name: str
@@ -35,6 +36,7 @@ class EventType:
     schema: Any = None
     example: Any = None
     subscribable: bool = True
+    envelope: str | None = None
 
     @property
     def pattern(self) -> str:
@@ -131,6 +133,7 @@ def event_types(app: Thorn) -> list[EventType]:
             description=event.description,
             schema=_plain(event.schema),
             example=_plain(event.example),
+            envelope=event.envelope,
         )
         for event in app.events()
     ]

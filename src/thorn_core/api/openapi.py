@@ -354,15 +354,16 @@ def _json_of(envelope: str) -> str:
 
 
 def _webhook(app: Thorn, kind: EventType) -> dict[str, Any]:
-    content: dict[str, Any] = {"schema": _envelope_schema(app.settings, kind)}
+    settings = app.settings
+    chosen = kind.envelope or settings.envelope
+    content: dict[str, Any] = {"schema": _envelope_schema(settings, kind, chosen)}
     if kind.example is not None:
         message = Message(
             id=EXAMPLE_ID, event=kind.name, data=dump_json(kind.example), at=EXAMPLE_TIME
         )
-        settings = app.settings
         envelope = envelope_of(
             message,
-            settings.envelope,
+            chosen,
             source=settings.event_source,
             audience="https://example.com/hook" if settings.sign_audience else None,
         )
@@ -382,7 +383,7 @@ def _webhook(app: Thorn, kind: EventType) -> dict[str, Any]:
             "requestBody": {
                 "required": True,
                 "description": "JSON, or the content type of the subscription.",
-                "content": {_json_of(app.settings.envelope): content},
+                "content": {_json_of(chosen): content},
             },
             "responses": {
                 "2XX": {"description": "Delivered"},
@@ -394,8 +395,8 @@ def _webhook(app: Thorn, kind: EventType) -> dict[str, Any]:
     }
 
 
-def _envelope_schema(settings: Settings, kind: EventType) -> Schema:
-    envelope, payload = settings.envelope, _payload_schema(kind)
+def _envelope_schema(settings: Settings, kind: EventType, envelope: str) -> Schema:
+    payload = _payload_schema(kind)
     audience = described(TEXT, "URL of the intended recipient.")
     more = {"audience": audience} if settings.sign_audience else {}
     name = described(TEXT, "Event name.") if "{" in kind.name else {"const": kind.name}

@@ -39,8 +39,8 @@ def encode_body(
         raise PayloadError(
             f"no codec for content type {content_type!r}; available: {', '.join(sorted(codecs))}"
         )
-    source = settings.event_source
-    return codec(envelope_of(message, settings.envelope, source=source, audience=audience))
+    kind, source = message.envelope or settings.envelope, settings.event_source
+    return codec(envelope_of(message, kind, source=source, audience=audience))
 
 
 def build_request(
@@ -65,7 +65,9 @@ def build_request(
         keepalive: False closes the connection afterwards.
     """
     own = {
-        "Content-Type": media_type(subscription.content_type, settings.envelope),
+        "Content-Type": media_type(
+            subscription.content_type, message.envelope or settings.envelope
+        ),
         "User-Agent": settings.user_agent,
         "Hook-Event": message.event,
         "Hook-Delivery": delivery.id,

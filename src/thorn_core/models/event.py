@@ -305,6 +305,7 @@ _EVENT_OPTIONS = frozenset(
         "request_data",
         "allow_keepalive",
         "headers",
+        "envelope",
         "schema",
         "description",
         "example",

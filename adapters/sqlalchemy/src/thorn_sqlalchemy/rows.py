@@ -24,7 +24,7 @@ from thorn_sqlalchemy import schema
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # What a message has beside what is looked for.
-EXTRAS = ("sender_name", "ref", "headers", "context", "timeout", "declared", "only")
+EXTRAS = ("sender_name", "ref", "headers", "context", "timeout", "envelope", "declared", "only")
 REASON_LENGTH = 2000
 
 

@@ -36,6 +36,7 @@ class MessageContract(StoreSteps):
             context={"field": "tags", "n": [1, None]},
             timeout=2.5,
             retry_policy=RetryPolicy((1, 2.5), jitter=0.1),
+            envelope="cloudevents",
             declared="article.{.kind}",
             only="sub_1",
         )

@@ -26,7 +26,7 @@ from thorn_django.fields import micros, moment
 Row = Mapping[str, Any]
 
 # What a message has beside what is looked for.
-EXTRAS = ("sender_name", "ref", "headers", "context", "timeout", "declared", "only")
+EXTRAS = ("sender_name", "ref", "headers", "context", "timeout", "envelope", "declared", "only")
 REASON_LENGTH = 2000
 DESCRIPTION_LENGTH = 1_000_000
 
