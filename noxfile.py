@@ -86,7 +86,8 @@ os.environ["PATH"] = os.pathsep.join(
 def tests(session: nox.Session) -> None:
     """Every test on the first Python found, with coverage; those without servers on the last one.
 
-    On those between, the core's.
+    The last one has the newest Django, the first one the oldest. On those between, only the tests
+    of the core run. The session `docs` has the rest.
     """
     oldest = session.python == PYTHONS[0]
     session.install(*EVERYTHING, *group("test"), OLDEST_DJANGO if oldest else "django>=5.2")
@@ -100,6 +101,7 @@ def tests(session: nox.Session) -> None:
             session.run(*PYTEST, *CORE, *alone)
             return
         session.run(*PYTEST, *others, *(f"--ignore={path}" for path in SERVERS), *alone)
+        session.run(*PYTEST, *DJANGO, *alone)
         return
     session.run("coverage", "erase")
     for paths in (others, DJANGO):
@@ -113,7 +115,10 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[0])
 def campaign(session: nox.Session) -> None:
-    """Kill processes, fan out hugely, and search at random, for an hour or more; `-- short`."""
+    """Kill processes, fan out hugely, and search at random, for an hour or more.
+
+    `-- short` takes some minutes and is part of CI.
+    """
     length, *more = session.posargs or ["long"]
     if length not in ("short", "long"):
         session.error(f"{length!r} is no length of a campaign; give short or long")
