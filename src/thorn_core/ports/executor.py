@@ -1,0 +1,136 @@
+"""The executor port: runs the SQL store's statements on connections of some library's."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, runtime_checkable
+
+from thorn_core.ports.tables import Column
+from thorn_core.unit_of_work import UnitOfWork
+
+
+class Failure(enum.Enum):
+    """What a database's error means to the store.
+
+    `RETRY`: a deadlock, a serialization failure, a lock not had in time. `LOST`: the connection is
+    gone, and the outcome of a commit unknown. `DUPLICATE`: a key is taken. `DATA`: a value that
+    can't be stored. `TOO_LARGE`: the statement or a value is. `MISSING`: a table or column isn't
+    there. `READ_ONLY` and `FULL`: nothing can be written now.
+    """
+
+    RETRY = "retry"
+    LOST = "lost"
+    DUPLICATE = "duplicate"
+    DATA = "data"
+    TOO_LARGE = "too large"
+    MISSING = "missing"
+    READ_ONLY = "read only"
+    FULL = "full"
+    OTHER = "other"
+
+
+@runtime_checkable
+class Connection(Protocol):
+    """A connection in a transaction; one thread uses it at a time.
+
+    Rows are tuples. Bytes come back as `bytes`, whatever the driver gives. Errors are the library's
+    own; `Executor.classify` says what they mean.
+    """
+
+    def execute(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run a statement and give back its rows; none where it has none."""
+        ...
+
+    def change(self, sql: str, params: Sequence[Any] = ()) -> int:
+        """Run a statement and say how many rows it matched; never tells duplicates."""
+        ...
+
+    def execute_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Run a statement once for each row of parameters."""
+        ...
+
+    def insert_many(
+        self, table: str, columns: Sequence[Column], rows: Sequence[Sequence[Any]]
+    ) -> None:
+        """Insert rows by the fastest way there is: COPY, or statements of many rows.
+
+        Args:
+            table: Its name, quoted and qualified as the database wants it.
+            columns: What the rows hold.
+            rows: Tuples in the order of the columns. No key may be taken.
+        """
+        ...
+
+
+@runtime_checkable
+class Executor(Protocol):
+    """Lends the SQL store connections.
+
+    Attributes:
+        dialect: `postgresql`, `mysql` (MariaDB too) or `sqlite`.
+        placeholder: How a parameter is written: `%s`, `?`, or `$` for `$1`, `$2` …
+        max_bytes: Bytes that one statement may have.
+        embedded: True if the database is only this process's, as SQLite in memory is.
+        place: Where the database is, to be shown: no password.
+    """
+
+    dialect: str
+    placeholder: str
+    max_bytes: int
+    embedded: bool
+    place: str
+
+    def transaction(self, *, durable: bool = True) -> AbstractContextManager[Connection]:
+        """A transaction of the store's own: it commits at the end, or rolls back if that raises.
+
+        It has really begun (on SQLite: IMMEDIATE), is READ COMMITTED, and waits for locks and
+        statements for a bounded time.
+
+        Args:
+            durable: False for what may be lost in a power failure, but never be half there.
+        """
+        ...
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """A connection for SELECTs; it takes no lock."""
+        ...
+
+    def borrow(self, unit: UnitOfWork) -> Connection | None:
+        """The caller's connection, if its transaction is in this database; else None.
+
+        The store calls `execute` and `change` on it, and nothing else.
+
+        Raises:
+            ConfigurationError: The transaction is over, or can't be used from here.
+        """
+        ...
+
+    def classify(self, error: BaseException) -> Failure | None:
+        """Say what an error of the database's means; None if it isn't one."""
+        ...
+
+    def notify(self, channel: str) -> None:
+        """Wake those who listen, in other processes too where the database can."""
+        ...
+
+    def listen(self, channel: str, wake: Callable[[], None]) -> Callable[[], None] | None:
+        """Call `wake` from any thread when somebody notifies; None if one has to poll.
+
+        Returns:
+            A function that ends it.
+        """
+        ...
+
+    def before_fork(self) -> None:
+        """In a process about to fork: close what a child can't share."""
+        ...
+
+    def after_fork(self) -> None:
+        """In a forked child: forget the connections, without closing them."""
+        ...
+
+    def close(self) -> None:
+        """Close the connections that are its own; calling it twice is fine."""
+        ...

@@ -1,0 +1,242 @@
+"""The database as the store's parts see it: statements, and transactions that are tried again."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from thorn_core.errors import StoreError, StoreSetupError
+from thorn_core.ports.executor import Connection, Executor, Failure
+from thorn_core.ports.tables import Column, Table
+from thorn_core.stores.redaction import redact
+from thorn_core.stores.sql.wording import LIST_SIZE, Wording
+
+T = TypeVar("T")
+
+# A transaction that meets another's is tried so often, and for no longer than these seconds.
+TRIES = 5
+TRIED_FOR = 10.0
+PASSING = (Failure.RETRY, Failure.LOST, Failure.DUPLICATE)
+# Rows of one statement.
+ROWS = 128
+
+
+class Statements:
+    """Runs statements, in the notation of `wording`, on a connection.
+
+    Args:
+        connection: In a transaction.
+        wording: The database's.
+    """
+
+    __slots__ = ("_connection", "wording")
+
+    def __init__(self, connection: Connection, wording: Wording) -> None:
+        self._connection, self.wording = connection, wording
+
+    def rows(self, text: str, **values: Any) -> list[tuple[Any, ...]]:
+        """Run a statement and give back its rows.
+
+        Args:
+            text: The statement.
+            **values: Its parameters. A list, of at least one value, goes by several statements if
+                it is long: the rows of all are given back, so it can't be ordered or limited.
+        """
+        return [row for sql, params in self._split(text, values) for row in self._rows(sql, params)]
+
+    def _rows(self, sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+        return self._connection.execute(sql, params)
+
+    def first(self, text: str, **values: Any) -> tuple[Any, ...] | None:
+        """Run a statement and give back its first row; None if it has none."""
+        rows = self.rows(text, **values)
+        return rows[0] if rows else None
+
+    def change(self, text: str, **values: Any) -> int:
+        """Run a statement and say how many rows it matched; lists as in `rows`."""
+        return sum(self._connection.change(sql, params) for sql, params in self._split(text, values))
+
+    def each(self, text: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Run a statement once for each of some parameters."""
+        if rows:
+            statement = self.wording.statement(text)
+            self._connection.execute_many(statement.sql, [statement.params(row) for row in rows])
+
+    def insert(
+        self, table: Table, rows: Sequence[Sequence[Any]], *, ignoring: bool = False
+    ) -> None:
+        """Insert whole rows.
+
+        Args:
+            table: Where to.
+            rows: Values in the order of the columns.
+            ignoring: Leave rows of the same primary key as they are.
+        """
+        for some in _chunks(rows, ROWS):
+            text = self.wording.insert(table, len(some), ignoring=ignoring)
+            self._many(text, table.columns, some)
+
+    def insert_fast(self, table: Table, rows: Sequence[Sequence[Any]]) -> None:
+        """Insert whole rows by the fastest way there is; no key may be taken."""
+        if rows:
+            name = self.wording.table(table.name)
+            self._connection.insert_many(name, table.columns, rows)
+
+    def upsert(self, table: Table, rows: Sequence[Sequence[Any]], change: str) -> None:
+        """Insert whole rows, or change those that are there.
+
+        Args:
+            table: Where to.
+            rows: Values in the order of the columns, each key once.
+            change: As `Wording.on_conflict` takes it.
+        """
+        for some in _chunks(rows, ROWS):
+            text = self.wording.insert(table, len(some))
+            self._many(
+                f"{text} {self.wording.on_conflict(table, change)}", table.columns, some
+            )
+
+    def update(
+        self,
+        table: Table,
+        given: Sequence[Column],
+        rows: Sequence[Sequence[Any]],
+        change: str,
+        where: str = "",
+    ) -> None:
+        """Update rows, each with values of its own.
+
+        Args:
+            table: Which.
+            given: The columns of what is given, the primary key's first.
+            rows: Values in that order, each key once.
+            change: As `Wording.update_from` takes it.
+            where: A further condition, ` AND …`.
+        """
+        for some in _chunks(rows, ROWS):
+            text = self.wording.update_from(table, given, change, len(some), where)
+            self._many(text, given, some)
+
+    def _many(self, text: str, columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> None:
+        values = {
+            f"{column.name}_{n}": value
+            for n, row in enumerate(rows)
+            for column, value in zip(columns, row, strict=True)
+        }
+        statement = self.wording.statement(text)
+        self._connection.change(statement.sql, statement.params(values))
+
+    def _split(
+        self, text: str, values: dict[str, Any]
+    ) -> Iterator[tuple[str, list[Any]]]:
+        lists = {name: list(value) for name, value in values.items() if _is_list(value)}
+        if not lists:
+            statement = self.wording.statement(text)
+            yield statement.sql, statement.params(values)
+            return
+        longest = max(lists, key=lambda name: len(lists[name]))
+        for some in _chunks(lists[longest], LIST_SIZE):
+            given = {**values, **lists, longest: some}
+            sizes = {name: _size(len(given[name])) for name in lists}
+            statement = self.wording.statement(text, sizes)
+            yield statement.sql, statement.params(given)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple | set | frozenset)
+
+
+def _size(length: int) -> int:
+    """The next power of two, so that few statements are worded differently."""
+    return 1 << (length - 1).bit_length()
+
+
+def _chunks(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+class Database:
+    """Where the store's tables are.
+
+    Args:
+        executor: Lends the connections.
+        wording: The database's words.
+    """
+
+    def __init__(self, executor: Executor, wording: Wording) -> None:
+        self.executor, self.wording = executor, wording
+
+    def run(self, work: Callable[[Statements], T], *, durable: bool = True) -> T:
+        """Do some work in a transaction of its own, again if it met another's or lost its way.
+
+        Args:
+            work: What to do; it may be called several times.
+            durable: False for a worker's bookkeeping, which a power failure may take back: what was
+                delivered is then delivered again.
+
+        Raises:
+            StoreError: The database can't do it.
+        """
+        until = time.monotonic() + TRIED_FOR
+        for left in reversed(range(TRIES)):
+            try:
+                with self.executor.transaction(durable=durable) as connection:
+                    return work(Statements(connection, self.wording))
+            except Exception as error:
+                failure = self.executor.classify(error)
+                if failure is None:
+                    raise
+                if left and failure in PASSING and time.monotonic() < until:
+                    time.sleep(random.uniform(0.001, 0.02) * (TRIES - left))  # noqa: S311
+                    continue
+                raise self.translated(error, failure) from error
+        raise AssertionError("unreachable")
+
+    def read(self, work: Callable[[Statements], T]) -> T:
+        """Do some reading, again if the connection was lost.
+
+        Raises:
+            StoreError: The database can't do it.
+        """
+        for left in (True, False):
+            try:
+                with self.executor.reading() as connection:
+                    return work(Statements(connection, self.wording))
+            except Exception as error:
+                failure = self.executor.classify(error)
+                if failure is None:
+                    raise
+                if not (left and failure is Failure.LOST):
+                    raise self.translated(error, failure) from error
+        raise AssertionError("unreachable")
+
+    def within(self, connection: Connection, work: Callable[[Statements], T]) -> T:
+        """Do some work in the caller's transaction, once.
+
+        Raises:
+            StoreError: The database can't do it.
+        """
+        try:
+            return work(Statements(connection, self.wording))
+        except Exception as error:
+            failure = self.executor.classify(error)
+            if failure is None:
+                raise
+            raise self.translated(error, failure) from error
+
+    def translated(self, error: Exception, failure: Failure) -> StoreError:
+        """An error in words that say what to do; it shows no parameters."""
+        redact(error)
+        where = f"the database {self.executor.place}"
+        said = str(getattr(error, "orig", None) or error) or type(error).__name__
+        match failure:
+            case Failure.READ_ONLY:
+                return StoreError(f"{where} is read-only: {said}")
+            case Failure.FULL:
+                return StoreError(f"{where} is full: {said}")
+            case Failure.MISSING:
+                return StoreSetupError(f"{where} lacks a table or column: {said}")
+        return StoreError(f"{where} can't do it: {said}")

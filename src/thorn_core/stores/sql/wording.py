@@ -1,0 +1,286 @@
+"""What databases word differently: types, locks, upserts; and parameters.
+
+A statement is written once, in a notation of three marks:
+
+- `$messages` is a table, with its prefix and schema;
+- `:name.kind` is a parameter of a `Kind`, cast where the database needs it;
+- `:name.kind*` is a list of them, for `IN (…)`.
+
+No statement has a literal `%` or `?`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from thorn_core.ports.tables import Column, Index, Kind, Table
+
+MARK = re.compile(r"\$(?P<table>[a-z_]+)|:(?P<name>[a-z_][a-z0-9_]*)\.(?P<kind>[a-z]+)(?P<many>\*)?")
+# Values of one list: every database takes as many, and few statements are worded differently.
+LIST_SIZE = 512
+# Statements kept, by their text and the sizes of their lists.
+STATEMENT_CACHE = 500
+
+POSTGRESQL, MYSQL, SQLITE = "postgresql", "mysql", "sqlite"
+
+
+@attrs.frozen
+class Statement:
+    """A statement in a database's own words.
+
+    Attributes:
+        sql: The text.
+        names: Of each parameter in order: the name, and its place in a list, or None.
+    """
+
+    sql: str
+    names: tuple[tuple[str, int | None], ...]
+
+    def params(self, values: Mapping[str, Any]) -> list[Any]:
+        """The parameters in order; a list shorter than the statement's is filled with its last."""
+        return [
+            values[name] if place is None else values[name][min(place, len(values[name]) - 1)]
+            for name, place in self.names
+        ]
+
+
+class Wording:
+    """One database's words.
+
+    Args:
+        dialect: `postgresql`, `mysql` or `sqlite`.
+        placeholder: How a parameter is written: `%s`, `?`, or `$` for `$1`, `$2` …
+        prefix: What the tables' names begin with.
+        schema: The schema or database that they are in; None is the connection's.
+        nopad: MySQL's collation that compares by code points, blanks at the end too.
+
+    Example:
+        >>> wording = Wording("postgresql", "$", "thorn_", None)
+        >>> wording.statement("SELECT 1 FROM $outbox WHERE message_id IN (:keys.key*)", {"keys": 2}).sql
+        'SELECT 1 FROM "thorn_outbox" WHERE message_id IN ($1::bytea, $2::bytea)'
+    """
+
+    def __init__(
+        self,
+        dialect: str,
+        placeholder: str,
+        prefix: str,
+        schema: str | None,
+        *,
+        nopad: str = "utf8mb4_nopad_bin",
+    ) -> None:
+        self.dialect, self.prefix, self.schema = dialect, prefix, schema
+        self._placeholder, self._nopad = placeholder, nopad
+        self._made: dict[tuple[str, tuple[tuple[str, int], ...]], Statement] = {}
+        mysql, sqlite = dialect == MYSQL, dialect == SQLITE
+        #: Behind a SELECT: locks its rows; without those that others have locked.
+        self.for_update = "" if sqlite else " FOR UPDATE"
+        self.skip_locked = "" if sqlite else " FOR UPDATE SKIP LOCKED"
+        #: The functions for the least and the greatest of some values, none of them NULL.
+        self.least, self.greatest = ("min", "max") if sqlite else ("LEAST", "GREATEST")
+        #: Whether UPDATE and DELETE give rows back.
+        self.returns = not mysql
+
+    # -- names
+
+    def quoted(self, name: str) -> str:
+        """A name as the database quotes it."""
+        mark = "`" if self.dialect == MYSQL else '"'
+        return f"{mark}{name.replace(mark, mark * 2)}{mark}"
+
+    def table(self, name: str) -> str:
+        """A table's whole name, quoted."""
+        own = self.quoted(f"{self.prefix}{name}")
+        return own if self.schema is None else f"{self.quoted(self.schema)}.{own}"
+
+    # -- statements
+
+    def statement(self, text: str, sizes: Mapping[str, int] | None = None) -> Statement:
+        """A statement in this database's words.
+
+        Args:
+            text: In the notation of this module.
+            sizes: Of the lists, by name.
+        """
+        key = (text, tuple(sorted(sizes.items())) if sizes else ())
+        made = self._made.get(key)
+        if made is None:
+            made = self._make(text, dict(key[1]))
+            if len(self._made) >= STATEMENT_CACHE:
+                self._made.clear()
+            self._made[key] = made
+        return made
+
+    def _make(self, text: str, sizes: Mapping[str, int]) -> Statement:
+        names: list[tuple[str, int | None]] = []
+
+        def parameter(name: str, place: int | None, kind: str) -> str:
+            names.append((name, place))
+            mark = f"${len(names)}" if self._placeholder == "$" else self._placeholder
+            return f"{mark}::{CASTS[Kind(kind)]}" if self.dialect == POSTGRESQL else mark
+
+        def word(match: re.Match[str]) -> str:
+            if match["table"]:
+                return self.table(match["table"])
+            if not match["many"]:
+                return parameter(match["name"], None, match["kind"])
+            places = range(sizes[match["name"]])
+            return ", ".join(parameter(match["name"], place, match["kind"]) for place in places)
+
+        sql = MARK.sub(word, text)
+        return Statement(sql, tuple(names))
+
+    # -- clauses
+
+    def insert(self, table: Table, rows: int = 1, *, ignoring: bool = False) -> str:
+        """An INSERT of whole rows, whose parameters are named by column and row, `at_0`.
+
+        Args:
+            table: Where to.
+            rows: How many.
+            ignoring: Leave a row of the same primary key as it is. How many rows there were can't
+                be told on MySQL.
+        """
+        values = ", ".join(
+            f"({', '.join(f':{c.name}_{n}.{c.kind.value}' for c in table.columns)})"
+            for n in range(rows)
+        )
+        text = f"INSERT INTO ${table.name} ({', '.join(table.names)}) VALUES {values}"
+        return f"{text} {self.on_conflict(table, '')}" if ignoring else text
+
+    def on_conflict(self, table: Table, change: str) -> str:
+        """The end of an INSERT where a row of the same primary key may be there.
+
+        Args:
+            table: Where to.
+            change: What is set then; `new.` before a column is the new row's, the table's name
+                nothing. Empty leaves the row as it is.
+        """
+        keys = ", ".join(table.key)
+        if self.dialect == MYSQL:
+            # INSERT IGNORE would also ignore that a value is too long.
+            kept = re.sub(r"\bnew\.([a-z_]+)", r"VALUES(\1)", change)
+            return f"ON DUPLICATE KEY UPDATE {kept or f'{table.key[0]} = {table.key[0]}'}"
+        if not change:
+            return f"ON CONFLICT ({keys}) DO NOTHING"
+        told = re.sub(r"\bnew\.", "excluded.", change)
+        return f"ON CONFLICT ({keys}) DO UPDATE SET {told}"
+
+    def update_from(
+        self, table: Table, given: Sequence[Column], change: str, rows: int, where: str = ""
+    ) -> str:
+        """An UPDATE of many rows, each with values of its own.
+
+        Args:
+            table: Which.
+            given: The columns of what is given, the primary key's first.
+            change: What is set; `v.` before a column is what is given, `t.` the row's.
+            rows: How many; parameters are named by column and row, `id_0`.
+            where: A further condition, ` AND …`.
+        """
+        keys = " AND ".join(f"t.{key} = v.{key}" for key in table.key)
+
+        def each(n: int, form: str) -> str:
+            return ", ".join(form.format(f":{c.name}_{n}.{c.kind.value}", c.name) for c in given)
+
+        if self.dialect == MYSQL:
+            values = " UNION ALL ".join(f"SELECT {each(n, '{} AS {}')}" for n in range(rows))
+            told = re.sub(r"(^|, )([a-z_]+) =", r"\1t.\2 =", change)
+            return (
+                f"UPDATE ${table.name} t JOIN ({values}) v ON {keys} SET {told}"
+                f" WHERE 1 = 1{where}"
+            )
+        values = ", ".join(f"({each(n, '{}')})" for n in range(rows))
+        return (
+            f"WITH v ({', '.join(c.name for c in given)}) AS (VALUES {values})"
+            f" UPDATE ${table.name} AS t SET {change} FROM v WHERE {keys}{where}"
+        )
+
+    # -- tables
+
+    def ddl(self, tables: Sequence[Table]) -> list[str]:
+        """The statements that create tables and their indexes, where they aren't there yet."""
+        return [statement for table in tables for statement in self._ddl(table)]
+
+    def _ddl(self, table: Table) -> list[str]:
+        lines = [f"{self.quoted(c.name)} {self.type_of(c)}" for c in table.columns]
+        lines.append(f"PRIMARY KEY ({', '.join(map(self.quoted, table.key))})")
+        if self.dialect == MYSQL:
+            lines += [
+                f"{'UNIQUE ' if i.unique else ''}KEY {self.quoted(self.index_name(table, i))}"
+                f" ({', '.join(map(self.quoted, i.columns))})"
+                for i in table.indexes
+            ]
+        end = ""
+        if self.dialect == MYSQL:
+            end = f" ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE={self._nopad}"
+        elif self.dialect == SQLITE and table.narrow:
+            end = " WITHOUT ROWID"
+        elif self.dialect == POSTGRESQL and table.churning:
+            end = " WITH (fillfactor = 50)"
+        created = f"CREATE TABLE IF NOT EXISTS {self.table(table.name)} ({', '.join(lines)}){end}"
+        if self.dialect == MYSQL:
+            return [created]
+        return [created, *(self._index(table, index) for index in table.indexes)]
+
+    def index_name(self, table: Table, index: Index) -> str:
+        """What an index is called."""
+        return f"{self.prefix}{table.name}_{index.name}"
+
+    def _index(self, table: Table, index: Index) -> str:
+        name = self.quoted(self.index_name(table, index))
+        columns = ", ".join(map(self.quoted, index.columns))
+        unique = "UNIQUE " if index.unique else ""
+        on = self.table(table.name)
+        if self.dialect == SQLITE and self.schema is not None:
+            # SQLite names the schema with the index.
+            name, on = f"{self.quoted(self.schema)}.{name}", self.quoted(f"{self.prefix}{table.name}")
+        using = " USING brin" if index.brin and self.dialect == POSTGRESQL else ""
+        return f"CREATE {unique}INDEX IF NOT EXISTS {name} ON {on}{using} ({columns})"
+
+    def type_of(self, column: Column) -> str:
+        """A column's type, with NOT NULL where it is."""
+        made = TYPES[self.dialect][column.kind].format(length=column.length)
+        return made if column.null else f"{made} NOT NULL"
+
+
+CASTS = {
+    Kind.KEY: "bytea",
+    Kind.BYTES: "bytea",
+    Kind.BIG: "bigint",
+    Kind.INT: "integer",
+    Kind.SMALL: "smallint",
+    Kind.REAL: "double precision",
+    Kind.NAME: "text",
+    Kind.TEXT: "text",
+}
+TYPES: Mapping[str, Mapping[Kind, str]] = {
+    POSTGRESQL: {
+        **CASTS,
+        Kind.NAME: 'varchar({length}) COLLATE "C"',
+    },
+    MYSQL: {
+        Kind.KEY: "binary({length})",
+        Kind.BYTES: "longblob",
+        Kind.BIG: "bigint",
+        Kind.INT: "int",
+        Kind.SMALL: "smallint",
+        Kind.REAL: "double",
+        Kind.NAME: "varchar({length})",
+        Kind.TEXT: "longtext",
+    },
+    SQLITE: {
+        Kind.KEY: "blob",
+        Kind.BYTES: "blob",
+        Kind.BIG: "bigint",
+        Kind.INT: "integer",
+        Kind.SMALL: "smallint",
+        Kind.REAL: "real",
+        Kind.NAME: "varchar({length})",
+        Kind.TEXT: "text",
+    },
+}
