@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
@@ -73,14 +73,18 @@ class Executor(Protocol):
         placeholder: How a parameter is written: `%s`, `?`, or `$` for `$1`, `$2` …
         max_bytes: Bytes that one statement may have.
         embedded: True if the database is only this process's, as SQLite in memory is.
+        creates: True if the store creates its tables at first use, as in an SQLite file of its own.
         place: Where the database is, to be shown: no password.
+        way_out: The command that creates the tables, to be shown.
     """
 
     dialect: str
     placeholder: str
     max_bytes: int
     embedded: bool
+    creates: bool
     place: str
+    way_out: str
 
     def transaction(self, *, durable: bool = True) -> AbstractContextManager[Connection]:
         """A transaction of the store's own: it commits at the end, or rolls back if that raises.
@@ -111,15 +115,17 @@ class Executor(Protocol):
         """Say what an error of the database's means; None if it isn't one."""
         ...
 
-    def notify(self, channel: str) -> None:
-        """Wake those who listen, in other processes too where the database can."""
+    def begin(self) -> AbstractContextManager[Any]:
+        """A transaction for programs that have none of their own: it commits at the end.
+
+        It gives what `within=` takes, and what the program can run its own statements on.
+        """
         ...
 
-    def listen(self, channel: str, wake: Callable[[], None]) -> Callable[[], None] | None:
-        """Call `wake` from any thread when somebody notifies; None if one has to poll.
+    def listening(self, channel: str) -> AbstractContextManager[Any] | None:
+        """A connection of its own that listens to a channel of PostgreSQL's; None: poll.
 
-        Returns:
-            A function that ends it.
+        It gives psycopg's or psycopg2's connection, and closes it at the end.
         """
         ...
 

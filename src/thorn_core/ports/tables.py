@@ -10,9 +10,9 @@ import attrs
 class Kind(enum.Enum):
     """What a column holds, and what a driver takes and gives for it.
 
-    `KEY` and `BYTES` are `bytes`, the first of a fixed length; `BIG`, `INT` and `SMALL` are `int` of
-    64, 32 and 16 bits; `REAL` is `float`; `NAME` is a `str` of a bounded length that is compared and
-    ordered by code points; `TEXT` is a `str` of any length that is never compared.
+    `KEY` and `BYTES` are `bytes`, the first of a fixed length; `BIG`, `INT` and `SMALL` are `int`
+    of 64, 32 and 16 bits; `REAL` is `float`; `NAME` is a `str` of a bounded length that is compared
+    and ordered by code points; `TEXT` is a `str` of any length that is never compared.
     """
 
     KEY = "key"

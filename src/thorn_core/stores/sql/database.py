@@ -49,6 +49,17 @@ class Statements:
     def _rows(self, sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
         return self._connection.execute(sql, params)
 
+    def columns(self, table: Table) -> frozenset[str]:
+        """The names of the columns that a table has in the database; none if it isn't there."""
+        name, schema = self.wording.table_name(table), self.wording.schema
+        rows = self.rows(self.wording.columns_of, name=name, schema=schema)
+        return frozenset(row[0] for row in rows)
+
+    def create(self, tables: Sequence[Table]) -> None:
+        """Create tables and their indexes where they aren't there."""
+        for sql in self.wording.ddl(tables):
+            self._connection.execute(sql)
+
     def first(self, text: str, **values: Any) -> tuple[Any, ...] | None:
         """Run a statement and give back its first row; None if it has none."""
         rows = self.rows(text, **values)
@@ -56,7 +67,9 @@ class Statements:
 
     def change(self, text: str, **values: Any) -> int:
         """Run a statement and say how many rows it matched; lists as in `rows`."""
-        return sum(self._connection.change(sql, params) for sql, params in self._split(text, values))
+        return sum(
+            self._connection.change(sql, params) for sql, params in self._split(text, values)
+        )
 
     def each(self, text: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Run a statement once for each of some parameters."""
@@ -94,9 +107,7 @@ class Statements:
         """
         for some in _chunks(rows, ROWS):
             text = self.wording.insert(table, len(some))
-            self._many(
-                f"{text} {self.wording.on_conflict(table, change)}", table.columns, some
-            )
+            self._many(f"{text} {self.wording.on_conflict(table, change)}", table.columns, some)
 
     def update(
         self,
@@ -128,9 +139,7 @@ class Statements:
         statement = self.wording.statement(text)
         self._connection.change(statement.sql, statement.params(values))
 
-    def _split(
-        self, text: str, values: dict[str, Any]
-    ) -> Iterator[tuple[str, list[Any]]]:
+    def _split(self, text: str, values: dict[str, Any]) -> Iterator[tuple[str, list[Any]]]:
         lists = {name: list(value) for name, value in values.items() if _is_list(value)}
         if not lists:
             statement = self.wording.statement(text)

@@ -1,8 +1,8 @@
 """The tables of the SQL store, as data: what a row holds, and by which index it is found.
 
 Times are microseconds since 1970 in UTC. A message's key is its id's 16 bytes; a delivery's is its
-message's key and the 8 bytes of its recipient's; both sort by time. A recipient is a subscription as
-the queue sees it, static ones too; its key is made of the subscription's id. One column holds a
+message's key and the 8 bytes of its recipient's; both sort by time. A recipient is a subscription
+as the queue sees it, static ones too; its key is made of the subscription's id. One column holds a
 delivery's key, so that an ORM and an admin can address a row.
 """
 

@@ -19,7 +19,9 @@ import attrs
 
 from thorn_core.ports.tables import Column, Index, Kind, Table
 
-MARK = re.compile(r"\$(?P<table>[a-z_]+)|:(?P<name>[a-z_][a-z0-9_]*)\.(?P<kind>[a-z]+)(?P<many>\*)?")
+MARK = re.compile(
+    r"\$(?P<table>[a-z_]+)|:(?P<name>[a-z_][a-z0-9_]*)\.(?P<kind>[a-z]+)(?P<many>\*)?"
+)
 # Values of one list: every database takes as many, and few statements are worded differently.
 LIST_SIZE = 512
 # Statements kept, by their text and the sizes of their lists.
@@ -60,7 +62,8 @@ class Wording:
 
     Example:
         >>> wording = Wording("postgresql", "$", "thorn_", None)
-        >>> wording.statement("SELECT 1 FROM $outbox WHERE message_id IN (:keys.key*)", {"keys": 2}).sql
+        >>> text = "SELECT 1 FROM $outbox WHERE message_id IN (:keys.key*)"
+        >>> wording.statement(text, {"keys": 2}).sql
         'SELECT 1 FROM "thorn_outbox" WHERE message_id IN ($1::bytea, $2::bytea)'
     """
 
@@ -82,8 +85,12 @@ class Wording:
         self.skip_locked = "" if sqlite else " FOR UPDATE SKIP LOCKED"
         #: The functions for the least and the greatest of some values, none of them NULL.
         self.least, self.greatest = ("min", "max") if sqlite else ("LEAST", "GREATEST")
-        #: Whether UPDATE and DELETE give rows back.
+        #: Behind a SELECT: sees what others have committed, whatever the transaction's snapshot.
+        self.current = " FOR UPDATE" if mysql else ""
+        #: Whether INSERT, UPDATE and DELETE give rows back.
         self.returns = not mysql
+        #: The names of a table's columns.
+        self.columns_of = COLUMNS[dialect]
 
     # -- names
 
@@ -91,6 +98,12 @@ class Wording:
         """A name as the database quotes it."""
         mark = "`" if self.dialect == MYSQL else '"'
         return f"{mark}{name.replace(mark, mark * 2)}{mark}"
+
+    def table_name(self, table: Table) -> str:
+        """A table's name as the database's catalogue has it; on PostgreSQL as it is quoted."""
+        if self.dialect == POSTGRESQL:
+            return self.table(table.name)
+        return f"{self.prefix}{table.name}"
 
     def table(self, name: str) -> str:
         """A table's whole name, quoted."""
@@ -191,8 +204,7 @@ class Wording:
             values = " UNION ALL ".join(f"SELECT {each(n, '{} AS {}')}" for n in range(rows))
             told = re.sub(r"(^|, )([a-z_]+) =", r"\1t.\2 =", change)
             return (
-                f"UPDATE ${table.name} t JOIN ({values}) v ON {keys} SET {told}"
-                f" WHERE 1 = 1{where}"
+                f"UPDATE ${table.name} t JOIN ({values}) v ON {keys} SET {told} WHERE 1 = 1{where}"
             )
         values = ", ".join(f"({each(n, '{}')})" for n in range(rows))
         return (
@@ -238,7 +250,10 @@ class Wording:
         on = self.table(table.name)
         if self.dialect == SQLITE and self.schema is not None:
             # SQLite names the schema with the index.
-            name, on = f"{self.quoted(self.schema)}.{name}", self.quoted(f"{self.prefix}{table.name}")
+            name, on = (
+                f"{self.quoted(self.schema)}.{name}",
+                self.quoted(f"{self.prefix}{table.name}"),
+            )
         using = " USING brin" if index.brin and self.dialect == POSTGRESQL else ""
         return f"CREATE {unique}INDEX IF NOT EXISTS {name} ON {on}{using} ({columns})"
 
@@ -257,6 +272,19 @@ CASTS = {
     Kind.REAL: "double precision",
     Kind.NAME: "text",
     Kind.TEXT: "text",
+}
+# By the parameters `name` and `schema`. PostgreSQL finds the table as statements do, by its search
+# path.
+COLUMNS = {
+    POSTGRESQL: (
+        "SELECT attname::text FROM pg_catalog.pg_attribute WHERE attrelid = to_regclass(:name.text)"
+        " AND attnum > 0 AND NOT attisdropped"
+    ),
+    MYSQL: (
+        "SELECT column_name FROM information_schema.columns WHERE table_name = :name.text"
+        " AND table_schema = coalesce(:schema.text, database())"
+    ),
+    SQLITE: "SELECT name FROM pragma_table_info(:name.text, coalesce(:schema.text, 'main'))",
 }
 TYPES: Mapping[str, Mapping[Kind, str]] = {
     POSTGRESQL: {

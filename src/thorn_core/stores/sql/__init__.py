@@ -1,0 +1,1 @@
+"""The SQL store: statements, rows and rules for databases, once."""
