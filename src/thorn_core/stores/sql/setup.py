@@ -1,0 +1,120 @@
+"""The tables of a database: created, or compared with what this version needs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from thorn_core.errors import StoreSetupError
+from thorn_core.stores.sql.database import Statements
+from thorn_core.stores.sql.schema import SCHEMA_VERSION, TABLES, VERSION
+from thorn_core.stores.sql.wording import MYSQL, POSTGRESQL
+
+# Seconds to wait for another process that creates the tables.
+TIMEOUT = 600
+
+
+def create(statements: Statements, place: str) -> str | None:
+    """Create the tables that aren't there.
+
+    Tables that other migrations made, and that fit this version, are left alone.
+
+    Args:
+        statements: In a transaction, where the database has transactional DDL.
+        place: Where the database is, for messages.
+
+    Returns:
+        The version that was there before; None if there was none.
+
+    Raises:
+        StoreSetupError: The tables have a version that this code doesn't know, or other migrations
+            made them and they don't fit.
+    """
+    with _alone(statements):
+        before = version_of(statements)
+        if before is not None and before != VERSION:
+            raise StoreSetupError(
+                f"the tables in {place} have schema {before}, and this version creates {VERSION};"
+                f" use the version of Thorn that created them, or drop them and run it again"
+            )
+        there = [table.name for table in TABLES if statements.columns(table)]
+        if before is None and there:
+            _check_foreign(statements, place, there)
+            return None
+        statements.create((*TABLES, SCHEMA_VERSION))
+        if before is None:
+            statements.insert(SCHEMA_VERSION, [(VERSION,)])
+    return before
+
+
+def _check_foreign(statements: Statements, place: str, there: list[str]) -> None:
+    if wrong_with(statements, place, "") is not None:
+        named = ", ".join(f"{statements.wording.prefix}{name}" for name in there)
+        raise StoreSetupError(
+            f"{place} has {named}, which Thorn did not create, or not completely, and which don't"
+            f" fit this version; update them with the migrations that created them, or drop them"
+            f" and run it again"
+        )
+
+
+@contextlib.contextmanager
+def _alone(statements: Statements) -> Iterator[None]:
+    """Make other processes that create tables wait: many instances of a program start at once."""
+    dialect, name = statements.wording.dialect, f"{statements.wording.prefix}migrations"
+    if dialect == POSTGRESQL:
+        statements.rows("SELECT pg_advisory_xact_lock(hashtext(:name.text))", name=name)
+    if dialect != MYSQL:
+        yield
+        return
+    statements.rows("SELECT get_lock(:name.text, :seconds.int)", name=name, seconds=TIMEOUT)
+    try:
+        yield
+    finally:
+        statements.rows("SELECT release_lock(:name.text)", name=name)
+
+
+def version_of(statements: Statements) -> str | None:
+    """The version of the schema that is there; None if Thorn didn't create it."""
+    if not statements.columns(SCHEMA_VERSION):
+        return None
+    found = statements.first("SELECT version_num FROM $schema_version")
+    return None if found is None else str(found[0])
+
+
+def wrong_with(statements: Statements, place: str, way_out: str) -> str | None:
+    """Say what is wrong with the tables, and the way out; None if nothing is.
+
+    Args:
+        statements: May be those of a reading.
+        place: Where the database is.
+        way_out: What creates or migrates the tables: a command.
+    """
+    there = {table: statements.columns(table) for table in TABLES}
+    missing = [
+        f"{statements.wording.prefix}{t.name}" for t, columns in there.items() if not columns
+    ]
+    if missing:
+        return (
+            f"the database {place} isn't initialised: missing table {', '.join(missing)};"
+            f" run: {way_out}"
+        )
+    version = version_of(statements)
+    if version is not None and version < VERSION:
+        return (
+            f"the tables in {place} have the older schema {version}; this version needs {VERSION};"
+            f" run: {way_out}"
+        )
+    for table, columns in there.items():
+        lacking = ", ".join(name for name in table.names if name not in columns)
+        name = f"{statements.wording.prefix}{table.name}"
+        if lacking and version is not None and version > VERSION:
+            return (
+                f"the tables in {place} have the newer schema {version}, without {name}.{lacking};"
+                f" this version needs {VERSION}: use a newer one"
+            )
+        if lacking:
+            return (
+                f"the table {name} in {place} has no column {lacking}: it has an older schema;"
+                f" run: {way_out}, or your own migrations"
+            )
+    return None
