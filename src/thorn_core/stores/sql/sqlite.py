@@ -1,0 +1,382 @@
+"""The executor on the standard library's sqlite3: a file, or a database in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
+
+from thorn_core.errors import ConfigurationError
+from thorn_core.ports.executor import Failure
+from thorn_core.ports.tables import Column
+from thorn_core.unit_of_work import UnitOfWork
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+Callback = Callable[[], None]
+
+# UPDATE … FROM came with 3.33, RETURNING with 3.35.
+LEAST_VERSION = (3, 35)
+# Seconds to wait for another writer, or for a connection. Whoever holds one longer has stopped.
+BUSY_TIMEOUT = 10.0
+# Connections in use at once, readers' mostly: more threads than these gain nothing.
+CONNECTIONS = 8
+URL = "sqlite://"
+MEMORY = ("", ":memory:")
+FAILURES = {
+    sqlite3.SQLITE_BUSY: Failure.RETRY,
+    sqlite3.SQLITE_LOCKED: Failure.RETRY,
+    sqlite3.SQLITE_READONLY: Failure.READ_ONLY,
+    sqlite3.SQLITE_FULL: Failure.FULL,
+    sqlite3.SQLITE_TOOBIG: Failure.TOO_LARGE,
+    sqlite3.SQLITE_CONSTRAINT: Failure.DATA,
+    sqlite3.SQLITE_MISMATCH: Failure.DATA,
+}
+DUPLICATES = (sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_UNIQUE)
+MISSING = ("no such table", "no such column", "has no column")
+
+
+class SqliteConnection:
+    """A connection of sqlite3's, in autocommit mode: transactions are begun by hand.
+
+    Args:
+        driver: The connection.
+    """
+
+    __slots__ = ("driver", "durable")
+
+    def __init__(self, driver: sqlite3.Connection) -> None:
+        self.driver, self.durable = driver, True
+
+    def execute(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run a statement and give back its rows."""
+        return self.driver.execute(sql, params).fetchall()
+
+    def change(self, sql: str, params: Sequence[Any] = ()) -> int:
+        """Run a statement and say how many rows it matched."""
+        before = self.driver.total_changes
+        self.driver.execute(sql, params)
+        # The cursor doesn't count behind a WITH.
+        return self.driver.total_changes - before
+
+    def execute_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Run a statement once for each row of parameters."""
+        self.driver.executemany(sql, rows)
+
+    def insert_many(
+        self, table: str, columns: Sequence[Column], rows: Sequence[Sequence[Any]]
+    ) -> None:
+        """Insert rows."""
+        names = ", ".join(f'"{column.name}"' for column in columns)
+        marks = ", ".join("?" * len(columns))
+        self.driver.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks})", rows)
+
+
+class SqliteTransaction:
+    """A transaction of the program's on Thorn's database, which `within=` takes.
+
+    Args:
+        executor: Whose database it is in.
+        connection: What it runs on.
+    """
+
+    def __init__(self, executor: SqliteExecutor, connection: SqliteConnection) -> None:
+        self.executor, self.connection = executor, connection
+        self.open = True
+        self._callbacks: list[Callback] = []
+
+    @property
+    def handle(self) -> SqliteTransaction:
+        """The transaction itself."""
+        return self
+
+    def execute(self, sql: str, params: Sequence[Any] = ()) -> sqlite3.Cursor:
+        """Run a statement of the program's.
+
+        Args:
+            sql: The statement; savepoints are made by `savepoint`.
+            params: Its parameters, `?` in the statement.
+
+        Raises:
+            sqlite3.Error: The database can't do it.
+        """
+        return self.connection.driver.execute(sql, params)
+
+    @contextlib.contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """Undo the block's changes, sent events included, if it raises."""
+        mark = len(self._callbacks)
+        self.execute("SAVEPOINT thorn")
+        try:
+            yield
+        except BaseException:
+            self.execute("ROLLBACK TO thorn")
+            self.execute("RELEASE thorn")
+            del self._callbacks[mark:]
+            raise
+        self.execute("RELEASE thorn")
+
+    def on_commit(self, callback: Callback) -> None:
+        """Call back once the transaction has committed."""
+        self._callbacks.append(callback)
+
+    async def run(self, function: Callable[[], T]) -> T:
+        """Call a function that uses the transaction, in a thread."""
+        return await asyncio.to_thread(function)
+
+    def committed(self) -> None:
+        """Call those back that wait for the commit; what they raise is logged."""
+        for callback in self._callbacks:
+            try:
+                callback()
+            except Exception:
+                logger.exception("an after-commit callback failed")
+
+
+class SqliteExecutor:
+    """Lends the SQL store connections to a SQLite database.
+
+    A file is opened in WAL mode: what is committed outlives a power failure, and readers don't wait
+    for the writer. In memory there is one connection, which one thread has at a time.
+
+    Args:
+        url: `sqlite:///thorn.db` is a file relative to the working directory,
+            `sqlite:////var/thorn.db` an absolute one, `sqlite://` is in memory.
+
+    Raises:
+        ConfigurationError: The URL is another, or SQLite is too old.
+
+    Example:
+        >>> executor = SqliteExecutor("sqlite://")
+        >>> with executor.transaction() as connection:
+        ...     connection.execute("SELECT 1 + ?", [1])
+        [(2,)]
+        >>> executor.close()
+    """
+
+    dialect, placeholder = "sqlite", "?"
+    creates = True
+    # SQLITE_MAX_LENGTH, as it is compiled everywhere.
+    max_bytes = 1_000_000_000
+
+    def __init__(self, url: str) -> None:
+        if sqlite3.sqlite_version_info < LEAST_VERSION:
+            least = ".".join(map(str, LEAST_VERSION))
+            raise ConfigurationError(
+                f"SQLite {sqlite3.sqlite_version} is too old; use a Python with {least} or newer"
+            )
+        path = _path(url)
+        self.embedded = path in MEMORY
+        self.place = URL if self.embedded else f"{URL}/{path}"
+        self.way_out = f"thorn check --store {self.place}"
+        # Absolute, for a program may change its working directory.
+        self._path = ":memory:" if self.embedded else os.path.realpath(path)
+        self._inherited: list[SqliteConnection] = []
+        self._begin_life()
+
+    def __repr__(self) -> str:
+        return f"<SqliteExecutor {self.place}>"
+
+    def _begin_life(self) -> None:
+        # SQLite lets one write; who waits for it looks again ever less often, so we queue here.
+        self._writing = threading.Lock()
+        self._room = threading.BoundedSemaphore(1 if self.embedded else CONNECTIONS)
+        self._idle: list[SqliteConnection] = []
+        self._in_use: set[SqliteConnection] = set()
+
+    # -- connections
+
+    def _open(self) -> SqliteConnection:
+        # A pool's connections go from thread to thread.
+        driver = sqlite3.connect(
+            self._path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+        )
+        if not self.embedded:
+            try:
+                with contextlib.suppress(sqlite3.OperationalError):  # read-only
+                    driver.execute("PRAGMA journal_mode = WAL")
+                driver.execute("PRAGMA synchronous = FULL")
+            except BaseException:
+                driver.close()
+                raise
+        return SqliteConnection(driver)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[SqliteConnection]:
+        """A connection for SELECTs; in a file it waits for no writer."""
+        room = self._room
+        if not room.acquire(timeout=BUSY_TIMEOUT):
+            raise _locked(f"every connection to {self.place} is in use")
+        try:
+            connection = self._take()
+            try:
+                yield connection
+            finally:
+                self._give_back(connection)
+        finally:
+            room.release()
+
+    def _take(self) -> SqliteConnection:
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = self._open()
+        self._in_use.add(connection)
+        return connection
+
+    def _give_back(self, connection: SqliteConnection) -> None:
+        if connection not in self._in_use:
+            # The executor was closed, or the process forked, meanwhile.
+            if connection not in self._inherited:
+                connection.driver.close()
+            return
+        self._in_use.discard(connection)
+        if connection.driver.in_transaction:
+            # It can't even roll back.
+            connection.driver.close()
+        else:
+            self._idle.append(connection)
+
+    @contextlib.contextmanager
+    def transaction(self, *, durable: bool = True) -> Iterator[SqliteConnection]:
+        """A transaction of the store's own, the only one that writes.
+
+        Args:
+            durable: False commits to a file without waiting for the disk.
+        """
+        writing = self._writing
+        if not writing.acquire(timeout=BUSY_TIMEOUT):
+            raise _locked("database is locked")
+        try:
+            with self.reading() as connection:
+                driver = connection.driver
+                if durable is not connection.durable and not self.embedded:
+                    driver.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                    connection.durable = durable
+                # SQLite refuses to make a reader a writer once somebody else has written, at once
+                # and without waiting: so it is a writer from the beginning.
+                driver.execute("BEGIN IMMEDIATE")
+                try:
+                    yield connection
+                    if connection in self._inherited:
+                        raise ConfigurationError(
+                            "a forked process can't go on with its parent's transaction"
+                        )
+                    driver.execute("COMMIT")
+                except BaseException:
+                    # After some errors SQLite has rolled back by itself.
+                    if driver.in_transaction and connection not in self._inherited:
+                        with contextlib.suppress(sqlite3.Error):
+                            driver.execute("ROLLBACK")
+                    raise
+        finally:
+            writing.release()
+
+    @contextlib.contextmanager
+    def begin(self) -> Iterator[SqliteTransaction]:
+        """A transaction of the program's; it commits at the end, or rolls back if that raises."""
+        with self.transaction() as connection:
+            transaction = SqliteTransaction(self, connection)
+            try:
+                yield transaction
+            finally:
+                transaction.open = False
+        # Only now the connection, and the lock, are free for what follows.
+        transaction.committed()
+
+    def borrow(self, unit: UnitOfWork) -> SqliteConnection | None:
+        """The connection of a transaction that `begin` gave, in the same database.
+
+        Raises:
+            ConfigurationError: The transaction is over.
+        """
+        if not isinstance(unit, SqliteTransaction):
+            return None
+        other = unit.executor
+        if other is not self and (self.embedded or not other.in_file(self._path)):
+            return None
+        if not unit.open:
+            raise ConfigurationError(
+                "the transaction given as within= is over; send inside of its block, or without"
+                " within"
+            )
+        return unit.connection
+
+    def in_file(self, path: str) -> bool:
+        """True if the database is in a file."""
+        return not self.embedded and self._path == path
+
+    # -- what goes wrong
+
+    def classify(self, error: BaseException) -> Failure | None:
+        """Say what an error of sqlite3's means; None if it isn't one."""
+        if isinstance(error, UnicodeEncodeError | OverflowError):
+            # Half of a character, or a number beyond 64 bits.
+            return Failure.DATA
+        if not isinstance(error, sqlite3.Error):
+            return None
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+        if code in DUPLICATES:
+            return Failure.DUPLICATE
+        if code == sqlite3.SQLITE_ERROR and any(words in str(error) for words in MISSING):
+            return Failure.MISSING
+        return FAILURES.get(code & 0xFF, Failure.OTHER)
+
+    # -- life
+
+    def listening(self, channel: str) -> AbstractContextManager[Any] | None:
+        """Nothing: SQLite notifies nobody."""
+        return None
+
+    def before_fork(self) -> None:
+        """In a process about to fork: close idle connections to a file.
+
+        A child that inherits one shares its locks in memory, but not in the file: it would take
+        itself to hold a lock that only its parent has.
+        """
+        if not self.embedded:
+            self._close_idle()
+
+    def after_fork(self) -> None:
+        """In a forked child: forget the connections.
+
+        A child of a database in memory begins with an empty one.
+        """
+        # Closing one would end its log, which the parent writes.
+        self._inherited += [*self._idle, *self._in_use]
+        self._begin_life()
+
+    def close(self) -> None:
+        """Close the connections; those in use when they are given back."""
+        self._in_use = set()
+        self._close_idle()
+
+    def _close_idle(self) -> None:
+        while self._idle:
+            self._idle.pop().driver.close()
+
+
+def _path(url: str) -> str:
+    if not isinstance(url, str):
+        raise ConfigurationError(
+            f"store={url!r} is not a URL; install thorn-sqlalchemy for Engines of SQLAlchemy's"
+        )
+    scheme, separator, path = url.partition("://")
+    if scheme != "sqlite" or not separator or "?" in path or (path and not path.startswith("/")):
+        raise ConfigurationError(
+            f"store={url!r} is not the URL of a SQLite database; write sqlite:///thorn.db,"
+            " sqlite:////var/lib/thorn.db or sqlite://"
+        )
+    return path.removeprefix("/")
+
+
+def _locked(message: str) -> sqlite3.OperationalError:
+    error = sqlite3.OperationalError(message)
+    error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+    return error
