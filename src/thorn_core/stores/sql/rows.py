@@ -8,13 +8,39 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from thorn_core.errors import ConfigurationError
+from thorn_core.keys import (
+    attempt_id,
+    delivery_id_of,
+    delivery_key,
+    message_id,
+    message_key,
+    recipient_of,
+)
+from thorn_core.retries import RetryPolicy
 from thorn_core.stores.sql import schema
-from thorn_core.values import Attempt, Message, Subscription
+from thorn_core.values import Attempt, Delivery, DeliveryState, Message, Subscription
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 # Characters of a reason that are kept.
 REASON_LENGTH = 2000
+# What a message has beside its columns.
+EXTRAS = ("sender_name", "ref", "headers", "context", "timeout", "declared", "only")
+# The column `state` of deliveries: of those that are 0, the queue knows which.
+OPEN, DELIVERED, FAILED, CANCELLED = range(4)
+STATES = {
+    DeliveryState.PENDING: OPEN,
+    DeliveryState.IN_FLIGHT: OPEN,
+    DeliveryState.DELIVERED: DELIVERED,
+    DeliveryState.EXHAUSTED: FAILED,
+    DeliveryState.DISCARDED: CANCELLED,
+}
+FINISHED = {number: state for state, number in STATES.items() if number != OPEN}
+# What `delivery_of` takes of $deliveries d, $recipients r and, LEFT JOINed, $queue q.
+DELIVERY = (
+    "d.id, d.state, d.attempts, d.created_at, d.finished_at, d.reason, d.target,"
+    " r.subscription_id, q.due_at, q.tries, q.leased_until"
+)
 
 
 def micros(at: datetime) -> int:
@@ -75,6 +101,9 @@ def _load(value: str | None) -> Any:
     return json.loads(value) if value else {}
 
 
+# -- subscriptions
+
+
 def subscription_row(subscription: Subscription) -> tuple[Any, ...]:
     """The row of a new subscription.
 
@@ -131,4 +160,157 @@ def subscription_of(row: Sequence[Any]) -> Subscription:
         last_failure_at=optional_moment(last),
         created_at=moment(created_at),
         updated_at=moment(updated_at),
+    )
+
+
+# -- messages
+
+
+def message_row(message: Message) -> tuple[Any, ...]:
+    """The row of a message.
+
+    Raises:
+        ConfigurationError: The sender's id is longer than its column, or the message's is no id.
+    """
+    extra: dict[str, Any] = {name: v for name in EXTRAS if (v := getattr(message, name))}
+    if message.retry_policy is not None:
+        extra["retry_policy"] = [message.retry_policy.schedule, message.retry_policy.jitter]
+    if message.idempotency is not None:
+        extra["idempotency"] = message.idempotency.hex()
+    # OPERATOR is of a type of its own.
+    sender = None if message.sender is None else str(message.sender)
+    return (
+        key_of_message(message.id),
+        check_length("event", message.event, schema.EVENT_LENGTH),
+        message.data,
+        micros(message.at),
+        check_length("sender", sender, schema.OWNER_LENGTH),
+        None,
+        None,
+        json.dumps(extra) if extra else None,
+    )
+
+
+def key_of_message(message_id: str) -> bytes:
+    """The key of a message that is to be stored.
+
+    Raises:
+        ConfigurationError: Its id isn't one.
+    """
+    key = message_key(message_id)
+    if key is None:
+        raise ConfigurationError(
+            f"{message_id!r} is no message's id; thorn_core.values.new_id('msg') makes one"
+        )
+    return key
+
+
+def message_of(row: Sequence[Any]) -> Message:
+    """The message of a row."""
+    key, event, data, at, sender, _, _, extra = row
+    more = _load(extra)
+    if policy := more.pop("retry_policy", None):
+        more["retry_policy"] = RetryPolicy(policy[0], jitter=policy[1])
+    if digest := more.pop("idempotency", None):
+        more["idempotency"] = bytes.fromhex(digest)
+    return Message(id=message_id(key), event=event, data=data, at=moment(at), sender=sender, **more)
+
+
+# -- deliveries and attempts
+
+
+def delivery_row(delivery: Delivery) -> tuple[Any, ...]:
+    """The row of a delivery.
+
+    Raises:
+        ConfigurationError: A value of its own subscription is longer than its column.
+        ValueError: Its id isn't one.
+    """
+    key, target = delivery_key(delivery.id), delivery.target
+    if key is None:
+        raise ValueError(
+            f"{delivery.id!r} is no delivery's id; thorn_core.keys.delivery_id makes one"
+        )
+    return (
+        key,
+        recipient_of(key),
+        STATES[delivery.state],
+        delivery.attempt_count,
+        micros(delivery.created_at),
+        optional_micros(delivery.settled_at),
+        clean(delivery.reason),
+        None if target is None else json.dumps(subscription_row(target)),
+    )
+
+
+def queue_row(delivery: Delivery) -> tuple[Any, ...]:
+    """The row of a pending delivery in the queue."""
+    key = delivery_key(delivery.id)
+    assert key is not None
+    tries = delivery.attempt_count - delivery.attempts_before
+    return (key, recipient_of(key), micros(delivery.due_at), tries, None, None, None, None)
+
+
+def delivery_of(row: Sequence[Any], event: str) -> Delivery:
+    """The delivery of a row.
+
+    Args:
+        row: The columns of `DELIVERY`.
+        event: Its message's.
+    """
+    (
+        key, state, attempts, created_at, finished_at, reason, target,
+        subscription_id, due_at, tries, leased_until,
+    ) = row  # fmt: skip
+    if state != OPEN:
+        # What is finished isn't in the queue.
+        stands, due_at, tries = FINISHED[state], finished_at, attempts
+    else:
+        stands = DeliveryState.PENDING if leased_until is None else DeliveryState.IN_FLIGHT
+    return Delivery(
+        id=delivery_id_of(key),
+        message_id=message_id(key),
+        subscription_id=subscription_id,
+        event=event,
+        state=stands,
+        attempt_count=attempts,
+        attempts_before=attempts - tries,
+        due_at=moment(due_at),
+        created_at=moment(created_at),
+        settled_at=optional_moment(finished_at),
+        reason=reason,
+        target=None if target is None else subscription_of(json.loads(target)),
+    )
+
+
+def attempt_row(attempt: Attempt) -> tuple[Any, ...]:
+    """The row of an attempt."""
+    return (
+        delivery_key(attempt.delivery_id),
+        micros(attempt.at),
+        attempt.number,
+        round(attempt.duration * 1_000_000),
+        attempt.status,
+        int(attempt.timed_out),
+        clean(attempt.error),
+        _dump(dict(attempt.headers)),
+        attempt.body or None,
+    )
+
+
+def attempt_of(row: Sequence[Any]) -> Attempt:
+    """The attempt of a row."""
+    key, at, number, duration, status, timed_out, error, headers, body = row
+    delivery = delivery_id_of(key)
+    return Attempt(
+        id=attempt_id(delivery, moment(at)),
+        delivery_id=delivery,
+        number=number,
+        at=moment(at),
+        duration=duration / 1_000_000,
+        status=status,
+        headers=_load(headers),
+        body=body or b"",
+        error=error,
+        timed_out=bool(timed_out),
     )
