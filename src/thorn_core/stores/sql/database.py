@@ -65,6 +65,23 @@ class Statements:
         rows = self.rows(text, **values)
         return rows[0] if rows else None
 
+    def for_each(
+        self, text: str, given: Sequence[Column], rows: Sequence[Sequence[Any]], **values: Any
+    ) -> list[tuple[Any, ...]]:
+        """Run a SELECT for each of some values, and give back the rows of all.
+
+        Args:
+            text: As `Wording.for_each` takes it.
+            given: The columns of what is given.
+            rows: Values in that order.
+            **values: Parameters that are the same for each.
+        """
+        found = []
+        for some in _chunks(rows, ROWS):
+            whole = self.wording.for_each(text, given, len(some))
+            found += self.rows(whole, **values, **_named(given, some))
+        return found
+
     def change(self, text: str, **values: Any) -> int:
         """Run a statement and say how many rows it matched; lists as in `rows`."""
         return sum(
@@ -131,13 +148,8 @@ class Statements:
             self._many(text, given, some)
 
     def _many(self, text: str, columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> None:
-        values = {
-            f"{column.name}_{n}": value
-            for n, row in enumerate(rows)
-            for column, value in zip(columns, row, strict=True)
-        }
         statement = self.wording.statement(text)
-        self._connection.change(statement.sql, statement.params(values))
+        self._connection.change(statement.sql, statement.params(_named(columns, rows)))
 
     def _split(self, text: str, values: dict[str, Any]) -> Iterator[tuple[str, list[Any]]]:
         lists = {name: list(value) for name, value in values.items() if _is_list(value)}
@@ -151,6 +163,15 @@ class Statements:
             sizes = {name: _size(len(given[name])) for name in lists}
             statement = self.wording.statement(text, sizes)
             yield statement.sql, statement.params(given)
+
+
+def _named(columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
+    """Parameters of many rows, named by column and row."""
+    return {
+        f"{column.name}_{n}": value
+        for n, row in enumerate(rows)
+        for column, value in zip(columns, row, strict=True)
+    }
 
 
 def _is_list(value: Any) -> bool:

@@ -83,6 +83,11 @@ class Wording:
         #: Behind a SELECT: locks its rows; without those that others have locked.
         self.for_update = "" if sqlite else " FOR UPDATE"
         self.skip_locked = "" if sqlite else " FOR UPDATE SKIP LOCKED"
+        #: Behind a SELECT: its first rows, as many as the parameter `most` says. PostgreSQL, if it
+        #: believes in fewer rows than there are, as after a sudden backlog, would take them all and
+        #: sort; for a limit that it doesn't know when it plans, it reads the index in its order.
+        known = dialect != POSTGRESQL
+        self.limit = " LIMIT :most.int" if known else " LIMIT (SELECT :most.int)"
         #: The functions for the least and the greatest of some values, none of them NULL.
         self.least, self.greatest = ("min", "max") if sqlite else ("LEAST", "GREATEST")
         #: Behind a SELECT: sees what others have committed, whatever the transaction's snapshot.
@@ -203,14 +208,41 @@ class Wording:
         if self.dialect == MYSQL:
             values = " UNION ALL ".join(f"SELECT {each(n, '{} AS {}')}" for n in range(rows))
             told = re.sub(r"(^|, )([a-z_]+) =", r"\1t.\2 =", change)
+            # In the order given, so that rows are locked in it, and none that isn't to change.
             return (
-                f"UPDATE ${table.name} t JOIN ({values}) v ON {keys} SET {told} WHERE 1 = 1{where}"
+                f"UPDATE ({values}) v STRAIGHT_JOIN ${table.name} t ON {keys} SET {told}"
+                f" WHERE 1 = 1{where}"
             )
         values = ", ".join(f"({each(n, '{}')})" for n in range(rows))
         return (
             f"WITH v ({', '.join(c.name for c in given)}) AS (VALUES {values})"
             f" UPDATE ${table.name} AS t SET {change} FROM v WHERE {keys}{where}"
         )
+
+    def for_each(self, text: str, given: Sequence[Column], rows: int) -> str:
+        """A SELECT for each of some values: the rows of all.
+
+        Args:
+            text: The SELECT; it may be ordered and limited. `v.` before a column is what is given.
+            given: The columns of what is given.
+            rows: How many; parameters are named by column and row, `recipient_0`.
+        """
+        if self.dialect == POSTGRESQL:
+            # Planning a long UNION takes longer.
+            values = ", ".join(
+                f"({', '.join(f':{c.name}_{n}.{c.kind.value}' for c in given)})"
+                for n in range(rows)
+            )
+            names = ", ".join(c.name for c in given)
+            return (
+                f"SELECT f.* FROM (VALUES {values}) AS v ({names}) CROSS JOIN LATERAL ({text}) AS f"
+            )
+        kinds = {column.name: column.kind.value for column in given}
+
+        def each(n: int) -> str:
+            return re.sub(r"\bv\.([a-z_]+)", lambda m: f":{m[1]}_{n}.{kinds[m[1]]}", text)
+
+        return " UNION ALL ".join(f"SELECT * FROM ({each(n)}) AS f{n}" for n in range(rows))
 
     # -- tables
 
