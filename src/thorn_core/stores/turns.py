@@ -7,16 +7,21 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice, zip_longest
+from typing import TypeVar
 
 import attrs
 
 from thorn_core.stores.queue import TimeQueue
 from thorn_core.stores.records import DeliveryRecord, is_pending
 
+# What identifies a delivery, and a recipient.
+K = TypeVar("K")
+R = TypeVar("R")
+
 
 def queue_up(
-    due: Iterable[tuple[str, str]], *, per_recipient: int, busy: Mapping[str, int]
-) -> list[list[str]]:
+    due: Iterable[tuple[K, R]], *, per_recipient: int, busy: Mapping[R, int]
+) -> list[list[K]]:
     """Queue deliveries up, each recipient's by itself, as many as it may have.
 
     Args:
@@ -28,7 +33,7 @@ def queue_up(
         >>> queue_up([("a", "x"), ("b", "x"), ("c", "y")], per_recipient=2, busy={"x": 1})
         [['a'], ['c']]
     """
-    queues: dict[str, list[str]] = {}
+    queues: dict[R, list[K]] = {}
     for key, recipient in due:
         queue = queues.setdefault(recipient, [])
         if len(queue) < per_recipient - busy.get(recipient, 0):
@@ -36,7 +41,7 @@ def queue_up(
     return list(queues.values())
 
 
-def take_turns(queues: Sequence[Sequence[str]], limit: int) -> list[str]:
+def take_turns(queues: Sequence[Sequence[K]], limit: int) -> list[K]:
     """Take the first of each queue, then the second of each, so many at most.
 
     Example:

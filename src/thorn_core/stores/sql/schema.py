@@ -173,8 +173,8 @@ QUEUE = Table(
     ),
     key=("id",),
     indexes=(
+        # Leases have no index: on PostgreSQL a claim then writes to none.
         Index(("recipient", "due_at", "id")),
-        Index(("leased_until",)),
         Index(("recipient", "key_hash", "seq")),
     ),
     narrow=True,
