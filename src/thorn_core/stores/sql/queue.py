@@ -1,0 +1,427 @@
+"""The queue: deliveries that wait or are leased, and how attempts end.
+
+A delivery has a row here while it is pending or in flight: free, or leased under a token until a
+time. What is leased stays where it is in the order of what is due, so that a lease that is over
+needs nobody to take it back: a claim finds it again at the front.
+
+Transactions lock rows by ascending key, and tables in the order outbox, queue, deliveries,
+subscriptions, recipients. A claim begins with recipients, and never waits while it holds a lock.
+Whoever has locked a queue row may write its delivery.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from operator import itemgetter
+from typing import Any, Protocol
+
+from thorn_core.keys import MESSAGE_KEY, delivery_key, message_key, recipient_key, recipient_of
+from thorn_core.ports.tables import Column
+from thorn_core.stores.sql.database import Statements
+from thorn_core.stores.sql.recipients import Recipients
+from thorn_core.stores.sql.rows import (
+    CANCELLED,
+    DELIVERY,
+    STATES,
+    attempt_row,
+    clean,
+    delivery_of,
+    micros,
+)
+from thorn_core.stores.sql.schema import (
+    ATTEMPTS,
+    BIG,
+    DELIVERIES,
+    DELIVERY_KEY,
+    INT,
+    KEY,
+    QUEUE,
+    SMALL,
+)
+from thorn_core.stores.sql.wording import LIST_SIZE
+from thorn_core.stores.turns import queue_up, take_turns
+from thorn_core.values import Claim, DeliveryState, Message, Settlement, Subscription
+
+# Messages asked for in one statement.
+RANGES = 64
+
+_FREE = "q.due_at <= :now.big AND (q.leased_until IS NULL OR q.leased_until <= :now.big)"
+FIRST = (
+    f"SELECT q.id, q.recipient FROM $queue q WHERE q.recipient = v.recipient AND {_FREE}"
+    " ORDER BY q.due_at, q.id LIMIT v.most"
+)
+_RECIPIENT = (Column("recipient", BIG), Column("most", INT))
+OF_MESSAGE = (
+    "SELECT q.id, q.recipient FROM $queue q JOIN $recipients r ON r.id = q.recipient"
+    f" WHERE q.id >= v.lowest AND q.id <= v.highest AND {_FREE}"
+    " AND r.paused = 0 AND r.blocked_until <= :now.big{others} ORDER BY q.id LIMIT v.most"
+)
+OTHERS = " AND q.recipient NOT IN (:full.big*)"
+_RANGE = (Column("lowest", KEY, DELIVERY_KEY), Column("highest", KEY, DELIVERY_KEY), _RECIPIENT[1])
+TAKE = f"SELECT q.id FROM $queue q WHERE q.id IN (:keys.key*) AND {_FREE}"
+LEASE = "UPDATE $queue SET token = :token.name, leased_until = :until.big WHERE id IN (:keys.key*)"
+STANDING = "SELECT id, token FROM $queue WHERE id IN (:keys.key*) ORDER BY id"
+RENEW = "UPDATE $queue SET leased_until = :until.big WHERE id IN (:keys.key*)"
+RELEASE = "UPDATE $queue SET token = NULL, leased_until = NULL WHERE id IN (:keys.key*)"
+REMOVE = "DELETE FROM $queue WHERE id IN (:keys.key*)"
+WAITING = (
+    "SELECT q.id FROM $queue q WHERE q.recipient = :recipient.big"
+    " AND (q.leased_until IS NULL OR q.leased_until <= :now.big) ORDER BY q.due_at, q.id"
+)
+STILL_WAITING = (
+    "SELECT q.id FROM $queue q WHERE q.id IN (:keys.key*)"
+    " AND (q.leased_until IS NULL OR q.leased_until <= :now.big) ORDER BY q.id"
+)
+
+READ = (
+    f"SELECT {DELIVERY} FROM $queue q JOIN $deliveries d ON d.id = q.id"
+    " JOIN $recipients r ON r.id = q.recipient WHERE q.id IN (:keys.key*)"
+)
+THERE = "SELECT id FROM $deliveries WHERE id IN (:keys.key*) ORDER BY id"
+CANCEL = (
+    "UPDATE $deliveries SET state = :state.small, finished_at = :now.big, reason = :reason.text"
+    " WHERE id IN (:keys.key*)"
+)
+ATTEMPTED = (
+    "SELECT delivery_id, at FROM $attempts WHERE delivery_id IN (:keys.key*) AND at >= :since.big"
+)
+
+_ID, _MORE = DELIVERIES.column("id"), Column("more", SMALL)
+_OUTCOME = (
+    _ID,
+    _MORE,
+    *(DELIVERIES.column(name) for name in ("state", "finished_at", "reason")),
+)
+RECORD = (
+    "state = v.state, attempts = t.attempts + v.more, finished_at = v.finished_at,"
+    " reason = v.reason"
+)
+_AGAIN = (QUEUE.column("id"), _MORE, QUEUE.column("due_at"))
+AGAIN = "due_at = v.due_at, tries = t.tries + v.more, token = NULL, leased_until = NULL"
+
+
+class Messages(Protocol):
+    """Where the messages of deliveries are."""
+
+    def get_many(self, statements: Statements, keys: Collection[bytes]) -> Mapping[bytes, Message]:
+        """Messages by key."""
+        ...
+
+
+class Subscriptions(Protocol):
+    """Where subscriptions are, and what attempts do to them."""
+
+    def get_many(self, statements: Statements, ids: Collection[str]) -> Mapping[str, Subscription]:
+        """Subscriptions by id."""
+        ...
+
+    def judge(
+        self, statements: Statements, settlements: Sequence[Settlement]
+    ) -> list[Subscription]:
+        """Write what attempts change of subscriptions."""
+        ...
+
+
+class Queue:
+    """The table of deliveries that wait or are leased.
+
+    Args:
+        recipients: Whose turn it is.
+        messages: Of which the deliveries are.
+        subscriptions: To which they are.
+    """
+
+    def __init__(
+        self, recipients: Recipients, messages: Messages, subscriptions: Subscriptions
+    ) -> None:
+        self._recipients = recipients
+        self._messages, self._subscriptions = messages, subscriptions
+
+    def add(self, statements: Statements, due: Sequence[tuple[bytes, int]]) -> None:
+        """Let deliveries wait until they are due; those that do already are left as they are.
+
+        Args:
+            statements: In the transaction that has made them, or pending again.
+            due: Keys, and microseconds. Their recipients have rows.
+        """
+        rows = [(key, recipient_of(key), at, 0, None, None, None, None) for key, at in due]
+        statements.insert(QUEUE, sorted(rows), ignoring=True)
+        self._recipients.due(statements, ((recipient_of(key), at) for key, at in due))
+
+    # -- claim
+
+    def claim(
+        self,
+        statements: Statements,
+        *,
+        now: int,
+        until: int,
+        limit: int,
+        token: str,
+        per_recipient: int,
+        busy: Mapping[str, int],
+        message_ids: Collection[str] | None = None,
+    ) -> list[Claim]:
+        """Lease what is due, recipients taking turns.
+
+        Args:
+            statements: In a transaction.
+            now: Microseconds.
+            until: When the lease ends, in microseconds.
+            limit: How many at most.
+            token: Identifies the lease.
+            per_recipient: How many of a recipient may be under way.
+            busy: How many are, by subscription id.
+            message_ids: Of these messages only.
+        """
+        if limit <= 0:
+            return []
+        under_way = {recipient_key(id_): number for id_, number in busy.items()}
+        if message_ids is not None:
+            queues = self._of_messages(
+                statements, message_ids, now, limit, per_recipient, under_way
+            )
+            chosen = take_turns(queues, limit)
+            return self._lease(statements, chosen, now, until, token)
+        full = [key for key, number in under_way.items() if number >= per_recipient]
+        turns = self._recipients.ready(statements, now, limit, full)
+        room = {
+            key: min(left, limit)
+            for key in turns
+            if (left := per_recipient - under_way.get(key, 0)) > 0
+        }
+        found = _first(statements, room, now, limit)
+        chosen = take_turns([keys[: room[key]] for key, keys in found.items()], limit)
+        claims = self._lease(statements, chosen, now, until, token)
+        got = dict.fromkeys(room, 0)
+        for claim in claims:
+            got[recipient_key(claim.delivery.subscription_id)] += 1
+        more = {key: len(found[key]) > number for key, number in got.items()}
+        self._recipients.served(statements, more, now)
+        return claims
+
+    def _of_messages(
+        self,
+        statements: Statements,
+        message_ids: Collection[str],
+        now: int,
+        limit: int,
+        per_recipient: int,
+        under_way: Mapping[int, int],
+    ) -> list[list[bytes]]:
+        """The due deliveries of some messages, by recipient, but for those held up."""
+        keys = sorted({key for id_ in message_ids if (key := message_key(id_)) is not None})
+        full = [key for key, number in under_way.items() if number >= per_recipient]
+        text = OF_MESSAGE.format(others=OTHERS if full else "")
+        values: dict[str, Any] = {"full": full[:LIST_SIZE]} if full else {}
+        ranges = [(key + bytes(8), key + b"\xff" * 8, 4 * limit) for key in keys]
+        due: list[tuple[bytes, int]] = []
+        for start in range(0, len(ranges), RANGES):
+            some = ranges[start : start + RANGES]
+            due += statements.for_each(text, _RANGE, some, now=now, **values)
+            if len(due) >= 4 * limit:
+                break
+        return queue_up(due, per_recipient=per_recipient, busy=under_way)
+
+    def _lease(
+        self, statements: Statements, chosen: Sequence[bytes], now: int, until: int, token: str
+    ) -> list[Claim]:
+        """Lease these, as far as nobody else has meanwhile."""
+        if not chosen:
+            return []
+        take = f"{TAKE}{statements.wording.skip_locked}"
+        keys = sorted(key for (key,) in statements.rows(take, keys=sorted(chosen), now=now))
+        if not keys:
+            return []
+        statements.change(LEASE, keys=keys, token=token, until=until)
+        rows = {row[0]: row for row in statements.rows(READ, keys=keys)}
+        self._recipients.remember((recipient_of(key), row[7]) for key, row in rows.items())
+        messages = self._messages.get_many(statements, {_message_of(key) for key in keys})
+        deliveries = {
+            key: delivery_of(rows[key], messages[_message_of(key)].event)
+            for key in chosen
+            if key in rows and _message_of(key) in messages
+        }
+        subscriptions = self._subscriptions.get_many(
+            statements, {d.subscription_id for d in deliveries.values() if d.target is None}
+        )
+        return [
+            Claim(
+                delivery=delivery,
+                message=messages[_message_of(key)],
+                subscription=delivery.target or subscriptions.get(delivery.subscription_id),
+                token=token,
+            )
+            for key, delivery in deliveries.items()
+        ]
+
+    def next_due(self, statements: Statements) -> int | None:
+        """When there may next be something to claim, in microseconds; None if nothing waits."""
+        return self._recipients.next_due(statements)
+
+    # -- keep, give back
+
+    def renew(self, statements: Statements, claims: Iterable[Claim], until: int) -> None:
+        """Make leases that are still held last until then, in microseconds."""
+        if held := _held(statements, claims):
+            statements.change(RENEW, keys=list(held), until=until)
+
+    def release(self, statements: Statements, claims: Iterable[Claim]) -> None:
+        """Give leases that are still held back unused."""
+        if held := _held(statements, claims):
+            statements.change(RELEASE, keys=list(held))
+            due = ((recipient_of(key), micros(c.delivery.due_at)) for key, c in held.items())
+            self._recipients.due(statements, due)
+
+    # -- end
+
+    def record(
+        self, statements: Statements, settlements: Sequence[Settlement]
+    ) -> list[Subscription]:
+        """Write how claims ended, where their lease is still held; keep and count every attempt.
+
+        Returns:
+            The subscriptions that this disabled, and those whose owners are to be warned.
+        """
+        ordered = sorted(settlements, key=lambda settlement: _key_of(settlement.claim))
+        tokens = dict(_standing(statements, {_key_of(s.claim) for s in ordered}))
+        held = [s for s in ordered if tokens.get(_key_of(s.claim)) == s.claim.token]
+        late = [s for s in ordered if tokens.get(_key_of(s.claim)) != s.claim.token]
+        statements.update(DELIVERIES, _OUTCOME, [_outcome(s) for s in held], RECORD)
+        attempted = [s for s in held if s.attempt is not None]
+        attempted += _count_late(statements, [s for s in late if s.attempt is not None])
+        rows = [attempt_row(s.attempt) for s in attempted if s.attempt is not None]
+        statements.insert(ATTEMPTS, sorted(rows, key=itemgetter(0, 1)), ignoring=True)
+        again = [s for s in held if s.outcome.state is DeliveryState.PENDING]
+        statements.update(QUEUE, _AGAIN, [_retry(s) for s in again], AGAIN)
+        if ended := [_key_of(s.claim) for s in held if s.outcome.state.settled]:
+            statements.change(REMOVE, keys=ended)
+        judged = self._subscriptions.judge(statements, held)
+        self._recipients.due(
+            statements,
+            ((recipient_of(key), due_at) for key, _, due_at in map(_retry, again)),
+            (
+                (recipient_of(_key_of(s.claim)), micros(s.outcome.pause_until))
+                for s in held
+                if s.outcome.pause_until is not None
+            ),
+        )
+        return judged
+
+    def waiting(
+        self, statements: Statements, subscription_id: str, now: int, limit: int
+    ) -> list[bytes]:
+        """The first deliveries to a subscription that nobody has leased.
+
+        Args:
+            statements: In a reading, or a transaction.
+            subscription_id: Which.
+            now: Microseconds.
+            limit: How many at most.
+        """
+        recipient = recipient_key(subscription_id)
+        text = f"{WAITING}{statements.wording.limit}"
+        found = statements.rows(text, recipient=recipient, now=now, most=limit)
+        return [key for (key,) in found]
+
+    def cancel(
+        self, statements: Statements, keys: Collection[bytes], now: int, reason: str
+    ) -> list[bytes]:
+        """Cancel deliveries, those that nobody has leased.
+
+        Args:
+            statements: In a transaction.
+            keys: Which.
+            now: Microseconds.
+            reason: Why, in words that the subscription's owner may read.
+
+        Returns:
+            Those that were cancelled.
+        """
+        lock = f"{STILL_WAITING}{statements.wording.for_update}"
+        asked = sorted(keys)
+        found = [key for (key,) in statements.rows(lock, keys=asked, now=now)] if asked else []
+        if found:
+            statements.change(CANCEL, keys=found, state=CANCELLED, now=now, reason=clean(reason))
+            statements.change(REMOVE, keys=found)
+        return found
+
+
+def _first(
+    statements: Statements, room: Mapping[int, int], now: int, limit: int
+) -> dict[int, list[bytes]]:
+    """The first due deliveries of each recipient, the oldest first: one more than it may have."""
+    if not room:
+        return {}
+    # Enough to fill the claim even if most of them have nothing due.
+    share = max(4 * limit // len(room), 1)
+    sizes = [(key, min(size, share) + 1) for key, size in room.items()]
+    found: dict[int, list[bytes]] = {key: [] for key in room}
+    for key, recipient in statements.for_each(FIRST, _RECIPIENT, sizes, now=now):
+        found[recipient].append(key)
+    return found
+
+
+def _standing(statements: Statements, keys: Collection[bytes]) -> list[tuple[bytes, str | None]]:
+    """Lock rows, and say under which tokens they are leased."""
+    lock = f"{STANDING}{statements.wording.for_update}"
+    return statements.rows(lock, keys=sorted(keys)) if keys else []
+
+
+def _held(statements: Statements, claims: Iterable[Claim]) -> dict[bytes, Claim]:
+    """The claims whose rows are still leased under their tokens, locked."""
+    by_key = {_key_of(claim): claim for claim in claims}
+    standing = _standing(statements, by_key)
+    return {key: by_key[key] for key, token in standing if token == by_key[key].token}
+
+
+def _count_late(statements: Statements, late: Sequence[Settlement]) -> list[Settlement]:
+    """Count the attempts of those whose lease was over; gives back those not counted before.
+
+    A settlement comes twice if it wasn't clear whether the first time was written. Nothing is kept
+    of a delivery that is gone.
+    """
+    if not late:
+        return []
+    keys = sorted({_key_of(s.claim) for s in late})
+    lock = f"{THERE}{statements.wording.for_update}"
+    there = {key for (key,) in statements.rows(lock, keys=keys)}
+    made = {(_key_of(s.claim), micros(s.attempt.at)): s for s in late if s.attempt is not None}
+    since = min(at for _, at in made)
+    known = set(statements.rows(ATTEMPTED, keys=keys, since=since))
+    new = {key: s for key, s in made.items() if key[0] in there and key not in known}
+    counts = Counter(key for key, _ in new)
+    statements.update(
+        DELIVERIES, (_ID, _MORE), sorted(counts.items()), "attempts = t.attempts + v.more"
+    )
+    return list(new.values())
+
+
+def _key_of(claim: Claim) -> bytes:
+    key = delivery_key(claim.delivery.id)
+    assert key is not None
+    return key
+
+
+def _message_of(key: bytes) -> bytes:
+    return key[:MESSAGE_KEY]
+
+
+def _outcome(settlement: Settlement) -> tuple[Any, ...]:
+    outcome = settlement.outcome
+    return (
+        _key_of(settlement.claim),
+        int(settlement.attempt is not None),
+        STATES[outcome.state],
+        micros(settlement.at) if outcome.state.settled else None,
+        clean(outcome.reason),
+    )
+
+
+def _retry(settlement: Settlement) -> tuple[bytes, int, int]:
+    return (
+        _key_of(settlement.claim),
+        int(settlement.attempt is not None),
+        micros(settlement.outcome.due_at or settlement.at),
+    )

@@ -1,0 +1,295 @@
+"""Recipients: subscriptions as the queue sees them, and whose turn it is.
+
+A recipient's row says from when on there may be something to claim for it: never later than there
+is. So a claim looks at the recipients that are ready, those that have waited longest first, and not
+at the backlog of the others. Whoever adds something due moves the time forward in the same
+transaction; the row's lock orders that against a claim that is about to move it back.
+
+Rows are locked by ascending key, and last of all tables; a claim waits for no row. A row is never
+deleted: processes remember that it is there.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from thorn_core.errors import StoreError
+from thorn_core.keys import recipient_key
+from thorn_core.ports.tables import Column
+from thorn_core.recipients.urls import recipient_of
+from thorn_core.stores.sql.database import Statements
+from thorn_core.stores.sql.schema import BIG, RECIPIENTS
+from thorn_core.stores.sql.wording import LIST_SIZE
+from thorn_core.values import Subscription
+
+logger = logging.getLogger(__name__)
+
+# Recipients looked at by one claim.
+MOST = 64
+# Recipients whose ids a process remembers: about 10 MB.
+REMEMBERED = 50_000
+
+_KEY, _READY_AT = RECIPIENTS.column("id"), RECIPIENTS.column("ready_at")
+_PAUSED, _BLOCKED_UNTIL = RECIPIENTS.column("paused"), RECIPIENTS.column("blocked_until")
+_RECIPIENT = (Column("recipient", BIG),)
+
+IDS = "SELECT id, subscription_id FROM $recipients WHERE id IN (:keys.big*)"
+LOCK = (
+    "SELECT id, ready_at, paused, blocked_until FROM $recipients"
+    " WHERE id IN (:keys.big*) ORDER BY id"
+)
+READY = (
+    "SELECT id, subscription_id FROM $recipients WHERE ready_at <= :now.big{others}"
+    " ORDER BY ready_at, id"
+)
+OTHERS = " AND id NOT IN (:full.big*)"
+# When there is next something to claim: what isn't due yet; and what is due, all of it leased.
+NEXT = (
+    "SELECT v.recipient AS recipient,"
+    " (SELECT q.due_at FROM $queue q WHERE q.recipient = v.recipient AND q.due_at > :now.big"
+    " ORDER BY q.due_at LIMIT 1) AS due_at,"
+    " (SELECT min(q.leased_until) FROM $queue q WHERE q.recipient = v.recipient"
+    " AND q.due_at <= :now.big) AS leased_until"
+)
+FORESEEN = "SELECT min(ready_at) FROM $recipients"
+MOVE_ORIGIN = "UPDATE $recipients SET owner = :owner.name, origin = :origin.name WHERE id = :id.big"
+
+
+class Recipients:
+    """The table of recipients, and which of them are known to be in it."""
+
+    def __init__(self) -> None:
+        # Rows that a claim has read, and that are therefore committed.
+        self._ids: dict[int, str] = {}
+
+    # -- rows
+
+    def known(
+        self, statements: Statements, subscriptions: Sequence[Subscription]
+    ) -> dict[str, int]:
+        """See to it that subscriptions have rows, in the transaction that routes to them.
+
+        Returns:
+            Keys by subscription id, without those that can't have a row, since another
+            subscription has the same key. Nothing may be delivered to these: it would reach the
+            other one.
+        """
+        wanted = {recipient_key(each.id): each for each in subscriptions}
+        there = {key: self._ids[key] for key in wanted if key in self._ids}
+        missing = sorted(wanted.keys() - there.keys())
+        if missing:
+            there.update(_ids(statements, missing))
+        if new := [key for key in missing if key not in there]:
+            rows = [_row(key, wanted[key]) for key in new]
+            statements.insert(RECIPIENTS, rows, ignoring=True)
+            there.update(_ids(statements, new))
+        keys = {}
+        for subscription in subscriptions:
+            key = recipient_key(subscription.id)
+            if there[key] == subscription.id:
+                keys[subscription.id] = key
+            else:
+                logger.error(
+                    "subscription %s has the recipient key of subscription %s: nothing is delivered"
+                    " to it; subscribe it again under another id",
+                    subscription.id,
+                    there[key],
+                )
+        return keys
+
+    def remember(self, ids: Iterable[tuple[int, str]]) -> None:
+        """Remember rows, read in a transaction that has inserted none: they are committed."""
+        if len(self._ids) >= REMEMBERED:
+            self._ids = {}
+        self._ids.update(ids)
+
+    # -- what is due
+
+    def due(
+        self,
+        statements: Statements,
+        times: Iterable[tuple[int, int]],
+        blocks: Iterable[tuple[int, int]] = (),
+    ) -> None:
+        """Something is due for recipients, and some want no request for a while.
+
+        Args:
+            statements: In the transaction that makes it due.
+            times: Keys, and microseconds from when on there is something.
+            blocks: Keys, and microseconds until when nothing is sent; an earlier block that lasts
+                longer stays.
+
+        Raises:
+            StoreError: A recipient has no row, so that nothing would ever be claimed for it.
+        """
+        soonest: dict[int, int] = {}
+        for key, at in times:
+            soonest[key] = min(at, soonest.get(key, at))
+        latest: dict[int, int] = {}
+        for key, at in blocks:
+            latest[key] = max(at, latest.get(key, at))
+        changed = []
+        rows = _locked(statements, soonest.keys() | latest.keys())
+        for key, ready_at, paused, blocked_until in rows:
+            before = (ready_at, blocked_until)
+            after = _after(ready_at, paused, blocked_until, soonest.get(key), latest.get(key))
+            if after != before:
+                changed.append((key, *after))
+        lost = soonest.keys() - {row[0] for row in rows}
+        if lost:
+            raise StoreError(f"no rows of the recipients {sorted(lost)}; rows are never deleted")
+        statements.update(
+            RECIPIENTS,
+            (_KEY, _READY_AT, _BLOCKED_UNTIL),
+            changed,
+            "ready_at = v.ready_at, blocked_until = v.blocked_until",
+        )
+
+    # -- turns
+
+    def ready(self, statements: Statements, now: int, limit: int, full: Sequence[int]) -> list[int]:
+        """Lock the recipients whose turn it is, the longest waiting first.
+
+        Args:
+            statements: In the transaction that is to claim.
+            now: Microseconds.
+            limit: How many at most.
+            full: Those that may get no more; of many, some may come nevertheless.
+        """
+        wording = statements.wording
+        text = READY.format(others=OTHERS if full else "")
+        values: dict[str, object] = {"now": now, "most": min(limit, MOST)}
+        if full:
+            values["full"] = full[:LIST_SIZE]
+        found = statements.rows(f"{text}{wording.limit}{wording.skip_locked}", **values)
+        if not found and wording.for_update:
+            # Others have locked what there is, for a moment: wait for one instead of going away.
+            values["most"] = 1
+            found = statements.rows(f"{text}{wording.limit}{wording.for_update}", **values)
+        self.remember(found)
+        return [key for key, _ in found]
+
+    def served(self, statements: Statements, turns: Mapping[int, bool], now: int) -> None:
+        """Put recipients behind the others, until there is something for them again.
+
+        Args:
+            statements: In the transaction that has locked and served them.
+            turns: Keys, and whether there is more due.
+            now: Microseconds.
+        """
+        following: dict[int, int | None] = dict.fromkeys(turns, now)
+        idle = [(key,) for key, more in turns.items() if not more]
+        for key, due_at, leased_until in statements.for_each(NEXT, _RECIPIENT, idle, now=now):
+            following[key] = min((t for t in (due_at, leased_until) if t is not None), default=None)
+        rows = sorted(following.items())
+        statements.update(RECIPIENTS, (_KEY, _READY_AT), rows, "ready_at = v.ready_at")
+
+    def next_due(self, statements: Statements) -> int | None:
+        """When there may next be something to claim, in microseconds."""
+        found = statements.first(FORESEEN)
+        return None if found is None else found[0]
+
+    # -- pauses
+
+    def pause(
+        self, statements: Statements, subscription_id: str, stored: Subscription | None
+    ) -> bool:
+        """Hold what waits for a subscription, and what comes for it.
+
+        Args:
+            statements: In a transaction.
+            subscription_id: Which.
+            stored: The subscription, if it is in the store.
+
+        Returns:
+            False if it isn't, and nothing was ever sent to it.
+        """
+        return self._set_paused(statements, subscription_id, stored, None)
+
+    def resume(
+        self, statements: Statements, subscription_id: str, stored: Subscription | None, now: int
+    ) -> bool:
+        """Deliver what was held for a subscription; as `pause`, at a time in microseconds."""
+        return self._set_paused(statements, subscription_id, stored, now)
+
+    def _set_paused(
+        self,
+        statements: Statements,
+        subscription_id: str,
+        stored: Subscription | None,
+        ready_at: int | None,
+    ) -> bool:
+        if stored is not None:
+            self.known(statements, [stored])
+        key = recipient_key(subscription_id)
+        if _ids(statements, [key]).get(key) != subscription_id:
+            return False
+        rows: list[tuple[int, int | None, int]] = []
+        for _, _, paused, blocked_until in _locked(statements, [key]):
+            if ready_at is None:
+                rows.append((key, None, 1))
+            elif paused:
+                # A claim looks, and finds when there really is something.
+                rows.append((key, max(ready_at, blocked_until), 0))
+        statements.update(
+            RECIPIENTS,
+            (_KEY, _READY_AT, _PAUSED),
+            rows,
+            "ready_at = v.ready_at, paused = v.paused",
+        )
+        return True
+
+    def changed(self, statements: Statements, before: Subscription, after: Subscription) -> None:
+        """A stored subscription has changed: what its old URL asked for is over with the URL."""
+        if (before.url, before.owner) == (after.url, after.owner):
+            return
+        rows = _locked(statements, [recipient_key(after.id)])
+        for key, ready_at, _, blocked_until in rows:
+            statements.change(
+                MOVE_ORIGIN, id=key, owner=after.owner, origin=recipient_of(after.url)
+            )
+            if before.url != after.url and blocked_until:
+                # As early as may be: a claim looks, and finds when there really is something.
+                sooner = None if ready_at is None else 0
+                statements.update(
+                    RECIPIENTS,
+                    (_KEY, _READY_AT, _BLOCKED_UNTIL),
+                    [(key, sooner, 0)],
+                    "ready_at = v.ready_at, blocked_until = v.blocked_until",
+                )
+
+
+def _ids(statements: Statements, keys: Sequence[int]) -> dict[int, str]:
+    return dict(statements.rows(IDS, keys=keys)) if keys else {}
+
+
+def _row(key: int, subscription: Subscription) -> tuple[object, ...]:
+    origin = recipient_of(subscription.url)
+    return (key, subscription.id, subscription.owner, origin, None, 0, 0, 0, None, None)
+
+
+def _locked(
+    statements: Statements, keys: Collection[int]
+) -> list[tuple[int, int | None, int, int]]:
+    """Lock rows, in one order everywhere, so that no two transactions wait for each other."""
+    text = f"{LOCK}{statements.wording.for_update}"
+    return statements.rows(text, keys=sorted(keys)) if keys else []
+
+
+def _after(
+    ready_at: int | None, paused: int, blocked_until: int, due_at: int | None, block: int | None
+) -> tuple[int | None, int]:
+    """When a recipient is ready, and until when it is blocked, once something was added.
+
+    Example:
+        >>> _after(20, 0, 0, 10, None), _after(None, 0, 15, 10, None), _after(20, 0, 0, None, 30)
+        ((10, 0), (15, 15), (30, 30))
+        >>> _after(None, 1, 0, 10, None), _after(None, 0, 0, None, 30)
+        ((None, 0), (None, 30))
+    """
+    until = max(blocked_until, block or 0)
+    times = [time for time in (ready_at, due_at) if time is not None]
+    if paused or not times:
+        return None, until
+    return max(min(times), until), until
