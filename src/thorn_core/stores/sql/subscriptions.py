@@ -1,0 +1,326 @@
+"""Subscriptions, and which of them an event reaches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from thorn_core.errors import ConfigurationError, NotFoundError
+from thorn_core.patterns import candidates
+from thorn_core.ports.tables import Column
+from thorn_core.stores.rules import Changes, Health, judge_subscriptions
+from thorn_core.stores.sql.database import Statements
+from thorn_core.stores.sql.rows import clean, micros, moment, subscription_of, subscription_row
+from thorn_core.stores.sql.schema import PATTERNS, SUBSCRIPTIONS
+from thorn_core.values import Message, Settlement, Subscription
+
+# The owner of those without one, in the table of patterns.
+NOBODY = ""
+# Patterns asked for in one statement.
+TERMS = 64
+# Patterns, and owners, asked for of several messages at once.
+MANY = 1000
+
+COLUMNS = ", ".join(SUBSCRIPTIONS.names)
+HEALTH = tuple(
+    SUBSCRIPTIONS.column(name)
+    for name in ("id", "failing_since", "failures", "last_failure_at", "enabled", "disabled_reason")
+)
+
+GET = f"SELECT {COLUMNS} FROM $subscriptions WHERE id = :id.name"
+GET_MANY = f"SELECT {COLUMNS} FROM $subscriptions WHERE id IN (:ids.name*)"
+PAGE = (
+    f"SELECT {COLUMNS} FROM $subscriptions WHERE id > :after.name{{owned}}"
+    " ORDER BY id LIMIT :most.int"
+)
+OWNED = " AND owner = :owner.name"
+REMOVE = "DELETE FROM $subscriptions WHERE id = :id.name"
+READ_HEALTH = (
+    f"SELECT {', '.join(column.name for column in HEALTH)} FROM $subscriptions"
+    " WHERE id IN (:ids.name*) ORDER BY id"
+)
+SET_HEALTH = ", ".join(f"{column.name} = v.{column.name}" for column in HEALTH[1:4])
+DISABLE = (
+    "UPDATE $subscriptions SET enabled = 0, disabled_reason = :reason.text, updated_at = :at.big,"
+    " version = version + 1 WHERE id = :id.name"
+)
+REMOVE_PATTERNS = "DELETE FROM $patterns WHERE subscription_id = :id.name"
+PAIRS = (
+    "SELECT pattern, owner, subscription_id FROM $patterns WHERE pattern IN (:patterns.name*){owned}"
+    " LIMIT :most.int"
+)
+OF_OWNERS = " AND owner IN (:owners.name*)"
+# In brackets of a table's own, where SQLite allows ORDER BY and LIMIT.
+FIRST_IDS = (
+    "SELECT subscription_id FROM (SELECT subscription_id FROM $patterns"
+    " WHERE pattern = :pattern_{n}.name{owned} AND subscription_id > :after.name"
+    " ORDER BY subscription_id LIMIT :most.int) part_{n}"
+)
+OF_OWNER = " AND owner = :owner_{n}.name"
+
+
+class Recipients(Protocol):
+    """What is to hear of subscriptions that change."""
+
+    def changed(self, statements: Statements, before: Subscription, after: Subscription) -> None:
+        """A subscription has been changed, in the same transaction."""
+        ...
+
+
+def insert_rows(statements: Statements, subscriptions: Sequence[Subscription]) -> None:
+    """Insert rows of subscriptions."""
+    statements.insert(SUBSCRIPTIONS, [subscription_row(each) for each in subscriptions])
+
+
+def delete_row(statements: Statements, subscription_id: str) -> bool:
+    """Delete the row of a subscription; False if there is none."""
+    return bool(statements.change(REMOVE, id=subscription_id))
+
+
+class Subscriptions:
+    """The tables of subscriptions and their patterns.
+
+    Args:
+        recipients: Hears of subscriptions that change.
+        insert: Inserts rows; of a table that has more columns, its framework does.
+        delete: Deletes a row; where other tables refer to it, the framework does.
+    """
+
+    def __init__(
+        self,
+        recipients: Recipients,
+        *,
+        insert: Callable[[Statements, Sequence[Subscription]], None] = insert_rows,
+        delete: Callable[[Statements, str], bool] = delete_row,
+    ) -> None:
+        self._recipients = recipients
+        self._insert, self._delete = insert, delete
+
+    # -- change
+
+    def add(self, statements: Statements, subscription: Subscription) -> None:
+        """Insert one.
+
+        Raises:
+            ConfigurationError: The id is taken, or a value is longer than its column.
+        """
+        if statements.first(GET, id=subscription.id) is not None:
+            raise ConfigurationError(f"the subscription {subscription.id!r} already exists")
+        self.add_many(statements, [subscription])
+
+    def add_many(self, statements: Statements, subscriptions: Sequence[Subscription]) -> None:
+        """Insert several whose ids aren't taken."""
+        self._insert(statements, subscriptions)
+        _add_patterns(statements, subscriptions)
+
+    def change(
+        self,
+        statements: Statements,
+        subscription_id: str,
+        change: Callable[[Subscription], Subscription],
+    ) -> Subscription:
+        """Change one while nobody else can, writing only the columns that differ.
+
+        Args:
+            statements: In a transaction.
+            subscription_id: Which.
+            change: Gets it as it is now, and gives back what it is to be.
+
+        Raises:
+            NotFoundError: There is none.
+            ConfigurationError: The change gave it another id, or a value is too long.
+        """
+        row = statements.first(f"{GET}{statements.wording.for_update}", id=subscription_id)
+        if row is None:
+            raise NotFoundError(f"there is no subscription {subscription_id!r}")
+        before = subscription_of(row)
+        after = change(before)
+        if after.id != subscription_id:
+            raise ConfigurationError(
+                f"a change of the subscription {subscription_id!r} gave it the id {after.id!r};"
+                " an id can't be changed"
+            )
+        differing = _differing(subscription_row(before), subscription_row(after))
+        if not differing:
+            return before
+        told = ", ".join(f"{c.name} = :{c.name}.{c.kind.value}" for c in differing)
+        statements.change(
+            f"UPDATE $subscriptions SET {told}, version = version + 1 WHERE id = :id.name",
+            **{column.name: value for column, value in differing.items()},
+            id=subscription_id,
+        )
+        if _pattern_rows(before) != _pattern_rows(after):
+            statements.change(REMOVE_PATTERNS, id=subscription_id)
+            _add_patterns(statements, [after])
+        self._recipients.changed(statements, before, after)
+        return after
+
+    def remove(self, statements: Statements, subscription_id: str) -> bool:
+        """Remove one; False if there is none."""
+        gone = self._delete(statements, subscription_id)
+        statements.change(REMOVE_PATTERNS, id=subscription_id)
+        return gone
+
+    def judge(
+        self, statements: Statements, settlements: Sequence[Settlement]
+    ) -> list[Subscription]:
+        """Write what attempts change of subscriptions.
+
+        Most change nothing, and no row is locked for them.
+
+        Args:
+            statements: In the transaction that records the attempts.
+            settlements: Those whose lease is still held.
+
+        Returns:
+            Subscriptions disabled by this call (not ones already disabled by another), and those
+            whose owners are to be warned, as they are now.
+        """
+        ids = sorted({s.claim.delivery.subscription_id for s in settlements if s.attempt})
+        seen = judge_subscriptions(_health(statements, ids), settlements)
+        if not seen.health:
+            return []
+        locked = _health(statements, sorted(seen.health), statements.wording.for_update)
+        changes = judge_subscriptions(locked, settlements)
+        _write(statements, changes)
+        found = self.get_many(statements, changes.warned | changes.disabled.keys())
+        return [found[key] for key in sorted(found)]
+
+    # -- look
+
+    def get(self, statements: Statements, subscription_id: str) -> Subscription | None:
+        """The one of that id."""
+        row = statements.first(GET, id=subscription_id)
+        return None if row is None else subscription_of(row)
+
+    def get_many(self, statements: Statements, ids: Iterable[str]) -> dict[str, Subscription]:
+        """Those of these ids, by id."""
+        asked = sorted(set(ids))
+        rows = statements.rows(GET_MANY, ids=asked) if asked else []
+        return {found.id: found for found in map(subscription_of, rows)}
+
+    def page(
+        self, statements: Statements, owner: str | None, after: str | None, limit: int
+    ) -> list[Subscription]:
+        """A page of all, or of one owner's, in the order of ids."""
+        text = PAGE.format(owned="" if owner is None else OWNED)
+        rows = statements.rows(text, owner=owner, after=after or "", most=limit)
+        return [subscription_of(row) for row in rows]
+
+    def matching(
+        self, statements: Statements, event: str, sender: str | None, after: str | None, limit: int
+    ) -> list[Subscription]:
+        """A page of what an event reaches, in the order of ids.
+
+        Each candidate pattern is asked for its own first ids, so that a page costs as much as it
+        holds, however many subscriptions match.
+        """
+        found: set[str] = set()
+        owners = [None] if sender is None else list(dict.fromkeys([sender, NOBODY]))
+        asked = [(pattern, owner) for pattern in candidates(event) for owner in owners]
+        for start in range(0, len(asked), TERMS):
+            some = asked[start : start + TERMS]
+            values: dict[str, Any] = {"after": after or "", "most": limit}
+            values |= {f"pattern_{n}": pattern for n, (pattern, _) in enumerate(some)}
+            values |= {f"owner_{n}": owner for n, (_, owner) in enumerate(some)}
+            rows = statements.rows(_first_ids(len(some), owned=sender is not None), **values)
+            found.update(key for (key,) in rows)
+        ids = sorted(found)[:limit]
+        by_id = self.get_many(statements, ids)
+        return [by_id[key] for key in ids if key in by_id]
+
+    def matching_each(
+        self, statements: Statements, messages: Sequence[Message], limit: int
+    ) -> list[list[Subscription]]:
+        """First pages of `matching` for messages: for all at once if they aren't too many."""
+        wanted = {message.event: candidates(message.event) for message in messages}
+        patterns = list(dict.fromkeys(p for some in wanted.values() for p in some))
+        senders = {message.sender for message in messages}
+        if len(patterns) <= MANY and len(senders) <= MANY:
+            owners = [] if None in senders else [*senders, NOBODY]
+            text = PAIRS.format(owned=OF_OWNERS if owners else "")
+            values: dict[str, Any] = {"owners": owners} if owners else {}
+            pairs = statements.rows(text, patterns=patterns, most=limit + 1, **values)
+            if len(pairs) <= limit:
+                return self._shared_out(statements, messages, wanted, pairs)
+        first = messages[0]
+        return [self.matching(statements, first.event, first.sender, None, limit)]
+
+    def _shared_out(
+        self,
+        statements: Statements,
+        messages: Sequence[Message],
+        wanted: Mapping[str, Sequence[str]],
+        pairs: Sequence[tuple[Any, ...]],
+    ) -> list[list[Subscription]]:
+        by_pattern: dict[str, list[tuple[str, str]]] = {}
+        for pattern, owner, subscription_id in pairs:
+            by_pattern.setdefault(pattern, []).append((owner, subscription_id))
+        known = self.get_many(statements, (key for _, _, key in pairs))
+        pages = []
+        for message in messages:
+            ids = {
+                key
+                for pattern in wanted[message.event]
+                for owner, key in by_pattern.get(pattern, ())
+                if message.sender is None or owner in (message.sender, NOBODY)
+            }
+            pages.append([known[key] for key in sorted(ids) if key in known])
+        return pages
+
+
+def _first_ids(terms: int, *, owned: bool) -> str:
+    each = FIRST_IDS.replace("{owned}", OF_OWNER if owned else "")
+    return " UNION ALL ".join(each.format(n=n) for n in range(terms))
+
+
+def _differing(before: Sequence[Any], after: Sequence[Any]) -> dict[Column, Any]:
+    pairs = zip(SUBSCRIPTIONS.columns, before, after, strict=True)
+    return {column: new for column, old, new in pairs if new != old and column.name != "version"}
+
+
+def _pattern_rows(subscription: Subscription) -> list[tuple[str, str, str]]:
+    if not subscription.enabled:
+        return []
+    owner = NOBODY if subscription.owner is None else subscription.owner
+    return [(p, owner, subscription.id) for p in dict.fromkeys(subscription.events)]
+
+
+def _add_patterns(statements: Statements, subscriptions: Iterable[Subscription]) -> None:
+    rows = [row for each in subscriptions for row in _pattern_rows(each)]
+    statements.insert(PATTERNS, rows, ignoring=True)
+
+
+def _health(statements: Statements, ids: Sequence[str], lock: str = "") -> dict[str, Health]:
+    rows = statements.rows(f"{READ_HEALTH}{lock}", ids=ids) if ids else []
+    return {
+        key: Health(
+            enabled=bool(enabled),
+            disabled_reason=reason,
+            failing_since=None if since is None else moment(since),
+            failures=failures,
+            last_failure_at=None if last is None else moment(last),
+        )
+        for key, since, failures, last, enabled, reason in rows
+    }
+
+
+def _write(statements: Statements, changes: Changes) -> None:
+    """Write the health of subscriptions whose rows are locked.
+
+    Counting failures makes no new version: an edit under way goes on.
+    """
+    rows = [
+        (
+            key,
+            None if after.failing_since is None else micros(after.failing_since),
+            after.failures,
+            None if after.last_failure_at is None else micros(after.last_failure_at),
+        )
+        for key, after in sorted(changes.health.items())
+    ]
+    statements.update(SUBSCRIPTIONS, HEALTH[:4], rows, SET_HEALTH)
+    for key, at in sorted(changes.disabled.items()):
+        reason = clean(changes.health[key].disabled_reason)
+        statements.change(DISABLE, id=key, reason=reason, at=micros(at))
+        statements.change(REMOVE_PATTERNS, id=key)
