@@ -59,6 +59,7 @@ class Wording:
         prefix: What the tables' names begin with.
         schema: The schema or database that they are in; None is the connection's.
         nopad: MySQL's collation that compares by code points, blanks at the end too.
+        names: Whole names, not quoted, of tables that are called otherwise than by the prefix.
 
     Example:
         >>> wording = Wording("postgresql", "$", "thorn_", None)
@@ -75,8 +76,10 @@ class Wording:
         schema: str | None,
         *,
         nopad: str = "utf8mb4_nopad_bin",
+        names: Mapping[str, str] | None = None,
     ) -> None:
         self.dialect, self.prefix, self.schema = dialect, prefix, schema
+        self._names = names or {}
         self._placeholder, self._nopad = placeholder, nopad
         self._made: dict[tuple[str, tuple[tuple[str, int], ...]], Statement] = {}
         mysql, sqlite = dialect == MYSQL, dialect == SQLITE
@@ -90,6 +93,8 @@ class Wording:
         self.limit = " LIMIT :most.int" if known else " LIMIT (SELECT :most.int)"
         #: The functions for the least and the greatest of some values, none of them NULL.
         self.least, self.greatest = ("min", "max") if sqlite else ("LEAST", "GREATEST")
+        #: The operator that divides whole numbers and drops the remainder.
+        self.div = "DIV" if mysql else "/"
         #: Behind a SELECT: sees what others have committed, whatever the transaction's snapshot.
         self.current = " FOR UPDATE" if mysql else ""
         #: Whether INSERT, UPDATE and DELETE give rows back.
@@ -108,11 +113,14 @@ class Wording:
         """A table's name as the database's catalogue has it; on PostgreSQL as it is quoted."""
         if self.dialect == POSTGRESQL:
             return self.table(table.name)
-        return f"{self.prefix}{table.name}"
+        return self._name(table.name)
+
+    def _name(self, name: str) -> str:
+        return self._names.get(name, f"{self.prefix}{name}")
 
     def table(self, name: str) -> str:
         """A table's whole name, quoted."""
-        own = self.quoted(f"{self.prefix}{name}")
+        own = self.quoted(self._name(name))
         return own if self.schema is None else f"{self.quoted(self.schema)}.{own}"
 
     # -- statements
@@ -284,7 +292,7 @@ class Wording:
             # SQLite names the schema with the index.
             name, on = (
                 f"{self.quoted(self.schema)}.{name}",
-                self.quoted(f"{self.prefix}{table.name}"),
+                self.quoted(self._name(table.name)),
             )
         using = " USING brin" if index.brin and self.dialect == POSTGRESQL else ""
         return f"CREATE {unique}INDEX IF NOT EXISTS {name} ON {on}{using} ({columns})"
