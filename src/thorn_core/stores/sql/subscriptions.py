@@ -16,8 +16,6 @@ from thorn_core.values import Message, Settlement, Subscription
 
 # The owner of those without one, in the table of patterns.
 NOBODY = ""
-# Patterns asked for in one statement.
-TERMS = 64
 # Patterns, and owners, asked for of several messages at once.
 MANY = 1000
 
@@ -46,17 +44,16 @@ DISABLE = (
 )
 REMOVE_PATTERNS = "DELETE FROM $patterns WHERE subscription_id = :id.name"
 PAIRS = (
-    "SELECT pattern, owner, subscription_id FROM $patterns WHERE pattern IN (:patterns.name*){owned}"
-    " LIMIT :most.int"
+    "SELECT pattern, owner, subscription_id FROM $patterns"
+    " WHERE pattern IN (:patterns.name*){owned} LIMIT :most.int"
 )
 OF_OWNERS = " AND owner IN (:owners.name*)"
-# In brackets of a table's own, where SQLite allows ORDER BY and LIMIT.
 FIRST_IDS = (
-    "SELECT subscription_id FROM (SELECT subscription_id FROM $patterns"
-    " WHERE pattern = :pattern_{n}.name{owned} AND subscription_id > :after.name"
-    " ORDER BY subscription_id LIMIT :most.int) part_{n}"
+    "SELECT p.subscription_id AS id FROM $patterns p WHERE p.pattern = v.pattern{owned}"
+    " AND p.subscription_id > :after.name ORDER BY p.subscription_id LIMIT :most.int"
 )
-OF_OWNER = " AND owner = :owner_{n}.name"
+OF_OWNER = " AND p.owner = v.owner"
+ASKED = (PATTERNS.column("pattern"), PATTERNS.column("owner"))
 
 
 class Recipients(Protocol):
@@ -215,16 +212,17 @@ class Subscriptions:
         Each candidate pattern is asked for its own first ids, so that a page costs as much as it
         holds, however many subscriptions match.
         """
-        found: set[str] = set()
-        owners = [None] if sender is None else list(dict.fromkeys([sender, NOBODY]))
-        asked = [(pattern, owner) for pattern in candidates(event) for owner in owners]
-        for start in range(0, len(asked), TERMS):
-            some = asked[start : start + TERMS]
-            values: dict[str, Any] = {"after": after or "", "most": limit}
-            values |= {f"pattern_{n}": pattern for n, (pattern, _) in enumerate(some)}
-            values |= {f"owner_{n}": owner for n, (_, owner) in enumerate(some)}
-            rows = statements.rows(_first_ids(len(some), owned=sender is not None), **values)
-            found.update(key for (key,) in rows)
+        values = {"after": after or "", "most": limit}
+        patterns = candidates(event)
+        if sender is None:
+            asked: list[tuple[str, ...]] = [(pattern,) for pattern in patterns]
+            text = FIRST_IDS.format(owned="")
+        else:
+            owners = dict.fromkeys([sender, NOBODY])
+            asked = [(pattern, owner) for pattern in patterns for owner in owners]
+            text = FIRST_IDS.format(owned=OF_OWNER)
+        rows = statements.for_each(text, ASKED[: len(asked[0])], asked, **values)
+        found = {key for (key,) in rows}
         ids = sorted(found)[:limit]
         by_id = self.get_many(statements, ids)
         return [by_id[key] for key in ids if key in by_id]
@@ -267,11 +265,6 @@ class Subscriptions:
             }
             pages.append([known[key] for key in sorted(ids) if key in known])
         return pages
-
-
-def _first_ids(terms: int, *, owned: bool) -> str:
-    each = FIRST_IDS.replace("{owned}", OF_OWNER if owned else "")
-    return " UNION ALL ".join(each.format(n=n) for n in range(terms))
 
 
 def _differing(before: Sequence[Any], after: Sequence[Any]) -> dict[Column, Any]:

@@ -1,0 +1,140 @@
+"""Removing what is over: finished deliveries by age, and whatever is about a sender.
+
+A message goes with the last of its deliveries, once it is routed, and so does the row of its
+idempotency key. Its row is locked before its deliveries are looked for, so that none is made of it
+meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from thorn_core.keys import DELIVERY_KEY, MESSAGE_KEY, first_key
+from thorn_core.ports.tables import Column, Kind
+from thorn_core.stores.base import DeliveryQuery
+from thorn_core.stores.sql.database import Statements
+from thorn_core.stores.sql.history import LAST, lock_finished, scan
+
+# Messages of a sender looked at in one transaction.
+ERASED = 128
+
+_RANGE = (Column("first", Kind.KEY, MESSAGE_KEY), Column("last", Kind.KEY, DELIVERY_KEY))
+OF_MESSAGE = (
+    "SELECT d.id AS id FROM $deliveries d WHERE d.id >= v.first AND d.id <= v.last"
+    " ORDER BY d.id LIMIT :most.int"
+)
+ROUTED = "SELECT m.id FROM $messages m WHERE {conditions} ORDER BY m.id"
+NOT_WAITING = "NOT EXISTS (SELECT 1 FROM $outbox o WHERE o.message_id = m.id)"
+OF_SENDER = "SELECT id FROM $messages WHERE sender = :sender.name ORDER BY id"
+LOCK = "SELECT id FROM $messages WHERE id IN (:ids.key*) ORDER BY id"
+
+REMOVE_QUEUED = "DELETE FROM $queue WHERE id IN (:ids.key*)"
+REMOVE_ATTEMPTS = "DELETE FROM $attempts WHERE delivery_id IN (:ids.key*)"
+REMOVE_DELIVERIES = "DELETE FROM $deliveries WHERE id IN (:ids.key*)"
+REMOVE_WAITING = "DELETE FROM $outbox WHERE message_id IN (:ids.key*)"
+REMOVE_KEYS = "DELETE FROM $idempotency WHERE message_id IN (:ids.key*)"
+REMOVE_MESSAGES = "DELETE FROM $messages WHERE id IN (:ids.key*)"
+
+
+def purge(statements: Statements, query: DeliveryQuery, limit: int) -> int:
+    """Remove finished deliveries with their attempts, and messages left without any.
+
+    Args:
+        statements: In a transaction.
+        query: Which.
+        limit: How many deliveries at most.
+
+    Returns:
+        How many deliveries went.
+    """
+    found = scan(statements, query.only_settled(), None, limit)
+    keys = lock_finished(statements, [row[0] for row in found])
+    if keys:
+        statements.change(REMOVE_ATTEMPTS, ids=keys)
+        statements.change(REMOVE_DELIVERIES, ids=keys)
+        _remove_unreached(statements, {key[:MESSAGE_KEY] for key in keys})
+    return len(keys)
+
+
+def purge_unreached(
+    statements: Statements, until: datetime | None, after: bytes | None, limit: int
+) -> bytes | None:
+    """Remove routed messages without deliveries, as of events that nobody was subscribed to.
+
+    Args:
+        statements: In a transaction.
+        until: Sent before this time.
+        after: Behind this message's key.
+        limit: How many messages are looked at, at most.
+
+    Returns:
+        The key of the last message looked at, to go on behind it; None if there are no more.
+    """
+    conditions = ["m.id > :after.key", NOT_WAITING]
+    if until is not None:
+        conditions.append("m.id < :until.key")
+    text = ROUTED.format(conditions=" AND ".join(conditions))
+    rows = statements.rows(
+        f"{text}{statements.wording.limit}",
+        after=after or b"",
+        until=None if until is None else first_key(until),
+        most=limit,
+    )
+    keys = [key for (key,) in rows]
+    _remove_unreached(statements, keys)
+    return keys[-1] if len(keys) == limit else None
+
+
+def _remove_unreached(statements: Statements, keys: Iterable[bytes]) -> None:
+    """Remove those of some messages that are routed and have no delivery."""
+    asked = sorted(keys)
+    if not asked:
+        return
+    text = ROUTED.format(conditions=f"m.id IN (:ids.key*) AND {NOT_WAITING}")
+    lock = statements.wording.for_update
+    routed = [key for (key,) in statements.rows(f"{text}{lock}", ids=asked)]
+    reached = {key[:MESSAGE_KEY] for key in _deliveries_of(statements, routed, 1)}
+    _remove_messages(statements, [key for key in routed if key not in reached])
+
+
+def erase(statements: Statements, sender: str, limit: int) -> int:
+    """Remove messages of a sender with all that is known of them, wherever they stand.
+
+    Args:
+        statements: In a transaction.
+        sender: Whose.
+        limit: How many deliveries at most, one of each message at least.
+
+    Returns:
+        How many messages and deliveries went; 0 if nothing is left.
+    """
+    first = f"{OF_SENDER}{statements.wording.limit}"
+    messages = [key for (key,) in statements.rows(first, sender=sender, most=min(limit, ERASED))]
+    if not messages:
+        return 0
+    # First of all, so that no more deliveries are made of them.
+    statements.change(REMOVE_WAITING, ids=messages)
+    share = max(limit // len(messages), 1)
+    keys = _deliveries_of(statements, messages, share)
+    if keys:
+        statements.change(REMOVE_QUEUED, ids=keys)
+        statements.change(REMOVE_ATTEMPTS, ids=keys)
+        statements.change(REMOVE_DELIVERIES, ids=keys)
+    statements.rows(f"{LOCK}{statements.wording.for_update}", ids=messages)
+    left = {key[:MESSAGE_KEY] for key in _deliveries_of(statements, messages, 1)}
+    done = [key for key in messages if key not in left]
+    _remove_messages(statements, done)
+    return len(keys) + len(done)
+
+
+def _deliveries_of(statements: Statements, messages: Sequence[bytes], most: int) -> list[bytes]:
+    """The keys of the first deliveries of each message."""
+    ranges = [(key, key + LAST) for key in messages]
+    return [key for (key,) in statements.for_each(OF_MESSAGE, _RANGE, ranges, most=most)]
+
+
+def _remove_messages(statements: Statements, keys: Sequence[bytes]) -> None:
+    if keys:
+        statements.change(REMOVE_KEYS, ids=keys)
+        statements.change(REMOVE_MESSAGES, ids=keys)
