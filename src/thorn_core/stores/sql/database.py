@@ -19,8 +19,9 @@ T = TypeVar("T")
 TRIES = 5
 TRIED_FOR = 10.0
 PASSING = (Failure.RETRY, Failure.LOST, Failure.DUPLICATE)
-# Rows of one statement.
+# Rows of one statement, and bytes of their values: MySQL refuses statements of 16 MiB.
 ROWS = 128
+BYTES = 1024 * 1024
 
 
 class Statements:
@@ -104,9 +105,9 @@ class Statements:
             rows: Values in the order of the columns.
             ignoring: Leave rows of the same primary key as they are.
         """
-        for some in _chunks(rows, ROWS):
+        for some in batches(rows):
             text = self.wording.insert(table, len(some), ignoring=ignoring)
-            self._many(text, table.columns, some)
+            self.given(text, table.columns, some)
 
     def insert_fast(self, table: Table, rows: Sequence[Sequence[Any]]) -> None:
         """Insert whole rows by the fastest way there is; no key may be taken."""
@@ -122,9 +123,9 @@ class Statements:
             rows: Values in the order of the columns, each key once.
             change: As `Wording.on_conflict` takes it.
         """
-        for some in _chunks(rows, ROWS):
+        for some in batches(rows):
             text = self.wording.insert(table, len(some))
-            self._many(f"{text} {self.wording.on_conflict(table, change)}", table.columns, some)
+            self.given(f"{text} {self.wording.on_conflict(table, change)}", table.columns, some)
 
     def update(
         self,
@@ -145,9 +146,16 @@ class Statements:
         """
         for some in _chunks(rows, ROWS):
             text = self.wording.update_from(table, given, change, len(some), where)
-            self._many(text, given, some)
+            self.given(text, given, some)
 
-    def _many(self, text: str, columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> None:
+    def given(self, text: str, columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> None:
+        """Run a statement whose parameters are named by column and row, `at_0`.
+
+        Args:
+            text: The statement.
+            columns: What the rows hold.
+            rows: Few enough for one statement: a batch.
+        """
         statement = self.wording.statement(text)
         self._connection.change(statement.sql, statement.params(_named(columns, rows)))
 
@@ -163,6 +171,26 @@ class Statements:
             sizes = {name: _size(len(given[name])) for name in lists}
             statement = self.wording.statement(text, sizes)
             yield statement.sql, statement.params(given)
+
+
+def batches(rows: Sequence[Sequence[Any]]) -> Iterator[Sequence[Sequence[Any]]]:
+    """Rows in pieces that one statement can hold; what is larger is alone.
+
+    Example:
+        >>> [len(batch) for batch in batches([(bytes(400_000),)] * 5)]
+        [2, 2, 1]
+    """
+    batch: list[Sequence[Any]] = []
+    size = 0
+    for row in rows:
+        length = sum(len(value) for value in row if isinstance(value, bytes | str))
+        if batch and (len(batch) >= ROWS or size + length > BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(row)
+        size += length
+    if batch:
+        yield batch
 
 
 def _named(columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> dict[str, Any]:

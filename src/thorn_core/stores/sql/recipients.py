@@ -12,7 +12,7 @@ deleted: processes remember that it is there.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from thorn_core.errors import StoreError
 from thorn_core.keys import recipient_key
@@ -75,25 +75,42 @@ class Recipients:
             subscription has the same key. Nothing may be delivered to these: it would reach the
             other one.
         """
-        wanted = {recipient_key(each.id): each for each in subscriptions}
+        by_id = {each.id: each for each in subscriptions}
+        return self.keys(statements, by_id, lambda _: by_id)
+
+    def keys(
+        self,
+        statements: Statements,
+        ids: Collection[str],
+        find: Callable[[Sequence[str]], Mapping[str, Subscription]],
+    ) -> dict[str, int]:
+        """As `known`, by ids.
+
+        Args:
+            statements: In the transaction that routes to them.
+            ids: Of subscriptions; one may have been removed.
+            find: Gives the subscriptions of those that get rows.
+        """
+        wanted = {recipient_key(id_): id_ for id_ in ids}
         there = {key: self._ids[key] for key in wanted if key in self._ids}
         missing = sorted(wanted.keys() - there.keys())
         if missing:
             there.update(_ids(statements, missing))
         if new := [key for key in missing if key not in there]:
-            rows = [_row(key, wanted[key]) for key in new]
+            found = find([wanted[key] for key in new])
+            rows = [_row(key, wanted[key], found.get(wanted[key])) for key in new]
             statements.insert(RECIPIENTS, rows, ignoring=True)
             there.update(_ids(statements, new))
         keys = {}
-        for subscription in subscriptions:
-            key = recipient_key(subscription.id)
-            if there[key] == subscription.id:
-                keys[subscription.id] = key
+        for id_ in ids:
+            key = recipient_key(id_)
+            if there[key] == id_:
+                keys[id_] = key
             else:
                 logger.error(
                     "subscription %s has the recipient key of subscription %s: nothing is delivered"
                     " to it; subscribe it again under another id",
-                    subscription.id,
+                    id_,
                     there[key],
                 )
         return keys
@@ -264,9 +281,11 @@ def _ids(statements: Statements, keys: Sequence[int]) -> dict[int, str]:
     return dict(statements.rows(IDS, keys=keys)) if keys else {}
 
 
-def _row(key: int, subscription: Subscription) -> tuple[object, ...]:
-    origin = recipient_of(subscription.url)
-    return (key, subscription.id, subscription.owner, origin, None, 0, 0, 0, None, None)
+def _row(key: int, id_: str, subscription: Subscription | None) -> tuple[object, ...]:
+    owner, origin = None, ""
+    if subscription is not None:
+        owner, origin = subscription.owner, recipient_of(subscription.url)
+    return (key, id_, owner, origin, None, 0, 0, 0, None, None)
 
 
 def _locked(

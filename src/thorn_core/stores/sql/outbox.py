@@ -1,0 +1,247 @@
+"""The outbox: messages that are published, and wait to be routed.
+
+A message has a row in the outbox until it is routed completely. A lease leaves the row where it is
+in the order of what waits, so that one that is over needs nobody to take it back.
+
+Whoever routes a message has locked its row: nobody else makes deliveries of it meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from thorn_core.keys import message_id, message_key
+from thorn_core.stores.sql.database import Statements, batches
+from thorn_core.stores.sql.messages import Messages
+from thorn_core.stores.sql.queue import Queue
+from thorn_core.stores.sql.recipients import Recipients
+from thorn_core.stores.sql.rows import delivery_row, key_of_message, message_row, micros
+from thorn_core.stores.sql.schema import DELIVERIES, IDEMPOTENCY, MESSAGES, OUTBOX
+from thorn_core.stores.sql.wording import POSTGRESQL
+from thorn_core.values import Delivery, Message, Routing, Subscription
+
+# Leased messages that `next_due` looks at.
+LOOKED_AT = 1000
+# Claims that are counted of a message.
+MOST_TRIES = 10_000
+
+NEW = "0, 0, NULL, NULL, NULL, 0"
+# One statement, for the sender waits for it.
+INSERT_BOTH = (
+    f"WITH made AS ({{insert}} RETURNING id) INSERT INTO $outbox ({', '.join(OUTBOX.names)})"
+    f" SELECT id, {NEW} FROM made"
+)
+FIRST = "SELECT digest, message_id FROM $idempotency WHERE digest IN (:digests.key*)"
+_FREE = "(leased_until IS NULL OR leased_until <= :now.big)"
+POSTPONED = (
+    f"SELECT message_id FROM $outbox WHERE route_at > 0 AND route_at <= :now.big AND {_FREE}"
+    " ORDER BY route_at, message_id"
+)
+FRESH = f"SELECT message_id FROM $outbox WHERE route_at = 0 AND {_FREE} ORDER BY message_id"
+NAMED = (
+    "SELECT message_id FROM $outbox WHERE message_id IN (:keys.key*) AND route_at <= :now.big"
+    f" AND {_FREE}"
+)
+LEASE = (
+    "UPDATE $outbox SET leased_until = :until.big, tries = {least}(tries + 1, :most.int)"
+    " WHERE message_id IN (:keys.key*)"
+)
+POSTPONE = (
+    "UPDATE $outbox SET route_at = :until.big, leased_until = NULL WHERE message_id IN (:keys.key*)"
+    " AND (leased_until IS NOT NULL OR route_at > 0)"
+)
+WAITING = "SELECT message_id FROM $outbox WHERE message_id IN (:keys.key*) ORDER BY message_id"
+THERE = "SELECT id FROM $deliveries WHERE id IN (:keys.key*)"
+ROUTED = "DELETE FROM $outbox WHERE message_id IN (:keys.key*)"
+NEXT_POSTPONED = "SELECT min(route_at) FROM $outbox WHERE route_at > :now.big"
+NEXT_LEASED = (
+    "SELECT min(leased_until) FROM (SELECT leased_until FROM $outbox WHERE route_at <= :now.big"
+    " ORDER BY route_at, message_id{limit}) first"
+)
+
+
+class Subscriptions(Protocol):
+    """Where subscriptions are."""
+
+    def get_many(self, statements: Statements, ids: Collection[str]) -> Mapping[str, Subscription]:
+        """Subscriptions by id."""
+        ...
+
+
+class Outbox:
+    """The table of what waits to be routed.
+
+    Args:
+        messages: Where the messages are.
+        queue: Where pending deliveries wait.
+        recipients: Whom they go to.
+        subscriptions: Where those are stored that are.
+    """
+
+    def __init__(
+        self,
+        messages: Messages,
+        queue: Queue,
+        recipients: Recipients,
+        subscriptions: Subscriptions,
+    ) -> None:
+        self._messages, self._queue = messages, queue
+        self._recipients, self._subscriptions = recipients, subscriptions
+
+    # -- publish
+
+    def publish(self, statements: Statements, messages: Sequence[Message]) -> dict[str, str]:
+        """Insert messages, those that aren't there.
+
+        Args:
+            statements: In a transaction, the caller's perhaps.
+            messages: Which.
+
+        Returns:
+            Of messages whose idempotency key was used before: their ids, and the first one's.
+
+        Raises:
+            ConfigurationError: A value is longer than its column.
+        """
+        earlier = self._earlier(statements, messages)
+        rows = {m.id: message_row(m) for m in messages if m.id not in earlier}
+        if statements.wording.dialect == POSTGRESQL:
+            for some in batches(list(rows.values())):
+                insert = statements.wording.insert(MESSAGES, len(some), ignoring=True)
+                statements.given(INSERT_BOTH.format(insert=insert), MESSAGES.columns, some)
+        else:
+            statements.insert(MESSAGES, list(rows.values()), ignoring=True)
+            waiting = [(row[0], 0, 0, None, None, None, 0) for row in rows.values()]
+            statements.insert(OUTBOX, waiting, ignoring=True)
+        return earlier
+
+    def _earlier(self, statements: Statements, messages: Sequence[Message]) -> dict[str, str]:
+        keyed = [m for m in messages if m.idempotency is not None]
+        if not keyed:
+            return {}
+        rows: dict[bytes, tuple[Any, ...]] = {}
+        for message in keyed:
+            digest = message.idempotency
+            assert digest is not None
+            rows.setdefault(digest, (digest, key_of_message(message.id), micros(message.at)))
+        # In one order everywhere, so that no two transactions wait for each other.
+        digests = sorted(rows)
+        statements.insert(IDEMPOTENCY, [rows[digest] for digest in digests], ignoring=True)
+        text = f"{FIRST}{statements.wording.current}"
+        first = {d: message_id(key) for d, key in statements.rows(text, digests=digests)}
+        return {
+            m.id: first[m.idempotency]
+            for m in keyed
+            if m.idempotency is not None and first.get(m.idempotency, m.id) != m.id
+        }
+
+    # -- route
+
+    def claim(
+        self,
+        statements: Statements,
+        *,
+        now: int,
+        until: int,
+        limit: int,
+        ids: Collection[str] | None = None,
+    ) -> list[Message]:
+        """Lease messages that aren't routed yet, the oldest first.
+
+        Args:
+            statements: In a transaction.
+            now: Microseconds.
+            until: When the lease ends, in microseconds.
+            limit: How many at most.
+            ids: Of these only.
+        """
+        wording = statements.wording
+        if limit <= 0:
+            return []
+        if ids is not None:
+            asked = list(_keys(ids))[:limit]
+            text = f"{NAMED}{wording.skip_locked}"
+            found = statements.rows(text, keys=sorted(asked), now=now) if asked else []
+        else:
+            found = []
+            # First those that have waited before, however many are new.
+            for text in (POSTPONED, FRESH):
+                left = limit - len(found)
+                if left:
+                    whole = f"{text}{wording.limit}{wording.skip_locked}"
+                    found += statements.rows(whole, now=now, most=left)
+        keys = sorted(key for (key,) in found)
+        if not keys:
+            return []
+        lease = LEASE.format(least=wording.least)
+        statements.change(lease, keys=keys, until=until, most=MOST_TRIES)
+        messages = self._messages.get_many(statements, keys)
+        return [messages[key] for key in keys if key in messages]
+
+    def postpone(self, statements: Statements, message_ids: Iterable[str], until: int) -> None:
+        """Leave messages that were leased until then, in microseconds."""
+        if keys := sorted(_keys(message_ids)):
+            statements.change(POSTPONE, keys=keys, until=until)
+
+    def route(self, statements: Statements, routings: Sequence[Routing]) -> None:
+        """Insert deliveries of messages that aren't routed completely; those that are there stay.
+
+        Args:
+            statements: In a transaction.
+            routings: Of which messages, and to whom.
+        """
+        keys = sorted(_keys(routing.message.id for routing in routings))
+        if not keys:
+            return
+        lock = f"{WAITING}{statements.wording.for_update}"
+        waiting = {message_id(key) for (key,) in statements.rows(lock, keys=keys)}
+        standing = [routing for routing in routings if routing.message.id in waiting]
+        self._deliver(statements, [d for r in standing for d in r.deliveries])
+        if done := sorted(_keys(r.message.id for r in standing if r.complete)):
+            statements.change(ROUTED, keys=done)
+
+    def _deliver(self, statements: Statements, deliveries: Sequence[Delivery]) -> None:
+        targets = {d.subscription_id: d.target for d in deliveries}
+
+        def find(ids: Sequence[str]) -> dict[str, Subscription]:
+            stored = [id_ for id_ in ids if targets[id_] is None]
+            found = {id_: target for id_, target in targets.items() if target is not None}
+            return {**found, **self._subscriptions.get_many(statements, stored)}
+
+        known = self._recipients.keys(statements, targets, find)
+        made = {
+            delivery_row(delivery): delivery
+            for delivery in deliveries
+            if delivery.subscription_id in known
+        }
+        rows = {row[0]: row for row in sorted(made)}
+        if not rows:
+            return
+        there = {key for (key,) in statements.rows(THERE, keys=list(rows))}
+        new = [row for key, row in rows.items() if key not in there]
+        statements.insert_fast(DELIVERIES, new)
+        pending = [(row[0], made[row]) for row in new if not made[row].state.settled]
+        # Last, for everybody's messages meet at the rows of busy recipients.
+        self._queue.add(statements, [(key, micros(delivery.due_at)) for key, delivery in pending])
+
+    def next_due(self, statements: Statements, now: int) -> int | None:
+        """When a message that can't be claimed now may be, in microseconds."""
+        leased = NEXT_LEASED.format(limit=statements.wording.limit)
+        times = (
+            statements.first(NEXT_POSTPONED, now=now),
+            statements.first(leased, now=now, most=LOOKED_AT),
+        )
+        found = (None if row is None else row[0] for row in times)
+        return min((at for at in found if at is not None), default=None)
+
+    def routed(self, statements: Statements, message_id: str) -> bool:
+        """True if a message has been routed completely, or isn't here."""
+        key = message_key(message_id)
+        return key is None or not statements.rows(WAITING, keys=[key])
+
+
+def _keys(message_ids: Iterable[str]) -> dict[bytes, None]:
+    """The keys behind ids, each once; what is no id is nobody's."""
+    found = (message_key(id_) for id_ in message_ids)
+    return dict.fromkeys(key for key in found if key is not None)
