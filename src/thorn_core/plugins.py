@@ -63,13 +63,24 @@ ANSWERS: Mapping[str, Callable[[str, Any, str], None]] = {
 }
 
 
+def sqlite_store(url: str) -> Store:
+    """Make the store of a SQLite URL; its modules are only loaded for an app that has one."""
+    from thorn_core.stores.sql.sqlite import SqliteExecutor
+    from thorn_core.stores.sql.store import SqlStore
+
+    return SqlStore(SqliteExecutor(url))
+
+
 class BuiltinPorts:
     """Thorn's own stores, transports, codecs and schemes, as a plugin."""
 
     @hookspecs.hookimpl
     def thorn_stores(self) -> Mapping[str, Callable[[str, Settings], Store]]:
-        """The memory store."""
-        return {"memory": lambda url, settings: MemoryStore(history=settings.history)}
+        """The memory store, and the SQL store on a SQLite database."""
+        return {
+            "memory": lambda url, settings: MemoryStore(history=settings.history),
+            "sqlite": lambda url, settings: sqlite_store(url),
+        }
 
     @hookspecs.hookimpl(trylast=True)
     def thorn_transport(self, settings: Settings) -> Transport:

@@ -14,8 +14,9 @@ import pymysql
 import pytest
 
 from thorn_core.ports.executor import Failure
-from thorn_core.stores.sql.database import Database, Statements
+from thorn_core.stores.sql.database import Database
 from thorn_core.stores.sql.schema import TABLES
+from thorn_core.stores.sql.statements import Statements
 from thorn_core.stores.sql.wording import Wording
 
 KINDS = ("sqlite", "postgresql", "mariadb")

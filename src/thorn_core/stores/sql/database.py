@@ -1,17 +1,20 @@
-"""The database as the store's parts see it: statements, and transactions that are tried again."""
+"""The database as the store's parts see it: transactions that are tried again, and its tables."""
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from thorn_core.errors import StoreError, StoreSetupError
 from thorn_core.ports.executor import Connection, Executor, Failure
-from thorn_core.ports.tables import Column, Table
 from thorn_core.stores.redaction import redact
-from thorn_core.stores.sql.wording import LIST_SIZE, Wording
+from thorn_core.stores.sql import setup
+from thorn_core.stores.sql.schema import MESSAGES, PREFIX
+from thorn_core.stores.sql.statements import Statements
+from thorn_core.stores.sql.wording import Wording
 
 T = TypeVar("T")
 
@@ -19,201 +22,6 @@ T = TypeVar("T")
 TRIES = 5
 TRIED_FOR = 10.0
 PASSING = (Failure.RETRY, Failure.LOST, Failure.DUPLICATE)
-# Rows of one statement, and bytes of their values: MySQL refuses statements of 16 MiB.
-ROWS = 128
-BYTES = 1024 * 1024
-
-
-class Statements:
-    """Runs statements, in the notation of `wording`, on a connection.
-
-    Args:
-        connection: In a transaction.
-        wording: The database's.
-    """
-
-    __slots__ = ("_connection", "wording")
-
-    def __init__(self, connection: Connection, wording: Wording) -> None:
-        self._connection, self.wording = connection, wording
-
-    def rows(self, text: str, **values: Any) -> list[tuple[Any, ...]]:
-        """Run a statement and give back its rows.
-
-        Args:
-            text: The statement.
-            **values: Its parameters. A list, of at least one value, goes by several statements if
-                it is long: the rows of all are given back, so it can't be ordered or limited.
-        """
-        return [row for sql, params in self._split(text, values) for row in self._rows(sql, params)]
-
-    def _rows(self, sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
-        return self._connection.execute(sql, params)
-
-    def columns(self, table: Table) -> frozenset[str]:
-        """The names of the columns that a table has in the database; none if it isn't there."""
-        name, schema = self.wording.table_name(table), self.wording.schema
-        rows = self.rows(self.wording.columns_of, name=name, schema=schema)
-        return frozenset(row[0] for row in rows)
-
-    def create(self, tables: Sequence[Table]) -> None:
-        """Create tables and their indexes where they aren't there."""
-        for sql in self.wording.ddl(tables):
-            self._connection.execute(sql)
-
-    def first(self, text: str, **values: Any) -> tuple[Any, ...] | None:
-        """Run a statement and give back its first row; None if it has none."""
-        rows = self.rows(text, **values)
-        return rows[0] if rows else None
-
-    def for_each(
-        self, text: str, given: Sequence[Column], rows: Sequence[Sequence[Any]], **values: Any
-    ) -> list[tuple[Any, ...]]:
-        """Run a SELECT for each of some values, and give back the rows of all.
-
-        Args:
-            text: As `Wording.for_each` takes it.
-            given: The columns of what is given.
-            rows: Values in that order.
-            **values: Parameters that are the same for each.
-        """
-        found = []
-        for some in _chunks(rows, ROWS):
-            whole = self.wording.for_each(text, given, len(some))
-            found += self.rows(whole, **values, **_named(given, some))
-        return found
-
-    def change(self, text: str, **values: Any) -> int:
-        """Run a statement and say how many rows it matched; lists as in `rows`."""
-        return sum(
-            self._connection.change(sql, params) for sql, params in self._split(text, values)
-        )
-
-    def each(self, text: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Run a statement once for each of some parameters."""
-        if rows:
-            statement = self.wording.statement(text)
-            self._connection.execute_many(statement.sql, [statement.params(row) for row in rows])
-
-    def insert(
-        self, table: Table, rows: Sequence[Sequence[Any]], *, ignoring: bool = False
-    ) -> None:
-        """Insert whole rows.
-
-        Args:
-            table: Where to.
-            rows: Values in the order of the columns.
-            ignoring: Leave rows of the same primary key as they are.
-        """
-        for some in batches(rows):
-            text = self.wording.insert(table, len(some), ignoring=ignoring)
-            self.given(text, table.columns, some)
-
-    def insert_fast(self, table: Table, rows: Sequence[Sequence[Any]]) -> None:
-        """Insert whole rows by the fastest way there is; no key may be taken."""
-        if rows:
-            name = self.wording.table(table.name)
-            self._connection.insert_many(name, table.columns, rows)
-
-    def upsert(self, table: Table, rows: Sequence[Sequence[Any]], change: str) -> None:
-        """Insert whole rows, or change those that are there.
-
-        Args:
-            table: Where to.
-            rows: Values in the order of the columns, each key once.
-            change: As `Wording.on_conflict` takes it.
-        """
-        for some in batches(rows):
-            text = self.wording.insert(table, len(some))
-            self.given(f"{text} {self.wording.on_conflict(table, change)}", table.columns, some)
-
-    def update(
-        self,
-        table: Table,
-        given: Sequence[Column],
-        rows: Sequence[Sequence[Any]],
-        change: str,
-        where: str = "",
-    ) -> None:
-        """Update rows, each with values of its own.
-
-        Args:
-            table: Which.
-            given: The columns of what is given, the primary key's first.
-            rows: Values in that order, each key once.
-            change: As `Wording.update_from` takes it.
-            where: A further condition, ` AND …`.
-        """
-        for some in _chunks(rows, ROWS):
-            text = self.wording.update_from(table, given, change, len(some), where)
-            self.given(text, given, some)
-
-    def given(self, text: str, columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> None:
-        """Run a statement whose parameters are named by column and row, `at_0`.
-
-        Args:
-            text: The statement.
-            columns: What the rows hold.
-            rows: Few enough for one statement: a batch.
-        """
-        statement = self.wording.statement(text)
-        self._connection.change(statement.sql, statement.params(_named(columns, rows)))
-
-    def _split(self, text: str, values: dict[str, Any]) -> Iterator[tuple[str, list[Any]]]:
-        lists = {name: list(value) for name, value in values.items() if _is_list(value)}
-        if not lists:
-            statement = self.wording.statement(text)
-            yield statement.sql, statement.params(values)
-            return
-        longest = max(lists, key=lambda name: len(lists[name]))
-        for some in _chunks(lists[longest], LIST_SIZE):
-            given = {**values, **lists, longest: some}
-            sizes = {name: _size(len(given[name])) for name in lists}
-            statement = self.wording.statement(text, sizes)
-            yield statement.sql, statement.params(given)
-
-
-def batches(rows: Sequence[Sequence[Any]]) -> Iterator[Sequence[Sequence[Any]]]:
-    """Rows in pieces that one statement can hold; what is larger is alone.
-
-    Example:
-        >>> [len(batch) for batch in batches([(bytes(400_000),)] * 5)]
-        [2, 2, 1]
-    """
-    batch: list[Sequence[Any]] = []
-    size = 0
-    for row in rows:
-        length = sum(len(value) for value in row if isinstance(value, bytes | str))
-        if batch and (len(batch) >= ROWS or size + length > BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(row)
-        size += length
-    if batch:
-        yield batch
-
-
-def _named(columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
-    """Parameters of many rows, named by column and row."""
-    return {
-        f"{column.name}_{n}": value
-        for n, row in enumerate(rows)
-        for column, value in zip(columns, row, strict=True)
-    }
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list | tuple | set | frozenset)
-
-
-def _size(length: int) -> int:
-    """The next power of two, so that few statements are worded differently."""
-    return 1 << (length - 1).bit_length()
-
-
-def _chunks(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
 
 
 class Database:
@@ -226,6 +34,9 @@ class Database:
 
     def __init__(self, executor: Executor, wording: Wording) -> None:
         self.executor, self.wording = executor, wording
+        self._created = not executor.creates
+
+    # -- work
 
     def run(self, work: Callable[[Statements], T], *, durable: bool = True) -> T:
         """Do some work in a transaction of its own, again if it met another's or lost its way.
@@ -241,6 +52,7 @@ class Database:
         until = time.monotonic() + TRIED_FOR
         for left in reversed(range(TRIES)):
             try:
+                self.prepare()
                 with self.executor.transaction(durable=durable) as connection:
                     return work(Statements(connection, self.wording))
             except Exception as error:
@@ -261,6 +73,7 @@ class Database:
         """
         for left in (True, False):
             try:
+                self.prepare()
                 with self.executor.reading() as connection:
                     return work(Statements(connection, self.wording))
             except Exception as error:
@@ -277,8 +90,75 @@ class Database:
         Raises:
             StoreError: The database can't do it.
         """
+        with self.translating():
+            statements = Statements(connection, self.wording)
+            if not self._created and not statements.columns(MESSAGES):
+                # If the caller rolls back, they are gone again.
+                setup.create(statements, self.executor.place)
+            return work(statements)
+
+    # -- tables
+
+    def create(self) -> str | None:
+        """Create the tables that aren't there.
+
+        Returns:
+            The version of the schema that was there before; None if there was none.
+
+        Raises:
+            StoreSetupError: There are tables that this version doesn't fit.
+            StoreError: The database can't do it.
+        """
+        with self.translating():
+            return self._create()
+
+    def _create(self) -> str | None:
+        with self.executor.transaction() as connection:
+            before = setup.create(Statements(connection, self.wording), self.executor.place)
+        self._created = True
+        return before
+
+    def prepare(self) -> None:
+        """Create the tables of a database that nobody else creates them in."""
+        if self._created:
+            return
+        with self.executor.reading() as connection:
+            there = Statements(connection, self.wording).columns(MESSAGES)
+        if there:
+            self._created = True
+        else:
+            self._create()
+
+    def check(self) -> None:
+        """See that the tables are there and are those of this version.
+
+        Raises:
+            StoreSetupError: They aren't.
+            StoreError: The database can't be asked.
+        """
+        wrong = self.read(self._wrong)
+        if wrong is not None:
+            raise StoreSetupError(wrong)
+
+    def _wrong(self, statements: Statements) -> str | None:
+        way_out = self.executor.way_out
+        if self.wording.prefix != PREFIX:
+            way_out += f" --prefix {self.wording.prefix!r}"
+        if self.wording.schema is not None:
+            way_out += f" --schema {self.wording.schema}"
+        return setup.wrong_with(statements, self.executor.place, way_out)
+
+    # -- what goes wrong
+
+    @contextlib.contextmanager
+    def translating(self) -> Iterator[None]:
+        """Raise the database's errors inside as StoreError.
+
+        Raises:
+            StoreError: There was one.
+        """
         try:
-            return work(Statements(connection, self.wording))
+            yield
         except Exception as error:
             failure = self.executor.classify(error)
             if failure is None:
@@ -296,5 +176,15 @@ class Database:
             case Failure.FULL:
                 return StoreError(f"{where} is full: {said}")
             case Failure.MISSING:
-                return StoreSetupError(f"{where} lacks a table or column: {said}")
+                with contextlib.suppress(Exception), self.executor.reading() as connection:
+                    wrong = self._wrong(Statements(connection, self.wording))
+                    if wrong is not None:
+                        return StoreSetupError(wrong)
         return StoreError(f"{where} can't do it: {said}")
+
+    # -- life
+
+    def after_fork(self) -> None:
+        """In a forked child: leave the connections to the parent."""
+        self.executor.after_fork()
+        self._created = not self.executor.creates

@@ -23,9 +23,9 @@ from thorn_core.keys import (
 )
 from thorn_core.patterns import matches
 from thorn_core.stores.base import DeliveryQuery
-from thorn_core.stores.sql.database import Statements
 from thorn_core.stores.sql.rows import DELIVERY, STATES, attempt_of, delivery_of
 from thorn_core.stores.sql.schema import ATTEMPTS
+from thorn_core.stores.sql.statements import Statements
 from thorn_core.stores.sql.wording import LIST_SIZE, MYSQL
 from thorn_core.values import Attempt, Delivery, DeliveryState
 

@@ -6,9 +6,9 @@ import threading
 from collections.abc import Collection
 
 from thorn_core.keys import message_key
-from thorn_core.stores.sql.database import Statements
 from thorn_core.stores.sql.rows import message_of
 from thorn_core.stores.sql.schema import MESSAGES
+from thorn_core.stores.sql.statements import Statements
 from thorn_core.values import Message
 
 # Messages kept for their deliveries, and bytes of their payloads.

@@ -12,12 +12,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from thorn_core.keys import message_id, message_key
-from thorn_core.stores.sql.database import Statements, batches
 from thorn_core.stores.sql.messages import Messages
 from thorn_core.stores.sql.queue import Queue
 from thorn_core.stores.sql.recipients import Recipients
 from thorn_core.stores.sql.rows import delivery_row, key_of_message, message_row, micros
 from thorn_core.stores.sql.schema import DELIVERIES, IDEMPOTENCY, MESSAGES, OUTBOX
+from thorn_core.stores.sql.statements import Statements, batches
 from thorn_core.stores.sql.wording import POSTGRESQL
 from thorn_core.values import Delivery, Message, Routing, Subscription
 

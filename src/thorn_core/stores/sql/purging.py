@@ -13,8 +13,8 @@ from datetime import datetime
 from thorn_core.keys import DELIVERY_KEY, MESSAGE_KEY, first_key
 from thorn_core.ports.tables import Column, Kind
 from thorn_core.stores.base import DeliveryQuery
-from thorn_core.stores.sql.database import Statements
 from thorn_core.stores.sql.history import LAST, lock_finished, scan
+from thorn_core.stores.sql.statements import Statements
 
 # Messages of a sender looked at in one transaction.
 ERASED = 128

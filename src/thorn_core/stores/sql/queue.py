@@ -18,7 +18,6 @@ from typing import Any, Protocol
 
 from thorn_core.keys import MESSAGE_KEY, delivery_key, message_key, recipient_key, recipient_of
 from thorn_core.ports.tables import Column
-from thorn_core.stores.sql.database import Statements
 from thorn_core.stores.sql.recipients import Recipients
 from thorn_core.stores.sql.rows import (
     CANCELLED,
@@ -39,6 +38,7 @@ from thorn_core.stores.sql.schema import (
     QUEUE,
     SMALL,
 )
+from thorn_core.stores.sql.statements import Statements
 from thorn_core.stores.sql.wording import LIST_SIZE
 from thorn_core.stores.turns import queue_up, take_turns
 from thorn_core.values import Claim, DeliveryState, Message, Settlement, Subscription

@@ -18,8 +18,8 @@ from thorn_core.errors import StoreError
 from thorn_core.keys import recipient_key
 from thorn_core.ports.tables import Column
 from thorn_core.recipients.urls import recipient_of
-from thorn_core.stores.sql.database import Statements
 from thorn_core.stores.sql.schema import BIG, RECIPIENTS
+from thorn_core.stores.sql.statements import Statements
 from thorn_core.stores.sql.wording import LIST_SIZE
 from thorn_core.values import Subscription
 

@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Iterator
 
 from thorn_core.errors import StoreSetupError
-from thorn_core.stores.sql.database import Statements
 from thorn_core.stores.sql.schema import SCHEMA_VERSION, TABLES, VERSION
+from thorn_core.stores.sql.statements import Statements
 from thorn_core.stores.sql.wording import MYSQL, POSTGRESQL
 
 # Seconds to wait for another process that creates the tables.

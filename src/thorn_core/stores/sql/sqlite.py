@@ -96,6 +96,11 @@ class SqliteTransaction:
         """The transaction itself."""
         return self
 
+    @property
+    def place(self) -> str:
+        """Where its database is."""
+        return self.executor.place
+
     def execute(self, sql: str, params: Sequence[Any] = ()) -> sqlite3.Cursor:
         """Run a statement of the program's.
 

@@ -9,9 +9,9 @@ from thorn_core.errors import ConfigurationError, NotFoundError
 from thorn_core.patterns import candidates
 from thorn_core.ports.tables import Column
 from thorn_core.stores.rules import Changes, Health, judge_subscriptions
-from thorn_core.stores.sql.database import Statements
 from thorn_core.stores.sql.rows import clean, micros, moment, subscription_of, subscription_row
 from thorn_core.stores.sql.schema import PATTERNS, SUBSCRIPTIONS
+from thorn_core.stores.sql.statements import Statements
 from thorn_core.values import Message, Settlement, Subscription
 
 # The owner of those without one, in the table of patterns.

@@ -1,0 +1,208 @@
+"""Statements: what the store's parts run, in the notation of `wording`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from thorn_core.ports.executor import Connection
+from thorn_core.ports.tables import Column, Table
+from thorn_core.stores.sql.wording import LIST_SIZE, Wording
+
+T = TypeVar("T")
+
+# Rows of one statement, and bytes of their values: MySQL refuses statements of 16 MiB.
+ROWS = 128
+BYTES = 1024 * 1024
+
+
+class Statements:
+    """Runs statements, in the notation of `wording`, on a connection.
+
+    Args:
+        connection: In a transaction.
+        wording: The database's.
+    """
+
+    __slots__ = ("_connection", "wording")
+
+    def __init__(self, connection: Connection, wording: Wording) -> None:
+        self._connection, self.wording = connection, wording
+
+    def rows(self, text: str, **values: Any) -> list[tuple[Any, ...]]:
+        """Run a statement and give back its rows.
+
+        Args:
+            text: The statement.
+            **values: Its parameters. A list, of at least one value, goes by several statements if
+                it is long: the rows of all are given back, so it can't be ordered or limited.
+        """
+        return [row for sql, params in self._split(text, values) for row in self._rows(sql, params)]
+
+    def _rows(self, sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+        return self._connection.execute(sql, params)
+
+    def columns(self, table: Table) -> frozenset[str]:
+        """The names of the columns that a table has in the database; none if it isn't there."""
+        name, schema = self.wording.table_name(table), self.wording.schema
+        rows = self.rows(self.wording.columns_of, name=name, schema=schema)
+        return frozenset(row[0] for row in rows)
+
+    def create(self, tables: Sequence[Table]) -> None:
+        """Create tables and their indexes where they aren't there."""
+        for sql in self.wording.ddl(tables):
+            self._connection.execute(sql)
+
+    def first(self, text: str, **values: Any) -> tuple[Any, ...] | None:
+        """Run a statement and give back its first row; None if it has none."""
+        rows = self.rows(text, **values)
+        return rows[0] if rows else None
+
+    def for_each(
+        self, text: str, given: Sequence[Column], rows: Sequence[Sequence[Any]], **values: Any
+    ) -> list[tuple[Any, ...]]:
+        """Run a SELECT for each of some values, and give back the rows of all.
+
+        Args:
+            text: As `Wording.for_each` takes it.
+            given: The columns of what is given.
+            rows: Values in that order.
+            **values: Parameters that are the same for each.
+        """
+        found = []
+        for some in _chunks(rows, ROWS):
+            whole = self.wording.for_each(text, given, len(some))
+            found += self.rows(whole, **values, **_named(given, some))
+        return found
+
+    def change(self, text: str, **values: Any) -> int:
+        """Run a statement and say how many rows it matched; lists as in `rows`."""
+        return sum(
+            self._connection.change(sql, params) for sql, params in self._split(text, values)
+        )
+
+    def each(self, text: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Run a statement once for each of some parameters."""
+        if rows:
+            statement = self.wording.statement(text)
+            self._connection.execute_many(statement.sql, [statement.params(row) for row in rows])
+
+    def insert(
+        self, table: Table, rows: Sequence[Sequence[Any]], *, ignoring: bool = False
+    ) -> None:
+        """Insert whole rows.
+
+        Args:
+            table: Where to.
+            rows: Values in the order of the columns.
+            ignoring: Leave rows of the same primary key as they are.
+        """
+        for some in batches(rows):
+            text = self.wording.insert(table, len(some), ignoring=ignoring)
+            self.given(text, table.columns, some)
+
+    def insert_fast(self, table: Table, rows: Sequence[Sequence[Any]]) -> None:
+        """Insert whole rows by the fastest way there is; no key may be taken."""
+        if rows:
+            name = self.wording.table(table.name)
+            self._connection.insert_many(name, table.columns, rows)
+
+    def upsert(self, table: Table, rows: Sequence[Sequence[Any]], change: str) -> None:
+        """Insert whole rows, or change those that are there.
+
+        Args:
+            table: Where to.
+            rows: Values in the order of the columns, each key once.
+            change: As `Wording.on_conflict` takes it.
+        """
+        for some in batches(rows):
+            text = self.wording.insert(table, len(some))
+            self.given(f"{text} {self.wording.on_conflict(table, change)}", table.columns, some)
+
+    def update(
+        self,
+        table: Table,
+        given: Sequence[Column],
+        rows: Sequence[Sequence[Any]],
+        change: str,
+        where: str = "",
+    ) -> None:
+        """Update rows, each with values of its own.
+
+        Args:
+            table: Which.
+            given: The columns of what is given, the primary key's first.
+            rows: Values in that order, each key once.
+            change: As `Wording.update_from` takes it.
+            where: A further condition, ` AND …`.
+        """
+        for some in _chunks(rows, ROWS):
+            text = self.wording.update_from(table, given, change, len(some), where)
+            self.given(text, given, some)
+
+    def given(self, text: str, columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> None:
+        """Run a statement whose parameters are named by column and row, `at_0`.
+
+        Args:
+            text: The statement.
+            columns: What the rows hold.
+            rows: Few enough for one statement: a batch.
+        """
+        statement = self.wording.statement(text)
+        self._connection.change(statement.sql, statement.params(_named(columns, rows)))
+
+    def _split(self, text: str, values: dict[str, Any]) -> Iterator[tuple[str, list[Any]]]:
+        lists = {name: list(value) for name, value in values.items() if _is_list(value)}
+        if not lists:
+            statement = self.wording.statement(text)
+            yield statement.sql, statement.params(values)
+            return
+        longest = max(lists, key=lambda name: len(lists[name]))
+        for some in _chunks(lists[longest], LIST_SIZE):
+            given = {**values, **lists, longest: some}
+            sizes = {name: _size(len(given[name])) for name in lists}
+            statement = self.wording.statement(text, sizes)
+            yield statement.sql, statement.params(given)
+
+
+def batches(rows: Sequence[Sequence[Any]]) -> Iterator[Sequence[Sequence[Any]]]:
+    """Rows in pieces that one statement can hold; what is larger is alone.
+
+    Example:
+        >>> [len(batch) for batch in batches([(bytes(400_000),)] * 5)]
+        [2, 2, 1]
+    """
+    batch: list[Sequence[Any]] = []
+    size = 0
+    for row in rows:
+        length = sum(len(value) for value in row if isinstance(value, bytes | str))
+        if batch and (len(batch) >= ROWS or size + length > BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(row)
+        size += length
+    if batch:
+        yield batch
+
+
+def _named(columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
+    """Parameters of many rows, named by column and row."""
+    return {
+        f"{column.name}_{n}": value
+        for n, row in enumerate(rows)
+        for column, value in zip(columns, row, strict=True)
+    }
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple | set | frozenset)
+
+
+def _size(length: int) -> int:
+    """The next power of two, so that few statements are worded differently."""
+    return 1 << (length - 1).bit_length()
+
+
+def _chunks(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]

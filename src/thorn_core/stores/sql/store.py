@@ -1,0 +1,394 @@
+"""The store on an SQL database: durable, shared by many processes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+from thorn_core.ports.executor import Executor
+from thorn_core.stores.base import DeliveryQuery, Written
+from thorn_core.stores.notifications import Notifications
+from thorn_core.stores.periods import Periods
+from thorn_core.stores.sql import figures, purging
+from thorn_core.stores.sql.database import Database
+from thorn_core.stores.sql.history import History
+from thorn_core.stores.sql.messages import Messages
+from thorn_core.stores.sql.outbox import Outbox
+from thorn_core.stores.sql.queue import Queue
+from thorn_core.stores.sql.recipients import Recipients
+from thorn_core.stores.sql.rows import micros, moment
+from thorn_core.stores.sql.schema import PREFIX
+from thorn_core.stores.sql.statements import Statements
+from thorn_core.stores.sql.subscriptions import Subscriptions
+from thorn_core.stores.sql.wording import POSTGRESQL, SQLITE, Wording
+from thorn_core.unit_of_work import UnitOfWork
+from thorn_core.values import (
+    Attempt,
+    Claim,
+    Delivery,
+    Message,
+    Period,
+    Routing,
+    Settlement,
+    Stats,
+    Subscription,
+)
+
+logger = logging.getLogger(__name__)
+
+NOTIFY = "SELECT pg_notify(:channel.text, '')"
+
+
+class SqlStore:
+    """Keeps everything in a database.
+
+    Args:
+        executor: Lends connections to it.
+        prefix: What the tables' names begin with.
+        schema: The database schema that they are in; None is the connection's.
+
+    Example:
+        >>> from thorn_core import Thorn
+        >>> from thorn_core.stores.sql.sqlite import SqliteExecutor
+        >>> with Thorn(store=SqlStore(SqliteExecutor("sqlite://")), dispatcher="outbox") as app:
+        ...     subscription = app.subscribe("article.*", "https://example.com/hook")
+        ...     app.subscription(subscription.id).events
+        ('article.*',)
+    """
+
+    blocking = True
+
+    def __init__(
+        self, executor: Executor, *, prefix: str = PREFIX, schema: str | None = None
+    ) -> None:
+        wording = Wording(executor.dialect, executor.placeholder, prefix, schema)
+        self.database = Database(executor, wording)
+        self.shared = not executor.embedded
+        self._executor = executor
+        self._recipients = Recipients()
+        self._messages = Messages()
+        self._subscriptions = Subscriptions(self._recipients)
+        self._queue = Queue(self._recipients, self._messages, self._subscriptions)
+        self._outbox = Outbox(self._messages, self._queue, self._recipients, self._subscriptions)
+        self._history = History(self._queue)
+        self._notifications = self._make_notifications()
+        self._strangers: set[str] = set()
+
+    def __repr__(self) -> str:
+        return f"<SqlStore {self._executor.place}>"
+
+    def _make_notifications(self) -> Notifications:
+        if self._executor.dialect != POSTGRESQL:
+            return Notifications()
+        channel = f"{self.database.wording.prefix}work"
+
+        def notify() -> None:
+            self.database.run(lambda s: s.rows(NOTIFY, channel=channel), durable=False)
+
+        def listening() -> Any:
+            return self._executor.listening(channel)
+
+        return Notifications(notify, listening if listening() is not None else None)
+
+    def create(self) -> str | None:
+        """Create the tables that aren't there.
+
+        Returns:
+            The version of the schema that was there before; None if there was none.
+
+        Raises:
+            StoreSetupError: There are tables that this version doesn't fit.
+            StoreError: The database can't do it.
+        """
+        return self.database.create()
+
+    def check(self) -> None:
+        """See that the tables are there and are this version's.
+
+        Raises:
+            StoreSetupError: They aren't.
+            StoreError: The database can't be asked.
+        """
+        self.database.check()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Any]:
+        """A transaction in this database, for programs that have none of their own.
+
+        It commits at the end of the block, and rolls back if that raises.
+
+        Raises:
+            StoreError: The database can't begin or commit it.
+
+        Example:
+            >>> from thorn_core import Thorn
+            >>> with Thorn(store="sqlite://", dispatcher="outbox") as app:
+            ...     with app.store.transaction() as transaction:
+            ...         receipt = app.send("order.paid", {"number": 7}, within=transaction)
+            ...     app.message(receipt.message.id).event
+            'order.paid'
+        """
+        with ExitStack() as stack:
+            with self.database.translating():
+                self.database.prepare()
+                handle = stack.enter_context(self._executor.begin())
+            yield handle
+            with self.database.translating():
+                stack.close()
+
+    # -- subscriptions
+
+    def add_subscription(self, subscription: Subscription) -> None:
+        """Keep a new subscription."""
+        self.database.run(lambda s: self._subscriptions.add(s, subscription))
+
+    def change_subscription(
+        self, subscription_id: str, change: Callable[[Subscription], Subscription]
+    ) -> Subscription:
+        """Change the subscription of that id, while nobody else can."""
+        return self.database.run(lambda s: self._subscriptions.change(s, subscription_id, change))
+
+    def remove_subscription(self, subscription_id: str) -> bool:
+        """Remove it."""
+        return self.database.run(lambda s: self._subscriptions.remove(s, subscription_id))
+
+    def subscription(self, subscription_id: str) -> Subscription | None:
+        """The subscription of that id."""
+        return self.database.read(lambda s: self._subscriptions.get(s, subscription_id))
+
+    def subscriptions(
+        self, *, owner: str | None = None, after: str | None = None, limit: int = 100
+    ) -> Sequence[Subscription]:
+        """A page of all subscriptions, or of one owner's."""
+        return self.database.read(lambda s: self._subscriptions.page(s, owner, after, limit))
+
+    def matching(
+        self, event: str, *, sender: str | None, after: str | None, limit: int
+    ) -> Sequence[Subscription]:
+        """A page of the enabled subscriptions that an event reaches."""
+        return self.database.read(
+            lambda s: self._subscriptions.matching(s, event, sender, after, limit)
+        )
+
+    def matching_each(
+        self, messages: Sequence[Message], *, limit: int
+    ) -> Sequence[Sequence[Subscription]]:
+        """The first page of `matching` for each of the first of some messages."""
+        return self.database.read(lambda s: self._subscriptions.matching_each(s, messages, limit))
+
+    # -- the way of a message
+
+    def publish(
+        self, messages: Sequence[Message], *, within: UnitOfWork, written: Written | None = None
+    ) -> None:
+        """Keep messages to be routed: in the caller's transaction, if it is in this database.
+
+        The transaction of another database can't hold them: they are kept once it has committed,
+        which isn't atomic, and a warning says so.
+
+        Raises:
+            StoreError: The database can't do it.
+            ConfigurationError: The transaction is over, or can't be used from here.
+        """
+        connection = self._borrow(within)
+        if connection is not None:
+            present = self.database.within(connection, partial(self._insert, messages=messages))
+            if written is not None:
+                written(present)
+            within.on_commit(self._notifications.tell)
+            return
+        if within.open:
+            self._warn_of(within)
+        within.on_commit(partial(self._publish, messages, written))
+
+    def _borrow(self, within: UnitOfWork) -> Any:
+        with self.database.translating():
+            return self._executor.borrow(within)
+
+    def _insert(self, statements: Statements, messages: Sequence[Message]) -> dict[str, str]:
+        return self._outbox.publish(statements, messages)
+
+    def _publish(self, messages: Sequence[Message], written: Written | None) -> None:
+        if messages:
+            present = self.database.run(partial(self._insert, messages=messages))
+            self._notifications.tell()
+            if written is not None:
+                written(present)
+
+    def _warn_of(self, within: UnitOfWork) -> None:
+        where = getattr(within, "place", type(within).__name__)
+        if where not in self._strangers:
+            self._strangers.add(where)
+            logger.warning(
+                "messages of transactions in %s are kept in %r, another database, after the"
+                " commit: a crash in between loses them",
+                where,
+                self,
+            )
+
+    def locked_by(self, unit: UnitOfWork) -> bool:
+        """True if the transaction is in the same SQLite database, which has one writer at a time.
+
+        Raises:
+            ConfigurationError: The transaction is over, or can't be used from here.
+        """
+        return self._executor.dialect == SQLITE and self._borrow(unit) is not None
+
+    def claim_messages(
+        self, *, now: datetime, lease: timedelta, limit: int, ids: Collection[str] | None = None
+    ) -> Sequence[Message]:
+        """Lease messages that aren't routed yet."""
+        at, until = micros(now), micros(now + lease)
+        return self.database.run(
+            lambda s: self._outbox.claim(s, now=at, until=until, limit=limit, ids=ids),
+            durable=False,
+        )
+
+    def postpone(self, message_ids: Sequence[str], *, until: datetime) -> None:
+        """Leave messages that are leased for routing until then."""
+        self.database.run(
+            lambda s: self._outbox.postpone(s, message_ids, micros(until)), durable=False
+        )
+
+    def route(self, routings: Sequence[Routing]) -> None:
+        """Keep deliveries of messages."""
+        self.database.run(lambda s: self._outbox.route(s, routings), durable=False)
+
+    def claim(
+        self,
+        *,
+        now: datetime,
+        lease: timedelta,
+        limit: int,
+        token: str,
+        per_recipient: int,
+        busy: Mapping[str, int],
+        message_ids: Collection[str] | None = None,
+    ) -> Sequence[Claim]:
+        """Lease deliveries that are due, subscriptions taking turns."""
+        return self.database.run(
+            lambda s: self._queue.claim(
+                s,
+                now=micros(now),
+                until=micros(now + lease),
+                limit=limit,
+                token=token,
+                per_recipient=per_recipient,
+                busy=busy,
+                message_ids=message_ids,
+            ),
+            durable=False,
+        )
+
+    def renew(self, claims: Sequence[Claim], *, until: datetime) -> None:
+        """Make the leases last until then."""
+        self.database.run(lambda s: self._queue.renew(s, claims, micros(until)), durable=False)
+
+    def release(self, claims: Sequence[Claim]) -> None:
+        """Give leases back unused."""
+        self.database.run(lambda s: self._queue.release(s, claims), durable=False)
+        self._notifications.tell()
+
+    def settle(self, settlements: Sequence[Settlement]) -> Sequence[Subscription]:
+        """Write how claims ended."""
+        return self.database.run(lambda s: self._queue.record(s, settlements), durable=False)
+
+    def next_due(self, now: datetime) -> datetime | None:
+        """When what can't be claimed now may be claimable."""
+        at = micros(now)
+        found = self.database.read(
+            lambda s: (self._queue.next_due(s), self._outbox.next_due(s, at))
+        )
+        times = [time for time in found if time is not None]
+        return moment(max(min(times), at)) if times else None
+
+    def on_work(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call `wake` whenever there may be something new to claim."""
+        return self._notifications.listen(wake)
+
+    # -- history
+
+    def message(self, message_id: str) -> Message | None:
+        """The message of that id."""
+        return self.database.read(lambda s: self._messages.get(s, message_id))
+
+    def routed(self, message_id: str) -> bool:
+        """True if the message has been routed completely, or is no longer here."""
+        return self.database.read(lambda s: self._outbox.routed(s, message_id))
+
+    def delivery(self, delivery_id: str) -> Delivery | None:
+        """The delivery of that id."""
+        return self.database.read(lambda s: self._history.delivery(s, delivery_id))
+
+    def deliveries(
+        self,
+        query: DeliveryQuery,
+        *,
+        after: str | None = None,
+        limit: int = 100,
+        newest_first: bool = False,
+    ) -> Sequence[Delivery]:
+        """A page of deliveries by id."""
+        return self.database.read(
+            lambda s: self._history.deliveries(s, query, after, limit, newest_first=newest_first)
+        )
+
+    def attempts(
+        self, delivery_ids: Sequence[str], *, after: str | None = None, limit: int = 100
+    ) -> Sequence[Attempt]:
+        """A page of the attempts of these deliveries."""
+        return self.database.read(lambda s: self._history.attempts(s, delivery_ids, after, limit))
+
+    def count(self, query: DeliveryQuery) -> int:
+        """How many deliveries there are."""
+        return self.database.read(lambda s: self._history.count(s, query))
+
+    def replay(self, query: DeliveryQuery, *, now: datetime, limit: int) -> Sequence[Delivery]:
+        """Make finished deliveries pending again."""
+        replayed = self.database.run(lambda s: self._history.replay(s, query, micros(now), limit))
+        if replayed:
+            self._notifications.tell()
+        return replayed
+
+    def purge(self, query: DeliveryQuery, *, limit: int) -> int:
+        """Remove finished deliveries with their attempts, and messages left without any."""
+        gone = self.database.run(lambda s: purging.purge(s, query, limit))
+        if gone < limit and query == DeliveryQuery(until=query.until):
+            # Each batch in a transaction of its own: nobody waits for long.
+            after: bytes | None = b""
+            while after is not None:
+                work = partial(purging.purge_unreached, after=after, until=query.until, limit=limit)
+                after = self.database.run(work)
+        return gone
+
+    def erase(self, sender: str, *, limit: int) -> int:
+        """Remove a sender's messages with all that is known of them."""
+        return self.database.run(lambda s: purging.erase(s, sender, limit))
+
+    def stats(self, *, now: datetime, window: timedelta) -> Stats:
+        """What there is, and how attempts went in the time before now."""
+        return self.database.read(lambda s: figures.stats(s, now, window))
+
+    def periods(self, asked: Periods) -> Sequence[Period]:
+        """How deliveries to one subscription went, period by period."""
+        return self.database.read(lambda s: figures.periods(s, asked))
+
+    # -- life
+
+    def before_fork(self) -> None:
+        """In a process about to fork: close idle connections to a SQLite file."""
+        self._executor.before_fork()
+
+    def after_fork(self) -> None:
+        """In a forked child: leave connections and threads to the parent."""
+        self.database.after_fork()
+        self._notifications = self._make_notifications()
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._notifications.close()
+        self._executor.close()
