@@ -25,10 +25,11 @@ from sqlalchemy import text
 from thorn_core import Attempt, Event, Message, Outcome, Routing, Settlement, Thorn
 from thorn_core.codecs import dump_json
 from thorn_core.delivery import make_delivery
+from thorn_core.keys import new_id
 from thorn_core.stores import DeliveryQuery
 from thorn_core.transports.fast import FastTransport
 from thorn_core.unit_of_work import IMMEDIATE
-from thorn_core.values import Claim, DeliveryState, new_id
+from thorn_core.values import Claim, DeliveryState
 from thorn_core.worker import new_event_loop
 from thorn_sqlalchemy import SqlStore
 

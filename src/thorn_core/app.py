@@ -27,13 +27,13 @@ from thorn_core.history import HistoryCalls
 from thorn_core.message_recipients import NOBODY, Unstored, unstored_recipients
 from thorn_core.models import ModelAdapter, ModelAdapters, PlainModelAdapter, watch_models
 from thorn_core.plugins import Plugins
+from thorn_core.ports.store import Store
 from thorn_core.process import keep
 from thorn_core.progress import Progress
 from thorn_core.recipients import complete_validators
 from thorn_core.sending import Sending, SendingCalls
 from thorn_core.settings import Settings
 from thorn_core.signatures import make_keys
-from thorn_core.stores.base import Store
 from thorn_core.subscribing import SubscriptionCalls
 from thorn_core.subscriptions import (
     StaticSubscribers,

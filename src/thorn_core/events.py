@@ -16,6 +16,7 @@ from thorn_core.codecs import dump_json
 from thorn_core.current_app import app_here, get_app
 from thorn_core.delivery import check_headers, merge_headers
 from thorn_core.errors import ConfigurationError, PayloadError
+from thorn_core.keys import idempotency_digest, new_id
 from thorn_core.patterns import check_name, has_fields
 from thorn_core.payload_schemas import schema_check
 from thorn_core.receipts import Receipt
@@ -24,7 +25,7 @@ from thorn_core.send_options import SendArguments, SendOptions, check_timeout
 from thorn_core.settings import ENVELOPES, check_validators, choose_policy
 from thorn_core.subscribers import check_subscribers
 from thorn_core.subscriptions import identify_sender
-from thorn_core.values import EMPTY, Message, derived_id, new_id
+from thorn_core.values import EMPTY, Message
 from thorn_core.worker import EventOptions
 
 if TYPE_CHECKING:
@@ -253,7 +254,7 @@ class Event:
             )
         key = options.idempotency_key
         return Message(
-            id=new_id("msg", at) if key is None else derived_id("msg", sender_id, name, key),
+            id=new_id("msg", at),
             event=name,
             data=encoded,
             at=at,
@@ -268,6 +269,7 @@ class Event:
             retry_policy=self.retry_policy,
             envelope=self.envelope,
             declared=self.name if self._needed else None,
+            idempotency=None if key is None else idempotency_digest(sender_id, name, key),
         )
 
     def _merged(self, data: Any) -> dict[str, Any]:

@@ -1,39 +1,44 @@
-"""An app's history: listing, replaying and purging messages, deliveries and attempts."""
+"""An app's history: messages, deliveries and attempts, listed, replayed, cancelled, removed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from operator import attrgetter
-from time import monotonic
+from typing import Any
 
 import attrs
 
 from thorn_core import paging
-from thorn_core.dispatchers.base import Dispatcher, Waiting
 from thorn_core.errors import ConfigurationError
 from thorn_core.paging import paged
-from thorn_core.sending import MessagesById, Sending
+from thorn_core.plugins import Plugins
+from thorn_core.ports.store import Store
+from thorn_core.queries import DeliveryQuery, delivery_query
+from thorn_core.removing import (
+    cancel_deliveries,
+    check_reason,
+    erase_sender,
+    purge_deliveries,
+)
+from thorn_core.replaying import Tell, deliver_missing, replay_deliveries
+from thorn_core.sending import Sending
 from thorn_core.settings import Settings
-from thorn_core.stores.base import DeliveryQuery, Store, delivery_query, settled_pages
-from thorn_core.values import Attempt, Delivery, DeliveryState, Message, Stats
-
-# Deliveries purged in a transaction, which others may have to wait for.
-BATCH_LIMIT = 10_000
-FAILED = (DeliveryState.EXHAUSTED, DeliveryState.DISCARDED)
+from thorn_core.values import Attempt, Delivery, Message, Stats
 
 
 class HistoryCalls:
-    """The part of an app that lists, replays and purges the content of its store.
+    """The part of an app that lists, replays, cancels and removes what the store keeps.
 
     Attributes:
         settings: The app's.
+        plugins: The app's.
         clock: The time, aware UTC.
         store: The store.
     """
 
     settings: Settings
+    plugins: Plugins
     clock: Callable[[], datetime]
     store: Store
     _sending: Sending
@@ -61,22 +66,22 @@ class HistoryCalls:
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> Iterator[Delivery]:
-        """Return deliveries, oldest first, that meet every given criterion.
+        """Deliveries, by the age of their messages; every criterion given must hold.
 
         Args:
             message_id: Of this message.
             subscription_id: To this subscription.
             event: Of events that match this pattern.
             state: In this state or one of these.
-            since: Created at or after this time.
-            until: Created before this time.
+            since: Of messages sent at or after this time, to the millisecond.
+            until: Of messages sent before this time.
 
         Raises:
             ConfigurationError, InvalidNameError: A criterion isn't one.
         """
         query = delivery_query(message_id, subscription_id, event, state, since, until)
         fetch = partial(self.store.deliveries, query, limit=paging.PAGE)
-        return paged(lambda after: fetch(after=after), attrgetter("place"))
+        return paged(lambda after: fetch(after=after))
 
     def attempts(self, delivery_id: str | Iterable[str]) -> Iterator[Attempt]:
         """Return the attempts of one or several deliveries, oldest first."""
@@ -93,6 +98,7 @@ class HistoryCalls:
         state: str | Iterable[str] | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        missing: bool = False,
         progress: Callable[[int], object] | None = None,
     ) -> int:
         """Deliver again: one delivery, several, or all that meet the criteria.
@@ -106,29 +112,127 @@ class HistoryCalls:
             event: Of events that match this pattern.
             state: In this state or one of these; without it and without ids, those that failed
                 (`exhausted` and `discarded`).
-            since: Created at or after this time.
-            until: Created before this time.
-            progress: Called after each page with the number so far.
+            since: Of messages sent at or after this time, to the millisecond.
+            until: Of messages sent before this time.
+            missing: Also deliver to this subscription what matches it and was never meant for it,
+                as it was subscribed or changed later, was disabled or was left out; `since` says
+                from when. Of messages that are still being routed nothing is known to be missing.
+            progress: Called after each page with how many that makes.
 
         Returns:
-            The number of deliveries that are pending again.
+            How many are pending again, or for the first time.
 
         Raises:
-            ConfigurationError: No criterion is given, or one isn't one.
+            ConfigurationError: No criterion is given, or one isn't one; or `missing` is, without a
+                subscription and a time.
+            NotFoundError: There is no subscription that anything could be missing for.
         """
-        query = delivery_query(message_id, subscription_id, event, state, since, until)
-        if delivery_id is not None:
-            ids = (delivery_id,) if isinstance(delivery_id, str) else tuple(delivery_id)
-            query = attrs.evolve(query, ids=ids)
-        return replay_deliveries(
+        query = queried(delivery_id, message_id, subscription_id, event, state, since, until)
+        tell = Tell(self.store, self._sending.dispatcher(), self.settings.inline_timeout)
+        now = self.clock()
+        lacking = 0
+        if missing:
+            lacking = deliver_missing(
+                self.store,
+                query,
+                accepts=self.plugins.accepts,
+                now=now,
+                size=paging.PAGE,
+                tell=tell,
+                progress=progress,
+            )
+        return lacking + replay_deliveries(
             self.store,
             query,
+            now=now,
+            size=paging.PAGE,
+            tell=tell,
+            progress=None if progress is None else lambda count: progress(lacking + count),
+        )
+
+    def cancel(
+        self,
+        delivery_id: str | Iterable[str] | None = None,
+        *,
+        message_id: str | None = None,
+        subscription_id: str | None = None,
+        event: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        reason: str = "cancelled by an operator",
+        progress: Callable[[int], object] | None = None,
+    ) -> int:
+        """Cancel deliveries that are pending: one, several, or all that meet the criteria.
+
+        What is in flight goes on, and a message that isn't routed yet has no deliveries to cancel.
+
+        Args:
+            delivery_id: Which; the other criteria narrow it.
+            message_id: Of this message.
+            subscription_id: To this subscription.
+            event: Of events that match this pattern.
+            since: Of messages sent at or after this time, to the millisecond.
+            until: Of messages sent before this time.
+            reason: Why, in words that the subscription's owner may read; 500 characters at most.
+            progress: Called after each page with how many that makes.
+
+        Returns:
+            How many were cancelled.
+
+        Raises:
+            ConfigurationError, InvalidNameError: No criterion is given, or one isn't one.
+
+        Example:
+            >>> from thorn_core import Thorn
+            >>> with Thorn(dispatcher="outbox") as app:
+            ...     app.cancel(event="article.*")
+            0
+        """
+        query = queried(delivery_id, message_id, subscription_id, event, None, since, until)
+        if query == DeliveryQuery():
+            raise ConfigurationError(
+                "cancel needs a filter: pass a delivery_id, message_id, subscription_id, event or"
+                " since"
+            )
+        return cancel_deliveries(
+            self,
+            query,
+            reason=check_reason(reason),
             now=self.clock(),
             size=paging.PAGE,
-            dispatcher=self._sending.dispatcher(),
-            patience=self.settings.inline_timeout,
             progress=progress,
         )
+
+    def erase(
+        self,
+        sender: Any,
+        *,
+        batch: int = paging.PAGE,
+        progress: Callable[[int], object] | None = None,
+    ) -> int:
+        """Remove every message of a sender, with its payload, deliveries and attempts.
+
+        Whatever state they are in: requests under way end without a trace. Subscriptions stay.
+
+        Args:
+            sender: The user or tenant, or its id.
+            batch: Messages removed at once, in a transaction of their own; 1 to 10,000.
+            progress: Called after each batch with how many that makes.
+
+        Returns:
+            How many messages went.
+
+        Raises:
+            ConfigurationError: No sender is given: no tenant never means all tenants.
+
+        Example:
+            >>> from thorn_core import Thorn
+            >>> with Thorn(dispatcher="outbox") as app:
+            ...     receipt = app.send("user.created", {"name": "Ada"}, sender="42")
+            ...     app.erase("42"), app.message(receipt.message.id)
+            (1, None)
+        """
+        return erase_sender(self.store, sender, batch=batch, progress=progress)
 
     def purge(
         self,
@@ -140,14 +244,14 @@ class HistoryCalls:
         batch: int = paging.PAGE,
         progress: Callable[[int], object] | None = None,
     ) -> int:
-        """Delete finished deliveries created before `until`, with attempts and orphaned messages.
+        """Remove settled deliveries of messages from before a time, with their attempts.
 
-        Keeps deliveries that are pending or in flight, and messages that have deliveries. Without
-        other criteria, it also deletes older messages without recipients.
+        What is pending or in flight stays, and so does a message while it has deliveries; those
+        left without any go. Without other criteria, older messages that reached nobody go as well.
 
         Args:
-            until: Created before this time.
-            state: In this final state or one of these; default: any.
+            until: Of messages sent before this time.
+            state: In this final state or one of these; without it, in any.
             event: Of events that match this pattern.
             subscription_id: To this subscription.
             batch: Deliveries deleted per transaction, 1 to 10,000.
@@ -186,100 +290,22 @@ class HistoryCalls:
         return attrs.evolve(stats, unsent=dict(self._unsent))
 
 
-def replay_deliveries(
-    store: Store,
-    query: DeliveryQuery,
-    *,
-    now: datetime,
-    size: int,
-    dispatcher: Dispatcher,
-    patience: float,
-    progress: Callable[[int], object] | None = None,
-) -> int:
-    """Make finished deliveries pending again, and notify a dispatcher.
-
-    Args:
-        store: The store.
-        query: The criteria; without states and ids, failed deliveries.
-        now: The time when they are due.
-        size: Deliveries per page.
-        dispatcher: Notified of their messages after each page.
-        patience: Total seconds to wait if the dispatcher wants the caller to wait.
-        progress: Called after each page with the number so far.
-
-    Returns:
-        The number of deliveries that are pending again.
-
-    Raises:
-        ConfigurationError: No criterion is given.
-    """
-    if query == DeliveryQuery():
-        raise ConfigurationError(
-            "replay needs a filter: pass a delivery_id, subscription_id, event or since"
-        )
-    if query.states is None and query.ids is None:
-        query = attrs.evolve(query, states=FAILED)
-    count, until = 0, monotonic() + patience
-    for page in settled_pages(store, query, size):
-        replayed = store.replay(page, now=now, limit=size)
-        if replayed:
-            count += len(replayed)
-            sent = list(dict.fromkeys(delivery.message_id for delivery in replayed))
-            future = dispatcher.dispatch(MessagesById(store, sent))
-            if future is not None:
-                Waiting(future, until).wait()
-        if progress is not None:
-            progress(count)
-    return count
-
-
-def purge_deliveries(
-    store: Store,
-    *,
-    until: datetime,
-    state: str | Iterable[str] | None,
-    event: str | None,
+def queried(
+    delivery_id: str | Iterable[str] | None,
+    message_id: str | None,
     subscription_id: str | None,
-    batch: int,
-    progress: Callable[[int], object] | None = None,
-) -> int:
-    """Delete finished deliveries created before `until`, with attempts and orphaned messages.
-
-    Args:
-        store: The store.
-        until: Created before this time.
-        state: In this final state or one of these; None is any.
-        event: Of events that match this pattern.
-        subscription_id: To this subscription.
-        batch: Deliveries deleted per transaction, 1 to 10,000.
-        progress: Called after each batch with the number so far.
-
-    Returns:
-        The number of deleted deliveries.
+    event: str | None,
+    state: str | Iterable[str] | None,
+    since: datetime | None,
+    until: datetime | None,
+) -> DeliveryQuery:
+    """Make a query of what a user gives, ids of deliveries too.
 
     Raises:
         ConfigurationError, InvalidNameError: A criterion isn't one.
     """
-    if not isinstance(until, datetime):
-        raise ConfigurationError(
-            f"until={until!r}; purge needs an age limit: until=now - timedelta(days=30)"
-        )
-    if not 1 <= batch <= BATCH_LIMIT:
-        raise ConfigurationError(f"batch={batch!r}; use 1 to {BATCH_LIMIT}")
-    query = delivery_query(None, subscription_id, event, state, None, until)
-    unsettled = [str(s) for s in query.states or () if not s.settled]
-    if unsettled:
-        raise ConfigurationError(
-            f"state={state!r}: what is {' or '.join(unsettled)} is never purged; only"
-            " delivered, exhausted and discarded deliveries are"
-        )
-    count = 0
-    for page in settled_pages(store, query, batch):
-        count += store.purge(page, limit=batch)
-        if progress is not None:
-            progress(count)
-    if query == DeliveryQuery(until=until):
-        # Deliveries that finished meanwhile, and messages without recipients.
-        while gone := store.purge(query, limit=batch):
-            count += gone
-    return count
+    query = delivery_query(message_id, subscription_id, event, state, since, until)
+    if delivery_id is None:
+        return query
+    ids = (delivery_id,) if isinstance(delivery_id, str) else tuple(delivery_id)
+    return attrs.evolve(query, ids=ids)

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from thorn_core.codecs import Codec, Decoder
+from thorn_core.ports.store import Store
 from thorn_core.settings import Settings
 from thorn_core.signatures import SignatureScheme
-from thorn_core.stores.base import Store
 from thorn_core.transports.base import Transport
 from thorn_core.unit_of_work import UnitOfWork
 from thorn_core.values import Attempt, Delivery, Message, Request, Subscription

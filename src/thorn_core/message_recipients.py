@@ -10,15 +10,16 @@ from typing import Any
 import attrs
 
 from thorn_core.errors import ConfigurationError, SecurityError, ThornError
+from thorn_core.keys import derived_id
 from thorn_core.recipients import parse_url
+from thorn_core.stores.rules import reaches
 from thorn_core.subscriptions import (
     OWNER_LENGTH,
     SubscriptionRules,
     identify,
-    reaches,
     static_subscriptions,
 )
-from thorn_core.values import Message, Subscription, derived_id
+from thorn_core.values import Message, Subscription
 
 # Maximum characters of a subscription's id in stores.
 ID_LENGTH = 120
@@ -181,7 +182,7 @@ def _impossible(
     text = url if isinstance(url, str) else ""
     return Impossible(
         subscription=Subscription(
-            id=derived_id("sub", pattern, place, text),
+            id=derived_id(pattern, place, text),
             events=(pattern,),
             url=text[:URL_LENGTH].replace("\0", "\N{REPLACEMENT CHARACTER}"),
             owner=_owner(given),

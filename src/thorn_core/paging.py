@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from operator import attrgetter
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from thorn_core.values import Attempt, Delivery, Subscription
 
@@ -13,18 +12,15 @@ PAGE = 500
 Item = TypeVar("Item", Subscription, Delivery, Attempt)
 
 
-def paged(
-    fetch: Callable[[Any], Sequence[Item]], place: Callable[[Item], Any] = attrgetter("id")
-) -> Iterator[Item]:
-    """Iterate over a whole list, one page at a time.
+def paged(fetch: Callable[[str | None], Sequence[Item]]) -> Iterator[Item]:
+    """All of a list, a page at a time.
 
     Args:
-        fetch: Returns the page after a place; None for the first page.
-        place: Returns the place of an item.
+        fetch: Gives the page after an id; None is the first.
     """
     after = None
     while page := fetch(after):
         yield from page
         if len(page) < PAGE:
             return
-        after = place(page[-1])
+        after = page[-1].id

@@ -24,10 +24,10 @@ from thorn_core.answers import (
 from thorn_core.callables import is_async
 from thorn_core.codecs import Codec, Decoder
 from thorn_core.errors import ConfigurationError, SecurityError, ThornError, UncheckedError
+from thorn_core.ports.store import Store
 from thorn_core.recipients.urls import shown
 from thorn_core.settings import Settings
 from thorn_core.signatures import SignatureScheme
-from thorn_core.stores.base import Store
 from thorn_core.stores.memory import MemoryStore
 from thorn_core.transports import best_transport
 from thorn_core.transports.base import Transport

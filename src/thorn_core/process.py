@@ -10,7 +10,7 @@ import os
 import weakref
 from typing import Any, Protocol
 
-from thorn_core.values import begin_ids
+from thorn_core.keys import begin_ids
 
 logger = logging.getLogger(__name__)
 

@@ -143,9 +143,15 @@ class Receipt:
 
     # -- set by the sending code
 
-    def written(self, *, duplicate: bool) -> None:
-        """Note that the message is in the store, perhaps in a transaction that is still open."""
-        self._duplicate = duplicate
+    def written(self, earlier: str | None) -> None:
+        """Note that the message is in the store, perhaps in a transaction that is still open.
+
+        Args:
+            earlier: Id of the message that was sent before it with its idempotency key.
+        """
+        self._duplicate = earlier is not None
+        if earlier is not None:
+            self._message = attrs.evolve(self._message, id=earlier)
 
     def committed(self, message: Message) -> None:
         """Note that the message was sent; for a duplicate, pass the first message."""

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast, overload
@@ -20,9 +20,9 @@ from thorn_core.buffering import Buffer, HeldEvents, current_buffer
 from thorn_core.dispatchers.base import Dispatcher, Waiting
 from thorn_core.errors import NotFoundError
 from thorn_core.events import Event, event_for
+from thorn_core.ports.store import Ambient, SingleWriter, Store
 from thorn_core.receipts import Callbacks, Receipt
 from thorn_core.send_options import ModelSendArguments, SendOptions
-from thorn_core.stores.base import Ambient, SingleWriter, Store
 from thorn_core.unit_of_work import IMMEDIATE, UnitOfWork
 from thorn_core.values import Attempt, Delivery, Message
 
@@ -50,8 +50,8 @@ class Sending:
         self._lock = threading.Lock()
         self._dispatchers: dict[str, Dispatcher] = {}
         self._substitute: Dispatcher | None = None
-        # Messages with idempotency keys that a substitute kept from the store, by id.
-        self._unpublished: dict[str, Message] = {}
+        # Keyed messages that a substitute kept from the store.
+        self._unpublished: dict[bytes, Message] = {}
         store = app.store
         self._unsaid = store.unit_of_work() if isinstance(store, Ambient) else IMMEDIATE
         self._callbacks: OrderedDict[str, Callbacks] = OrderedDict()
@@ -176,7 +176,7 @@ class Sending:
         callbacks: Callbacks | None,
     ) -> Waiting | None:
         if callbacks is not None:
-            self._remember(receipt.message, callbacks)
+            self._remember(receipt.message.id, callbacks)
         buffer = current_buffer()
         if buffer is not None and self._waits(buffer, unit):
             publish = partial(self._publish, unit=unit, name=dispatcher)
@@ -218,11 +218,13 @@ class Sending:
         messages = list(by_id.values())
         keyed = [receipt for receipt in receipts if receipt.message.keyed]
 
-        def written(present: Collection[str]) -> None:
-            there = set(present)
+        def written(present: Mapping[str, str]) -> None:
             for receipt in keyed:
-                receipt.written(duplicate=receipt.message.id in there)
-                there.add(receipt.message.id)
+                key = receipt.message.id
+                earlier = present.get(key)
+                if earlier is not None and key in self._callbacks:
+                    self._remember(earlier, self._callbacks.pop(key))
+                receipt.written(earlier)
 
         if dispatcher.publishes and keyed:
             store.publish(messages, within=unit, written=written)
@@ -251,7 +253,7 @@ class Sending:
             message = receipt.message
             if not dispatcher.publishes:
                 first = self._first_unpublished(message)
-                receipt.written(duplicate=first is not message)
+                receipt.written(None if first is message else first.id)
             elif receipt.duplicate:
                 first = self._app.store.message(message.id) or message
             else:
@@ -269,14 +271,14 @@ class Sending:
         return None if future is None else Waiting(future, until)
 
     def _first_unpublished(self, message: Message) -> Message:
-        """Return the first message with an id that a substitute kept from the store."""
-        if self._substitute is None or not message.keyed:
+        """The first message of an idempotency key that a substitute kept from the store."""
+        if self._substitute is None or message.idempotency is None:
             return message
-        return self._unpublished.setdefault(message.id, message)
+        return self._unpublished.setdefault(message.idempotency, message)
 
-    def _remember(self, message: Message, callbacks: Callbacks) -> None:
+    def _remember(self, message_id: str, callbacks: Callbacks) -> None:
         with self._lock:
-            self._callbacks[message.id] = callbacks
+            self._callbacks[message_id] = callbacks
             if len(self._callbacks) > CALLBACK_LIMIT:
                 self._callbacks.popitem(last=False)
 

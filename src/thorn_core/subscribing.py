@@ -8,24 +8,31 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 
+import attrs
+
 from thorn_core import paging
-from thorn_core.errors import NotFoundError
+from thorn_core.errors import ConfigurationError, NotFoundError
 from thorn_core.events import find_event
 from thorn_core.paging import paged
+from thorn_core.ports.store import Store
+from thorn_core.queries import DeliveryQuery
+from thorn_core.removing import UNSUBSCRIBED, cancel_deliveries
+from thorn_core.replaying import Tell
+from thorn_core.sending import Sending
 from thorn_core.settings import Settings
-from thorn_core.stores.base import Store
+from thorn_core.stores.rules import reaches
 from thorn_core.subscriptions import (
     StaticSubscribers,
     SubscriptionRules,
+    apply_changes,
     change_secret,
-    change_subscription,
+    check_changes,
     identify,
     identify_sender,
     make_subscription,
-    reaches,
     static_subscriptions,
 )
-from thorn_core.values import Subscription
+from thorn_core.values import DeliveryState, Subscription
 
 if TYPE_CHECKING:
     from thorn_core.app import Thorn
@@ -46,6 +53,7 @@ class SubscriptionCalls:
     store: Store
     rules: SubscriptionRules
     _static: StaticSubscribers
+    _sending: Sending
 
     def subscribe(
         self,
@@ -59,6 +67,7 @@ class SubscriptionCalls:
         headers: Mapping[str, str] | None = None,
         description: str = "",
         rate_limit: float | None = None,
+        paused: bool = False,
     ) -> Subscription:
         """Subscribe a URL to events.
 
@@ -71,8 +80,9 @@ class SubscriptionCalls:
             content_type: Encoding of request bodies.
             hmac_digest: Digest of the `Hook-HMAC` header: `sha256`, `sha512` or `sha1`.
             headers: Extra headers for its requests.
-            description: An optional note.
-            rate_limit: Maximum requests per second.
+            description: For people.
+            rate_limit: Requests a second at most.
+            paused: Hold its deliveries until `resume`.
 
         Raises:
             InvalidNameError: A pattern isn't one.
@@ -92,6 +102,10 @@ class SubscriptionCalls:
             description=description,
             rate_limit=rate_limit,
         )
+        if not isinstance(paused, bool):
+            raise ConfigurationError(f"paused={paused!r}; use True or False")
+        if paused:
+            subscription = attrs.evolve(subscription, paused=True)
         self.store.add_subscription(subscription)
         return subscription
 
@@ -107,11 +121,10 @@ class SubscriptionCalls:
             NotFoundError: It doesn't exist.
             InvalidNameError, SecurityError, ConfigurationError: A change isn't allowed.
         """
-        changed = change_subscription(
-            self.rules, self._required(subscription_id), at=self.clock(), **changes
+        checked, at = check_changes(self.rules, changes), self.clock()
+        return self.store.change_subscription(
+            subscription_id, lambda current: apply_changes(current, checked, at=at)
         )
-        self.store.save_subscription(changed)
-        return changed
 
     def rotate_secret(
         self,
@@ -135,19 +148,60 @@ class SubscriptionCalls:
             ConfigurationError: A scheme in use can't sign with the secret, or the overlap isn't
                 allowed.
         """
-        rotated = change_secret(
-            self.rules,
-            self._required(subscription_id),
-            secret,
-            at=self.clock(),
-            overlap=overlap,
+        at = self.clock()
+        return self.store.change_subscription(
+            subscription_id,
+            lambda current: change_secret(self.rules, current, secret, at=at, overlap=overlap),
         )
-        self.store.save_subscription(rotated)
-        return rotated
+
+    def pause(self, subscription_id: str) -> Subscription:
+        """Hold a subscription's deliveries: they are made and wait until it is resumed.
+
+        Requests under way go on. Pausing what is paused changes nothing.
+
+        Args:
+            subscription_id: Which.
+
+        Raises:
+            NotFoundError: There is none.
+
+        Example:
+            >>> from thorn_core import Thorn
+            >>> with Thorn(dispatcher="outbox") as app:
+            ...     subscription = app.subscribe("article.*", "https://example.com/hook")
+            ...     app.pause(subscription.id).paused, app.resume(subscription.id).paused
+            (True, False)
+        """
+        return self.store.pause(subscription_id, now=self.clock())
+
+    def resume(self, subscription_id: str) -> Subscription:
+        """Release the deliveries that a paused subscription holds; they go out when due.
+
+        Args:
+            subscription_id: Which.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        resumed = self.store.resume(subscription_id, now=self.clock())
+        # A worker finds the others.
+        waiting = DeliveryQuery(subscription_id=subscription_id, states=(DeliveryState.PENDING,))
+        tell = Tell(self.store, self._sending.dispatcher(), self.settings.inline_timeout)
+        tell.of(self.store.deliveries(waiting, limit=paging.PAGE))
+        return resumed
 
     def unsubscribe(self, subscription_id: str) -> bool:
-        """Delete a subscription and discard its pending deliveries; False if it doesn't exist."""
-        return self.store.remove_subscription(subscription_id)
+        """Remove a subscription, and cancel what waits for it. False if there is none."""
+        removed = self.store.remove_subscription(subscription_id, now=self.clock())
+        if removed:
+            cancel_deliveries(
+                self,
+                DeliveryQuery(subscription_id=subscription_id),
+                reason=UNSUBSCRIBED,
+                now=self.clock(),
+                size=paging.PAGE,
+            )
+        return removed
 
     def subscription(self, subscription_id: str) -> Subscription | None:
         """Return the subscription with an id."""

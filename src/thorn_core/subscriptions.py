@@ -12,6 +12,7 @@ import attrs
 
 from thorn_core.delivery import check_headers
 from thorn_core.errors import ConfigurationError
+from thorn_core.keys import derived_id, new_id
 from thorn_core.patterns import check_pattern, matches
 from thorn_core.recipients import check_url, same_origin, without_credentials
 from thorn_core.recipients.urls import shown
@@ -19,7 +20,7 @@ from thorn_core.settings import Settings
 from thorn_core.signatures import HMAC_DIGESTS, SignatureScheme, is_private, make_keys
 from thorn_core.spelling import nearest
 from thorn_core.subscribers import check_options
-from thorn_core.values import OPERATOR, Operator, Subscription, derived_id, new_id
+from thorn_core.values import OPERATOR, Operator, Subscription
 
 DESCRIPTION_LENGTH = 1000
 # Maximum number of keys of each kind: the newest and those it replaced. Each signs every
@@ -110,7 +111,29 @@ def change_subscription(
         SecurityError: The URL is refused.
         ConfigurationError: Something else isn't allowed.
     """
-    values = {name: check_option(rules, name, value) for name, value in changes.items()}
+    return apply_changes(subscription, check_changes(rules, changes), at=at)
+
+
+def check_changes(rules: SubscriptionRules, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Check changes that a user wants, whatever the subscription is like.
+
+    Raises:
+        InvalidNameError, SecurityError, ConfigurationError: One isn't allowed.
+    """
+    return {name: check_option(rules, name, value) for name, value in changes.items()}
+
+
+def apply_changes(
+    subscription: Subscription, checked: Mapping[str, Any], *, at: datetime
+) -> Subscription:
+    """The subscription with changes that are checked, and what follows from them.
+
+    Args:
+        subscription: As it is.
+        checked: By option.
+        at: The time of the change.
+    """
+    values = dict(checked)
     if "headers" not in values and not same_origin(
         subscription.url, values.get("url", subscription.url)
     ):
@@ -390,19 +413,6 @@ def is_identity(key: str) -> bool:
     )
 
 
-def reaches(subscription: Subscription, sender: str | None) -> bool:
-    """Return whether messages of this sender go to subscriptions of this owner.
-
-    Example:
-        >>> ada = Subscription(id="sub_1", events=("*",), url="https://e.com/", owner="ada",
-        ...     created_at=_EPOCH, updated_at=_EPOCH)
-        >>> [reaches(ada, sender) for sender in ("ada", "bob", OPERATOR, None)]
-        [True, False, False, True]
-    """
-    owner = subscription.owner
-    return sender is None or owner is None or (owner == sender != OPERATOR)
-
-
 def static_subscriptions(
     rules: SubscriptionRules, pattern: str, target: Any
 ) -> Iterator[Subscription]:
@@ -452,8 +462,8 @@ def _static(
     secret, owner = options.pop("secret", None), options.pop("owner", None)
     name = None if owner is None else identify(owner)[0]
     bare = Subscription(
-        # The same in every process and after every restart, so that each delivery is made once.
-        id=derived_id("sub", pattern, url, *([] if name is None else [name])),
+        # The same in every process and after every restart, so that a delivery is made once.
+        id=derived_id(pattern, url, *([] if name is None else [name])),
         events=(pattern,),
         url=url,
         owner=name,

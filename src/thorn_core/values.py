@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import enum
-import hashlib
-import itertools
-import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cached_property
-from json import dumps, loads
+from json import loads
 from typing import Any
 
 import attrs
@@ -70,7 +67,7 @@ class Message:
     """One occurrence of an event; its id is the `webhook-id` of every request made for it.
 
     Attributes:
-        id: `msg_` and 32 hexadecimal digits, ordered by time unless an idempotency key made it.
+        id: `msg_` and 32 hexadecimal digits, ordered by time.
         event: The event's full name, `article.published`.
         data: The payload as JSON text in UTF-8, as it was when the event was sent.
         at: When it was sent (aware, UTC).
@@ -84,6 +81,9 @@ class Message:
         retry_policy, envelope: In place of the settings.
         declared: Name of its event's declaration, for the subscribers, validators and so on in it.
         only: Id of the one subscription that it is for; None reaches all that match.
+        idempotency: Stands for its sender, event and idempotency key
+            (`thorn_core.keys.idempotency_digest`); None if it was sent without a key. A store looks
+            at it and need not give it back.
     """
 
     id: str
@@ -100,11 +100,12 @@ class Message:
     envelope: str | None = None
     declared: str | None = None
     only: str | None = None
+    idempotency: bytes | None = attrs.field(default=None, eq=False, repr=False)
 
     @property
     def keyed(self) -> bool:
-        """True if an idempotency key made its id."""
-        return self.id.startswith(_DERIVED_MESSAGE)
+        """True if it was sent with an idempotency key."""
+        return self.idempotency is not None
 
     @cached_property
     def payload(self) -> Any:
@@ -129,6 +130,7 @@ class Subscription:
         description: For people.
         rate_limit: Requests a second at most; None is unlimited.
         enabled: False stops deliveries.
+        paused: True holds deliveries: they are made, and wait until it is resumed.
         disabled_reason: Why it was disabled, when Thorn or an operator did it.
         failing_since: Time of the first failure of the current streak; a success, a new URL, or two
             days without a failure end a streak.
@@ -150,6 +152,7 @@ class Subscription:
     description: str = ""
     rate_limit: float | None = None
     enabled: bool = True
+    paused: bool = False
     disabled_reason: str | None = None
     failing_since: datetime | None = None
     failures: int = 0
@@ -185,11 +188,11 @@ class Delivery:
     """One message for one subscription.
 
     Attributes:
-        id: Made of the message's and the subscription's ids, so the same pair is one delivery.
+        id: `dlv_` and 48 hexadecimal digits, made of the message's and the subscription's ids, so
+            the same pair is one delivery; ordered by the message's time.
         message_id: The message.
         subscription_id: The subscription.
         event: The message's event name.
-        recipient: Host and port behind the URL; concurrency and pauses are counted by it.
         state: Where it stands.
         attempt_count: Attempts recorded since it was made.
         attempts_before: Of those, how many belong to before its latest replay.
@@ -199,13 +202,13 @@ class Delivery:
         reason: Why it stands where it stands: a status, an error, a refusal.
         target: The subscription itself, where it isn't in the store (static, an event's, a
             plugin's).
+        held: It is pending, and its subscription is paused.
     """
 
     id: str
     message_id: str
     subscription_id: str
     event: str
-    recipient: str
     state: DeliveryState = DeliveryState.PENDING
     attempt_count: int = 0
     attempts_before: int = 0
@@ -214,11 +217,12 @@ class Delivery:
     settled_at: datetime | None = None
     reason: str | None = None
     target: Subscription | None = None
+    held: bool = False
 
     @property
-    def place(self) -> tuple[datetime, str]:
-        """Where it stands in lists of deliveries, which go by age: what `after=` takes."""
-        return self.created_at, self.id
+    def shown_state(self) -> str:
+        """The state as it is shown: `held` in place of `pending` while it is held."""
+        return "held" if self.held else str(self.state)
 
 
 @attrs.frozen(kw_only=True)
@@ -226,7 +230,7 @@ class Attempt:
     """One HTTP request made for a delivery, with what came back.
 
     Attributes:
-        id: `att_` and 32 hexadecimal digits.
+        id: `att_` and 64 hexadecimal digits, made of the delivery's id and the time.
         delivery_id: The delivery.
         number: 1 for the first attempt of the delivery.
         at: When the request began.
@@ -263,7 +267,7 @@ class Outcome:
         state: The delivery's next state; `pending` means it is tried again at `due_at`.
         due_at: When to try again.
         reason: Why, in a few words.
-        pause_until: Make no request to this recipient before then.
+        pause_until: Make no request to this subscription before then.
         disable: Disable the subscription, for this reason.
         disable_after: Disable it if all its attempts have failed for so long.
     """
@@ -386,7 +390,7 @@ class Stats:
         failed: Of those, how many got no 2xx.
         window: What the figures of attempts speak of.
         latency: Seconds by percentile (50, 95, 99) of those attempts that got a response.
-        recipients: The same latency by recipient, the busiest first, at most 20.
+        recipients: The same latency by subscription id, the busiest first, at most 20.
         unsent: Events that could not be sent, since a filter or payload failed: how many, by event
             name, in this process since it started. The log says why.
     """
@@ -418,83 +422,3 @@ class Period:
     at: datetime
     deliveries: Mapping[DeliveryState, int]
     latency: Mapping[int, float]
-
-
-def new_id(prefix: str, at: datetime) -> str:
-    """Mint an id that sorts by time, and within this process in the order of minting.
-
-    Args:
-        prefix: `msg`, `sub` or `att`.
-        at: The time it is to sort by.
-
-    Returns:
-        The prefix, `_`, and 32 hexadecimal digits: 12 of milliseconds, 12 random ones of this
-        process, 8 counting up.
-
-    Example:
-        >>> from datetime import UTC
-        >>> a = new_id("msg", datetime(2026, 1, 1, tzinfo=UTC))
-        >>> b = new_id("msg", datetime(2026, 1, 1, tzinfo=UTC))
-        >>> a < b, len(a)
-        (True, 36)
-    """
-    serial = next(_serials) & 0xFFFFFFFF
-    return f"{prefix}_{int(at.timestamp() * 1000):012x}{_process}{serial:08x}"
-
-
-def begin_ids() -> None:
-    """Draw the random digits of this process; a forked child must, for it counts on alike."""
-    global _process  # what tells the ids of this process from others'
-    _process = os.urandom(6).hex()
-
-
-_process = os.urandom(6).hex()
-_serials = itertools.count()
-
-
-def derived_id(prefix: str, *parts: str | None) -> str:
-    """Make the id that the same parts always make; it sorts behind all those that sort by time.
-
-    Args:
-        prefix: `msg` or `sub`.
-        *parts: What it stands for; any two sequences of parts that differ have different ids.
-
-    Example:
-        >>> derived_id("msg", "order.paid", "42") == derived_id("msg", "order.paid", "42")
-        True
-    """
-    # JSON keeps the parts apart, whatever is in them, and None from "null".
-    return f"{prefix}_f{hashlib.sha256(dumps(parts).encode()).hexdigest()[:31]}"
-
-
-# An id by time begins like this from the year 10331 on.
-_DERIVED_MESSAGE = "msg_f"
-
-
-def delivery_id(message_id: str, subscription_id: str) -> str:
-    """Make the id of the delivery of a message to a subscription: always the same for the pair.
-
-    It begins with the message's, so that deliveries sort by time.
-
-    Example:
-        >>> delivery_id("msg_1", "sub_2")
-        'dlv_1_2'
-    """
-    return f"dlv_{message_id.removeprefix('msg_')}_{subscription_id.removeprefix('sub_')}"
-
-
-def delivery_range(message_id: str) -> tuple[str, str]:
-    """Say where the ids of a message's deliveries are, as stores order them.
-
-    Within it may also be those of another message, whose id goes on after an underscore.
-
-    Returns:
-        The first text, and the first one beyond.
-
-    Example:
-        >>> start, end = delivery_range("msg_1")
-        >>> start <= delivery_id("msg_1", "sub_2") < end
-        True
-    """
-    start = delivery_id(message_id, "")
-    return start, start[:-1] + chr(ord("_") + 1)

@@ -12,7 +12,7 @@ from scale import size
 
 from thorn_core import DeliveryQuery, DeliveryState, MemoryStore, Routing, StoreError
 from thorn_core.delivery import make_delivery
-from thorn_core.stores.queue import TimeQueue
+from thorn_core.stores.memory.time_queue import TimeQueue
 from thorn_core.testing.store_contract import (
     LEASE,
     NOW,
@@ -104,7 +104,7 @@ class TestMemoryStore(StoreContract):
             self.deliver(store, make_message(number), make_subscription(number))
         store.settle([self.settlement(claim) for claim in self.claim(store)])
         assert not self.claim(store)
-        assert not store._turns._lines
+        assert not store._queue.turns._lines
 
     def test_deliveries_claimed_by_message_leave_no_trace_in_the_queues(self):
         store = MemoryStore(history=10)
@@ -116,10 +116,10 @@ class TestMemoryStore(StoreContract):
             store.route([Routing(message=message, deliveries=deliveries)])
             claims = self.claim(store, message_ids=[message.id])
             store.settle([self.settlement(claim) for claim in claims])
-        queues = [store._unrouted, store._message_leases, store._leases]
-        queues += [line.waiting for line in store._turns._lines.values()]
+        queues = [store._outbox._unrouted, store._outbox._leases, store._queue._leases]
+        queues += [line.waiting for line in store._queue.turns._lines.values()]
         assert max(len(queue._entries) for queue in queues) <= 130
-        assert len(store._turns._later) <= 2
+        assert len(store._queue.turns._later) <= 2
 
 
 def test_a_queue_forgets_what_no_longer_holds():
@@ -157,7 +157,7 @@ class Model(RuleBasedStateMachine):
         deliveries = [make_delivery(message, make_subscription(s), message.at) for s in subscribers]
         self.store.route([Routing(message=message, deliveries=deliveries)])
         for made in deliveries:
-            self.known[made.id] = ["pending", made.due_at, None, None, made.recipient]
+            self.known[made.id] = ["pending", made.due_at, None, None, made.subscription_id]
 
     @rule(seconds=st.integers(0, 50))
     def wait(self, seconds):

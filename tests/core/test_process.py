@@ -178,7 +178,7 @@ assert app.worker().drain() == 1
 def test_children_that_make_apps_of_their_own_mint_ids_of_their_own(recipient):
     program = """
 import datetime
-from thorn_core.values import new_id
+from thorn_core.keys import new_id
 at = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 ours, theirs = os.pipe()
 for _ in range(3):

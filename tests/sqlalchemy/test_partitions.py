@@ -13,8 +13,8 @@ from places import Place, make_place
 from sqlalchemy import text
 from test_store import TestSqlStore as Contract
 
+from thorn_core.keys import derived_id, new_id
 from thorn_core.testing.store_contract import make_message, make_subscription
-from thorn_core.values import derived_id, new_id
 from thorn_sqlalchemy import SqlStore
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "scale.md"

@@ -7,22 +7,27 @@ from collections import deque
 from thorn_core.api.bodies import read_options
 from thorn_core.api.calls import Call, is_id
 from thorn_core.api.exchange import HOOKS, ApiResponse, respond
-from thorn_core.api.hooks import check_enabled
-from thorn_core.api.paging import make_cursor, page_response, read_place, where_to_begin
+from thorn_core.api.hooks import check_enabled, who
+from thorn_core.api.paging import make_cursor, page_response, where_to_begin
 from thorn_core.api.parameters import TIME_HINT, Parameters, parse_time
 from thorn_core.api.problems import Fault, Problem, faulty, not_found
 from thorn_core.api.representations import delivery_detail, delivery_document
 from thorn_core.errors import InvalidNameError
+from thorn_core.keys import MESSAGE_KEY, message_id
 from thorn_core.patterns import check_pattern
-from thorn_core.stores.base import DeliveryQuery
-from thorn_core.values import Delivery, DeliveryState, Subscription
+from thorn_core.queries import DeliveryQuery
+from thorn_core.replaying import FAILED, Missing, Tell
+from thorn_core.values import Delivery, Subscription
 
 FILTERS = ("state", "event", "since", "until", "order")
-FAILED = (DeliveryState.EXHAUSTED, DeliveryState.DISCARDED)
-# Maximum attempts shown of a delivery, the latest; the default schedule makes ten.
+# Of one delivery, the latest; the usual schedule makes ten.
 ATTEMPTS_SHOWN = 100
 # What one call takes on: a transaction of the store, and a page of what inline dispatchers send.
 RECOVERED_AT_ONCE = 500
+# Sorts before the id of every message.
+BEFORE_MESSAGES = message_id(bytes(MESSAGE_KEY))
+# No subscription's id.
+NOBODY = "sub_nobody"
 
 
 def list_deliveries(call: Call) -> ApiResponse:
@@ -41,22 +46,23 @@ def list_deliveries(call: Call) -> ApiResponse:
     )
     parameters.check()
     scope = ("deliveries", query, newest_first)
-    after = where_to_begin(cursor, scope, read_place)
+    after = where_to_begin(cursor, scope)
     found = call.app.store.deliveries(
         query, after=after, limit=limit + 1, newest_first=newest_first
     )
     page = found[:limit]
-    further = make_cursor(page[-1].place, scope) if len(found) > limit else None
-    items = [delivery_document(request, delivery) for delivery in page]
+    further = make_cursor(page[-1].id, scope) if len(found) > limit else None
+    items = [delivery_document(request, delivery, subscription) for delivery in page]
     return page_response(request, (HOOKS, subscription.id, "deliveries"), items, further)
 
 
 def show_delivery(call: Call) -> ApiResponse:
     """`GET /deliveries/{id}/`."""
-    _, delivery = _own_delivery(call)
+    subscription, delivery = _own_delivery(call)
     message = call.app.message(delivery.message_id)
     attempts = deque(call.app.attempts(delivery.id), maxlen=ATTEMPTS_SHOWN)
-    return respond(200, delivery_detail(call.request, delivery, message, list(attempts)))
+    detail = delivery_detail(call.request, delivery, subscription, message, list(attempts))
+    return respond(200, detail)
 
 
 def retry_delivery(call: Call) -> ApiResponse:
@@ -73,7 +79,20 @@ def retry_delivery(call: Call) -> ApiResponse:
     if not call.app.replay(delivery.id):
         raise Problem("conflict", "The delivery is not finished yet; retry it once it is.")
     delivery = call.app.delivery(delivery.id) or delivery
-    return respond(202, delivery_document(call.request, delivery))
+    return respond(202, delivery_document(call.request, delivery, subscription))
+
+
+def cancel_delivery(call: Call) -> ApiResponse:
+    """`POST /deliveries/{id}/cancel/`."""
+    subscription, delivery = _own_delivery(call)
+    read_options(call.request, ())
+    call.take(call.sends)
+    if not call.app.cancel(delivery.id, reason=f"cancelled by {who(call, subscription)}"):
+        raise Problem(
+            "conflict", "The delivery is not pending; one that is in flight or finished stays."
+        )
+    delivery = call.app.delivery(delivery.id) or delivery
+    return respond(200, delivery_document(call.request, delivery, subscription))
 
 
 def _own_delivery(call: Call) -> tuple[Subscription | None, Delivery]:
@@ -82,16 +101,12 @@ def _own_delivery(call: Call) -> tuple[Subscription | None, Delivery]:
     Raises:
         Problem: It doesn't exist, or is for someone else; the response is the same.
     """
-    subscription = None
-    if not call.request.operator:
-        # The id contains the owner, so others' deliveries aren't looked up, which would take time.
-        subscription = call.own_subscription("sub_" + call.key.rpartition("_")[2])
     delivery = call.app.delivery(call.key) if is_id(call.key) else None
-    if delivery is None:
-        raise not_found()
-    if subscription is None:
-        subscription = call.app.subscription(delivery.subscription_id)
-    elif delivery.subscription_id != subscription.id:
+    # Asked for in any case: the time that it takes tells nothing either.
+    key = NOBODY if delivery is None else delivery.subscription_id
+    subscription = call.app.subscription(key)
+    owner = None if subscription is None else subscription.owner
+    if delivery is None or not call.may_touch(owner):
         raise not_found()
     return subscription, delivery
 
@@ -99,21 +114,48 @@ def _own_delivery(call: Call) -> tuple[Subscription | None, Delivery]:
 def recover(call: Call) -> ApiResponse:
     """`POST /hooks/{id}/recover/`."""
     subscription = call.own_subscription()
-    query, cursor = _what_to_recover(call, subscription)
+    query, cursor, missing = _what_to_recover(call, subscription)
     check_enabled(subscription)
-    scope = ("recover", query)
-    after = where_to_begin(cursor, scope, read_place)
+    scope = ("recover", query, missing)
+    after = where_to_begin(cursor, scope)
     call.take(call.sends)
+    if after is None or after.startswith("dlv_"):
+        count, further = _recover_failed(call, query, after)
+        if further is None and missing:
+            further = BEFORE_MESSAGES
+    else:
+        count, further = _recover_missing(call, subscription, query, after)
+    cursor = None if further is None else make_cursor(further, scope)
+    return respond(202, {"recovered": count, "cursor": cursor})
+
+
+def _recover_failed(call: Call, query: DeliveryQuery, after: str | None) -> tuple[int, str | None]:
     page = call.app.store.deliveries(query, after=after, limit=RECOVERED_AT_ONCE)
     ids = [delivery.id for delivery in page]
     count = call.app.replay(ids, state=FAILED) if ids else 0
-    more = len(page) == RECOVERED_AT_ONCE
-    further = make_cursor(page[-1].place, scope) if more else None
-    return respond(202, {"recovered": count, "cursor": further})
+    return count, ids[-1] if len(page) == RECOVERED_AT_ONCE else None
 
 
-def _what_to_recover(call: Call, subscription: Subscription) -> tuple[DeliveryQuery, str | None]:
-    body = read_options(call.request, ("since", "until", "event", "cursor"))
+def _recover_missing(
+    call: Call, subscription: Subscription, query: DeliveryQuery, after: str
+) -> tuple[int, str | None]:
+    app = call.app
+    missing = Missing(
+        store=app.store,
+        subscription=subscription,
+        query=query,
+        accepts=app.plugins.accepts,
+        now=app.clock(),
+        size=RECOVERED_AT_ONCE,
+        tell=Tell(app.store, app.dispatcher(), app.settings.inline_timeout),
+    )
+    return missing.deliver(after)
+
+
+def _what_to_recover(
+    call: Call, subscription: Subscription
+) -> tuple[DeliveryQuery, str | None, bool]:
+    body = read_options(call.request, ("since", "until", "event", "missing", "cursor"))
     faults: list[Fault] = []
     if body.get("since") is None:
         faults.append(Fault("since", "is missing; send a start time, such as 2026-03-01T12:00:00Z"))
@@ -129,6 +171,9 @@ def _what_to_recover(call: Call, subscription: Subscription) -> tuple[DeliveryQu
         event = None if event is None else check_pattern(event)
     except InvalidNameError as error:
         faults.append(Fault("event", str(error), value=event))
+    missing = body.get("missing", False)
+    if not isinstance(missing, bool):
+        faults.append(Fault("missing", "is not a boolean; use true or false", value=missing))
     cursor = body.get("cursor")
     if cursor is not None and not isinstance(cursor, str):
         faults.append(Fault("cursor", "is not a string", value=cursor))
@@ -141,4 +186,4 @@ def _what_to_recover(call: Call, subscription: Subscription) -> tuple[DeliveryQu
         since=times["since"],
         until=times["until"],
     )
-    return query, cursor
+    return query, cursor, missing

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -11,7 +12,7 @@ import attrs
 from thorn_core.api.bodies import read_object, read_options
 from thorn_core.api.calls import Call
 from thorn_core.api.exchange import HOOKS, ApiResponse, encode, etag_of, respond
-from thorn_core.api.paging import make_cursor, page_response, read_id, where_to_begin
+from thorn_core.api.paging import make_cursor, page_response, where_to_begin
 from thorn_core.api.parameters import Parameters
 from thorn_core.api.preconditions import check_unchanged
 from thorn_core.api.problems import Problem, faulty, not_found
@@ -25,11 +26,14 @@ from thorn_core.api.validation import (
 )
 from thorn_core.codecs import format_datetime
 from thorn_core.errors import ConfigurationError, StoreError
-from thorn_core.subscriptions import make_subscription
-from thorn_core.values import Subscription, delivery_id, derived_id
+from thorn_core.keys import delivery_id, derived_id
+from thorn_core.subscriptions import apply_changes, make_subscription
+from thorn_core.values import Subscription
 
 REQUIRED = ("event", "url")
-# Defaults of fields that a replacement omits.
+# How often a change is checked anew when the subscription has changed meanwhile.
+TRIES = 5
+# What a replacement that doesn't say otherwise puts in place.
 DEFAULTS: Mapping[str, Any] = {
     "content_type": "application/json",
     "hmac_digest": "sha256",
@@ -62,7 +66,7 @@ def list_hooks(call: Call) -> ApiResponse:
     owner = parameters.owner() if request.operator else request.owner
     parameters.check()
     scope = ("hooks", request.operator, owner)
-    after = where_to_begin(cursor, scope, read_id)
+    after = where_to_begin(cursor, scope)
     found = call.app.store.subscriptions(owner=owner, after=after, limit=limit + 1)
     page = found[:limit]
     further = make_cursor(page[-1].id, scope) if len(found) > limit else None
@@ -78,7 +82,7 @@ def subscribe(call: Call) -> ApiResponse:
         call.app.rules, at=call.app.clock(), owner=call.request.owner, **values
     )
     if not made.enabled:
-        made = attrs.evolve(made, disabled_reason=f"{_who(call, made)} made it so")
+        made = attrs.evolve(made, disabled_reason=f"{who(call, made)} made it so")
     key = _idempotency_key(call)
     if key is None:
         call.take(call.creations)
@@ -86,7 +90,7 @@ def subscribe(call: Call) -> ApiResponse:
         return _created(call, made)
     owner = made.owner
     wanted = attrs.evolve(
-        made, id=derived_id("sub", "idempotency-key", "" if owner is None else f"={owner}", key)
+        made, id=derived_id("idempotency-key", "" if owner is None else f"={owner}", key)
     )
     there = call.app.subscription(wanted.id)
     if there is None:
@@ -150,23 +154,55 @@ def replace_hook(call: Call) -> ApiResponse:
     return _change(call, replaces=True)
 
 
+class _Stale(Exception):  # noqa: N818 - says what it is
+    """The subscription has changed since the body was checked against it."""
+
+
 def _change(call: Call, *, replaces: bool) -> ApiResponse:
-    current = call.own_subscription()
-    shown = subscription_document(call.request, current)
     body = read_object(call.request)
-    check_unchanged(call.request, etag_of(encode(shown)))
+    for _ in range(TRIES):
+        with suppress(_Stale):
+            return _shown(call, _changed(call, body, replaces=replaces))
+    raise Problem("conflict", "The subscription keeps changing; try again in a moment.")
+
+
+def _changed(call: Call, body: Mapping[str, Any], *, replaces: bool) -> Subscription:
+    """Check a body against the subscription, and apply it if that is still the same then."""
+    current = call.own_subscription()
+    shown = _checked_tag(call, current)
     checked = Checked(call.app.rules, current=current, operator=call.request.operator)
     wanted = {**DEFAULTS, **body} if replaces else body
     values = check_body(checked, wanted, required=REQUIRED if replaces else (), shown=shown)
-    changes = differing(current, values)
-    if changes.get("enabled") is False:
-        changes["disabled_reason"] = _who(call, current) + " disabled it"
-    changed = call.app.update_subscription(current.id, **changes) if changes else current
-    return _shown(call, changed)
+    at = call.app.clock()
+
+    def change(now: Subscription) -> Subscription:
+        if (now.url, now.headers, now.owner) != (current.url, current.headers, current.owner):
+            # Hidden headers that the body keeps would go to a URL that they aren't meant for.
+            raise _Stale
+        _checked_tag(call, now)
+        changes = differing(now, values)
+        if changes.get("enabled") is False:
+            changes["disabled_reason"] = who(call, now) + " disabled it"
+        return apply_changes(now, changes, at=at) if changes else now
+
+    return call.app.store.change_subscription(current.id, change)
 
 
-def _who(call: Call, subscription: Subscription) -> str:
-    own = subscription.owner is not None and subscription.owner == call.request.owner
+def _checked_tag(call: Call, subscription: Subscription) -> dict[str, Any]:
+    """The document of a subscription, if the request is meant for it as it is.
+
+    Raises:
+        Problem: `If-Match` names another state of it.
+    """
+    shown = subscription_document(call.request, subscription)
+    check_unchanged(call.request, etag_of(encode(shown)))
+    return shown
+
+
+def who(call: Call, subscription: Subscription | None) -> str:
+    """Who makes a call on a subscription, in words that its owner may read."""
+    owner = None if subscription is None else subscription.owner
+    own = owner is not None and owner == call.request.owner
     return "its owner" if own else "an operator"
 
 
@@ -180,10 +216,26 @@ def _shown(
 def remove_hook(call: Call) -> ApiResponse:
     """`DELETE /hooks/{id}/`."""
     current = call.own_subscription()
-    check_unchanged(call.request, etag_of(encode(subscription_document(call.request, current))))
+    _checked_tag(call, current)
     if not call.app.unsubscribe(current.id):
         raise not_found()
     return respond(204)
+
+
+def pause_hook(call: Call) -> ApiResponse:
+    """`POST /hooks/{id}/pause/`."""
+    current = call.own_subscription()
+    read_options(call.request, ())
+    call.take(call.sends)
+    return _shown(call, call.app.pause(current.id))
+
+
+def resume_hook(call: Call) -> ApiResponse:
+    """`POST /hooks/{id}/resume/`."""
+    current = call.own_subscription()
+    read_options(call.request, ())
+    call.take(call.sends)
+    return _shown(call, call.app.resume(current.id))
 
 
 def rotate_secret(call: Call) -> ApiResponse:

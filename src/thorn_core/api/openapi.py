@@ -74,7 +74,7 @@ def openapi_document(
     Example:
         >>> with Thorn() as app:
         ...     sorted(openapi_document(app)["paths"])[:2]
-        ['/deliveries/{id}/', '/deliveries/{id}/retry/']
+        ['/deliveries/{id}/', '/deliveries/{id}/cancel/']
     """
     document: dict[str, Any] = {
         "openapi": "3.1.0",
@@ -117,7 +117,7 @@ def show_openapi(call: Call) -> ApiResponse:
 
 _OF_SUBSCRIPTION = (
     *("getSubscription", "changeSubscription", "replaceSubscription", "unsubscribe"),
-    *("rotateSecret", "sendTest", "listDeliveries", "getStats", "recover"),
+    *("rotateSecret", "pause", "resume", "sendTest", "listDeliveries", "getStats", "recover"),
 )
 
 
@@ -125,7 +125,7 @@ def _paths(*, operator: bool) -> dict[str, Any]:
     listing = ("cursor", "limit")
     whose = ("owner",) if operator else ()
     changing = ("if-match",)
-    refusals = (*BODY, *OWN, *CHANGE)
+    refusals = (*BODY, *OWN, *CHANGE, "conflict")
     return {
         "/hooks/": {
             "get": _operation(
@@ -158,7 +158,7 @@ def _paths(*, operator: bool) -> dict[str, Any]:
                 body=ref("SubscriptionReplacement"), parameters=changing, problems=refusals,
             ),
             "delete": _operation(
-                "unsubscribe", "Delete a subscription and discard its pending deliveries", None,
+                "unsubscribe", "Delete a subscription and cancel its pending deliveries", None,
                 status=204, parameters=changing, problems=(*OWN, *CHANGE),
             ),
         },
@@ -170,13 +170,29 @@ def _paths(*, operator: bool) -> dict[str, Any]:
                 problems=(*BODY, *OWN, *RATE),
             ),
         },
+        "/hooks/{id}/pause/": {
+            "parameters": [_parameter("id")],
+            "post": _operation(
+                "pause", "Hold the deliveries of a subscription until it is resumed",
+                ref("Subscription"), problems=(*BODY, *OWN, *RATE),
+            ),
+        },
+        "/hooks/{id}/resume/": {
+            "parameters": [_parameter("id")],
+            "post": _operation(
+                "resume", "Release the deliveries that a paused subscription holds",
+                ref("Subscription"), problems=(*BODY, *OWN, *RATE),
+            ),
+        },
         "/hooks/{id}/test/": {
             "parameters": [_parameter("id")],
             "post": _operation(
                 "sendTest", "Send a thorn.test message to a"
                 " subscription", ref("SentTest"), status=202,
                 problems=(*BODY, *OWN, "conflict", *RATE),
-                links=dict.fromkeys(("getDelivery", "retryDelivery"), "delivery_id"),
+                links=dict.fromkeys(
+                    ("getDelivery", "retryDelivery", "cancelDelivery"), "delivery_id"
+                ),
             ),
         },
         "/hooks/{id}/deliveries/": {
@@ -199,8 +215,9 @@ def _paths(*, operator: bool) -> dict[str, Any]:
         "/hooks/{id}/recover/": {
             "parameters": [_parameter("id")],
             "post": _operation(
-                "recover", "Retry deliveries that failed since a given time", ref("Recovered"),
-                status=202, body=ref("Recover"), problems=(*BODY, *OWN, "conflict", *RATE),
+                "recover", "Retry failed deliveries of events sent since a given time",
+                ref("Recovered"), status=202, body=ref("Recover"),
+                problems=(*BODY, *OWN, "conflict", *RATE),
             ),
         },
         "/deliveries/{id}/": {
@@ -214,6 +231,13 @@ def _paths(*, operator: bool) -> dict[str, Any]:
             "parameters": [_parameter("id")],
             "post": _operation(
                 "retryDelivery", "Retry a finished delivery", ref("Delivery"), status=202,
+                problems=(*BODY, *OWN, "conflict", *RATE),
+            ),
+        },
+        "/deliveries/{id}/cancel/": {
+            "parameters": [_parameter("id")],
+            "post": _operation(
+                "cancelDelivery", "Cancel a pending delivery", ref("Delivery"),
                 problems=(*BODY, *OWN, "conflict", *RATE),
             ),
         },
@@ -319,8 +343,8 @@ _PARAMETERS: Mapping[str, Any] = {
     "owner": _in("query", "owner", _OWNER, "Only this owner's subscriptions; operators only."),
     "state": _in("query", "state", _STATES, "Only deliveries in these states."),
     "event": _in("query", "event", PATTERN, "Only events that match this pattern."),
-    "since": _in("query", "since", TIME, "Only deliveries created at or after this time."),
-    "until": _in("query", "until", TIME, "Only deliveries created before this time."),
+    "since": _in("query", "since", TIME, "Only deliveries of events sent at or after this time."),
+    "until": _in("query", "until", TIME, "Only deliveries of events sent before this time."),
     "order": _in(
         "query",
         "order",

@@ -5,32 +5,25 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 from thorn_core.api.exchange import ApiRequest, ApiResponse, respond
 from thorn_core.api.problems import Fault, faulty
 
-T = TypeVar("T")
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# Ids in stores are shorter; a cursor with a longer one is invalid.
+# Ids that a store may have are shorter; a cursor with more wasn't made here.
 LONGEST_CURSOR = 400
 _MARK = 8
 
 
-def make_cursor(place: str | tuple[datetime, str], scope: Sequence[Any]) -> str:
-    """Create the cursor for a place in a list.
+def make_cursor(key: str, scope: Sequence[Any]) -> str:
+    """Make the cursor of a place in a list.
 
     Args:
-        place: The id of the last item of a page, or a delivery's place.
-        scope: Identifies the list; cursors of other lists are refused.
+        key: The id of the last thing of a page.
+        scope: What the list is of: a cursor of another list isn't taken.
     """
-    if isinstance(place, str):
-        text = json.dumps([place])
-    else:
-        text = json.dumps([(place[0] - EPOCH) // timedelta(microseconds=1), place[1]])
+    text = json.dumps([key])
     marked = _mark(text.encode(), scope) + text.encode()
     return base64.urlsafe_b64encode(marked).decode().rstrip("=")
 
@@ -43,21 +36,6 @@ def read_id(cursor: str, scope: Sequence[Any]) -> str:
     """
     (key,) = _read(cursor, scope)
     return _checked_id(key)
-
-
-def read_place(cursor: str, scope: Sequence[Any]) -> tuple[datetime, str]:
-    """Return the place in a cursor.
-
-    Raises:
-        ValueError: It isn't a cursor of this list.
-    """
-    micros, key = _read(cursor, scope)
-    if type(micros) is not int:
-        raise ValueError("not a time")
-    try:
-        return EPOCH + timedelta(microseconds=micros), _checked_id(key)
-    except OverflowError as error:
-        raise ValueError("not a time") from error
 
 
 def _read(cursor: str, scope: Sequence[Any]) -> list[Any]:
@@ -86,10 +64,8 @@ def _checked_id(key: Any) -> str:
     return key
 
 
-def where_to_begin(
-    cursor: str | None, scope: Sequence[Any], read: Callable[[str, Sequence[Any]], T]
-) -> T | None:
-    """Return the start of a cursor's page; None for the first page.
+def where_to_begin(cursor: str | None, scope: Sequence[Any]) -> str | None:
+    """The id that the page of a cursor begins after; None for the first page.
 
     Raises:
         Problem: It isn't a cursor of this list.
@@ -97,7 +73,7 @@ def where_to_begin(
     if cursor is None:
         return None
     try:
-        return read(cursor, scope)
+        return read_id(cursor, scope)
     except (ValueError, RecursionError) as error:
         message = "is not a cursor of this list; start again without one"
         raise faulty("malformed", [Fault("cursor", message, value=cursor)]) from error

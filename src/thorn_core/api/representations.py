@@ -9,7 +9,7 @@ from typing import Any
 
 from thorn_core.api.exchange import HOOKS, ApiRequest
 from thorn_core.codecs import format_datetime
-from thorn_core.recipients import hides_value
+from thorn_core.recipients import hides_value, origin_of
 from thorn_core.signatures import is_private
 from thorn_core.values import Attempt, Delivery, DeliveryState, Message, Subscription
 
@@ -33,6 +33,7 @@ def subscription_document(request: ApiRequest, subscription: Subscription) -> di
         "description": subscription.description,
         "rate_limit": subscription.rate_limit,
         "enabled": subscription.enabled,
+        "paused": subscription.paused,
         "disabled_reason": subscription.disabled_reason,
         "failing_since": _time(subscription.failing_since),
         "created_at": _time(subscription.created_at),
@@ -52,8 +53,11 @@ def _public_key(subscription: Subscription) -> str | None:
     return None
 
 
-def delivery_document(request: ApiRequest, delivery: Delivery) -> dict[str, Any]:
-    """Represent a delivery in a list."""
+def delivery_document(
+    request: ApiRequest, delivery: Delivery, subscription: Subscription | None
+) -> dict[str, Any]:
+    """A delivery, as in a list, with the origin of its subscription if that is still there."""
+    known = subscription or delivery.target
     waits = delivery.state is DeliveryState.PENDING
     unstored = delivery.target is not None
     return {
@@ -63,8 +67,8 @@ def delivery_document(request: ApiRequest, delivery: Delivery) -> dict[str, Any]
         "subscription": None if unstored else request.link(HOOKS, delivery.subscription_id),
         "message_id": delivery.message_id,
         "event": delivery.event,
-        "recipient": delivery.recipient,
-        "state": str(delivery.state),
+        "origin": None if known is None else origin_of(known.url),
+        "state": delivery.shown_state,
         "reason": delivery.reason,
         "attempt_count": delivery.attempt_count,
         "created_at": _time(delivery.created_at),
@@ -74,11 +78,15 @@ def delivery_document(request: ApiRequest, delivery: Delivery) -> dict[str, Any]
 
 
 def delivery_detail(
-    request: ApiRequest, delivery: Delivery, message: Message | None, attempts: Sequence[Attempt]
+    request: ApiRequest,
+    delivery: Delivery,
+    subscription: Subscription | None,
+    message: Message | None,
+    attempts: Sequence[Attempt],
 ) -> dict[str, Any]:
     """Represent a delivery with its message and attempts."""
     return {
-        **delivery_document(request, delivery),
+        **delivery_document(request, delivery, subscription),
         "message": None if message is None else _message(message),
         "attempts": [_attempt(attempt) for attempt in attempts],
     }

@@ -7,14 +7,22 @@ from collections.abc import Callable, Mapping
 import attrs
 
 from thorn_core.api.calls import Call
-from thorn_core.api.deliveries import list_deliveries, recover, retry_delivery, show_delivery
+from thorn_core.api.deliveries import (
+    cancel_delivery,
+    list_deliveries,
+    recover,
+    retry_delivery,
+    show_delivery,
+)
 from thorn_core.api.event_types import list_event_types
 from thorn_core.api.exchange import HOOKS, ApiResponse
 from thorn_core.api.hooks import (
     change_hook,
     list_hooks,
+    pause_hook,
     remove_hook,
     replace_hook,
+    resume_hook,
     rotate_secret,
     send_test,
     show_hook,
@@ -64,12 +72,15 @@ ROUTES = (
         {"GET": show_hook, "PATCH": change_hook, "PUT": replace_hook, "DELETE": remove_hook},
     ),
     Route((HOOKS, ID, "rotate-secret"), {"POST": rotate_secret}),
+    Route((HOOKS, ID, "pause"), {"POST": pause_hook}),
+    Route((HOOKS, ID, "resume"), {"POST": resume_hook}),
     Route((HOOKS, ID, "test"), {"POST": send_test}),
     Route((HOOKS, ID, "deliveries"), {"GET": list_deliveries}),
     Route((HOOKS, ID, "stats"), {"GET": show_stats}),
     Route((HOOKS, ID, "recover"), {"POST": recover}),
     Route(("deliveries", ID), {"GET": show_delivery}),
     Route(("deliveries", ID, "retry"), {"POST": retry_delivery}),
+    Route(("deliveries", ID, "cancel"), {"POST": cancel_delivery}),
     Route(("event-types",), {"GET": list_event_types}),
     Route(("openapi.json",), {"GET": show_openapi}),
 )

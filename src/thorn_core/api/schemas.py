@@ -137,7 +137,7 @@ def schemas(rules: SubscriptionRules) -> dict[str, Schema]:
         "Recover": {**_taken(_RECOVER), "required": ["since"]},
         "Recovered": obj(
             {
-                "recovered": described(WHOLE, "Number of deliveries that will be retried."),
+                "recovered": described(WHOLE, "Number of deliveries that will be made."),
                 "cursor": described(OPTIONAL_TEXT, "Send it back to continue. Null at the end."),
             }
         ),
@@ -217,7 +217,7 @@ def _fields(rules: SubscriptionRules) -> dict[str, Schema]:
         "enabled": {
             "type": "boolean",
             "default": True,
-            "description": "False pauses deliveries.",
+            "description": "False stops deliveries.",
         },
     }
 
@@ -262,6 +262,9 @@ _READ_ONLY: Mapping[str, Schema] = {
             OPTIONAL_TEXT,
             "Key that verifies Ed25519 signatures (whpk_…); null if the subscription has none.",
         ),
+        "paused": described(
+            SWITCH, "True holds deliveries; changed by the pause and resume operations."
+        ),
         "disabled_reason": described(OPTIONAL_TEXT, "Reason why the subscription is disabled."),
         "failing_since": described(OPTIONAL_TIME, "Time since which all attempts have failed."),
         "created_at": TIME,
@@ -277,8 +280,13 @@ _DELIVERY: Mapping[str, Schema] = {
     ),
     "message_id": described(TEXT, "Value of the webhook-id header."),
     "event": TEXT,
-    "recipient": described(TEXT, "Host and port."),
-    "state": {"type": "string", "enum": [str(state) for state in DeliveryState]},
+    "origin": described(
+        OPTIONAL_TEXT, "Origin of the subscription's URL; null if the subscription is gone."
+    ),
+    "state": described(
+        {"type": "string", "enum": [*(str(state) for state in DeliveryState), "held"]},
+        "Pending deliveries are held while their subscription is paused.",
+    ),
     "reason": described(OPTIONAL_TEXT, "Reason for the current state."),
     "attempt_count": WHOLE,
     "created_at": TIME,
@@ -323,7 +331,8 @@ _PERIOD: Mapping[str, Schema] = {
     "at": described(TIME, "Start of the period."),
     **{
         name: described(
-            WHOLE, f"Number of deliveries created in the period that are {' or '.join(states)}."
+            WHOLE,
+            f"Number of deliveries of events of the period that are {' or '.join(states)}.",
         )
         for name, states in OUTCOMES.items()
     },
@@ -341,10 +350,15 @@ _STATS: Mapping[str, Schema] = {
     ),
 }
 _RECOVER: Mapping[str, Schema] = {
-    "since": described(TIME, "Only deliveries created at or after this time."),
-    "until": described(OPTIONAL_TIME, "Only deliveries created before this time."),
+    "since": described(TIME, "Only events sent at or after this time."),
+    "until": described(OPTIONAL_TIME, "Only events sent before this time."),
     "event": described(
         {**PATTERN, "type": ["string", "null"]}, "Only events that match this pattern."
+    ),
+    "missing": described(
+        {**SWITCH, "default": False},
+        "Also deliver matching events that the subscription never got, for example because it was"
+        " created later.",
     ),
     "cursor": described(OPTIONAL_TEXT, "Cursor from the previous response, to continue."),
 }

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from thorn_core.api.calls import Call
 from thorn_core.api.exchange import ApiResponse, respond
-from thorn_core.api.paging import EPOCH
 from thorn_core.api.parameters import Parameters
 from thorn_core.codecs import format_datetime
-from thorn_core.stores.periods import Periods
+from thorn_core.periods import Periods
 from thorn_core.values import DeliveryState, Period
 
-# The available periods and their steps, which fit into a chart.
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# What can be asked for, and how it is divided: as many periods as a chart has room for.
 STEPS = {
     "hour": (timedelta(minutes=1), 60),
     "day": (timedelta(minutes=30), 48),

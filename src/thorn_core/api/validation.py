@@ -344,6 +344,7 @@ READ_ONLY = (
     "deliveries",
     "owner",
     "public_key",
+    "paused",
     "disabled_reason",
     "failing_since",
     "created_at",

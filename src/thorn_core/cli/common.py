@@ -112,12 +112,12 @@ def when(time: datetime, now: datetime) -> str:
 
 
 @contextmanager
-def progress_bar(doing: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress_bar(doing: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """Show how far something is, on standard error if that is a terminal.
 
     Args:
         doing: What, such as `Replaying`.
-        total: How many there are.
+        total: How many there are; None if that isn't known.
 
     Returns:
         A function to call with how many are done.

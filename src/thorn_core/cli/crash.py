@@ -15,7 +15,8 @@ from thorn_core.app import Thorn
 from thorn_core.cli.common import counted, progress_bar
 from thorn_core.cli.worker_process import WorkerProcess
 from thorn_core.errors import ThornError
-from thorn_core.stores.base import Transactional, delivery_query
+from thorn_core.ports.store import Transactional
+from thorn_core.queries import delivery_query
 from thorn_core.testing.recipient import LocalRecipient
 from thorn_core.values import DeliveryState
 

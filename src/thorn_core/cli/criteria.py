@@ -43,19 +43,27 @@ class Ago(TimeType):
             )
 
 
+_STATE = click.option(
+    "--state", "states", multiple=True, type=STATES, help="Only this state (repeatable)."
+)
+_OTHERS = (
+    click.option("--subscription", "subscription_id", help="Only this subscription."),
+    click.option("--message", "message_id", help="Only this message."),
+    click.option("--event", help="Only events that match this pattern."),
+    click.option(
+        "--since", type=Ago(), help="Message sent at or after: 2026-03-01T12:00, 15m, 2h, 3d."
+    ),
+    click.option("--until", type=Ago(), help="Message sent before: as --since."),
+)
+
+
 def criteria(command: F) -> F:
     """Add the options that select deliveries."""
-    for option in (
-        click.option("--subscription", "subscription_id", help="Only this subscription."),
-        click.option("--message", "message_id", help="Only this message."),
-        click.option("--event", help="Only events that match this pattern."),
-        click.option(
-            "--state", "states", multiple=True, type=STATES, help="Only this state (repeatable)."
-        ),
-        click.option(
-            "--since", type=Ago(), help="Created at or after: 2026-03-01T12:00, 15m, 2h, 3d."
-        ),
-        click.option("--until", type=Ago(), help="Created before: as --since."),
-    ):
+    return _STATE(without_states(command))
+
+
+def without_states(command: F) -> F:
+    """Add the options that select deliveries in whatever state."""
+    for option in _OTHERS:
         command = option(command)
     return command

@@ -8,9 +8,11 @@ from typing import Any
 import click
 
 from thorn_core.app import Thorn
+from thorn_core.cli.cancel import cancel
 from thorn_core.cli.check import check
 from thorn_core.cli.common import safe
 from thorn_core.cli.demo import demo
+from thorn_core.cli.erase import erase
 from thorn_core.cli.history import attempts, deliveries
 from thorn_core.cli.listen import listen
 from thorn_core.cli.purge import purge
@@ -68,7 +70,7 @@ def group(context: click.Context, app_path: str | None) -> None:
 
 for command in (
     *(demo, worker, listen, send),
-    *(subscriptions, deliveries, attempts, replay, purge, stats, check),
+    *(subscriptions, deliveries, attempts, replay, cancel, purge, erase, stats, check),
 ):
     group.add_command(command)
 

@@ -24,11 +24,12 @@ from thorn_core.cli.common import (
     write_json,
 )
 from thorn_core.cli.criteria import criteria
+from thorn_core.cli.origins import Origins
 from thorn_core.errors import NotFoundError
 from thorn_core.values import Attempt, Delivery
 
 # Columns that may be cut off.
-CUT = ("event", "events", "recipient", "owner")
+CUT = ("event", "events", "origin", "owner")
 # Characters shown of a response's body.
 BODY_SHOWN = 300
 
@@ -47,7 +48,7 @@ class Row:
 
 
 def show_list(columns: Sequence[str], rows: Iterable[Row], empty: str) -> None:
-    """Print a list. A narrow terminal cuts off events, recipients and owners.
+    """Print a list. A narrow terminal cuts off events, origins and owners.
 
     Args:
         columns: Headings.
@@ -88,15 +89,16 @@ def deliveries(
     """List deliveries, oldest first."""
     with find_app(app_path) as app:
         found = islice(app.deliveries(state=states or None, **chosen), limit)
+        origins = Origins(app)
         if as_json:
             write_json(
                 {
                     "id": d.id,
                     "event": d.event,
-                    "recipient": d.recipient,
+                    "origin": origins.of(d),
                     "message": d.message_id,
                     "subscription": d.subscription_id,
-                    "state": str(d.state),
+                    "state": d.shown_state,
                     "attempts": d.attempt_count,
                     "created_at": d.created_at.isoformat(),
                     "due_at": d.due_at.isoformat(),
@@ -107,9 +109,12 @@ def deliveries(
             )
             return
         now = app.clock()
-        columns = ("event", "recipient", "state", "when", "attempts")
+        columns = ("event", "origin", "state", "when", "attempts")
         rows = (
-            Row((d.event, d.recipient, d.state, _when(d, now), d.attempt_count), (d.reason, d.id))
+            Row(
+                (d.event, origins.shown(d), d.shown_state, _when(d, now), d.attempt_count),
+                (d.reason, d.id),
+            )
             for d in found
         )
         show_list(columns, rows, "No deliveries match these filters.")
@@ -117,6 +122,8 @@ def deliveries(
 
 def _when(delivery: Delivery, now: datetime) -> str:
     """When the delivery is due, or finished."""
+    if delivery.held:
+        return "when resumed"
     if delivery.settled_at is None and delivery.due_at <= now:
         return "now"
     return when(delivery.settled_at or delivery.due_at, now)
@@ -138,10 +145,11 @@ def attempts(app_path: str | None, delivery_id: str, *, as_json: bool) -> None:
                 f"there is no delivery {delivery_id!r}; list deliveries with thorn deliveries"
             )
         found = list(app.attempts(delivery_id))
+        whom = Origins(app).shown(delivery)
     if as_json:
         write_json(map(_plain, found))
     else:
-        _show(delivery, found)
+        _show(delivery, whom, found)
 
 
 def _plain(attempt: Attempt) -> dict[str, object]:
@@ -158,14 +166,14 @@ def _plain(attempt: Attempt) -> dict[str, object]:
     }
 
 
-def _show(delivery: Delivery, found: Sequence[Attempt]) -> None:
+def _show(delivery: Delivery, whom: str, found: Sequence[Attempt]) -> None:
     out = console()
     reason = f", {delivery.reason}" if delivery.reason else ""
     many = counted(delivery.attempt_count, "attempt", "attempts")
-    out.print(
-        plain(f"{delivery.event} to {delivery.recipient}: {delivery.state} after {many}{reason}")
-    )
-    if delivery.settled_at is None:
+    out.print(plain(f"{delivery.event} to {whom}: {delivery.shown_state} after {many}{reason}"))
+    if delivery.held:
+        out.print("It is held until its subscription is resumed.")
+    elif delivery.settled_at is None:
         out.print(f"Next attempt at {delivery.due_at.astimezone():%Y-%m-%d %H:%M:%S}.")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("#", "time", "duration", "status", "response"):

@@ -11,9 +11,9 @@ import click
 from thorn_core.cli.app import find_app
 from thorn_core.cli.common import counted, progress_bar, write_json
 from thorn_core.cli.criteria import SETTLED, Ago
-from thorn_core.history import BATCH_LIMIT
 from thorn_core.paging import PAGE
-from thorn_core.stores.base import delivery_query
+from thorn_core.queries import delivery_query
+from thorn_core.removing import BATCH_LIMIT
 
 
 @click.command()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import attrs
 import click
 
 from thorn_core.app import Thorn
 from thorn_core.cli.app import find_app
 from thorn_core.cli.common import counted, json_option, progress_bar, write_json
 from thorn_core.cli.criteria import criteria
-from thorn_core.stores.base import delivery_query
+from thorn_core.history import queried
 from thorn_core.values import DeliveryState
 
 # The states to replay by default.
@@ -21,6 +20,11 @@ FAILED = (str(DeliveryState.EXHAUSTED), str(DeliveryState.DISCARDED))
 @click.command()
 @click.argument("delivery_ids", nargs=-1, metavar="[DELIVERY]...")
 @criteria
+@click.option(
+    "--missing",
+    is_flag=True,
+    help="Also deliver what the subscription never got; needs --subscription and --since.",
+)
 @json_option
 @click.pass_obj
 def replay(
@@ -29,6 +33,7 @@ def replay(
     delivery_ids: tuple[str, ...],
     states: tuple[str, ...],
     *,
+    missing: bool,
     as_json: bool,
     **chosen: Any,
 ) -> int:
@@ -42,8 +47,9 @@ def replay(
             "replay needs delivery ids or a filter: --subscription, --message, --event,"
             " --state or --since"
         )
+    states_chosen = states or (None if delivery_ids else FAILED)
     with find_app(app_path) as app:
-        count = _replay(app, delivery_ids, states or (None if delivery_ids else FAILED), chosen)
+        count = _replay(app, delivery_ids, states_chosen, chosen, missing=missing)
     if as_json:
         write_json([{"replayed": count}])
     else:
@@ -52,18 +58,15 @@ def replay(
 
 
 def _replay(
-    app: Thorn, ids: tuple[str, ...], states: tuple[str, ...] | None, chosen: dict[str, Any]
+    app: Thorn,
+    ids: tuple[str, ...],
+    states: tuple[str, ...] | None,
+    chosen: dict[str, Any],
+    *,
+    missing: bool,
 ) -> int:
-    query = delivery_query(
-        chosen["message_id"],
-        chosen["subscription_id"],
-        chosen["event"],
-        states,
-        chosen["since"],
-        chosen["until"],
-    )
-    if ids:
-        query = attrs.evolve(query, ids=ids)
-    total = app.store.count(query.only_settled())
+    query = queried(ids or None, state=states, **chosen)
+    # How many are missing isn't known before.
+    total = None if missing else app.store.count(query.only_settled())
     with progress_bar("Replaying", total) as progress:
-        return app.replay(ids or None, state=states, **chosen, progress=progress)
+        return app.replay(ids or None, state=states, missing=missing, **chosen, progress=progress)

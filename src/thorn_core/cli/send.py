@@ -15,6 +15,7 @@ from rich.table import Table
 from thorn_core.app import Thorn
 from thorn_core.cli.app import find_app
 from thorn_core.cli.common import Amount, console, counted, plain, write_json
+from thorn_core.cli.origins import Origins
 from thorn_core.errors import SecurityError, ThornError
 from thorn_core.receipts import Receipt
 from thorn_core.recipients import METADATA_ADDRESSES, block_cidr_network
@@ -128,11 +129,13 @@ def _app_for(url: str, secret: str | None, *, allow_local: bool) -> Thorn:
 
 
 def _show(app: Thorn, receipt: Receipt, *, as_json: bool) -> None:
-    rows = [
+    origins = Origins(app)
+    rows: list[dict[str, Any]] = [
         {
             "delivery": delivery.id,
-            "recipient": delivery.recipient,
-            "state": str(delivery.state),
+            "subscription": delivery.subscription_id,
+            "origin": origins.of(delivery),
+            "state": delivery.shown_state,
             "reason": delivery.reason,
             "attempts": [
                 {
@@ -155,13 +158,13 @@ def _show(app: Thorn, receipt: Receipt, *, as_json: bool) -> None:
         f"Message [bold]{receipt.message.id}[/]: {counted(len(rows), 'delivery', 'deliveries')}"
     )
     table = Table(
-        "recipient", "state", "attempts", "response", box=None, pad_edge=False, header_style="bold"
+        "origin", "state", "attempts", "response", box=None, pad_edge=False, header_style="bold"
     )
     for row in rows:
-        attempts: list[dict[str, Any]] = row["attempts"]  # type: ignore[assignment]
+        attempts: list[dict[str, Any]] = row["attempts"]
         answers = [str(a["status"] or a["error"]) for a in attempts]
         table.add_row(
-            plain(row["recipient"]),
+            plain(row["origin"] or row["subscription"]),
             plain(row["state"]),
             plain(", ".join(answers)),
             plain(attempts[-1]["body"][:200] if attempts else row["reason"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 import click
@@ -9,6 +10,7 @@ from rich.table import Table
 
 from thorn_core.cli.app import find_app
 from thorn_core.cli.common import Amount, console, json_option, one_line, span, write_json
+from thorn_core.cli.origins import Origins
 from thorn_core.values import Stats
 
 
@@ -26,6 +28,8 @@ def stats(app_path: str | None, hours: float, *, as_json: bool) -> None:
     """Show totals of the store, and recent attempts."""
     with find_app(app_path) as app:
         found, now = app.stats(window=timedelta(hours=hours)), app.clock()
+        origins = Origins(app)
+        names = {key: _named(key, origins.of_subscription(key)) for key in found.recipients}
     if as_json:
         write_json([_plain(found)])
         return
@@ -33,7 +37,7 @@ def stats(app_path: str | None, hours: float, *, as_json: bool) -> None:
     out.print(_counts(found, now, f"{hours:g} h"))
     out.print()
     if found.attempts > 0 and found.latency:
-        out.print(_latencies(found))
+        out.print(_latencies(found, names))
     else:
         out.print("No attempt received a response in this period.")
 
@@ -80,12 +84,17 @@ def _counts(stats: Stats, now: datetime, window: str) -> Table:
     return table
 
 
-def _latencies(stats: Stats) -> Table:
+def _named(subscription_id: str, origin: str | None) -> str:
+    return subscription_id if origin is None else f"{origin} ({subscription_id})"
+
+
+def _latencies(stats: Stats, names: Mapping[str, str]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("latency", overflow="fold")
     for percentile in stats.latency:
         table.add_column(f"{percentile} %", justify="right", no_wrap=True)
-    for name, latency in {"all recipients": stats.latency, **stats.recipients}.items():
+    named = {names[key]: latency for key, latency in stats.recipients.items()}
+    for name, latency in {"all subscriptions": stats.latency, **named}.items():
         if latency:
             cells = (f"{1000 * seconds:,.1f} ms" for seconds in latency.values())
             table.add_row(one_line(name), *cells)

@@ -1,4 +1,4 @@
-"""`thorn subscriptions`: list them, and rotate a secret."""
+"""`thorn subscriptions`: list them, pause and resume them, and rotate a secret."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from thorn_core.cli.common import Amount, console, json_option, plain, write_jso
 from thorn_core.cli.history import Row, show_list
 from thorn_core.signatures import is_private
 from thorn_core.subscriptions import LONGEST_OVERLAP
+from thorn_core.values import Subscription
 
 
 @click.group(invoke_without_command=True)
@@ -19,7 +20,7 @@ from thorn_core.subscriptions import LONGEST_OVERLAP
 @json_option
 @click.pass_context
 def subscriptions(context: click.Context, owner: str | None, *, as_json: bool) -> None:
-    """List subscriptions, or rotate the secret of one."""
+    """List subscriptions; pause or resume one, or rotate its secret."""
     if context.invoked_subcommand is None:
         with find_app(context.obj) as app:
             _list(app, owner, as_json=as_json)
@@ -35,6 +36,7 @@ def _list(app: Thorn, owner: str | None, *, as_json: bool) -> None:
                 "url": s.url,
                 "owner": s.owner,
                 "enabled": s.enabled,
+                "paused": s.paused,
                 "disabled_reason": s.disabled_reason,
                 "created_at": s.created_at.isoformat(),
             }
@@ -43,12 +45,38 @@ def _list(app: Thorn, owner: str | None, *, as_json: bool) -> None:
         return
     rows = (
         Row(
-            (", ".join(s.events), s.owner, "yes" if s.enabled else "no"),
+            (", ".join(s.events), s.owner, _state(s)),
             (f"to {s.url}", s.disabled_reason and f"disabled: {s.disabled_reason}", s.id),
         )
         for s in found
     )
-    show_list(("events", "owner", "enabled"), rows, "No subscriptions.")
+    show_list(("events", "owner", "state"), rows, "No subscriptions.")
+
+
+def _state(subscription: Subscription) -> str:
+    if not subscription.enabled:
+        return "disabled"
+    return "paused" if subscription.paused else "enabled"
+
+
+@subscriptions.command()
+@click.argument("subscription_id", metavar="SUBSCRIPTION")
+@click.pass_obj
+def pause(app_path: Any, subscription_id: str) -> None:
+    """Hold the deliveries of a subscription. Exits 1 if it does not exist."""
+    with find_app(app_path) as app:
+        app.pause(subscription_id)
+    click.echo("Paused. Its deliveries are held until you resume it.")
+
+
+@subscriptions.command()
+@click.argument("subscription_id", metavar="SUBSCRIPTION")
+@click.pass_obj
+def resume(app_path: Any, subscription_id: str) -> None:
+    """Release the deliveries that a paused subscription holds. Exits 1 if it does not exist."""
+    with find_app(app_path) as app:
+        app.resume(subscription_id)
+    click.echo("Resumed.")
 
 
 @subscriptions.command()

@@ -6,11 +6,8 @@ from datetime import datetime
 
 import attrs
 
-from thorn_core.recipients import recipient_of
-from thorn_core.values import Delivery, DeliveryState, Message, Subscription, delivery_id
-
-# In place of host and port, where a URL has none.
-UNKNOWN_RECIPIENT = "unknown"
+from thorn_core.keys import delivery_id
+from thorn_core.values import Delivery, DeliveryState, Message, Subscription
 
 
 def make_delivery(message: Message, subscription: Subscription, at: datetime) -> Delivery:
@@ -26,7 +23,6 @@ def make_delivery(message: Message, subscription: Subscription, at: datetime) ->
         message_id=message.id,
         subscription_id=subscription.id,
         event=message.event,
-        recipient=recipient_of(subscription.url),
         due_at=min(message.at, at),
         created_at=at,
     )
@@ -54,7 +50,6 @@ def make_cancelled_delivery(
         message_id=message.id,
         subscription_id=subscription.id,
         event=message.event,
-        recipient=UNKNOWN_RECIPIENT,
         state=DeliveryState.DISCARDED,
         due_at=min(message.at, at),
         created_at=at,

@@ -41,7 +41,7 @@ def judge(
         ...     headers={"retry-after": "60"})
         >>> delivery = Delivery(
         ...     id="dlv_1", message_id="msg_1", subscription_id="sub_1", event="a", due_at=now,
-        ...     recipient="e.com:443", created_at=now)
+        ...     created_at=now)
         >>> outcome = judge(attempt, delivery, policy=RetryPolicy((5,)),
         ...     settings=Settings(), at=now, random=0.5)
         >>> str(outcome.state), (outcome.due_at - now).total_seconds()

@@ -7,14 +7,14 @@ ones about every address before a connection is opened. Nothing here looks a nam
 
 from thorn_core.recipients.addresses import Address, Network, address_text, ip_literal
 from thorn_core.recipients.checks import METADATA_ADDRESSES, check_address, check_url
-from thorn_core.recipients.origins import hides_value, same_origin, without_credentials
+from thorn_core.recipients.origins import hides_value, origin_of, same_origin, without_credentials
 from thorn_core.recipients.protection import (
     complete_validators,
     is_internal_network,
     open_networks,
     opens_metadata,
 )
-from thorn_core.recipients.urls import LONGEST_URL, RecipientURL, parse_url, recipient_of
+from thorn_core.recipients.urls import LONGEST_URL, RecipientURL, parse_url
 from thorn_core.recipients.validators import (
     DEFAULT_VALIDATORS,
     Ports,
@@ -55,8 +55,8 @@ __all__ = [
     "is_internal_network",
     "open_networks",
     "opens_metadata",
+    "origin_of",
     "parse_url",
-    "recipient_of",
     "same_origin",
     "without_credentials",
 ]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from thorn_core.errors import SecurityError
-from thorn_core.recipients.urls import parse_url
+from thorn_core.recipients.urls import DEFAULT_PORTS, parse_url
 
 # By name, or by what a value of the header Authorization begins with (RFC 9110 section 11.4).
 _CREDENTIAL_NAME = re.compile(
@@ -29,6 +29,21 @@ def same_origin(one: str, other: str) -> bool:
     except SecurityError:
         return False
     return (first.scheme, first.recipient) == (second.scheme, second.recipient)
+
+
+def origin_of(url: str) -> str | None:
+    """The origin of a URL, as it is shown; None if the URL can't be a recipient's.
+
+    Example:
+        >>> origin_of("https://E.com/hook?key=1"), origin_of("http://e.com:8080"), origin_of("e")
+        ('https://e.com', 'http://e.com:8080', None)
+    """
+    try:
+        parsed = parse_url(url)
+    except SecurityError:
+        return None
+    default = f":{DEFAULT_PORTS[parsed.scheme]}"
+    return f"{parsed.scheme}://{parsed.recipient.removesuffix(default)}"
 
 
 def hides_value(name: str, value: str = "") -> bool:

@@ -39,7 +39,7 @@ class RecipientURL:
         port: As given, or the scheme's default.
         path: Path and query, as they stand in the request line.
         address: The host, where it is an IP address and no name.
-        recipient: `host:port`, what concurrency and pauses are counted by.
+        recipient: `host:port`, IPv6 in brackets.
     """
 
     text: str = attrs.field(repr=lambda text: shown(text))
@@ -120,25 +120,6 @@ def _parsed(url: str) -> RecipientURL:
         address=address,
         recipient=f"{shown_host}:{port}",
     )
-
-
-def recipient_of(url: str) -> str:
-    """Name the recipient behind a URL: what concurrency and pauses are counted by.
-
-    Args:
-        url: The URL.
-
-    Returns:
-        `host:port` in lower case, IPv6 in brackets.
-
-    Raises:
-        SecurityError: `parse_url` refuses it.
-
-    Example:
-        >>> recipient_of("https://Example.com/hook")
-        'example.com:443'
-    """
-    return parse_url(url).recipient
 
 
 def _host(url: str, given: str) -> tuple[str, Address | None]:

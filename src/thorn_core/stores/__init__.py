@@ -1,13 +1,13 @@
 """Where subscriptions, messages, deliveries and attempts live."""
 
-from thorn_core.stores.base import DeliveryQuery, Store, Written
-from thorn_core.stores.latencies import BUSIEST, PERCENTILES, STEPS, percentiles
+from thorn_core.latencies import BUSIEST, PERCENTILES, STEPS, percentiles
+from thorn_core.periods import Periods
+from thorn_core.ports.store import Store, Written
+from thorn_core.queries import DeliveryQuery
 from thorn_core.stores.memory import MemoryStore
 from thorn_core.stores.notifications import Notifications
-from thorn_core.stores.periods import Periods
 from thorn_core.stores.redaction import redact, redacted
 from thorn_core.stores.turns import queue_up, take_turns
-from thorn_core.values import delivery_range
 
 __all__ = [
     "BUSIEST",
@@ -19,7 +19,6 @@ __all__ = [
     "Periods",
     "Store",
     "Written",
-    "delivery_range",
     "percentiles",
     "queue_up",
     "redact",

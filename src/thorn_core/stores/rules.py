@@ -1,15 +1,16 @@
-"""The rules that every store applies: what attempts do to subscriptions and recipients; pure."""
+"""The rules that every store applies: what reaches subscriptions, what changes them; pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 
 import attrs
 
 from thorn_core.codecs import format_datetime
-from thorn_core.recipients import recipient_of
-from thorn_core.values import Settlement, Subscription
+from thorn_core.errors import ConfigurationError
+from thorn_core.patterns import matches
+from thorn_core.values import OPERATOR, Message, Settlement, Subscription
 
 # Failures before a subscription can be disabled: one event retried by the default policy makes ten.
 LEAST_FAILURES = 10
@@ -104,7 +105,7 @@ def after_settlement(health: Health, settlement: Settlement) -> Health:
         >>> message = Message(id="msg_1", event="a", data=b"1", at=at)
         >>> delivery = Delivery(
         ...     id="dlv_1_1", message_id="msg_1", subscription_id="sub_1", event="a", due_at=at,
-        ...     recipient="e.com:443", created_at=at)
+        ...     created_at=at)
         >>> claim = Claim(delivery=delivery, message=message, subscription=None, token="t")
         >>> attempt = Attempt(id="att_1", delivery_id="dlv_1_1", number=1, at=at, duration=1.0)
         >>> pending = Outcome(state=DeliveryState.PENDING)
@@ -156,12 +157,51 @@ def _is_warning(before: Health, after: Health, limit: timedelta | None) -> bool:
 
 
 def pauses(settlements: Iterable[Settlement]) -> Iterator[tuple[str, datetime]]:
-    """The recipients to leave alone, and until when.
-
-    That is the host that was requested: the URL may have changed since the delivery was made.
-    """
+    """The ids of subscriptions to make no request to, and until when: their recipients asked."""
     for settlement in settlements:
-        until, claim = settlement.outcome.pause_until, settlement.claim
+        until = settlement.outcome.pause_until
         if until is not None:
-            url = None if claim.subscription is None else claim.subscription.url
-            yield claim.delivery.recipient if url is None else recipient_of(url), until
+            yield settlement.claim.delivery.subscription_id, until
+
+
+def reaches(subscription: Subscription, sender: str | None) -> bool:
+    """True if a message of this sender is for a subscription of this owner.
+
+    Example:
+        >>> from datetime import UTC
+        >>> at = datetime(2026, 3, 1, tzinfo=UTC)
+        >>> ada = Subscription(id="sub_1", events=("*",), url="https://e.com/", owner="ada",
+        ...     created_at=at, updated_at=at)
+        >>> [reaches(ada, sender) for sender in ("ada", "bob", OPERATOR, None)]
+        [True, False, False, True]
+    """
+    owner = subscription.owner
+    return sender is None or owner is None or (owner == sender != OPERATOR)
+
+
+def is_for(message: Message, subscription: Subscription) -> bool:
+    """True if a message reaches a subscription: by `only`, its event and its sender."""
+    return (
+        message.only in (None, subscription.id)
+        and reaches(subscription, message.sender)
+        and any(matches(pattern, message.event) for pattern in subscription.events)
+    )
+
+
+def changed(before: Subscription, change: Callable[[Subscription], Subscription]) -> Subscription:
+    """The subscription that a change makes of another.
+
+    Raises:
+        ConfigurationError: It has another id, or is paused or resumed.
+    """
+    after = change(before)
+    if after.id != before.id:
+        raise ConfigurationError(
+            f"a change of the subscription {before.id!r} gives it the id {after.id!r}; leave the id"
+            f" as it is"
+        )
+    if after.paused != before.paused:
+        raise ConfigurationError(
+            f"a change of the subscription {before.id!r} sets paused; use pause and resume"
+        )
+    return after

@@ -18,8 +18,9 @@ from thorn_core.delivery import (
     sign_request,
 )
 from thorn_core.errors import SecurityError, TransportError, TransportTimeout, UncheckedError
+from thorn_core.keys import attempt_id
 from thorn_core.message_recipients import INTERNAL
-from thorn_core.recipients import check_url, recipient_of
+from thorn_core.recipients import check_url
 from thorn_core.recipients.urls import shown
 from thorn_core.recipients.validators import OWN_VALIDATORS
 from thorn_core.retries import RetryPolicy
@@ -34,7 +35,6 @@ from thorn_core.values import (
     Response,
     Settlement,
     Subscription,
-    new_id,
 )
 from thorn_core.worker.deadlines import Deadlines
 from thorn_core.worker.load import Load
@@ -124,14 +124,10 @@ class Attempts:
             error = failure.reason if isinstance(failure, SecurityError) else str(failure)
         except Exception as failure:
             return self._failed_internally(claim, at, failure)
-        if response is not None:
-            self._load.heed(delivery.recipient, answered=True)
-        else:
-            # The URL may have changed since the delivery was made.
-            self._load.heed(recipient_of(request.url), answered=False)
+        self._load.heed(subscription.id, answered=response is not None)
         ended = clock()
         attempt = Attempt(
-            id=new_id("att", at),
+            id=attempt_id(delivery.id, at),
             delivery_id=delivery.id,
             number=delivery.attempt_count + 1,
             at=at,
@@ -218,10 +214,10 @@ class Attempts:
         self._defects.log(
             failure,
             f"delivery {delivery.id} of {delivery.event} can't be sent",
-            about(delivery),
+            about(delivery, claim.subscription),
         )
         attempt = Attempt(
-            id=new_id("att", at),
+            id=attempt_id(delivery.id, at),
             delivery_id=delivery.id,
             number=delivery.attempt_count + 1,
             at=at,

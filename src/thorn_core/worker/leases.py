@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from thorn_core.stores.base import Store
+from thorn_core.ports.store import Store
 from thorn_core.values import Claim
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Requests in flight, in total and by recipient, and the capacity left."""
+"""How much is under way, in all and by subscription, and how much more may be."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ CAP_CACHE = 10_000
 
 class Load:
     """The requests of one worker in flight, and its claims waiting to start.
+
+    A recipient is a subscription, by its id: one host's subscriptions don't share their room.
 
     Args:
         settings: The app's.
@@ -53,7 +55,7 @@ class Load:
             at_once: Queue them before the others, and ignore the limits per recipient.
         """
         for claim in claims:
-            recipient = claim.delivery.recipient
+            recipient = claim.delivery.subscription_id
             self._busy[recipient] = self._busy.get(recipient, 0) + 1
             if at_once:
                 self._at_once.append(claim)
@@ -68,7 +70,7 @@ class Load:
         """Start the next claim whose recipient has capacity, round robin."""
         if self._at_once:
             claim = self._at_once.popleft()
-            recipient = claim.delivery.recipient
+            recipient = claim.delivery.subscription_id
         elif self._turns:
             recipient = self._turns.popleft()
             self._in_turns.discard(recipient)
@@ -84,8 +86,8 @@ class Load:
         return claim
 
     def ended(self, claim: Claim) -> None:
-        """Note that the request of a claim has ended."""
-        recipient = claim.delivery.recipient
+        """Its request has ended."""
+        recipient = claim.delivery.subscription_id
         del self._begun[claim.delivery.id]
         _less(self._under_way, recipient)
         _less(self._busy, recipient)
@@ -96,7 +98,7 @@ class Load:
         for recipient, queue in self._waiting.items():
             _less(self._busy, recipient, len(queue))
         for claim in self._at_once:
-            _less(self._busy, claim.delivery.recipient)
+            _less(self._busy, claim.delivery.subscription_id)
         self._at_once.clear()
         self._waiting.clear()
         self._turns.clear()

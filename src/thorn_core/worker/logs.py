@@ -1,7 +1,7 @@
 """The worker's log: one record for each failed attempt, cancelled delivery, disabled subscription.
 
 All are warnings of the logger `thorn_core.worker`, with what they are about in attributes
-(`extra`). None holds a payload, a header or more of a URL than host and port.
+(`extra`). None holds a payload, a header or more of a URL than its origin.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from thorn_core.codecs import format_datetime
+from thorn_core.recipients import origin_of
 from thorn_core.values import Delivery, DeliveryState, Message, Settlement, Subscription
 
 logger = logging.getLogger("thorn_core.worker")
@@ -87,18 +88,18 @@ def _place(failure: Exception) -> str:
 def log_settlement(settlement: Settlement) -> None:
     """Log the outcome of a claim, unless it was delivered or only waits."""
     outcome, attempt = settlement.outcome, settlement.attempt
-    delivery = settlement.claim.delivery
+    delivery, subscription = settlement.claim.delivery, settlement.claim.subscription
     if attempt is not None and not attempt.ok:
         then = _then(settlement)
         reason = attempt.error or f"status {attempt.status}"
         logger.warning(
             "attempt %d of %s failed: %s; %s",
             attempt.number,
-            _named(delivery),
+            _named(delivery, subscription),
             _one_line(reason),
             then,
             extra={
-                **about(delivery),
+                **about(delivery, subscription),
                 "attempt": attempt.number,
                 "status": attempt.status,
                 "reason": _one_line(reason),
@@ -107,18 +108,20 @@ def log_settlement(settlement: Settlement) -> None:
             },
         )
     elif attempt is None and outcome.state is DeliveryState.DISCARDED:
-        log_cancelled(delivery, outcome.reason)
+        log_cancelled(delivery, outcome.reason, subscription)
 
 
-def log_cancelled(delivery: Delivery, reason: str | None) -> None:
-    """Log that a delivery was cancelled without a request, and why."""
+def log_cancelled(
+    delivery: Delivery, reason: str | None, subscription: Subscription | None = None
+) -> None:
+    """Log that a delivery won't be made, and why; no request was made for it."""
     words = _one_line(reason or "")
     logger.warning(
         "%s was cancelled: %s",
-        _named(delivery),
+        _named(delivery, subscription),
         words,
         extra={
-            **about(delivery),
+            **about(delivery, subscription),
             "attempt": None,
             "status": None,
             "reason": words,
@@ -156,19 +159,30 @@ def log_failing(subscription: Subscription, disabled_at: datetime) -> None:
     )
 
 
-def about(delivery: Delivery) -> dict[str, Any]:
-    """Return the attributes of a log record about a delivery."""
+def about(delivery: Delivery, subscription: Subscription | None = None) -> dict[str, Any]:
+    """What a record about a delivery carries.
+
+    Args:
+        delivery: The delivery.
+        subscription: Its subscription, if that is at hand.
+    """
     return {
         "message_id": delivery.message_id,
         "delivery_id": delivery.id,
         "subscription_id": delivery.subscription_id,
         "event": delivery.event,
-        "recipient": delivery.recipient,
+        "origin": _origin(delivery, subscription),
     }
 
 
-def _named(delivery: Delivery) -> str:
-    return f"delivery {delivery.id} ({delivery.event} to {delivery.recipient})"
+def _named(delivery: Delivery, subscription: Subscription | None) -> str:
+    whom = _origin(delivery, subscription) or delivery.subscription_id
+    return f"delivery {delivery.id} ({delivery.event} to {whom})"
+
+
+def _origin(delivery: Delivery, subscription: Subscription | None) -> str | None:
+    known = subscription or delivery.target
+    return None if known is None else origin_of(known.url)
 
 
 def _owned(subscription: Subscription) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 
 from thorn_core import signals
 from thorn_core.delivery import make_cancelled_delivery, make_delivery, make_unstored_delivery
-from thorn_core.errors import SecurityError
 from thorn_core.message_recipients import INTERNAL
 from thorn_core.values import Delivery, Message, Routing, Subscription
 from thorn_core.worker.logs import DefectLog, UndeclaredLog, log_cancelled
@@ -223,10 +222,7 @@ class Router:
 
 def _made(message: Message, subscription: Subscription, now: datetime, *, stored: bool) -> Delivery:
     make = make_delivery if stored else make_unstored_delivery
-    try:
-        return make(message, subscription, now)
-    except SecurityError as refusal:
-        return make_cancelled_delivery(message, subscription, refusal.reason, now, stored=stored)
+    return make(message, subscription, now)
 
 
 def _about(message: Message) -> dict[str, Any]:

@@ -128,11 +128,11 @@ def _look(
 def _tell(dispatcher: CeleryDispatcher, claims: Sequence[Claim]) -> None:
     """Enqueue deliveries: a task per chunk, each with few recipients."""
     options = dispatcher.options
-    slow = {claim.delivery.recipient for claim in claims if _tried(claim.delivery)}
+    slow = {claim.delivery.subscription_id for claim in claims if _tried(claim.delivery)}
     by_route: dict[Route, list[str]] = {}
-    for claim in sorted(claims, key=lambda claim: claim.delivery.recipient):
+    for claim in sorted(claims, key=lambda claim: claim.delivery.subscription_id):
         route = options.route_of(claim.delivery.event)
-        if options.retry_queue is not None and claim.delivery.recipient in slow:
+        if options.retry_queue is not None and claim.delivery.subscription_id in slow:
             route = Route(queue=options.retry_queue, priority=route.priority)
         route = attrs.evolve(route, expires=options.sweep_interval, again=True)
         by_route.setdefault(route, []).append(claim.delivery.message_id)

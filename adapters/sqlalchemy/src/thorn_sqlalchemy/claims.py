@@ -28,7 +28,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from thorn_core import Claim, DeliveryState, Settlement, Subscription
-from thorn_core.stores import delivery_range, queue_up, take_turns
+from thorn_core.stores import queue_up, take_turns
 from thorn_core.stores.rules import pauses
 from thorn_sqlalchemy.messages import Messages
 from thorn_sqlalchemy.recipients import Recipients
@@ -38,6 +38,14 @@ from thorn_sqlalchemy.statements import Columns, chunks, first_of, inserting, on
 from thorn_sqlalchemy.subscriptions import Subscriptions
 
 PENDING, IN_FLIGHT = DeliveryState.PENDING.value, DeliveryState.IN_FLIGHT.value
+
+
+def delivery_range(message_id: str) -> tuple[str, str]:
+    """Where the ids of a message's deliveries are: the first text, and the first one beyond."""
+    start = f"dlv_{message_id.removeprefix('msg_')}"
+    return start, start + "g"
+
+
 # Leases taken back by one claim.
 TAKEN_BACK = 1000
 

@@ -8,7 +8,7 @@ import attrs
 import pytest
 
 from thorn_core.delivery import make_unstored_delivery
-from thorn_core.stores.base import Store
+from thorn_core.ports.store import Store
 from thorn_core.testing.store_contract.steps import (
     NOW,
     PENDING,
@@ -49,7 +49,7 @@ class ClaimContract(StoreSteps):
         subscription = make_subscription()
         store.add_subscription(subscription)
         self.deliver(store, make_message(), subscription)
-        store.remove_subscription(subscription.id)
+        store.remove_subscription(subscription.id, now=NOW)
         (claim,) = self.claim(store)
         assert claim.subscription is None
 
@@ -71,30 +71,28 @@ class ClaimContract(StoreSteps):
         assert len(self.claim(store, limit=2)) == 2
         assert len(self.claim(store, limit=9)) == 3
 
-    def test_recipients_take_turns(self, store: Store) -> None:
-        crowd, loner = make_subscription(1), make_subscription(2)
+    def test_subscriptions_take_turns(self, store: Store) -> None:
+        # Whether or not they share a host.
+        crowd = make_subscription(1)
+        loner = make_subscription(2, url=crowd.url)
         for number in range(200):
             self.deliver(store, make_message(number), crowd)
         self.deliver(store, make_message(999), loner)
         claimed = self.claim(store, limit=10)
-        assert {c.delivery.recipient for c in claimed} == {
-            "r1.example.com:443",
-            "r2.example.com:443",
-        }
+        assert {c.delivery.subscription_id for c in claimed} == {crowd.id, loner.id}
         assert len(claimed) == 10
 
-    def test_the_oldest_of_a_recipient_comes_first(self, store: Store) -> None:
+    def test_the_oldest_of_a_subscription_comes_first(self, store: Store) -> None:
         for number in (3, 1, 2):
             self.deliver(store, make_message(number, at=later(-10 + number)), make_subscription())
-        ids = [claim.message.id for claim in self.claim(store, limit=2)]
-        assert ids == [make_message(1).id, make_message(2).id]
+        assert [claim.message.at for claim in self.claim(store, limit=2)] == [later(-9), later(-8)]
 
-    def test_a_recipient_gets_no_more_at_once_than_it_may(self, store: Store) -> None:
+    def test_a_subscription_gets_no_more_at_once_than_it_may(self, store: Store) -> None:
+        one, two = make_subscription(1), make_subscription(2)
         for number in range(5):
-            self.deliver(store, make_message(number), make_subscription(1), make_subscription(2))
-        busy = {"r1.example.com:443": 2, "r2.example.com:443": 9}
-        claimed = self.claim(store, per_recipient=3, busy=busy)
-        assert [c.delivery.recipient for c in claimed] == ["r1.example.com:443"]
+            self.deliver(store, make_message(number), one, two)
+        claimed = self.claim(store, per_recipient=3, busy={one.id: 2, two.id: 9})
+        assert [c.delivery.subscription_id for c in claimed] == [one.id]
         assert len(self.claim(store, per_recipient=4, busy={})) == 8
 
     def test_deliveries_can_be_claimed_by_message(self, store: Store) -> None:
@@ -105,10 +103,11 @@ class ClaimContract(StoreSteps):
         assert [c.message.id for c in claimed] == ids[:1] * 2
         assert not self.claim(store, message_ids=ids)
         assert len(self.claim(store)) == 4
-        self.deliver(store, make_message(9, at=later(5)), make_subscription(1))
-        assert not self.claim(store, message_ids=[make_message(9).id])
-        assert not self.claim(store, now=later(5), message_ids=[make_message(9).id], limit=0)
-        assert len(self.claim(store, now=later(5), message_ids=[make_message(9).id])) == 1
+        late = make_message(9, at=later(5))
+        self.deliver(store, late, make_subscription(1))
+        assert not self.claim(store, message_ids=[late.id])
+        assert not self.claim(store, now=later(5), message_ids=[late.id], limit=0)
+        assert len(self.claim(store, now=later(5), message_ids=[late.id])) == 1
 
     def test_a_message_that_is_named_twice_is_claimed_once(self, store: Store) -> None:
         self.deliver(store, make_message(1), make_subscription(1))
@@ -117,25 +116,19 @@ class ClaimContract(StoreSteps):
         assert [claim.message.id for claim in claimed] == named[:1]
 
     def test_who_is_held_up_hides_nobody_from_a_claim_by_message(self, store: Store) -> None:
-        crowd = [
-            make_subscription(number, url=f"https://a{number % 2}.example.com/")
-            for number in range(20)
-        ]
-        loner = make_subscription(99, url="https://b.example.com/")
-        self.deliver(store, make_message(1), *crowd, loner)
-        (paused, *_) = self.claim(store, limit=1, busy={"a0.example.com:443": 9}, per_recipient=9)
-        assert paused.delivery.recipient == "a1.example.com:443"
+        busy, paused, loner = (make_subscription(number) for number in (1, 2, 3))
+        full = {busy.id: 9, loner.id: 9}
+        self.deliver(store, make_message(1), busy, paused, loner)
+        self.deliver(store, make_message(2), busy, paused, loner)
+        (claim,) = self.claim(store, limit=1, busy=full, per_recipient=9)
+        assert claim.delivery.subscription_id == paused.id
         until = later(60)
-        ended = self.settlement(paused, PENDING, status=429, due_at=until, pause_until=until)
+        ended = self.settlement(claim, PENDING, status=429, due_at=until, pause_until=until)
         store.settle([ended])
-        claimed = self.claim(
-            store,
-            message_ids=[make_message(1).id],
-            limit=1,
-            busy={"a0.example.com:443": 9},
-            per_recipient=9,
-        )
-        assert [claim.delivery.recipient for claim in claimed] == ["b.example.com:443"]
+        ids = [make_message(1).id, make_message(2).id]
+        full = {busy.id: 9}
+        claimed = self.claim(store, message_ids=ids, limit=1, busy=full, per_recipient=9)
+        assert [claim.delivery.subscription_id for claim in claimed] == [loner.id]
 
     def test_two_claimers_at_once_never_get_the_same(self, store: Store) -> None:
         for number in range(300):

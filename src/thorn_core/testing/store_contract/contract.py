@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from thorn_core.testing.store_contract.claims import ClaimContract
+from thorn_core.testing.store_contract.clearing import ClearingContract
 from thorn_core.testing.store_contract.figures import FigureContract
 from thorn_core.testing.store_contract.history import HistoryContract
 from thorn_core.testing.store_contract.messages import MessageContract
+from thorn_core.testing.store_contract.pauses import PauseContract
 from thorn_core.testing.store_contract.settling import SettlingContract
 from thorn_core.testing.store_contract.subscriptions import SubscriptionContract
 
@@ -16,6 +18,8 @@ class StoreContract(
     ClaimContract,
     SettlingContract,
     HistoryContract,
+    ClearingContract,
+    PauseContract,
     FigureContract,
 ):
     """What every store must do.

@@ -7,8 +7,9 @@ import tracemalloc
 from datetime import timedelta
 
 from thorn_core.delivery import make_cancelled_delivery, make_delivery
+from thorn_core.ports.store import Store
+from thorn_core.queries import DeliveryQuery
 from thorn_core.retries import RetryPolicy
-from thorn_core.stores.base import DeliveryQuery, Store
 from thorn_core.testing.store_contract.steps import (
     DELIVERED,
     LEASE,
@@ -20,7 +21,7 @@ from thorn_core.testing.store_contract.steps import (
     make_subscription,
 )
 from thorn_core.unit_of_work import IMMEDIATE
-from thorn_core.values import DeliveryState
+from thorn_core.values import DeliveryState, Message
 
 
 class MessageContract(StoreSteps):
@@ -51,24 +52,46 @@ class MessageContract(StoreSteps):
         (only,) = store.claim_messages(now=NOW, lease=LEASE, limit=10)
         assert only.data == b'{"n":1}'
 
-    def test_a_keyed_message_that_is_there_is_told(self, store: Store) -> None:
-        keyed = [make_message(id=f"msg_f{number}") for number in range(3)]
-        told: list[list[str]] = []
-        for messages in (keyed[:1], keyed, [make_message(), *keyed]):
-            store.publish(messages, within=IMMEDIATE, written=lambda ids: told.append(sorted(ids)))
-        assert told == [[], ["msg_f0"], ["msg_f0", "msg_f1", "msg_f2"]]
-        assert len(store.claim_messages(now=NOW, lease=LEASE, limit=10)) == 4
+    def test_the_same_key_sends_once(self, store: Store) -> None:
+        def keyed(number: int, key: int) -> Message:
+            return make_message(number, idempotency=bytes(31) + bytes([key]))
+
+        told: list[dict[str, str]] = []
+        batches = (
+            [keyed(1, 1)],
+            [keyed(2, 1), keyed(3, 2)],
+            # Twice in one batch, beside one without a key.
+            [keyed(4, 3), make_message(5), keyed(6, 3), keyed(7, 2)],
+        )
+        for messages in batches:
+            store.publish(messages, within=IMMEDIATE, written=lambda ids: told.append(dict(ids)))
+        ids = [make_message(number).id for number in range(8)]
+        assert told == [{}, {ids[2]: ids[1]}, {ids[6]: ids[4], ids[7]: ids[3]}]
+        kept = store.claim_messages(now=NOW, lease=LEASE, limit=10)
+        assert sorted(m.id for m in kept) == [ids[1], ids[3], ids[4], ids[5]]
+        assert store.message(ids[2]) is None
+
+    def test_a_key_is_free_again_when_its_message_is_gone(self, store: Store) -> None:
+        key = bytes(range(32))
+        told: list[dict[str, str]] = []
+        for number in (1, 2):
+            message = make_message(number, idempotency=key)
+            store.publish([message], within=IMMEDIATE, written=lambda ids: told.append(dict(ids)))
+            store.claim_messages(now=NOW, lease=LEASE, limit=1, ids=[message.id])
+            self.route(store, message, [])
+            store.purge(DeliveryQuery(), limit=10)
+        assert told == [{}, {}]
 
     def test_of_keyed_messages_at_once_one_is_the_first(self, store: Store) -> None:
         told: list[int] = []
         start = threading.Barrier(4)
 
-        def publish() -> None:
+        def publish(number: int) -> None:
             start.wait()
-            message = make_message(id="msg_f1")
+            message = make_message(number, idempotency=bytes(32))
             store.publish([message], within=IMMEDIATE, written=lambda ids: told.append(len(ids)))
 
-        threads = [threading.Thread(target=publish) for _ in range(4)]
+        threads = [threading.Thread(target=publish, args=(n,)) for n in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -152,6 +175,18 @@ class MessageContract(StoreSteps):
         (kept,) = store.deliveries(DeliveryQuery(message_id=message.id))
         assert (kept.state, kept.attempt_count) == (DELIVERED, 1)
         assert not self.claim(store)
+
+    def test_a_routed_message_may_get_more_deliveries(self, store: Store) -> None:
+        message, early, late = make_message(), make_subscription(1), make_subscription(2)
+        self.deliver(store, message, early)
+        more = [make_delivery(message, subscription, NOW) for subscription in (early, late)]
+        self.route(store, message, more, complete=False)
+        assert store.routed(message.id)
+        assert sorted(c.delivery.subscription_id for c in self.claim(store)) == [early.id, late.id]
+        gone = make_message(9)
+        self.route(store, gone, [make_delivery(gone, early, NOW)])
+        assert store.message(gone.id) is None
+        assert not store.deliveries(DeliveryQuery(message_id=gone.id))
 
     def test_a_huge_fan_out_is_routed_in_chunks(self, store: Store) -> None:
         self.populate(store, (make_subscription(number) for number in range(self.fan_out)))

@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from thorn_core.delivery import make_unstored_delivery
-from thorn_core.stores.base import Store
+from thorn_core.ports.store import Store
 from thorn_core.testing.store_contract.steps import (
     DELIVERED,
     NOW,
@@ -19,7 +19,7 @@ from thorn_core.testing.store_contract.steps import (
     make_message,
     make_subscription,
 )
-from thorn_core.values import DeliveryState
+from thorn_core.values import DeliveryState, Subscription
 
 
 class SettlingContract(StoreSteps):
@@ -90,31 +90,50 @@ class SettlingContract(StoreSteps):
         assert (kept.state, kept.attempt_count) == (DELIVERED, 2)
         assert len(store.attempts([kept.id])) == 2
 
-    def test_a_paused_recipient_is_left_alone(self, store: Store) -> None:
+    def test_a_subscription_that_asks_for_it_is_left_alone(self, store: Store) -> None:
         mine, other = make_subscription(1), make_subscription(2)
         self.deliver(store, make_message(1), mine)
         (claim,) = self.claim(store)
         pause: dict[str, Any] = {"due_at": later(5), "pause_until": later(30)}
         store.settle([self.settlement(claim, PENDING, status=429, **pause)])
         self.deliver(store, make_message(2), mine, other)
-        assert [c.delivery.recipient for c in self.claim(store, now=later(10))] == [
-            "r2.example.com:443"
-        ]
+        claimed = self.claim(store, now=later(10))
+        assert [claim.delivery.subscription_id for claim in claimed] == [other.id]
         assert not self.claim(store, now=later(29), message_ids=[make_message(2).id])
         assert len(self.claim(store, now=later(30))) == 2
 
-    def test_a_host_that_an_url_was_moved_to_pauses_itself_only(self, store: Store) -> None:
-        moved, stayed = make_subscription(1), make_subscription(2, url=make_subscription(1).url)
-        store.add_subscription(moved)
-        self.deliver(store, make_message(1), moved)
-        elsewhere = attrs.evolve(moved, url="https://elsewhere.example.com/")
-        store.save_subscription(elsewhere)
+    def test_a_pause_holds_for_one_subscription_of_a_host(self, store: Store) -> None:
+        mine = make_subscription(1)
+        others = make_subscription(2, url=mine.url)
+        self.deliver(store, make_message(1), mine)
         (claim,) = self.claim(store)
         pause: dict[str, Any] = {"due_at": later(5), "pause_until": later(30)}
         store.settle([self.settlement(claim, PENDING, status=429, **pause)])
-        self.deliver(store, make_message(2), stayed, elsewhere)
+        self.deliver(store, make_message(2), mine, others)
         (claimed,) = self.claim(store, now=later(1))
-        assert claimed.delivery.subscription_id == stayed.id
+        assert claimed.delivery.subscription_id == others.id
+
+    def test_a_new_url_lifts_the_pause_that_the_old_one_asked_for(self, store: Store) -> None:
+        subscription = make_subscription()
+        store.add_subscription(subscription)
+        self.deliver(store, make_message(), subscription)
+        (claim,) = self.claim(store)
+        pause: dict[str, Any] = {"due_at": later(5), "pause_until": later(3000)}
+        store.settle([self.settlement(claim, PENDING, status=429, **pause)])
+
+        def describe(current: Subscription) -> Subscription:
+            return attrs.evolve(current, description="the same URL", updated_at=later(6))
+
+        store.change_subscription(subscription.id, describe)
+        assert not self.claim(store, now=later(7))
+
+        def move(current: Subscription) -> Subscription:
+            return attrs.evolve(current, url="https://new.example.com/", updated_at=later(8))
+
+        store.change_subscription(subscription.id, move)
+        (again,) = self.claim(store, now=later(9))
+        assert again.subscription is not None
+        assert again.subscription.url == "https://new.example.com/"
 
     def test_of_two_pauses_the_later_holds(self, store: Store) -> None:
         for number in (1, 2):

@@ -10,7 +10,9 @@ import attrs
 import pytest
 
 from thorn_core.delivery import make_delivery
-from thorn_core.stores.base import DeliveryQuery, Store
+from thorn_core.keys import attempt_id, first_key, message_id
+from thorn_core.ports.store import Store
+from thorn_core.queries import DeliveryQuery
 from thorn_core.unit_of_work import IMMEDIATE
 from thorn_core.values import (
     Attempt,
@@ -22,7 +24,6 @@ from thorn_core.values import (
     Routing,
     Settlement,
     Subscription,
-    derived_id,
 )
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -35,9 +36,10 @@ def later(seconds: float) -> datetime:
     return NOW + timedelta(seconds=seconds)
 
 
-def make_message(number: int = 1, **changes: Any) -> Message:
-    """A message; ids go by number."""
-    made = Message(id=f"msg_{number:032x}", event="article.created", data=b'{"n":1}', at=NOW)
+def make_message(number: int = 1, *, at: datetime = NOW, **changes: Any) -> Message:
+    """A message; ids go by time, then by number."""
+    key = first_key(at)[:6] + number.to_bytes(10, "big")
+    made = Message(id=message_id(key), event="article.created", data=b'{"n":1}', at=at)
     return attrs.evolve(made, **changes)
 
 
@@ -130,11 +132,10 @@ class StoreSteps:
         **outcome: Any,
     ) -> Settlement:
         """How a claim ended."""
-        number = claim.delivery.attempt_count + 1
         made = Attempt(
-            id=derived_id("att", claim.delivery.id, str(number), at.isoformat()),
+            id=attempt_id(claim.delivery.id, at),
             delivery_id=claim.delivery.id,
-            number=number,
+            number=claim.delivery.attempt_count + 1,
             at=at,
             duration=0.25,
             status=status,
@@ -151,10 +152,13 @@ class StoreSteps:
         return [s.id for s in store.matching(event, sender=sender, after=None, limit=100)]
 
     def history(self, store: Store) -> list[Delivery]:
-        """Four deliveries: two messages to two subscriptions; the first one delivered."""
-        one, two = make_subscription(1), make_subscription(2)
+        """Four deliveries: two messages to two subscriptions; the first one delivered.
+
+        Those of a message come in the order of the subscriptions: their keys tell it.
+        """
+        one, two = make_subscription(1), make_subscription(3)
         self.deliver(store, make_message(1), one, two)
         self.deliver(store, make_message(2, event="user.created", at=later(60)), one, two)
-        (claim,) = self.claim(store, limit=1)
+        (claim,) = self.claim(store, limit=1, busy={two.id: 100})
         store.settle([self.settlement(claim)])
         return list(store.deliveries(DeliveryQuery()))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import threading
+from functools import partial
+
 import attrs
 import pytest
 
 from thorn_core.errors import ConfigurationError, NotFoundError
-from thorn_core.stores.base import Store
+from thorn_core.ports.store import Store
 from thorn_core.testing.store_contract.steps import (
     StoreSteps,
     later,
     make_message,
     make_subscription,
 )
-from thorn_core.values import OPERATOR
+from thorn_core.values import OPERATOR, DeliveryState, Subscription
 
 
 class SubscriptionContract(StoreSteps):
@@ -31,6 +34,7 @@ class SubscriptionContract(StoreSteps):
             description="Für den Laden 🏪",
             rate_limit=0.5,
             enabled=False,
+            paused=True,
             disabled_reason="holiday",
             failing_since=later(-60),
             failures=3,
@@ -46,22 +50,89 @@ class SubscriptionContract(StoreSteps):
         with pytest.raises(ConfigurationError, match="already"):
             store.add_subscription(make_subscription(url="https://other.example.com/"))
 
-    def test_a_subscription_is_replaced_and_removed(self, store: Store) -> None:
+    def test_a_subscription_is_changed_and_removed(self, store: Store) -> None:
         subscription = make_subscription()
+
+        def move(current: Subscription) -> Subscription:
+            assert current == subscription
+            return attrs.evolve(current, events=("user.*",), owner="7", updated_at=later(1))
+
         with pytest.raises(NotFoundError, match=subscription.id):
-            store.save_subscription(subscription)
+            store.change_subscription(subscription.id, move)
         store.add_subscription(subscription)
-        moved = attrs.evolve(subscription, events=("user.*",), owner="7", updated_at=later(1))
-        store.save_subscription(moved)
+        moved = store.change_subscription(subscription.id, move)
         assert store.subscription(subscription.id) == moved
+        assert (moved.events, moved.owner, moved.updated_at) == (("user.*",), "7", later(1))
         assert not self.matched(store, "article.created")
         assert self.matched(store, "user.created") == [subscription.id]
-        assert store.remove_subscription(subscription.id)
-        assert not store.remove_subscription(subscription.id)
+        assert store.remove_subscription(subscription.id, now=later(2))
+        assert not store.remove_subscription(subscription.id, now=later(2))
         assert store.subscription(subscription.id) is None
         assert not self.matched(store, "user.created")
         assert not store.subscriptions()
         assert not store.subscriptions(owner="7")
+
+    def test_a_change_that_fails_changes_nothing(self, store: Store) -> None:
+        subscription = make_subscription()
+        store.add_subscription(subscription)
+
+        def refuse(current: Subscription) -> Subscription:
+            raise ValueError(current.id)
+
+        with pytest.raises(ValueError, match=subscription.id):
+            store.change_subscription(subscription.id, refuse)
+        for wrong in (
+            attrs.evolve(subscription, id="sub_other"),
+            attrs.evolve(subscription, paused=True),
+        ):
+            with pytest.raises(ConfigurationError, match=subscription.id):
+                store.change_subscription(subscription.id, partial(_becoming, wrong))
+        assert store.subscription(subscription.id) == subscription
+        assert store.subscription("sub_other") is None
+
+    def test_no_change_undoes_another(self, store: Store) -> None:
+        subscription = make_subscription(secrets=("whsec_0",))
+        store.add_subscription(subscription)
+        handles = [self.reopen(store) for _ in range(8)]
+        start = threading.Barrier(8)
+
+        def rotate(number: int) -> None:
+            start.wait()
+            for turn in range(3):
+                add = partial(_signing_with, f"whsec_{number}.{turn}")
+                handles[number].change_subscription(subscription.id, add)
+
+        threads = [threading.Thread(target=rotate, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        kept = store.subscription(subscription.id)
+        assert kept is not None
+        made = {f"whsec_{number}.{turn}" for number in range(8) for turn in range(3)}
+        assert set(kept.secrets) == {"whsec_0", *made}
+
+    def test_a_change_does_not_undo_what_a_worker_writes(self, store: Store) -> None:
+        subscription = make_subscription()
+        store.add_subscription(subscription)
+        self.deliver(store, make_message(), subscription)
+        (claim,) = self.claim(store)
+        settlement = self.settlement(claim, DeliveryState.DISCARDED, status=410, disable="gone")
+        start = threading.Barrier(2)
+        worker = self.reopen(store)
+
+        def settle() -> None:
+            start.wait()
+            worker.settle([settlement])
+
+        thread = threading.Thread(target=settle)
+        thread.start()
+        start.wait()
+        store.change_subscription(subscription.id, lambda s: attrs.evolve(s, description="mine"))
+        thread.join()
+        kept = store.subscription(subscription.id)
+        assert kept is not None
+        assert (kept.description, kept.enabled, kept.disabled_reason) == ("mine", False, "gone")
 
     def test_subscriptions_are_listed_by_owner_and_paged(self, store: Store) -> None:
         for number in (3, 1, 2, 5, 4):
@@ -96,9 +167,9 @@ class SubscriptionContract(StoreSteps):
         disabled = make_subscription(enabled=False)
         store.add_subscription(disabled)
         assert not self.matched(store, "article.created")
-        store.save_subscription(attrs.evolve(disabled, enabled=True))
+        store.change_subscription(disabled.id, lambda s: attrs.evolve(s, enabled=True))
         assert self.matched(store, "article.created") == [disabled.id]
-        store.save_subscription(disabled)
+        store.change_subscription(disabled.id, lambda s: attrs.evolve(s, enabled=False))
         assert not self.matched(store, "article.created")
 
     def test_matching_is_paged(self, store: Store) -> None:
@@ -143,3 +214,11 @@ class SubscriptionContract(StoreSteps):
         assert sum(len(page) for page in pages) < 15
         rest = store.matching_each(messages[len(pages) :], limit=5)
         assert [s.id for s in rest[0]] == [s.id for s in pages[0]]
+
+
+def _becoming(wanted: Subscription, current: Subscription) -> Subscription:
+    return wanted
+
+
+def _signing_with(secret: str, current: Subscription) -> Subscription:
+    return attrs.evolve(current, secrets=(secret, *current.secrets))

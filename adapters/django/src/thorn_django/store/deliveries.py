@@ -10,12 +10,17 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import BooleanField, F, Func, Q, QuerySet, Value
 
 from thorn_core import DeliveryQuery, DeliveryState
-from thorn_core.stores import delivery_range
 from thorn_django import models
 from thorn_django.fields import MomentField
 
 PENDING, IN_FLIGHT = DeliveryState.PENDING.value, DeliveryState.IN_FLIGHT.value
 SETTLED = tuple(state.value for state in DeliveryState if state.settled)
+
+
+def delivery_range(message_id: str) -> tuple[str, str]:
+    """Where the ids of a message's deliveries are: the first text, and the first one beyond."""
+    start = f"dlv_{message_id.removeprefix('msg_')}"
+    return start, start + "g"
 
 
 def rows(connection: BaseDatabaseWrapper) -> QuerySet[models.Delivery]:

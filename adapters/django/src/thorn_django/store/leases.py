@@ -11,12 +11,12 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import F, Min, QuerySet
 
 from thorn_core import Claim, DeliveryState, Settlement, Subscription
-from thorn_core.stores import delivery_range, queue_up, take_turns
+from thorn_core.stores import queue_up, take_turns
 from thorn_core.stores.rules import pauses
 from thorn_django.fields import EPOCH, micros
 from thorn_django.models import Attempt
 from thorn_django.store import messages, recipients, statements, subscriptions
-from thorn_django.store.deliveries import IN_FLIGHT, PENDING, rows
+from thorn_django.store.deliveries import IN_FLIGHT, PENDING, delivery_range, rows
 from thorn_django.store.messages import Messages
 from thorn_django.store.rows import DELIVERY, attempt_row, clean, delivery_of
 from thorn_django.store.statements import chunks, first_keys, insert_new

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import attrs
 
-from thorn_core.stores.latencies import STEPS, percentiles
+from thorn_core.latencies import STEPS, percentiles
 from thorn_core.values import DeliveryState, Period
 
 

@@ -38,15 +38,18 @@ class DeliveryRecord:
     leased_until: datetime | None = None
     attempts: list[Attempt] = attrs.field(factory=list)
 
-    def value(self) -> Delivery:
-        """The delivery as it stands."""
+    def value(self, *, held: bool = False) -> Delivery:
+        """The delivery as it stands.
+
+        Args:
+            held: Whether its subscription is paused.
+        """
         made = self.made
         return Delivery(
             id=made.id,
             message_id=made.message_id,
             subscription_id=made.subscription_id,
             event=made.event,
-            recipient=made.recipient,
             state=self.state,
             attempt_count=self.attempt_count,
             attempts_before=self.attempts_before,
@@ -55,6 +58,7 @@ class DeliveryRecord:
             settled_at=self.settled_at,
             reason=self.reason,
             target=made.target,
+            held=held and self.state is PENDING,
         )
 
 

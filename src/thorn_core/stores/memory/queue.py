@@ -1,0 +1,195 @@
+"""The queue of the memory store: deliveries that are pending or in flight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from itertools import islice
+
+from thorn_core.stores import rules
+from thorn_core.stores.memory.history import History
+from thorn_core.stores.memory.records import (
+    IN_FLIGHT,
+    PENDING,
+    DeliveryRecord,
+    MessageRecord,
+    is_leased,
+)
+from thorn_core.stores.memory.time_queue import TimeQueue
+from thorn_core.stores.memory.turns import Turns
+from thorn_core.values import Claim, Delivery, DeliveryState, Routing, Settlement
+
+
+class Queue:
+    """Deliveries by subscription and time, and their leases. Nothing here locks: the store does.
+
+    Args:
+        history: Where deliveries are kept.
+        serials: Numbers that decide between equal times.
+        held: Whether a subscription is paused.
+
+    Attributes:
+        turns: Which subscription is next.
+    """
+
+    def __init__(
+        self, history: History, serials: Iterator[int], held: Callable[[str], bool]
+    ) -> None:
+        self._history = history
+        self._serials = serials
+        self._leases = TimeQueue(is_leased)
+        self.turns = Turns(held)
+
+    def add(self, kept: MessageRecord, routing: Routing) -> None:
+        """Keep deliveries of a message that aren't here yet."""
+        for made in routing.deliveries:
+            if made.id not in self._history.deliveries:
+                delivery = DeliveryRecord(made, next(self._serials), made.state, made.due_at)
+                self._history.add(delivery, kept)
+                if made.state.settled:
+                    delivery.settled_at, delivery.reason = made.settled_at, made.reason
+                    self._history.settled(delivery)
+                else:
+                    self.turns.add(delivery)
+
+    def claim(
+        self,
+        now: datetime,
+        until: datetime,
+        token: str,
+        limit: int,
+        per_recipient: int,
+        busy: Mapping[str, int],
+        message_ids: Collection[str] | None,
+    ) -> Iterator[DeliveryRecord]:
+        """Lease deliveries that are due, subscriptions taking turns."""
+        self._take_back(now)
+        self.turns.call_up(now)
+        if message_ids is None:
+            due = self.turns.take(now, limit=limit, per_recipient=per_recipient, busy=busy)
+        else:
+            due = islice(self._due(message_ids, now, per_recipient, busy), limit)
+        for delivery in due:
+            delivery.state = IN_FLIGHT
+            delivery.token = token
+            self._lease(delivery, until)
+            yield delivery
+
+    def _take_back(self, now: datetime) -> None:
+        """Make what is leased beyond its time pending again."""
+        while (first := self._leases.first()) and first[0] <= now:
+            delivery = first[1]
+            self._leases.pop()
+            self._unlease(delivery, PENDING)
+            self.turns.add(delivery)
+
+    def _due(
+        self,
+        message_ids: Iterable[str],
+        now: datetime,
+        per_recipient: int,
+        busy: Mapping[str, int],
+    ) -> Iterator[DeliveryRecord]:
+        """The deliveries of these messages that are due."""
+        taken: dict[str, int] = {}
+        for message_id in message_ids:
+            kept = self._history.messages.get(message_id)
+            for key in kept.deliveries if kept is not None else ():
+                delivery = self._history.deliveries[key]
+                recipient = delivery.made.subscription_id
+                if (
+                    delivery.state is PENDING
+                    and delivery.due_at <= now
+                    and not self.turns.paused(recipient, now)
+                    and taken.get(recipient, 0) + busy.get(recipient, 0) < per_recipient
+                ):
+                    taken[recipient] = taken.get(recipient, 0) + 1
+                    yield delivery
+
+    def _lease(self, delivery: DeliveryRecord, until: datetime) -> None:
+        delivery.leased_until = until
+        self._leases.push(until, delivery.serial, delivery)
+
+    @staticmethod
+    def _unlease(delivery: DeliveryRecord, state: DeliveryState) -> None:
+        delivery.state = state
+        delivery.token = delivery.leased_until = None
+
+    def _held(self, claim: Claim) -> DeliveryRecord | None:
+        delivery = self._history.deliveries.get(claim.delivery.id)
+        if delivery is None or delivery.state is not IN_FLIGHT or delivery.token != claim.token:
+            return None
+        return delivery
+
+    def renew(self, claims: Sequence[Claim], until: datetime) -> None:
+        """Make the leases last until then."""
+        for claim in claims:
+            delivery = self._held(claim)
+            if delivery is not None:
+                self._lease(delivery, until)
+
+    def release(self, claims: Sequence[Claim]) -> None:
+        """Give leases back unused."""
+        for claim in claims:
+            delivery = self._held(claim)
+            if delivery is not None:
+                self._unlease(delivery, PENDING)
+                self.turns.add(delivery)
+
+    def settle(self, settlements: Sequence[Settlement]) -> list[Settlement]:
+        """Write how claims ended; gives those whose lease was still held."""
+        held = []
+        for settlement in settlements:
+            delivery = self._history.deliveries.get(settlement.claim.delivery.id)
+            if delivery is None:
+                continue
+            mine = self._held(settlement.claim) is not None
+            if settlement.attempt is not None:
+                self._history.attempted(delivery, settlement.attempt)
+            if mine:
+                self._apply(delivery, settlement)
+                held.append(settlement)
+        for recipient, until in rules.pauses(held):
+            self.turns.pause(recipient, until)
+        return held
+
+    def _apply(self, delivery: DeliveryRecord, settlement: Settlement) -> None:
+        outcome = settlement.outcome
+        if outcome.state is PENDING:
+            self._unlease(delivery, PENDING)
+            delivery.reason = outcome.reason
+            delivery.due_at = outcome.due_at or settlement.at
+            self.turns.add(delivery)
+        else:
+            self._end(delivery, outcome.state, outcome.reason, settlement.at)
+
+    def _end(
+        self, delivery: DeliveryRecord, state: DeliveryState, reason: str | None, at: datetime
+    ) -> None:
+        self._unlease(delivery, state)
+        delivery.reason, delivery.settled_at = reason, at
+        self._history.settled(delivery)
+
+    def cancel(
+        self, deliveries: Sequence[DeliveryRecord], reason: str, now: datetime
+    ) -> list[Delivery]:
+        """Let deliveries that are pending not be made."""
+        for delivery in deliveries:
+            self._end(delivery, DeliveryState.DISCARDED, reason, now)
+        return [delivery.value() for delivery in deliveries]
+
+    def replay(self, deliveries: Sequence[DeliveryRecord], now: datetime) -> None:
+        """Make deliveries that are settled pending again."""
+        for delivery in deliveries:
+            self._unlease(delivery, PENDING)
+            delivery.attempts_before = delivery.attempt_count
+            delivery.due_at = now
+            delivery.settled_at = delivery.reason = None
+            self._history.reopened(delivery)
+            self.turns.add(delivery)
+
+    def next_time(self) -> datetime | None:
+        """When a lease ends or a subscription that waits for its time is to be looked at."""
+        first = self._leases.first()
+        times = (None if first is None else first[0], self.turns.next_time())
+        return min((time for time in times if time is not None), default=None)

@@ -1,0 +1,104 @@
+"""The subscriptions of the memory store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import islice
+
+import attrs
+
+from thorn_core.errors import ConfigurationError, NotFoundError
+from thorn_core.ports.store import Change
+from thorn_core.stores import rules
+from thorn_core.stores.memory.subscription_index import SubscriptionIndex
+from thorn_core.values import Settlement, Subscription
+
+
+class Subscriptions:
+    """Subscriptions by id, and what matches. Nothing here locks: the store does."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, Subscription] = {}
+        self._index = SubscriptionIndex()
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def add(self, subscription: Subscription) -> None:
+        """Keep a new one."""
+        if subscription.id in self._by_id:
+            raise ConfigurationError(f"the subscription {subscription.id!r} already exists")
+        self._by_id[subscription.id] = subscription
+        self._index.add(subscription)
+
+    def change(self, key: str, change: Change) -> tuple[Subscription, Subscription]:
+        """Change one; gives it as it was and as it is."""
+        before = self.required(key)
+        after = rules.changed(before, change)
+        self._replace(before, after)
+        return before, after
+
+    def set_paused(self, key: str, *, paused: bool, now: datetime) -> Subscription:
+        """Pause or resume one."""
+        before = self.required(key)
+        if before.paused is not paused:
+            self._by_id[key] = attrs.evolve(before, paused=paused, updated_at=now)
+        return self._by_id[key]
+
+    def remove(self, key: str) -> bool:
+        """Remove one; False if there is none."""
+        subscription = self._by_id.pop(key, None)
+        if subscription is not None:
+            self._index.remove(subscription)
+        return subscription is not None
+
+    def _replace(self, before: Subscription, after: Subscription) -> None:
+        if (before.events, before.owner, before.enabled) != (
+            after.events,
+            after.owner,
+            after.enabled,
+        ):
+            self._index.remove(before)
+            self._index.add(after)
+        self._by_id[after.id] = after
+
+    def get(self, key: str) -> Subscription | None:
+        """The subscription of that id."""
+        return self._by_id.get(key)
+
+    def required(self, key: str) -> Subscription:
+        """The subscription of that id; NotFoundError if there is none."""
+        subscription = self._by_id.get(key)
+        if subscription is None:
+            raise NotFoundError(f"there is no subscription {key!r}")
+        return subscription
+
+    def is_paused(self, key: str) -> bool:
+        """Whether one is there and paused."""
+        subscription = self._by_id.get(key)
+        return subscription is not None and subscription.paused
+
+    def page(self, owner: str | None, after: str | None, limit: int) -> list[Subscription]:
+        """A page of all, or of one owner's."""
+        return [self._by_id[key] for key in islice(self._index.owned(owner, after), limit)]
+
+    def matching(
+        self, event: str, sender: str | None, after: str | None, limit: int
+    ) -> list[Subscription]:
+        """A page of the enabled ones that an event reaches."""
+        ids = islice(self._index.matching(event, sender, after), limit)
+        return [self._by_id[key] for key in ids]
+
+    def judge(self, settlements: Sequence[Settlement]) -> list[Subscription]:
+        """Apply what settlements change; gives those disabled by it or to be warned."""
+        keys = {settlement.claim.delivery.subscription_id for settlement in settlements}
+        known = {key: self._by_id[key] for key in keys if key in self._by_id}
+        health = {key: rules.health_of(subscription) for key, subscription in known.items()}
+        changes = rules.judge_subscriptions(health, settlements)
+        for key, after in changes.health.items():
+            changed = attrs.evolve(known[key], **attrs.asdict(after))
+            if key in changes.disabled:
+                changed = attrs.evolve(changed, updated_at=changes.disabled[key])
+            self._replace(known[key], changed)
+        return [self._by_id[key] for key in sorted({*changes.disabled, *changes.warned})]
