@@ -23,7 +23,8 @@ from thorn_core.keys import (
 )
 from thorn_core.patterns import matches
 from thorn_core.stores.base import DeliveryQuery
-from thorn_core.stores.sql.rows import DELIVERY, STATES, attempt_of, delivery_of
+from thorn_core.stores.sql.rows import DELIVERY, FINISHED, STATES, attempt_of, delivery_of
+from thorn_core.stores.sql.rows import OPEN as QUEUED
 from thorn_core.stores.sql.schema import ATTEMPTS
 from thorn_core.stores.sql.statements import Statements
 from thorn_core.stores.sql.wording import LIST_SIZE, MYSQL
@@ -34,7 +35,8 @@ SCAN = 1000
 LAST = b"\xff" * (DELIVERY_KEY - MESSAGE_KEY)
 OPEN = frozenset({DeliveryState.PENDING, DeliveryState.IN_FLIGHT})
 
-SUBSCRIPTION, EVENT = 7, 11
+# Where columns are in a row of these.
+STATE, SUBSCRIPTION, LEASED_UNTIL, EVENT = 1, 7, 10, 11
 SHOWN = f"SELECT {DELIVERY}, m.event FROM"
 OF_DELIVERY = (
     " LEFT JOIN $messages m ON m.id = substr(d.id, 1, 16)"
@@ -197,10 +199,15 @@ def _page(
 def _meeting(rows: Iterable[tuple[Any, ...]], query: DeliveryQuery) -> Iterator[tuple[Any, ...]]:
     """Of rows, those whose event and state a query asks for."""
     for row in filter(_whole, rows):
-        state = delivery_of(row[:EVENT], row[EVENT]).state
-        in_state = query.states is None or state in query.states
+        in_state = query.states is None or _state(row) in query.states
         if in_state and (query.event is None or matches(query.event, row[EVENT])):
             yield row
+
+
+def _state(row: Sequence[Any]) -> DeliveryState:
+    if row[STATE] != QUEUED:
+        return FINISHED[row[STATE]]
+    return DeliveryState.PENDING if row[LEASED_UNTIL] is None else DeliveryState.IN_FLIGHT
 
 
 class History:
