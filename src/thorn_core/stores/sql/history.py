@@ -7,7 +7,7 @@ is shown of them, by primary keys: a page costs as much as it shows and what is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -36,7 +36,7 @@ LAST = b"\xff" * (DELIVERY_KEY - MESSAGE_KEY)
 OPEN = frozenset({DeliveryState.PENDING, DeliveryState.IN_FLIGHT})
 
 # Where columns are in a row of these.
-STATE, SUBSCRIPTION, LEASED_UNTIL, EVENT = 1, 7, 10, 11
+STATE, SUBSCRIPTION, LEASED_UNTIL, EVENT = 1, 7, 10, 12
 SHOWN = f"SELECT {DELIVERY}, m.event FROM"
 OF_DELIVERY = (
     " LEFT JOIN $messages m ON m.id = substr(d.id, 1, 16)"
@@ -71,6 +71,12 @@ class Queue(Protocol):
 
     def add(self, statements: Statements, due: Sequence[tuple[bytes, int]]) -> None:
         """Let deliveries wait: their keys, and microseconds until when."""
+        ...
+
+    def cancel(
+        self, statements: Statements, keys: Collection[bytes], now: int, reason: str
+    ) -> list[bytes]:
+        """Cancel deliveries that nobody has leased; gives those that were cancelled."""
         ...
 
 
@@ -289,6 +295,25 @@ class History:
         statements.change(REOPEN, ids=keys)
         self._queue.add(statements, [(key, now) for key in keys])
         return _deliveries(sorted(statements.rows(GET_MANY, ids=keys)))
+
+    def cancel(
+        self, statements: Statements, query: DeliveryQuery, now: int, limit: int, reason: str
+    ) -> list[Delivery]:
+        """Cancel pending deliveries.
+
+        Args:
+            statements: In a transaction.
+            query: Which.
+            now: Microseconds.
+            limit: How many at most.
+            reason: Why, in words that the subscription's owner may read.
+        """
+        if query.states is not None and DeliveryState.PENDING not in query.states:
+            return []
+        pending = attrs.evolve(query, states=(DeliveryState.PENDING,))
+        rows = scan(statements, pending, None, limit)
+        keys = self._queue.cancel(statements, [row[0] for row in rows], now, reason)
+        return _deliveries(sorted(statements.rows(GET_MANY, ids=keys))) if keys else []
 
 
 def lock_finished(statements: Statements, keys: Sequence[bytes]) -> list[bytes]:

@@ -3,7 +3,8 @@
 A message has a row in the outbox until it is routed completely. A lease leaves the row where it is
 in the order of what waits, so that one that is over needs nobody to take it back.
 
-Whoever routes a message has locked its row: nobody else makes deliveries of it meanwhile.
+Whoever routes a message has locked its row here, or if it is routed already, its own: nobody else
+makes deliveries of it meanwhile.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ POSTPONE = (
     " AND (leased_until IS NOT NULL OR route_at > 0)"
 )
 WAITING = "SELECT message_id FROM $outbox WHERE message_id IN (:keys.key*) ORDER BY message_id"
+KEPT = "SELECT id FROM $messages WHERE id IN (:keys.key*) ORDER BY id"
 THERE = "SELECT id FROM $deliveries WHERE id IN (:keys.key*)"
 ROUTED = "DELETE FROM $outbox WHERE message_id IN (:keys.key*)"
 NEXT_POSTPONED = "SELECT min(route_at) FROM $outbox WHERE route_at > :now.big"
@@ -105,7 +107,10 @@ class Outbox:
             ConfigurationError: A value is longer than its column.
         """
         earlier = self._earlier(statements, messages)
-        rows = {m.id: message_row(m) for m in messages if m.id not in earlier}
+        rows: dict[str, tuple[Any, ...]] = {}
+        for message in messages:
+            if message.id not in earlier and message.id not in rows:
+                rows[message.id] = message_row(message)
         if statements.wording.dialect == POSTGRESQL:
             for some in batches(list(rows.values())):
                 insert = statements.wording.insert(MESSAGES, len(some), ignoring=True)
@@ -185,21 +190,27 @@ class Outbox:
             statements.change(POSTPONE, keys=keys, until=until)
 
     def route(self, statements: Statements, routings: Sequence[Routing]) -> None:
-        """Insert deliveries of messages that aren't routed completely; those that are there stay.
+        """Insert deliveries of messages that are here; those that are there stay.
 
         Args:
             statements: In a transaction.
             routings: Of which messages, and to whom.
         """
-        keys = sorted(_keys(routing.message.id for routing in routings))
-        if not keys:
+        asked = sorted(_keys(routing.message.id for routing in routings))
+        if not asked:
             return
-        lock = f"{WAITING}{statements.wording.for_update}"
-        waiting = {message_id(key) for (key,) in statements.rows(lock, keys=keys)}
-        standing = [routing for routing in routings if routing.message.id in waiting]
+        # One that is routed may get more deliveries; its own row then keeps others away.
+        here = self._locked(statements, WAITING, asked)
+        if routed := [key for key in asked if key not in here]:
+            here |= self._locked(statements, KEPT, routed)
+        standing = [r for r in routings if message_key(r.message.id) in here]
         self._deliver(statements, [d for r in standing for d in r.deliveries])
         if done := sorted(_keys(r.message.id for r in standing if r.complete)):
             statements.change(ROUTED, keys=done)
+
+    def _locked(self, statements: Statements, text: str, keys: Sequence[bytes]) -> set[bytes]:
+        whole = f"{text}{statements.wording.for_update}"
+        return {key for (key,) in statements.rows(whole, keys=keys)}
 
     def _deliver(self, statements: Statements, deliveries: Sequence[Delivery]) -> None:
         targets = {d.subscription_id: d.target for d in deliveries}

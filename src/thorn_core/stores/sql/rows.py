@@ -39,7 +39,7 @@ FINISHED = {number: state for state, number in STATES.items() if number != OPEN}
 # What `delivery_of` takes of $deliveries d, $recipients r and, LEFT JOINed, $queue q.
 DELIVERY = (
     "d.id, d.state, d.attempts, d.created_at, d.finished_at, d.reason, d.target,"
-    " r.subscription_id, q.due_at, q.tries, q.leased_until"
+    " r.subscription_id, q.due_at, q.tries, q.leased_until, r.paused"
 )
 
 
@@ -125,6 +125,7 @@ def subscription_row(subscription: Subscription) -> tuple[Any, ...]:
         clean(subscription.description, 1_000_000),
         subscription.rate_limit,
         int(subscription.enabled),
+        int(subscription.paused),
         clean(subscription.disabled_reason),
         optional_micros(subscription.failing_since),
         subscription.failures,
@@ -139,7 +140,7 @@ def subscription_of(row: Sequence[Any]) -> Subscription:
     """The subscription of a row."""
     (
         key, _, owner, url, events, secrets, expiry, content_type, digest, headers, description,
-        rate_limit, enabled, reason, failing_since, failures, last, created_at, updated_at, _,
+        rate_limit, enabled, paused, reason, failing_since, failures, last, created_at, updated_at, _,
     ) = row  # fmt: skip
     return Subscription(
         id=key,
@@ -154,6 +155,7 @@ def subscription_of(row: Sequence[Any]) -> Subscription:
         description=description,
         rate_limit=rate_limit,
         enabled=bool(enabled),
+        paused=bool(paused),
         disabled_reason=reason,
         failing_since=optional_moment(failing_since),
         failures=failures,
@@ -260,7 +262,7 @@ def delivery_of(row: Sequence[Any], event: str) -> Delivery:
     """
     (
         key, state, attempts, created_at, finished_at, reason, target,
-        subscription_id, due_at, tries, leased_until,
+        subscription_id, due_at, tries, leased_until, paused,
     ) = row  # fmt: skip
     if state != OPEN:
         # What is finished isn't in the queue.
@@ -273,6 +275,7 @@ def delivery_of(row: Sequence[Any], event: str) -> Delivery:
         subscription_id=subscription_id,
         event=event,
         state=stands,
+        held=bool(paused) and stands is DeliveryState.PENDING,
         attempt_count=attempts,
         attempts_before=attempts - tries,
         due_at=moment(due_at),

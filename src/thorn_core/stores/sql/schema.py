@@ -45,6 +45,8 @@ SUBSCRIPTIONS = Table(
         Column("description", TEXT),
         Column("rate_limit", REAL, null=True),
         Column("enabled", SMALL),
+        # The recipient's row has it too, for the queue.
+        Column("paused", SMALL),
         Column("disabled_reason", TEXT, null=True),
         Column("failing_since", BIG, null=True),
         Column("failures", INT),

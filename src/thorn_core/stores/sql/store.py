@@ -152,9 +152,12 @@ class SqlStore:
         """Change the subscription of that id, while nobody else can."""
         return self.database.run(lambda s: self._subscriptions.change(s, subscription_id, change))
 
-    def remove_subscription(self, subscription_id: str) -> bool:
+    def remove_subscription(self, subscription_id: str, *, now: datetime) -> bool:
         """Remove it."""
-        return self.database.run(lambda s: self._subscriptions.remove(s, subscription_id))
+        at = micros(now)
+        removed = self.database.run(lambda s: self._subscriptions.remove(s, subscription_id, at))
+        self._notifications.tell()
+        return removed
 
     def subscription(self, subscription_id: str) -> Subscription | None:
         """The subscription of that id."""
@@ -179,6 +182,21 @@ class SqlStore:
     ) -> Sequence[Sequence[Subscription]]:
         """The first page of `matching` for each of the first of some messages."""
         return self.database.read(lambda s: self._subscriptions.matching_each(s, messages, limit))
+
+    def pause(self, subscription_id: str, *, now: datetime) -> Subscription:
+        """Hold its deliveries."""
+        return self._set_paused(subscription_id, now, paused=True)
+
+    def resume(self, subscription_id: str, *, now: datetime) -> Subscription:
+        """Let what was held be claimed when it is due."""
+        resumed = self._set_paused(subscription_id, now, paused=False)
+        self._notifications.tell()
+        return resumed
+
+    def _set_paused(self, subscription_id: str, now: datetime, *, paused: bool) -> Subscription:
+        return self.database.run(
+            lambda s: self._subscriptions.set_paused(s, subscription_id, now, paused=paused)
+        )
 
     # -- the way of a message
 
@@ -296,6 +314,14 @@ class SqlStore:
     def settle(self, settlements: Sequence[Settlement]) -> Sequence[Subscription]:
         """Write how claims ended."""
         return self.database.run(lambda s: self._queue.record(s, settlements), durable=False)
+
+    def cancel(
+        self, query: DeliveryQuery, *, now: datetime, limit: int, reason: str
+    ) -> Sequence[Delivery]:
+        """Cancel pending deliveries."""
+        return self.database.run(
+            lambda s: self._history.cancel(s, query, micros(now), limit, reason)
+        )
 
     def next_due(self, now: datetime) -> datetime | None:
         """When what can't be claimed now may be claimable."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Protocol
+
+import attrs
 
 from thorn_core.errors import ConfigurationError, NotFoundError
 from thorn_core.patterns import candidates
 from thorn_core.ports.tables import Column
-from thorn_core.stores.rules import Changes, Health, judge_subscriptions
+from thorn_core.stores.rules import Changes, Health, changed, judge_subscriptions
 from thorn_core.stores.sql.rows import clean, micros, moment, subscription_of, subscription_row
 from thorn_core.stores.sql.schema import PATTERNS, SUBSCRIPTIONS
 from thorn_core.stores.sql.statements import Statements
@@ -42,6 +45,10 @@ DISABLE = (
     "UPDATE $subscriptions SET enabled = 0, disabled_reason = :reason.text, updated_at = :at.big,"
     " version = version + 1 WHERE id = :id.name"
 )
+SET_PAUSED = (
+    "UPDATE $subscriptions SET paused = :paused.small, updated_at = :at.big, version = version + 1"
+    " WHERE id = :id.name"
+)
 REMOVE_PATTERNS = "DELETE FROM $patterns WHERE subscription_id = :id.name"
 PAIRS = (
     "SELECT pattern, owner, subscription_id FROM $patterns"
@@ -61,6 +68,18 @@ class Recipients(Protocol):
 
     def changed(self, statements: Statements, before: Subscription, after: Subscription) -> None:
         """A subscription has been changed, in the same transaction."""
+        ...
+
+    def pause(self, statements: Statements, stored: Subscription) -> None:
+        """A subscription has been paused, in the same transaction."""
+        ...
+
+    def resume(self, statements: Statements, subscription_id: str, now: int) -> None:
+        """A subscription has been resumed, in the same transaction."""
+        ...
+
+    def removed(self, statements: Statements, subscription_id: str, now: int) -> None:
+        """A subscription has been removed, in the same transaction."""
         ...
 
 
@@ -109,6 +128,9 @@ class Subscriptions:
         """Insert several whose ids aren't taken."""
         self._insert(statements, subscriptions)
         _add_patterns(statements, subscriptions)
+        for each in subscriptions:
+            if each.paused:
+                self._recipients.pause(statements, each)
 
     def change(
         self,
@@ -127,16 +149,8 @@ class Subscriptions:
             NotFoundError: There is none.
             ConfigurationError: The change gave it another id, or a value is too long.
         """
-        row = statements.first(f"{GET}{statements.wording.for_update}", id=subscription_id)
-        if row is None:
-            raise NotFoundError(f"there is no subscription {subscription_id!r}")
-        before = subscription_of(row)
-        after = change(before)
-        if after.id != subscription_id:
-            raise ConfigurationError(
-                f"a change of the subscription {subscription_id!r} gave it the id {after.id!r};"
-                " an id can't be changed"
-            )
+        before = self._lock(statements, subscription_id)
+        after = changed(before, change)
         differing = _differing(subscription_row(before), subscription_row(after))
         if not differing:
             return before
@@ -152,10 +166,37 @@ class Subscriptions:
         self._recipients.changed(statements, before, after)
         return after
 
-    def remove(self, statements: Statements, subscription_id: str) -> bool:
-        """Remove one; False if there is none."""
+    def _lock(self, statements: Statements, subscription_id: str) -> Subscription:
+        row = statements.first(f"{GET}{statements.wording.for_update}", id=subscription_id)
+        if row is None:
+            raise NotFoundError(f"there is no subscription {subscription_id!r}")
+        return subscription_of(row)
+
+    def set_paused(
+        self, statements: Statements, subscription_id: str, now: datetime, *, paused: bool
+    ) -> Subscription:
+        """Hold what is for one, or let it be delivered.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        before = self._lock(statements, subscription_id)
+        if before.paused is paused:
+            return before
+        at = micros(now)
+        statements.change(SET_PAUSED, id=subscription_id, paused=int(paused), at=at)
+        if paused:
+            self._recipients.pause(statements, before)
+        else:
+            self._recipients.resume(statements, subscription_id, at)
+        return attrs.evolve(before, paused=paused, updated_at=now)
+
+    def remove(self, statements: Statements, subscription_id: str, now: int) -> bool:
+        """Remove one, at a time in microseconds; False if there is none."""
         gone = self._delete(statements, subscription_id)
         statements.change(REMOVE_PATTERNS, id=subscription_id)
+        if gone:
+            self._recipients.removed(statements, subscription_id, now)
         return gone
 
     def judge(
