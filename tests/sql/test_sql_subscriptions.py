@@ -16,10 +16,13 @@ class Heard:
     """Recipients that write down what changed."""
 
     def __init__(self) -> None:
-        self.changes = []
+        self.changes, self.removals = [], []
 
     def changed(self, statements, before, after) -> None:
         self.changes.append((before, after))
+
+    def removed(self, statements, subscription_id, now) -> None:
+        self.removals.append((subscription_id, now))
 
 
 @pytest.fixture
@@ -68,7 +71,7 @@ def test_a_change_writes_the_columns_that_differ(database, part, heard):
     database.run(lambda s: part.add(s, made))
     with pytest.raises(NotFoundError, match="sub_none"):
         database.run(lambda s: part.change(s, "sub_none", lambda each: each))
-    with pytest.raises(ConfigurationError, match="can't be changed"):
+    with pytest.raises(ConfigurationError, match="leave the id as it is"):
         database.run(lambda s: part.change(s, made.id, lambda each: attrs.evolve(each, id="x")))
     database.run(lambda s: part.change(s, made.id, lambda each: each))
     assert (version(database), heard.changes) == (1, [])
@@ -106,8 +109,8 @@ def test_changes_at_once_undo_nothing_of_each_other(database, part):
 def test_a_removed_subscription_matches_nothing(database, part):
     made = make_subscription()
     database.run(lambda s: part.add(s, made))
-    assert database.run(lambda s: part.remove(s, made.id))
-    assert not database.run(lambda s: part.remove(s, made.id))
+    assert database.run(lambda s: part.remove(s, made.id, 0))
+    assert not database.run(lambda s: part.remove(s, made.id, 0))
     assert not matched(database, part, "article.created")
     assert not database.read(lambda s: part.page(s, None, None, 10))
 

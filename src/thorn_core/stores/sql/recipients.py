@@ -53,6 +53,10 @@ NEXT = (
     " AND q.due_at <= :now.big) AS leased_until"
 )
 FORESEEN = "SELECT min(ready_at) FROM $recipients"
+# A claim looks, and finds when there really is something.
+LIFT = (
+    "UPDATE $recipients SET ready_at = :now.big, paused = 0, blocked_until = 0 WHERE id = :id.big"
+)
 MOVE_ORIGIN = "UPDATE $recipients SET owner = :owner.name, origin = :origin.name WHERE id = :id.big"
 
 
@@ -209,53 +213,65 @@ class Recipients:
 
     # -- pauses
 
-    def pause(self, statements: Statements, stored: Subscription) -> None:
-        """Hold what waits for a subscription, and what comes for it."""
-        self.known(statements, [stored])
-        self._write_all(statements, stored.id, lambda _: (None, 1, None))
-
-    def resume(self, statements: Statements, subscription_id: str, now: int) -> None:
-        """Deliver what was held for a subscription.
+    def pause(
+        self, statements: Statements, subscription_id: str, stored: Subscription | None
+    ) -> bool:
+        """Hold what waits for a subscription, and what comes for it.
 
         Args:
             statements: In a transaction.
             subscription_id: Which.
-            now: Microseconds.
+            stored: The subscription, if it is in the store.
+
+        Returns:
+            False if it isn't, and nothing was ever sent to it.
         """
-        # A claim looks, and finds when there really is something.
-        self._write_all(statements, subscription_id, lambda until: (max(now, until), 0, until))
+        return self._set_paused(statements, subscription_id, stored, None)
 
-    def removed(self, statements: Statements, subscription_id: str, now: int) -> None:
-        """A subscription has been removed: let what waits for it be claimed, and so be over."""
-        self._write_all(statements, subscription_id, lambda _: (now, 0, 0))
+    def resume(
+        self, statements: Statements, subscription_id: str, stored: Subscription | None, now: int
+    ) -> bool:
+        """Deliver what was held for a subscription; as `pause`, at a time in microseconds."""
+        return self._set_paused(statements, subscription_id, stored, now)
 
-    def _write_all(
+    def _set_paused(
         self,
         statements: Statements,
         subscription_id: str,
-        after: Callable[[int], tuple[int | None, int, int | None]],
-    ) -> None:
-        """Write a row, if there is one.
-
-        Args:
-            statements: In a transaction.
-            subscription_id: Whose.
-            after: Gets until when it is blocked, and gives when it is ready, whether it is paused,
-                and until when it is blocked then; None leaves that.
-        """
+        stored: Subscription | None,
+        ready_at: int | None,
+    ) -> bool:
+        if stored is not None:
+            self.known(statements, [stored])
         key = recipient_key(subscription_id)
         if _ids(statements, [key]).get(key) != subscription_id:
-            return
-        rows = []
-        for _, _, _, blocked_until in _locked(statements, [key]):
-            ready_at, paused, until = after(blocked_until)
-            rows.append((key, ready_at, paused, blocked_until if until is None else until))
+            return False
+        rows: list[tuple[int, int | None, int]] = []
+        for _, _, paused, blocked_until in _locked(statements, [key]):
+            if ready_at is None:
+                rows.append((key, None, 1))
+            elif paused:
+                # A claim looks, and finds when there really is something.
+                rows.append((key, max(ready_at, blocked_until), 0))
         statements.update(
             RECIPIENTS,
-            (_KEY, _READY_AT, _PAUSED, _BLOCKED_UNTIL),
+            (_KEY, _READY_AT, _PAUSED),
             rows,
-            "ready_at = v.ready_at, paused = v.paused, blocked_until = v.blocked_until",
+            "ready_at = v.ready_at, paused = v.paused",
         )
+        return True
+
+    def removed(self, statements: Statements, subscription_id: str, now: int) -> None:
+        """A stored subscription has been removed: let what waits for it be claimed, and be over.
+
+        Args:
+            statements: In the transaction that removes it.
+            subscription_id: Which.
+            now: Microseconds.
+        """
+        key = recipient_key(subscription_id)
+        if _ids(statements, [key]).get(key) == subscription_id:
+            statements.change(LIFT, id=key, now=now)
 
     def changed(self, statements: Statements, before: Subscription, after: Subscription) -> None:
         """A stored subscription has changed: what its old URL asked for is over with the URL."""

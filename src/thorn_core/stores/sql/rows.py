@@ -140,7 +140,8 @@ def subscription_of(row: Sequence[Any]) -> Subscription:
     """The subscription of a row."""
     (
         key, _, owner, url, events, secrets, expiry, content_type, digest, headers, description,
-        rate_limit, enabled, paused, reason, failing_since, failures, last, created_at, updated_at, _,
+        rate_limit, enabled, paused, reason, failing_since, failures, last, created_at, updated_at,
+        _,
     ) = row  # fmt: skip
     return Subscription(
         id=key,

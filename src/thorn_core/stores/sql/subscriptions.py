@@ -70,11 +70,15 @@ class Recipients(Protocol):
         """A subscription has been changed, in the same transaction."""
         ...
 
-    def pause(self, statements: Statements, stored: Subscription) -> None:
+    def pause(
+        self, statements: Statements, subscription_id: str, stored: Subscription | None
+    ) -> bool:
         """A subscription has been paused, in the same transaction."""
         ...
 
-    def resume(self, statements: Statements, subscription_id: str, now: int) -> None:
+    def resume(
+        self, statements: Statements, subscription_id: str, stored: Subscription | None, now: int
+    ) -> bool:
         """A subscription has been resumed, in the same transaction."""
         ...
 
@@ -130,7 +134,7 @@ class Subscriptions:
         _add_patterns(statements, subscriptions)
         for each in subscriptions:
             if each.paused:
-                self._recipients.pause(statements, each)
+                self._recipients.pause(statements, each.id, each)
 
     def change(
         self,
@@ -186,9 +190,9 @@ class Subscriptions:
         at = micros(now)
         statements.change(SET_PAUSED, id=subscription_id, paused=int(paused), at=at)
         if paused:
-            self._recipients.pause(statements, before)
+            self._recipients.pause(statements, subscription_id, before)
         else:
-            self._recipients.resume(statements, subscription_id, at)
+            self._recipients.resume(statements, subscription_id, before, at)
         return attrs.evolve(before, paused=paused, updated_at=now)
 
     def remove(self, statements: Statements, subscription_id: str, now: int) -> bool:
