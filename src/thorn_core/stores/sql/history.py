@@ -1,13 +1,14 @@
 """History: deliveries and attempts, looked up, counted and replayed.
 
 A page of deliveries goes by key, along an index: the primary key, that of one recipient's, or the
-queue's if only what is pending or in flight is asked for. Their keys are found first, then all that
-is shown of them, by primary keys: a page costs as much as it shows and what is left out of it.
+queue's if only what is pending or in flight is asked for. Keys are found first, then all that is
+shown, by primary keys: a page costs as much as it shows and what is left out of it. In one
+statement PostgreSQL, which doesn't know the limit, would join whole tables.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -24,29 +25,27 @@ from thorn_core.keys import (
 from thorn_core.patterns import matches
 from thorn_core.stores.base import DeliveryQuery
 from thorn_core.stores.sql.rows import DELIVERY, FINISHED, STATES, attempt_of, delivery_of
-from thorn_core.stores.sql.rows import OPEN as QUEUED
+from thorn_core.stores.sql.rows import OPEN as WAITING
 from thorn_core.stores.sql.schema import ATTEMPTS
 from thorn_core.stores.sql.statements import Statements
 from thorn_core.stores.sql.wording import LIST_SIZE, MYSQL
 from thorn_core.values import Attempt, Delivery, DeliveryState
 
-# Keys looked at in one statement where Python leaves some out.
-SCAN = 1000
+# Keys looked at in one statement where Python leaves some out: more and more, up to this.
+SCAN = 2000
 LAST = b"\xff" * (DELIVERY_KEY - MESSAGE_KEY)
 OPEN = frozenset({DeliveryState.PENDING, DeliveryState.IN_FLIGHT})
 
-# Where columns are in a row of these.
-STATE, SUBSCRIPTION, LEASED_UNTIL, EVENT = 1, 7, 10, 12
-SHOWN = f"SELECT {DELIVERY}, m.event FROM"
 OF_DELIVERY = (
-    " LEFT JOIN $messages m ON m.id = substr(d.id, 1, 16)"
-    " LEFT JOIN $recipients r ON r.id = d.recipient LEFT JOIN $queue q ON q.id = d.id"
+    " FROM $deliveries d JOIN $messages m ON m.id = substr(d.id, 1, 16)"
+    " JOIN $recipients r ON r.id = d.recipient LEFT JOIN $queue q ON q.id = d.id"
 )
-GET = f"{SHOWN} $deliveries d{OF_DELIVERY} WHERE d.id = :id.key"
-GET_MANY = f"{SHOWN} $deliveries d{OF_DELIVERY} WHERE d.id IN (:ids.key*)"
-PAGE = (
-    f"{SHOWN} (SELECT k.id AS id FROM ${{source}} k WHERE {{conditions}} ORDER BY {{order}}"
-    f"{{limit}}) p JOIN $deliveries d ON d.id = p.id{OF_DELIVERY} ORDER BY p.id{{direction}}"
+GET = f"SELECT {DELIVERY}, m.event{OF_DELIVERY} WHERE d.id IN (:ids.key*)"
+KEYS = "SELECT k.id FROM ${source} k WHERE {conditions} ORDER BY {order}{limit}"
+STANDING = (
+    "SELECT d.id, d.state, q.leased_until, m.event FROM $deliveries d"
+    " JOIN $messages m ON m.id = substr(d.id, 1, 16) LEFT JOIN $queue q ON q.id = d.id"
+    " WHERE d.id IN (:ids.key*)"
 )
 COUNT = "SELECT count(*) FROM ${source} k WHERE {conditions}"
 COUNT_EVENTS = (
@@ -88,15 +87,15 @@ class Search:
         source: The table whose index is read: `deliveries` or `queue`.
         conditions: On its columns, by the name `k`.
         values: Their parameters.
-        recipient: The key of the only recipient asked for.
-        narrow: Criteria that no condition has: Python leaves out what doesn't meet them.
+        order: The columns that pages go by.
+        narrow: Whether there are criteria that no condition has.
     """
 
     source: str
     conditions: tuple[str, ...]
     values: Mapping[str, Any]
-    recipient: int | None
-    narrow: DeliveryQuery | None
+    order: tuple[str, ...]
+    narrow: bool
 
 
 def search(statements: Statements, query: DeliveryQuery) -> Search | None:
@@ -105,7 +104,7 @@ def search(statements: Statements, query: DeliveryQuery) -> Search | None:
     values: dict[str, Any] = {}
     states = frozenset(DeliveryState if query.states is None else query.states)
     source = "queue" if states <= OPEN else "deliveries"
-    recipient = None
+    order: tuple[str, ...] = ("id",)
     if not states:
         return None
     if query.ids is not None:
@@ -130,6 +129,7 @@ def search(statements: Statements, query: DeliveryQuery) -> Search | None:
         same = "k.recipient >= :recipient.big AND k.recipient <= :recipient.big"
         mysql = statements.wording.dialect == MYSQL
         conditions.append(same if mysql else "k.recipient = :recipient.big")
+        order = ("recipient", "id") if mysql else order
         values["recipient"] = recipient
     if query.since is not None:
         conditions.append("k.id >= :since.key")
@@ -145,75 +145,76 @@ def search(statements: Statements, query: DeliveryQuery) -> Search | None:
         values["states"] = sorted({STATES[state] for state in states})
     # A row's state alone doesn't tell what is pending from what is in flight.
     mixed = source == "deliveries" and len(states & OPEN) == 1
-    narrow = query if mixed or query.event is not None else None
     return Search(
         source=source,
         conditions=tuple(conditions) or ("1 = 1",),
         values=values,
-        recipient=recipient,
-        narrow=narrow,
+        order=order,
+        narrow=mixed or query.event is not None,
     )
 
 
-def scan(
+def find(
     statements: Statements,
     query: DeliveryQuery,
     after: bytes | None,
     limit: int,
     *,
     newest_first: bool = False,
-) -> list[tuple[Any, ...]]:
-    """The rows of deliveries that a query asks for, the first ones behind a key."""
+) -> list[bytes]:
+    """The keys of deliveries that a query asks for, the first ones behind a key."""
     asked = search(statements, query)
-    found: list[tuple[Any, ...]] = []
+    found: list[bytes] = []
+    most = limit
     while asked is not None and len(found) < limit:
-        most = limit if asked.narrow is None else max(limit, SCAN)
-        rows = _page(statements, asked, after, most, newest_first=newest_first)
-        found += rows if asked.narrow is None else _meeting(rows, asked.narrow)
-        if len(rows) < most:
+        if asked.narrow:
+            most = max(limit, min(2 * most, SCAN))
+        keys = _keys(statements, asked, after, most, newest_first=newest_first)
+        found += _meeting(statements, keys, query) if asked.narrow else keys
+        if len(keys) < most:
             break
-        after = rows[-1][0]
+        after = keys[-1]
     return found[:limit]
 
 
-def _page(
+def _keys(
     statements: Statements, asked: Search, after: bytes | None, most: int, *, newest_first: bool
-) -> list[tuple[Any, ...]]:
-    conditions = list(asked.conditions)
-    values = {**asked.values, "most": most}
+) -> list[bytes]:
+    conditions, values = list(asked.conditions), {**asked.values, "most": most}
     if after is not None:
         conditions.append(f"k.id {'<' if newest_first else '>'} :after.key")
         values["after"] = after
     direction = " DESC" if newest_first else ""
-    order = f"k.id{direction}"
-    wording = statements.wording
-    if asked.recipient is not None and wording.dialect == MYSQL:
-        order = f"k.recipient{direction}, {order}"
-    text = PAGE.format(
+    text = KEYS.format(
         source=asked.source,
         conditions=" AND ".join(conditions),
-        order=order,
-        limit=wording.limit,
-        direction=direction,
+        order=", ".join(f"k.{column}{direction}" for column in asked.order),
+        limit=statements.wording.limit,
     )
-    rows = statements.rows(text, **values)
+    keys = [key for (key,) in statements.rows(text, **values)]
     if len(asked.values.get("ids", ())) > LIST_SIZE:
-        rows.sort(key=lambda row: row[0], reverse=newest_first)
-    return rows[:most]
+        keys = sorted(keys, reverse=newest_first)
+    return keys[:most]
 
 
-def _meeting(rows: Iterable[tuple[Any, ...]], query: DeliveryQuery) -> Iterator[tuple[Any, ...]]:
-    """Of rows, those whose event and state a query asks for."""
-    for row in filter(_whole, rows):
-        in_state = query.states is None or _state(row) in query.states
-        if in_state and (query.event is None or matches(query.event, row[EVENT])):
-            yield row
+def _meeting(
+    statements: Statements, keys: Sequence[bytes], query: DeliveryQuery
+) -> Iterator[bytes]:
+    """Of keys, those whose event and state a query asks for, in the same order."""
+    standing = {row[0]: row[1:] for row in statements.rows(STANDING, ids=keys)} if keys else {}
+    for key in keys:
+        if key not in standing:
+            continue
+        state, leased_until, event = standing[key]
+        in_state = query.states is None or _state(state, leased_until) in query.states
+        if in_state and (query.event is None or matches(query.event, event)):
+            yield key
 
 
-def _state(row: Sequence[Any]) -> DeliveryState:
-    if row[STATE] != QUEUED:
-        return FINISHED[row[STATE]]
-    return DeliveryState.PENDING if row[LEASED_UNTIL] is None else DeliveryState.IN_FLIGHT
+def _state(code: int, leased_until: int | None) -> DeliveryState:
+    if code != WAITING:
+        return FINISHED[code]
+    return DeliveryState.PENDING if leased_until is None else DeliveryState.IN_FLIGHT
 
 
 class History:
@@ -229,8 +230,7 @@ class History:
     def delivery(self, statements: Statements, delivery_id: str) -> Delivery | None:
         """The delivery of that id."""
         key = delivery_key(delivery_id)
-        row = None if key is None else statements.first(GET, id=key)
-        return next(iter(_deliveries([] if row is None else [row])), None)
+        return next(iter(_deliveries(statements, [] if key is None else [key])), None)
 
     def deliveries(
         self,
@@ -245,7 +245,16 @@ class History:
         key = None if after is None else delivery_key(after)
         if after is not None and key is None:
             return []
-        return _deliveries(scan(statements, query, key, limit, newest_first=newest_first))
+        found: list[Delivery] = []
+        # Once, but for what is removed between looking for it and at it: a short page is the last.
+        while len(found) < limit:
+            most = limit - len(found)
+            keys = find(statements, query, key, most, newest_first=newest_first)
+            found += _deliveries(statements, keys)
+            if len(keys) < most:
+                break
+            key = keys[-1]
+        return found
 
     def attempts(
         self, statements: Statements, delivery_ids: Sequence[str], after: str | None, limit: int
@@ -288,13 +297,13 @@ class History:
             now: Microseconds.
             limit: How many at most.
         """
-        rows = scan(statements, query.only_settled(), None, limit)
-        keys = lock_finished(statements, [row[0] for row in rows if _whole(row)])
-        if not keys:
+        keys = find(statements, query.only_settled(), None, limit)
+        locked = lock_finished(statements, keys)
+        if not locked:
             return []
-        statements.change(REOPEN, ids=keys)
-        self._queue.add(statements, [(key, now) for key in keys])
-        return _deliveries(sorted(statements.rows(GET_MANY, ids=keys)))
+        statements.change(REOPEN, ids=locked)
+        self._queue.add(statements, [(key, now) for key in locked])
+        return _deliveries(statements, locked)
 
     def cancel(
         self, statements: Statements, query: DeliveryQuery, now: int, limit: int, reason: str
@@ -311,9 +320,8 @@ class History:
         if query.states is not None and DeliveryState.PENDING not in query.states:
             return []
         pending = attrs.evolve(query, states=(DeliveryState.PENDING,))
-        rows = scan(statements, pending, None, limit)
-        keys = self._queue.cancel(statements, [row[0] for row in rows], now, reason)
-        return _deliveries(sorted(statements.rows(GET_MANY, ids=keys))) if keys else []
+        found = find(statements, pending, None, limit)
+        return _deliveries(statements, self._queue.cancel(statements, found, now, reason))
 
 
 def lock_finished(statements: Statements, keys: Sequence[bytes]) -> list[bytes]:
@@ -322,13 +330,10 @@ def lock_finished(statements: Statements, keys: Sequence[bytes]) -> list[bytes]:
     return [key for (key,) in statements.rows(text, ids=sorted(keys))] if keys else []
 
 
-def _whole(row: Sequence[Any]) -> bool:
-    """Whether a row has its message and its recipient: not while they are being removed."""
-    return row[EVENT] is not None and row[SUBSCRIPTION] is not None
-
-
-def _deliveries(rows: Iterable[Sequence[Any]]) -> list[Delivery]:
-    return [delivery_of(row[:EVENT], row[EVENT]) for row in rows if _whole(row)]
+def _deliveries(statements: Statements, keys: Sequence[bytes]) -> list[Delivery]:
+    """Deliveries in the order of their keys, but for those that are being removed."""
+    rows = {row[0]: row for row in statements.rows(GET, ids=keys)} if keys else {}
+    return [delivery_of(row[:-1], row[-1]) for key in keys if (row := rows.get(key)) is not None]
 
 
 def _count(statements: Statements, query: DeliveryQuery) -> int:

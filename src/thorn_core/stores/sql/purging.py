@@ -13,7 +13,7 @@ from datetime import datetime
 from thorn_core.keys import DELIVERY_KEY, MESSAGE_KEY, first_key
 from thorn_core.ports.tables import Column, Kind
 from thorn_core.stores.base import DeliveryQuery
-from thorn_core.stores.sql.history import LAST, lock_finished, scan
+from thorn_core.stores.sql.history import LAST, find, lock_finished
 from thorn_core.stores.sql.statements import Statements
 
 # Messages of a sender looked at in one transaction.
@@ -48,8 +48,7 @@ def purge(statements: Statements, query: DeliveryQuery, limit: int) -> int:
     Returns:
         How many deliveries went.
     """
-    found = scan(statements, query.only_settled(), None, limit)
-    keys = lock_finished(statements, [row[0] for row in found])
+    keys = lock_finished(statements, find(statements, query.only_settled(), None, limit))
     if keys:
         statements.change(REMOVE_ATTEMPTS, ids=keys)
         statements.change(REMOVE_DELIVERIES, ids=keys)
