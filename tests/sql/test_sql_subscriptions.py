@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import attrs
+import parts
 import pytest
 
 from thorn_core.errors import ConfigurationError, NotFoundError
 from thorn_core.stores.sql.subscriptions import Subscriptions
 from thorn_core.testing.store_contract.steps import later, make_message, make_subscription
+from thorn_core.values import Claim
 
 
 class Heard:
@@ -71,7 +74,7 @@ def test_a_change_writes_the_columns_that_differ(database, part, heard):
     database.run(lambda s: part.add(s, made))
     with pytest.raises(NotFoundError, match="sub_none"):
         database.run(lambda s: part.change(s, "sub_none", lambda each: each))
-    with pytest.raises(ConfigurationError, match="leave the id as it is"):
+    with pytest.raises(ConfigurationError, match="gives it the id"):
         database.run(lambda s: part.change(s, made.id, lambda each: attrs.evolve(each, id="x")))
     database.run(lambda s: part.change(s, made.id, lambda each: each))
     assert (version(database), heard.changes) == (1, [])
@@ -106,11 +109,12 @@ def test_changes_at_once_undo_nothing_of_each_other(database, part):
     assert version(database) == 9
 
 
-def test_a_removed_subscription_matches_nothing(database, part):
+def test_a_removed_subscription_matches_nothing(database, part, heard):
     made = make_subscription()
     database.run(lambda s: part.add(s, made))
-    assert database.run(lambda s: part.remove(s, made.id, 0))
-    assert not database.run(lambda s: part.remove(s, made.id, 0))
+    assert database.run(lambda s: part.remove(s, made.id, 7))
+    assert not database.run(lambda s: part.remove(s, made.id, 7))
+    assert heard.removals == [(made.id, 7)]
     assert not matched(database, part, "article.created")
     assert not database.read(lambda s: part.page(s, None, None, 10))
 
@@ -143,12 +147,14 @@ def test_matching_goes_by_pattern_and_owner_in_pages(database, part):
     assert matched(database, part, "article.created") == ids[:3]
     assert matched(database, part, "article.created", "ada") == [ids[0], ids[2]]
     assert matched(database, part, "article.created", "") == [ids[2]]
+
+    def page(after):
+        return database.read(lambda s: part.matching(s, "article.created", None, after, 2))
+
     found: list[str] = []
-    while page := database.read(
-        lambda s: part.matching(s, "article.created", None, found[-1] if found else None, 2)
-    ):
-        assert len(page) <= 2
-        found += [each.id for each in page]
+    while some := page(found[-1] if found else None):
+        assert len(some) <= 2
+        found += [each.id for each in some]
     assert found == ids[:3]
     messages = [make_message(1), make_message(2, sender="ada"), make_message(3, event="user.x")]
     pages = database.read(lambda s: part.matching_each(s, messages, 100))
@@ -159,3 +165,70 @@ def test_matching_goes_by_pattern_and_owner_in_pages(database, part):
     ]
     pages = database.read(lambda s: part.matching_each(s, messages, 2))
     assert [[each.id for each in page] for page in pages] == [ids[:2]]
+
+
+@pytest.fixture
+def failing(store) -> list[Claim]:
+    """Nine failures in five days, of a subscription that is stored and one that isn't."""
+    one = make_subscription()
+    store.run(lambda s: store.subscriptions.add(s, one))
+    for n in range(12):
+        store.deliver(parts.message(n), one, make_subscription(2))
+    claims = store.claim(parts.later(1))
+    mine = [c for c in claims if c.delivery.subscription_id == one.id]
+    others = [c for c in claims if c not in mine]
+    day = 86_400 / 2
+    store.record(*(failed(c, n * day) for n, c in enumerate(mine[:9])))
+    store.record(*(failed(c, n * day) for n, c in enumerate(others)))
+    return mine[9:]
+
+
+def failed(claim, seconds: float, **outcome):
+    values = {"due_at": parts.later(9e9), "disable_after": timedelta(days=4), **outcome}
+    return parts.settlement(claim, parts.PENDING, status=500, at=parts.later(seconds), **values)
+
+
+def test_a_failing_subscription_is_disabled_once(store, failing):
+    one = make_subscription()
+    before = store.read(lambda s: store.subscriptions.get(s, one.id))
+    assert (before.failures, before.enabled, before.failing_since) == (9, True, parts.NOW)
+    assert version(store.database) == 1
+    first, second, third = failing
+    # A change meanwhile undoes neither.
+    store.run(
+        lambda s: store.subscriptions.change(
+            s, one.id, lambda each: attrs.evolve(each, description="new")
+        )
+    )
+    (disabled,) = store.record(failed(first, 9 * 43_200))
+    assert (disabled.id, disabled.enabled, disabled.failures) == (one.id, False, 10)
+    assert disabled.description == "new"
+    assert "10 attempts" in disabled.disabled_reason
+    assert disabled.updated_at == parts.later(9 * 43_200)
+    assert version(store.database) == 3
+    assert not matched(store.database, store.subscriptions, "article.created")
+    assert not store.record(failed(second, 10 * 43_200))
+    changed = store.run(
+        lambda s: store.subscriptions.change(
+            s, one.id, lambda each: attrs.evolve(each, description="newer")
+        )
+    )
+    assert (changed.enabled, changed.failures) == (False, 11)
+    store.record(parts.settlement(third, at=parts.later(11 * 43_200)))
+    assert store.read(lambda s: store.subscriptions.get(s, one.id)).failures == 0
+
+
+def test_a_streak_is_warned_of(store, failing):
+    (warned,) = store.record(failed(failing[0], 8.5 * 43_200, disable_after=timedelta(days=8.4)))
+    assert (warned.id, warned.enabled, warned.failures) == (make_subscription().id, True, 10)
+
+
+def test_failures_counted_at_once_are_all_counted(store):
+    one = make_subscription()
+    store.run(lambda s: store.subscriptions.add(s, one))
+    for n in range(8):
+        store.deliver(parts.message(n), one)
+    claims = store.claim(parts.later(1))
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda claim: store.record(failed(claim, 5)), claims))
+    assert store.read(lambda s: store.subscriptions.get(s, one.id)).failures == 8

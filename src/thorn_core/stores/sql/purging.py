@@ -16,8 +16,8 @@ from thorn_core.stores.base import DeliveryQuery
 from thorn_core.stores.sql.history import LAST, find, lock_finished
 from thorn_core.stores.sql.statements import Statements
 
-# Messages of a sender looked at in one transaction.
-ERASED = 128
+# Messages of a sender looked at in one transaction, and deliveries of theirs.
+ERASED, ERASED_DELIVERIES = 128, 2048
 
 _RANGE = (Column("first", Kind.KEY, MESSAGE_KEY), Column("last", Kind.KEY, DELIVERY_KEY))
 OF_MESSAGE = (
@@ -97,25 +97,24 @@ def _remove_unreached(statements: Statements, keys: Iterable[bytes]) -> None:
     _remove_messages(statements, [key for key in routed if key not in reached])
 
 
-def erase(statements: Statements, sender: str, limit: int) -> int:
+def erase(statements: Statements, sender: str, limit: int) -> int | None:
     """Remove messages of a sender with all that is known of them, wherever they stand.
 
     Args:
-        statements: In a transaction.
+        statements: In a transaction. Of very many deliveries it removes some: call it again.
         sender: Whose.
-        limit: How many deliveries at most, one of each message at least.
+        limit: How many messages at most.
 
     Returns:
-        How many messages and deliveries went; 0 if nothing is left.
+        How many messages went; None if there was none.
     """
     first = f"{OF_SENDER}{statements.wording.limit}"
     messages = [key for (key,) in statements.rows(first, sender=sender, most=min(limit, ERASED))]
     if not messages:
-        return 0
+        return None
     # First of all, so that no more deliveries are made of them.
     statements.change(REMOVE_WAITING, ids=messages)
-    share = max(limit // len(messages), 1)
-    keys = _deliveries_of(statements, messages, share)
+    keys = _deliveries_of(statements, messages, ERASED_DELIVERIES // len(messages))
     if keys:
         statements.change(REMOVE_QUEUED, ids=keys)
         statements.change(REMOVE_ATTEMPTS, ids=keys)
@@ -124,7 +123,7 @@ def erase(statements: Statements, sender: str, limit: int) -> int:
     left = {key[:MESSAGE_KEY] for key in _deliveries_of(statements, messages, 1)}
     done = [key for key in messages if key not in left]
     _remove_messages(statements, done)
-    return len(keys) + len(done)
+    return len(done)
 
 
 def _deliveries_of(statements: Statements, messages: Sequence[bytes], most: int) -> list[bytes]:

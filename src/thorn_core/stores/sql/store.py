@@ -17,6 +17,7 @@ from thorn_core.stores.sql import figures, purging
 from thorn_core.stores.sql.database import Database
 from thorn_core.stores.sql.history import History
 from thorn_core.stores.sql.messages import Messages
+from thorn_core.stores.sql.missing import missing
 from thorn_core.stores.sql.outbox import Outbox
 from thorn_core.stores.sql.queue import Queue
 from thorn_core.stores.sql.recipients import Recipients
@@ -380,6 +381,18 @@ class SqlStore:
             self._notifications.tell()
         return replayed
 
+    def missing(
+        self,
+        subscription: Subscription,
+        *,
+        since: datetime,
+        until: datetime | None = None,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> tuple[Sequence[Message], str | None]:
+        """Routed messages that reach a subscription and have no delivery to it."""
+        return self.database.read(lambda s: missing(s, subscription, since, until, after, limit))
+
     def purge(self, query: DeliveryQuery, *, limit: int) -> int:
         """Remove finished deliveries with their attempts, and messages left without any."""
         gone = self.database.run(lambda s: purging.purge(s, query, limit))
@@ -393,7 +406,15 @@ class SqlStore:
 
     def erase(self, sender: str, *, limit: int) -> int:
         """Remove a sender's messages with all that is known of them."""
-        return self.database.run(lambda s: purging.erase(s, sender, limit))
+        gone = 0
+        # Each batch in a transaction of its own: a message may have very many deliveries.
+        while gone < limit:
+            most = limit - gone
+            done = self.database.run(partial(purging.erase, sender=sender, limit=most))
+            if done is None:
+                break
+            gone += done
+        return gone
 
     def stats(self, *, now: datetime, window: timedelta) -> Stats:
         """What there is, and how attempts went in the time before now."""

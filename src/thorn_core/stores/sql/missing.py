@@ -1,0 +1,93 @@
+"""Messages that a subscription has missed: routed, and without a delivery to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from thorn_core.keys import first_key, message_id, message_key, recipient_key
+from thorn_core.stores import rules
+from thorn_core.stores.sql.rows import message_of
+from thorn_core.stores.sql.schema import MESSAGES
+from thorn_core.stores.sql.statements import Statements
+from thorn_core.values import Message, Subscription
+
+NAMES = ", ".join(MESSAGES.names)
+# Without payloads, which may be big: most messages are for others.
+BRIEF = NAMES.replace("data", "NULL")
+EVERY = (
+    f"SELECT {BRIEF} FROM $messages WHERE id > :after.key AND id >= :since.key{{until}} ORDER BY id"
+)
+UNTIL = " AND id < :until.key"
+# By sender, too, though it is one: else a database may take another index, or sort.
+OF_NOBODY = EVERY.replace("WHERE", "WHERE sender IS NULL AND").replace("BY id", "BY sender, id")
+OF_SENDER = OF_NOBODY.replace("sender IS NULL", "sender >= :sender.name AND sender <= :sender.name")
+UNROUTED = "SELECT message_id FROM $outbox WHERE message_id IN (:keys.key*)"
+DELIVERIES = "SELECT id FROM $deliveries WHERE id IN (:keys.key*)"
+WHOLE = f"SELECT {NAMES} FROM $messages WHERE id IN (:keys.key*)"
+
+
+def missing(
+    statements: Statements,
+    subscription: Subscription,
+    since: datetime,
+    until: datetime | None,
+    after: str | None,
+    limit: int,
+) -> tuple[list[Message], str | None]:
+    """Look for messages that reach a subscription and have no delivery to it.
+
+    Args:
+        statements: In a reading.
+        subscription: Which.
+        since: Only messages sent at or after this time.
+        until: Only messages sent before this time.
+        after: Where to go on: what the call before gave.
+        limit: How many messages to look at.
+
+    Returns:
+        Those found among the messages looked at, by id; and where to go on, or None if those were
+        the last.
+    """
+    key = b"" if after is None else message_key(after)
+    if key is None:
+        return [], None
+    page = _page(statements, subscription, since, until, key, limit)
+    wanted = [row[0] for row in page if rules.is_for(message_of(row), subscription)]
+    unrouted = _present(statements, UNROUTED, wanted)
+    end = recipient_key(subscription.id).to_bytes(8, "big")
+    made = _present(statements, DELIVERIES, [each + end for each in wanted])
+    missed = [each for each in wanted if each not in unrouted and each + end not in made]
+    found = [message_of(row) for row in statements.rows(WHOLE, keys=missed)] if missed else []
+    following = message_id(page[-1][0]) if len(page) == limit else None
+    return sorted(found, key=lambda message: message.id), following
+
+
+def _page(
+    statements: Statements,
+    subscription: Subscription,
+    since: datetime,
+    until: datetime | None,
+    after: bytes,
+    limit: int,
+) -> list[tuple[Any, ...]]:
+    """The first messages that may be for a subscription, by their senders."""
+    values: dict[str, Any] = {"after": after, "since": first_key(since), "most": limit}
+    if until is not None:
+        values["until"] = first_key(until)
+    if subscription.owner is not None:
+        values["sender"] = subscription.owner
+    texts = [EVERY] if subscription.owner is None else [OF_NOBODY, OF_SENDER]
+    rows = [
+        row
+        for text in texts
+        for row in statements.rows(
+            text.format(until="" if until is None else UNTIL) + statements.wording.limit, **values
+        )
+    ]
+    return sorted(rows, key=lambda row: row[0])[:limit]
+
+
+def _present(statements: Statements, text: str, keys: Sequence[bytes]) -> set[bytes]:
+    return {key for (key,) in statements.rows(text, keys=keys)} if keys else set()
