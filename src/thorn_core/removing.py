@@ -12,7 +12,7 @@ from thorn_core.ports.store import Store
 from thorn_core.queries import DeliveryQuery, delivery_query
 from thorn_core.replaying import pages
 from thorn_core.subscriptions import identify
-from thorn_core.values import DeliveryState
+from thorn_core.values import DeliveryState, Subscription
 from thorn_core.worker.logs import log_cancelled
 
 # Deliveries purged at once: a transaction that others may have to wait for.
@@ -29,6 +29,7 @@ def cancel_deliveries(
     reason: str,
     now: datetime,
     size: int,
+    subscription: Subscription | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> int:
     """Cancel deliveries that are pending, and notify whoever listens.
@@ -39,6 +40,7 @@ def cancel_deliveries(
         reason: Why.
         now: The time.
         size: How many make a page.
+        subscription: That of all of them, if it is at hand.
         progress: Called after each page with how many that makes.
 
     Returns:
@@ -49,7 +51,7 @@ def cancel_deliveries(
     for page in pages(store, query.only((DeliveryState.PENDING,)), size):
         cancelled = store.cancel(page, now=now, limit=size, reason=reason)
         for delivery in cancelled:
-            log_cancelled(delivery, reason)
+            log_cancelled(delivery, reason, subscription)
             signals.tell(signals.delivery_discarded, app, delivery=delivery, attempt=None)
         count += len(cancelled)
         if progress is not None:

@@ -192,6 +192,7 @@ class SubscriptionCalls:
 
     def unsubscribe(self, subscription_id: str) -> bool:
         """Remove a subscription, and cancel what waits for it. False if there is none."""
+        subscription = self.store.subscription(subscription_id)
         removed = self.store.remove_subscription(subscription_id, now=self.clock())
         if removed:
             cancel_deliveries(
@@ -200,6 +201,7 @@ class SubscriptionCalls:
                 reason=UNSUBSCRIBED,
                 now=self.clock(),
                 size=paging.PAGE,
+                subscription=subscription,
             )
         return removed
 

@@ -63,6 +63,7 @@ def test_a_subscription_is_made_with_pattern_and_url(app, ada):
         "description": "",
         "rate_limit": None,
         "enabled": True,
+        "paused": False,
         "disabled_reason": None,
         "failing_since": None,
         "created_at": made["created_at"],
@@ -173,8 +174,7 @@ def test_disabling_says_who_did_it_and_enabling_forgets_it(app, ada):
 
 def test_a_change_that_changes_nothing_leaves_since_when_it_fails(app, ada):
     made = ada.subscribe()
-    failing = attrs.evolve(app.subscription(made["id"]), failing_since=NOW)
-    app.store.save_subscription(failing)
+    app.store.change_subscription(made["id"], lambda s: attrs.evolve(s, failing_since=NOW))
     for method, body in (("PATCH", {}), ("PATCH", {"enabled": True}), ("PUT", made)):
         body = {k: v for k, v in body.items() if k not in ("secret", "failing_since")}
         assert ada(method, made["subscription"], body).json["failing_since"] == (
@@ -654,7 +654,7 @@ def test_what_is_removed_in_between_is_not_found(ada, app):
     class Vanishing(MemoryStore):
         def subscription(self, subscription_id):
             found = super().subscription(subscription_id)
-            self.remove_subscription(subscription_id)
+            self.remove_subscription(subscription_id, now=NOW)
             return found
 
     with Thorn(store=Vanishing()) as vanishing:
@@ -663,6 +663,8 @@ def test_what_is_removed_in_between_is_not_found(ada, app):
             ("PATCH", "", {"description": "x"}),
             ("DELETE", "", None),
             ("POST", "rotate-secret/", None),
+            ("POST", "pause/", None),
+            ("POST", "resume/", None),
             ("POST", "test/", None),
         ):
             made = client.subscribe()

@@ -211,7 +211,7 @@ def test_what_can_not_be_shown_is_left_out_of_the_document(app):
 
 def test_every_answer_is_as_described(app):
     contract = Contract(document_of(app))
-    ada = Client(Resource(app, creations_per_minute=4, sends_per_minute=7), "ada")
+    ada = Client(Resource(app, creations_per_minute=4, sends_per_minute=12), "ada")
     nobody = Client(ada.resource)
 
     def ask(client, method, template, *, key="", body=None, **more):
@@ -255,6 +255,12 @@ def test_every_answer_is_as_described(app):
         delivery = "/deliveries/{id}/"
         ask(ada, "POST", delivery + "retry/", key=sent["delivery_id"])
         ask(ada, "POST", delivery + "retry/", key=sent["delivery_id"])
+        ask(ada, "POST", hook + "pause/", key=made["id"])
+        held = ask(ada, "POST", hook + "test/", key=made["id"]).json
+        ask(ada, "GET", delivery, key=held["delivery_id"])
+        ask(ada, "POST", delivery + "cancel/", key=held["delivery_id"])
+        ask(ada, "POST", delivery + "cancel/", key=held["delivery_id"])
+        ask(ada, "POST", hook + "resume/", key=made["id"])
         ask(ada, "GET", delivery, key=sent["delivery_id"])
         ask(ada, "GET", delivery, key="none")
         ask(ada, "GET", hook + "deliveries/", key=made["id"], limit="1")

@@ -19,7 +19,7 @@ from thorn_core.cli.common import plain
 from thorn_core.cli.group import run
 from thorn_core.cli.send import _app_for
 from thorn_core.delivery import make_delivery
-from thorn_core.recipients import check_address
+from thorn_core.recipients import check_address, origin_of
 from thorn_core.signatures import new_secret
 from thorn_core.testing import LocalRecipient
 
@@ -316,7 +316,7 @@ def test_the_attempts_of_a_delivery_are_shown(capfd, recipient, monkeypatch):
         told = lines(capfd.readouterr().out)
         assert run(["attempts", "dlv_x"]) == 1
         assert "no delivery 'dlv_x'" in capfd.readouterr().err
-    assert out.startswith(f"a.b to {delivery.recipient}: delivered after 2 attempts")
+    assert out.startswith(f"a.b to {origin_of(recipient.url)}: delivered after 2 attempts")
     assert "503     upstream\N{REPLACEMENT CHARACTER}[2J is away" in out
     assert "200     thanks" in out
     assert "\x1b" not in out

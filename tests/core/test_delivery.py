@@ -275,7 +275,7 @@ def test_a_delivery_is_due_since_the_message_was_sent():
     later = NOW + timedelta(seconds=3)
     delivery = make_delivery(MESSAGE, SUBSCRIPTION, later)
     assert (delivery.due_at, delivery.created_at) == (NOW, later)
-    assert delivery.recipient == "example.com:443"
+    assert delivery.subscription_id == SUBSCRIPTION.id
     assert delivery.target is None
 
 

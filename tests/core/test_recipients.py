@@ -25,7 +25,6 @@ from thorn_core.recipients import (
     ensure_protocol,
     ip_literal,
     parse_url,
-    recipient_of,
 )
 from thorn_core.recipients.addresses import unmapped
 
@@ -477,7 +476,7 @@ def test_a_url_is_normalised(url, text, recipient):
     assert parsed.text == text
     assert text.endswith(parsed.path)
     if recipient is not None:
-        assert recipient_of(url) == recipient
+        assert parsed.recipient == recipient
     assert parse_url(text) == parsed
     assert str(httpx.URL(text)) == text
 

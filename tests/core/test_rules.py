@@ -29,12 +29,14 @@ def hours(number):
     return NOW + timedelta(hours=number)
 
 
-def settlement(at=0.0, status=500, key="sub_1", url="https://e.com/", *, attempt=True, **outcome):
+def settlement(at=0.0, status=500, key="sub_1", *, attempt=True, **outcome):
     """How an attempt ended, so many hours after the beginning."""
-    subscription = Subscription(id=key, events=("*",), url=url, created_at=NOW, updated_at=NOW)
+    subscription = Subscription(
+        id=key, events=("*",), url="https://e.com/", created_at=NOW, updated_at=NOW
+    )
     delivery = Delivery(
         id="dlv_1_1", message_id="msg_1", subscription_id=key, event="a.b", due_at=NOW,
-        recipient="made.example:443", created_at=NOW,
+        created_at=NOW,
     )  # fmt: skip
     message = Message(id="msg_1", event="a.b", data=b"1", at=NOW)
     made = Attempt(
@@ -142,10 +144,9 @@ def test_a_success_of_a_healthy_subscription_changes_nothing():
     assert judge_subscriptions({"sub_1": Health()}, [settlement(status=200)]).health == {}
 
 
-def test_a_pause_is_that_of_the_host_that_answered():
-    """The URL may have changed since the delivery was made."""
-    paused = settlement(1, status=429, url="https://new.example/", pause_until=hours(2))
-    assert list(pauses([settlement(1), paused])) == [("new.example:443", hours(2))]
+def test_a_pause_is_that_of_the_subscription_whose_recipient_asked_for_it():
+    paused = settlement(1, status=429, key="sub_2", pause_until=hours(2))
+    assert list(pauses([settlement(1), paused])) == [("sub_2", hours(2))]
 
 
 def test_a_late_failure_does_not_move_the_last_one_back():

@@ -11,6 +11,7 @@ import pytest
 from thorn_core import ConfigurationError, InvalidNameError, SecurityError, Settings
 from thorn_core.recipients import hides_value
 from thorn_core.signatures import SCHEMES
+from thorn_core.stores.rules import reaches
 from thorn_core.subscriptions import (
     StaticSubscribers,
     SubscriptionRules,
@@ -19,7 +20,6 @@ from thorn_core.subscriptions import (
     identify,
     identify_sender,
     make_subscription,
-    reaches,
     static_subscriptions,
 )
 from thorn_core.values import OPERATOR

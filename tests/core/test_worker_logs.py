@@ -11,6 +11,7 @@ import pytest
 
 from thorn_core import Settings, Thorn, TransportError
 from thorn_core.cli.logs import JsonFormatter
+from thorn_core.recipients import origin_of
 from thorn_core.testing import LocalRecipient
 
 LOCAL = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1, 65536))
@@ -72,14 +73,14 @@ def test_each_failed_attempt_is_one_record(told):
             "level": "warning",
             "logger": "thorn_core.worker",
             "message": (
-                f"attempt 1 of delivery {delivery.id} (a.b to {delivery.recipient}) failed:"
+                f"attempt 1 of delivery {delivery.id} (a.b to {origin_of(recipient.url)}) failed:"
                 f" status 500; next attempt at {retry_at}"
             ),
             "message_id": receipt.message.id,
             "delivery_id": delivery.id,
             "subscription_id": subscription.id,
             "event": "a.b",
-            "recipient": delivery.recipient,
+            "origin": origin_of(recipient.url),
             "attempt": 1,
             "status": 500,
             "reason": "status 500",
@@ -119,7 +120,7 @@ def test_a_cancelled_delivery_is_one_record(told):
         (delivery,) = receipt.deliveries
         _, record = told()
         assert record["message"] == (
-            f"delivery {delivery.id} (a.b to {delivery.recipient}) was cancelled:"
+            f"delivery {delivery.id} (a.b to {origin_of(recipient.url)}) was cancelled:"
             " the subscription was removed"
         )
         assert (record["subscription_id"], record["status"]) == (subscription.id, None)
