@@ -12,7 +12,7 @@ from thorn_core.errors import StoreError, StoreSetupError
 from thorn_core.ports.executor import Connection, Executor, Failure
 from thorn_core.stores.redaction import redact
 from thorn_core.stores.sql import setup
-from thorn_core.stores.sql.schema import MESSAGES, PREFIX
+from thorn_core.stores.sql.schema import PREFIX
 from thorn_core.stores.sql.statements import Statements
 from thorn_core.stores.sql.wording import Wording
 
@@ -92,7 +92,7 @@ class Database:
         """
         with self.translating():
             statements = Statements(connection, self.wording)
-            if not self._created and not statements.columns(MESSAGES):
+            if not self._created and not setup.begun(statements):
                 # If the caller rolls back, they are gone again.
                 setup.create(statements, self.executor.place)
             return work(statements)
@@ -123,7 +123,7 @@ class Database:
         if self._created:
             return
         with self.executor.reading() as connection:
-            there = Statements(connection, self.wording).columns(MESSAGES)
+            there = setup.begun(Statements(connection, self.wording))
         if there:
             self._created = True
         else:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from thorn_core.errors import StoreSetupError
-from thorn_core.stores.sql.schema import SCHEMA_VERSION, TABLES, VERSION
+from thorn_core.stores.sql.schema import MESSAGES, SCHEMA_VERSION, TABLES, VERSION
 from thorn_core.stores.sql.statements import Statements
 from thorn_core.stores.sql.wording import MYSQL, POSTGRESQL
 
@@ -71,6 +71,11 @@ def _alone(statements: Statements) -> Iterator[None]:
         yield
     finally:
         statements.rows("SELECT release_lock(:name.text)", name=name)
+
+
+def begun(statements: Statements) -> bool:
+    """True if somebody has created tables: what is wrong with them isn't made good in silence."""
+    return bool(statements.columns(SCHEMA_VERSION) or statements.columns(MESSAGES))
 
 
 def version_of(statements: Statements) -> str | None:

@@ -179,7 +179,7 @@ class SqliteExecutor:
         path = _path(url)
         self.embedded = path in MEMORY
         self.place = URL if self.embedded else f"{URL}/{path}"
-        self.way_out = f"thorn check --store {self.place}"
+        self.way_out = f"thorn init-db --store {self.place}"
         # Absolute, for a program may change its working directory.
         self._path = ":memory:" if self.embedded else os.path.realpath(path)
         self._inherited: list[SqliteConnection] = []
