@@ -8,6 +8,7 @@ import sqlite3
 import pytest
 
 from thorn_core import ConfigurationError
+from thorn_core.plugins import Plugins
 from thorn_core.stores.sql import sqlite
 from thorn_core.stores.sql.sqlite import SqliteExecutor
 from thorn_core.testing.executor_contract import CONTRACT, ExecutorContract, row
@@ -26,11 +27,17 @@ class Limited(SqliteExecutor):
         return connection
 
 
+class Kept(ExecutorContract):
+    def unit_of_work(self, handle):
+        # Without installed plugins: the core is enough.
+        return Plugins(discover=False).unit_of_work(handle)
+
+
 def no_blobs(driver):
     driver.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1_000_000)
 
 
-class TestSqliteFile(ExecutorContract):
+class TestSqliteFile(Kept):
     @pytest.fixture(autouse=True)
     def _place(self, tmp_path):
         self.path = tmp_path / "thorn.db"
@@ -94,7 +101,7 @@ class TestSqliteFile(ExecutorContract):
         assert self.kept(executor) == [row(1)]
 
 
-class TestSqliteInMemory(ExecutorContract):
+class TestSqliteInMemory(Kept):
     def make_executor(self):
         return Limited("sqlite://", no_blobs)
 

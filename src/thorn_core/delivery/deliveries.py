@@ -51,7 +51,7 @@ def make_cancelled_delivery(
         subscription_id=subscription.id,
         event=message.event,
         state=DeliveryState.DISCARDED,
-        due_at=min(message.at, at),
+        due_at=at,
         created_at=at,
         settled_at=at,
         reason=reason,

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from thorn_core.keys import first_key, recipient_key
-from thorn_core.stores.latencies import BUSIEST, STEPS, percentiles
-from thorn_core.stores.periods import Periods
+from thorn_core.latencies import BUSIEST, STEPS, percentiles
+from thorn_core.periods import Periods
 from thorn_core.stores.sql.rows import FINISHED, OPEN, micros, moment
 from thorn_core.stores.sql.statements import Statements
 from thorn_core.values import DeliveryState, Period, Stats

@@ -23,7 +23,7 @@ from thorn_core.keys import (
     recipient_key,
 )
 from thorn_core.patterns import matches
-from thorn_core.stores.base import DeliveryQuery
+from thorn_core.queries import DeliveryQuery
 from thorn_core.stores.sql.rows import DELIVERY, FINISHED, STATES, attempt_of, delivery_of
 from thorn_core.stores.sql.rows import OPEN as WAITING
 from thorn_core.stores.sql.schema import ATTEMPTS

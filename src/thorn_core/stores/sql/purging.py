@@ -12,7 +12,7 @@ from datetime import datetime
 
 from thorn_core.keys import DELIVERY_KEY, MESSAGE_KEY, first_key
 from thorn_core.ports.tables import Column, Kind
-from thorn_core.stores.base import DeliveryQuery
+from thorn_core.queries import DeliveryQuery
 from thorn_core.stores.sql.history import LAST, find, lock_finished
 from thorn_core.stores.sql.statements import Statements
 

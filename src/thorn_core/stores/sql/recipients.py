@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from thorn_core.errors import StoreError
 from thorn_core.keys import recipient_key
 from thorn_core.ports.tables import Column
-from thorn_core.recipients.urls import recipient_of
+from thorn_core.recipients.origins import origin_of
 from thorn_core.stores.sql.schema import BIG, RECIPIENTS
 from thorn_core.stores.sql.statements import Statements
 from thorn_core.stores.sql.wording import LIST_SIZE
@@ -280,7 +280,7 @@ class Recipients:
         rows = _locked(statements, [recipient_key(after.id)])
         for key, ready_at, _, blocked_until in rows:
             statements.change(
-                MOVE_ORIGIN, id=key, owner=after.owner, origin=recipient_of(after.url)
+                MOVE_ORIGIN, id=key, owner=after.owner, origin=origin_of(after.url) or ""
             )
             if before.url != after.url and blocked_until:
                 # As early as may be: a claim looks, and finds when there really is something.
@@ -300,7 +300,7 @@ def _ids(statements: Statements, keys: Sequence[int]) -> dict[int, str]:
 def _row(key: int, id_: str, subscription: Subscription | None) -> tuple[object, ...]:
     owner, origin = None, ""
     if subscription is not None:
-        owner, origin = subscription.owner, recipient_of(subscription.url)
+        owner, origin = subscription.owner, origin_of(subscription.url) or ""
     return (key, id_, owner, origin, None, 0, 0, 0, None, None)
 
 

@@ -9,10 +9,11 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
+from thorn_core.periods import Periods
 from thorn_core.ports.executor import Executor
-from thorn_core.stores.base import DeliveryQuery, Written
+from thorn_core.ports.store import Change, Written
+from thorn_core.queries import DeliveryQuery
 from thorn_core.stores.notifications import Notifications
-from thorn_core.stores.periods import Periods
 from thorn_core.stores.sql import figures, purging
 from thorn_core.stores.sql.database import Database
 from thorn_core.stores.sql.history import History
@@ -147,9 +148,7 @@ class SqlStore:
         """Keep a new subscription."""
         self.database.run(lambda s: self._subscriptions.add(s, subscription))
 
-    def change_subscription(
-        self, subscription_id: str, change: Callable[[Subscription], Subscription]
-    ) -> Subscription:
+    def change_subscription(self, subscription_id: str, change: Change) -> Subscription:
         """Change the subscription of that id, while nobody else can."""
         return self.database.run(lambda s: self._subscriptions.change(s, subscription_id, change))
 
