@@ -6,10 +6,10 @@ import sqlite3
 import threading
 
 import pytest
-from thorn_core.queries import DeliveryQuery
 
 from thorn_core import ConfigurationError, Settings, StoreError, StoreSetupError, Thorn
 from thorn_core.plugins import Plugins
+from thorn_core.queries import DeliveryQuery
 from thorn_core.stores.sql.sqlite import SqliteExecutor
 from thorn_core.stores.sql.store import SqlStore
 from thorn_core.testing.store_contract import StoreContract, make_message

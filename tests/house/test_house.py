@@ -19,13 +19,15 @@ SOURCE = ROOT / "src" / "thorn_core"
 ROOMS = [
     *("cli", "api", "portal"),
     *("testing", "receiver"),
-    *("app", "checks", "history", "subscribing", "paging", "progress", "process"),
+    *("app", "checks", "history", "subscribing", "removing", "replaying"),
+    *("paging", "progress", "process"),
     *("sending", "models", "events", "send_options"),
     *("receipts", "current_app", "payload_schemas"),
     *("buffering", "dispatchers"),
     *("worker", "message_recipients", "subscriptions", "delivery"),
-    *("plugins", "hookspecs", "stores", "transports", "unit_of_work", "signals"),
-    *("settings", "answers", "subscribers", "values", "codecs", "signatures", "recipients"),
+    *("plugins", "hookspecs", "stores", "ports", "transports", "unit_of_work", "signals"),
+    *("periods", "latencies", "queries"),
+    *("settings", "answers", "subscribers", "values", "codecs", "signatures", "recipients", "keys"),
     *("filters", "patterns", "retries"),
     *("spelling", "callables", "thorn_1", "errors"),
 ]

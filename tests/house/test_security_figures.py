@@ -113,7 +113,14 @@ def constants():
 def test_every_bound_of_the_code_is_stated():
     told = {path.partition("(")[0] for *_, path in ROWS}
     values = {id_of(path) for path in told}
-    missing = [path for path in constants() if path not in told and id_of(path) not in values]
+    missing = [
+        path
+        for path in constants()
+        if path not in told
+        and id_of(path) not in values
+        # A statement's text bounds nothing.
+        and not isinstance(value_of(path), str)
+    ]
     assert missing == [], "say these in SECURITY.md"
 
 

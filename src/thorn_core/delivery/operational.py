@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from thorn_core.codecs import dump_json
-from thorn_core.recipients.urls import without_secrets
 from thorn_core.keys import new_id
+from thorn_core.recipients.urls import without_secrets
 from thorn_core.values import OPERATOR, Message, Subscription
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import attrs
+
 from thorn_core.errors import ConfigurationError
 from thorn_core.keys import (
     attempt_id,
@@ -24,8 +26,12 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 # Characters of a reason that are kept.
 REASON_LENGTH = 2000
-# What a message has beside its columns.
-EXTRAS = ("sender_name", "ref", "headers", "context", "timeout", "declared", "only")
+# What a message has beside its columns, as JSON has it; two more fields need translating.
+EXTRAS = tuple(
+    field.name
+    for field in attrs.fields(Message)
+    if field.name not in (*schema.MESSAGES.names, "retry_policy", "idempotency")
+)
 # The column `state` of deliveries: of those that are 0, the queue knows which.
 OPEN, DELIVERED, FAILED, CANCELLED = range(4)
 STATES = {
