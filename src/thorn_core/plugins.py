@@ -225,7 +225,7 @@ class Plugins:
         if factory is None:
             raise ConfigurationError(
                 f"no store for {scheme!r}; {near(scheme, factories)}"
-                " (for databases, install thorn-sqlalchemy)"
+                " (for other databases, install thorn-sqlalchemy)"
             )
         store = made(factory(source, settings), Store, f"the factory of the store {scheme!r}")
         return cast("Store", store)

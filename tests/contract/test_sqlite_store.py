@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
 import threading
 
 import pytest
 
 from thorn_core import ConfigurationError, Settings, StoreError, StoreSetupError, Thorn
+from thorn_core.delivery import make_delivery
 from thorn_core.plugins import Plugins
 from thorn_core.queries import DeliveryQuery
 from thorn_core.stores.sql.sqlite import SqliteExecutor
 from thorn_core.stores.sql.store import SqlStore
-from thorn_core.testing.store_contract import StoreContract, make_message
+from thorn_core.testing.store_contract import (
+    NOW,
+    StoreContract,
+    make_message,
+    make_subscription,
+)
 from thorn_core.unit_of_work import IMMEDIATE
+from thorn_core.values import Routing
 
 
 def sqlite_store(url):
@@ -78,6 +87,28 @@ def test_a_transaction_of_the_program_locks_the_store(store):
     with store.transaction() as transaction:
         assert store.locked_by(transaction)
     assert not store.locked_by(sqlite_store("sqlite://").transaction)
+
+
+def test_a_forked_child_works_on_its_own(store):
+    def deliver(number):
+        message, subscription = make_message(number), make_subscription(1)
+        store.publish([message], within=IMMEDIATE)
+        delivery = make_delivery(message, subscription, NOW)
+        store.route([Routing(message=message, deliveries=[delivery])])
+
+    deliver(1)
+    store.before_fork()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        with contextlib.suppress(BaseException):
+            store.after_fork()
+            deliver(2)
+            code = store.count(DeliveryQuery())
+        os._exit(code)
+    there = 2 if store.shared else 1
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == there
+    assert store.count(DeliveryQuery()) == there
 
 
 def test_the_first_users_at_once_create_the_tables(tmp_path):

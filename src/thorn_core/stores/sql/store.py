@@ -71,6 +71,11 @@ class SqlStore:
         self.database = Database(executor, wording)
         self.shared = not executor.embedded
         self._executor = executor
+        self._strangers: set[str] = set()
+        self._begin_life()
+
+    def _begin_life(self) -> None:
+        # What parts remember holds for one database.
         self._recipients = Recipients()
         self._messages = Messages()
         self._subscriptions = Subscriptions(self._recipients)
@@ -78,7 +83,6 @@ class SqlStore:
         self._outbox = Outbox(self._messages, self._queue, self._recipients, self._subscriptions)
         self._history = History(self._queue)
         self._notifications = self._make_notifications()
-        self._strangers: set[str] = set()
 
     def __repr__(self) -> str:
         return f"<SqlStore {self._executor.place}>"
@@ -430,9 +434,12 @@ class SqlStore:
         self._executor.before_fork()
 
     def after_fork(self) -> None:
-        """In a forked child: leave connections and threads to the parent."""
+        """In a forked child: leave connections and threads to the parent.
+
+        A child of a database in memory begins with an empty one.
+        """
         self.database.after_fork()
-        self._notifications = self._make_notifications()
+        self._begin_life()
 
     def close(self) -> None:
         """Let go of the connections."""
