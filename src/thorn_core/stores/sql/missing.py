@@ -11,6 +11,7 @@ from thorn_core.stores import rules
 from thorn_core.stores.sql.rows import message_of
 from thorn_core.stores.sql.schema import MESSAGES
 from thorn_core.stores.sql.statements import Statements
+from thorn_core.stores.sql.wording import MYSQL
 from thorn_core.values import Message, Subscription
 
 NAMES = ", ".join(MESSAGES.names)
@@ -20,9 +21,9 @@ EVERY = (
     f"SELECT {BRIEF} FROM $messages WHERE id > :after.key AND id >= :since.key{{until}} ORDER BY id"
 )
 UNTIL = " AND id < :until.key"
-# By sender, too, though it is one: else a database may take another index, or sort.
-OF_NOBODY = EVERY.replace("WHERE", "WHERE sender IS NULL AND").replace("BY id", "BY sender, id")
-OF_SENDER = OF_NOBODY.replace("sender IS NULL", "sender >= :sender.name AND sender <= :sender.name")
+# Ordered by sender, too, though it is one: else PostgreSQL doesn't see that the index does it.
+OF_SENDER = EVERY.replace("WHERE", "WHERE sender = :sender.name AND").replace("BY", "BY sender,")
+OF_NOBODY = OF_SENDER.replace("sender = :sender.name", "sender IS NULL")
 UNROUTED = "SELECT message_id FROM $outbox WHERE message_id IN (:keys.key*)"
 DELIVERIES = "SELECT id FROM $deliveries WHERE id IN (:keys.key*)"
 WHOLE = f"SELECT {NAMES} FROM $messages WHERE id IN (:keys.key*)"
@@ -79,6 +80,9 @@ def _page(
     if subscription.owner is not None:
         values["sender"] = subscription.owner
     texts = [EVERY] if subscription.owner is None else [OF_NOBODY, OF_SENDER]
+    if statements.wording.dialect == MYSQL:
+        # MariaDB doesn't see it that way round.
+        texts = [text.replace("BY sender,", "BY") for text in texts]
     rows = [
         row
         for text in texts

@@ -22,7 +22,7 @@ ERASED, ERASED_DELIVERIES = 128, 2048
 _RANGE = (Column("first", Kind.KEY, MESSAGE_KEY), Column("last", Kind.KEY, DELIVERY_KEY))
 OF_MESSAGE = (
     "SELECT d.id AS id FROM $deliveries d WHERE d.id >= v.first AND d.id <= v.last"
-    " ORDER BY d.id LIMIT :most.int"
+    " ORDER BY d.id{limit}"
 )
 ROUTED = "SELECT m.id FROM $messages m WHERE {conditions} ORDER BY m.id"
 NOT_WAITING = "NOT EXISTS (SELECT 1 FROM $outbox o WHERE o.message_id = m.id)"
@@ -129,7 +129,8 @@ def erase(statements: Statements, sender: str, limit: int) -> int | None:
 def _deliveries_of(statements: Statements, messages: Sequence[bytes], most: int) -> list[bytes]:
     """The keys of the first deliveries of each message."""
     ranges = [(key, key + LAST) for key in messages]
-    return [key for (key,) in statements.for_each(OF_MESSAGE, _RANGE, ranges, most=most)]
+    text = OF_MESSAGE.format(limit=statements.wording.limit)
+    return [key for (key,) in statements.for_each(text, _RANGE, ranges, most=most)]
 
 
 def _remove_messages(statements: Statements, keys: Sequence[bytes]) -> None:

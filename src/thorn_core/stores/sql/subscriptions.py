@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
 import attrs
 
 from thorn_core.errors import ConfigurationError, NotFoundError
-from thorn_core.patterns import candidates
 from thorn_core.ports.tables import Column
 from thorn_core.stores.rules import Changes, Health, changed, judge_subscriptions
+from thorn_core.stores.sql.matching import NOBODY, first_ids, ids_of_each
 from thorn_core.stores.sql.rows import clean, micros, moment, subscription_of, subscription_row
 from thorn_core.stores.sql.schema import PATTERNS, SUBSCRIPTIONS
 from thorn_core.stores.sql.statements import Statements
 from thorn_core.values import Message, Settlement, Subscription
-
-# The owner of those without one, in the table of patterns.
-NOBODY = ""
-# Patterns, and owners, asked for of several messages at once.
-MANY = 1000
 
 COLUMNS = ", ".join(SUBSCRIPTIONS.names)
 HEALTH = tuple(
@@ -50,17 +45,6 @@ SET_PAUSED = (
     " WHERE id = :id.name"
 )
 REMOVE_PATTERNS = "DELETE FROM $patterns WHERE subscription_id = :id.name"
-PAIRS = (
-    "SELECT pattern, owner, subscription_id FROM $patterns"
-    " WHERE pattern IN (:patterns.name*){owned} LIMIT :most.int"
-)
-OF_OWNERS = " AND owner IN (:owners.name*)"
-FIRST_IDS = (
-    "SELECT p.subscription_id AS id FROM $patterns p WHERE p.pattern = v.pattern{owned}"
-    " AND p.subscription_id > :after.name ORDER BY p.subscription_id LIMIT :most.int"
-)
-OF_OWNER = " AND p.owner = v.owner"
-ASKED = (PATTERNS.column("pattern"), PATTERNS.column("owner"))
 
 
 class Recipients(Protocol):
@@ -252,23 +236,8 @@ class Subscriptions:
     def matching(
         self, statements: Statements, event: str, sender: str | None, after: str | None, limit: int
     ) -> list[Subscription]:
-        """A page of what an event reaches, in the order of ids.
-
-        Each candidate pattern is asked for its own first ids, so that a page costs as much as it
-        holds, however many subscriptions match.
-        """
-        values = {"after": after or "", "most": limit}
-        patterns = candidates(event)
-        if sender is None:
-            asked: list[tuple[str, ...]] = [(pattern,) for pattern in patterns]
-            text = FIRST_IDS.format(owned="")
-        else:
-            owners = dict.fromkeys([sender, NOBODY])
-            asked = [(pattern, owner) for pattern in patterns for owner in owners]
-            text = FIRST_IDS.format(owned=OF_OWNER)
-        rows = statements.for_each(text, ASKED[: len(asked[0])], asked, **values)
-        found = {key for (key,) in rows}
-        ids = sorted(found)[:limit]
+        """A page of what an event reaches, in the order of ids."""
+        ids = first_ids(statements, event, sender, after, limit)
         by_id = self.get_many(statements, ids)
         return [by_id[key] for key in ids if key in by_id]
 
@@ -276,40 +245,12 @@ class Subscriptions:
         self, statements: Statements, messages: Sequence[Message], limit: int
     ) -> list[list[Subscription]]:
         """First pages of `matching` for messages: for all at once if they aren't too many."""
-        wanted = {message.event: candidates(message.event) for message in messages}
-        patterns = list(dict.fromkeys(p for some in wanted.values() for p in some))
-        senders = {message.sender for message in messages}
-        if len(patterns) <= MANY and len(senders) <= MANY:
-            owners = [] if None in senders else [*senders, NOBODY]
-            text = PAIRS.format(owned=OF_OWNERS if owners else "")
-            values: dict[str, Any] = {"owners": owners} if owners else {}
-            pairs = statements.rows(text, patterns=patterns, most=limit + 1, **values)
-            if len(pairs) <= limit:
-                return self._shared_out(statements, messages, wanted, pairs)
-        first = messages[0]
-        return [self.matching(statements, first.event, first.sender, None, limit)]
-
-    def _shared_out(
-        self,
-        statements: Statements,
-        messages: Sequence[Message],
-        wanted: Mapping[str, Sequence[str]],
-        pairs: Sequence[tuple[Any, ...]],
-    ) -> list[list[Subscription]]:
-        by_pattern: dict[str, list[tuple[str, str]]] = {}
-        for pattern, owner, subscription_id in pairs:
-            by_pattern.setdefault(pattern, []).append((owner, subscription_id))
-        known = self.get_many(statements, (key for _, _, key in pairs))
-        pages = []
-        for message in messages:
-            ids = {
-                key
-                for pattern in wanted[message.event]
-                for owner, key in by_pattern.get(pattern, ())
-                if message.sender is None or owner in (message.sender, NOBODY)
-            }
-            pages.append([known[key] for key in sorted(ids) if key in known])
-        return pages
+        found = ids_of_each(statements, messages, limit)
+        if found is None:
+            first = messages[0]
+            return [self.matching(statements, first.event, first.sender, None, limit)]
+        by_id = self.get_many(statements, (key for ids in found for key in ids))
+        return [[by_id[key] for key in ids if key in by_id] for ids in found]
 
 
 def _differing(before: Sequence[Any], after: Sequence[Any]) -> dict[Column, Any]:
