@@ -49,13 +49,15 @@ RANGES = 64
 _FREE = "q.due_at <= :now.big AND (q.leased_until IS NULL OR q.leased_until <= :now.big)"
 FIRST = (
     f"SELECT q.id, q.recipient FROM $queue q WHERE q.recipient = v.recipient AND {_FREE}"
-    " ORDER BY q.due_at, q.id LIMIT v.most"
+    " ORDER BY q.due_at, q.id"
 )
 _RECIPIENT = (Column("recipient", BIG), Column("most", INT))
+# A left join that can be nothing else: PostgreSQL would begin with the recipients, and read the
+# backlog of each.
 OF_MESSAGE = (
-    "SELECT q.id, q.recipient FROM $queue q JOIN $recipients r ON r.id = q.recipient"
+    "SELECT q.id, q.recipient FROM $queue q LEFT JOIN $recipients r ON r.id = q.recipient"
     f" WHERE q.id >= v.lowest AND q.id <= v.highest AND {_FREE}"
-    " AND r.paused = 0 AND r.blocked_until <= :now.big{others} ORDER BY q.id LIMIT v.most"
+    " AND coalesce(r.paused, 0) = 0 AND coalesce(r.blocked_until, 0) <= :now.big{others}"
 )
 OTHERS = " AND q.recipient NOT IN (:full.big*)"
 _RANGE = (Column("lowest", KEY, DELIVERY_KEY), Column("highest", KEY, DELIVERY_KEY), _RECIPIENT[1])
@@ -214,12 +216,14 @@ class Queue:
         keys = sorted({key for id_ in message_ids if (key := message_key(id_)) is not None})
         full = [key for key, number in under_way.items() if number >= per_recipient]
         text = OF_MESSAGE.format(others=OTHERS if full else "")
+        text += statements.wording.limit("v.most")
         values: dict[str, Any] = {"full": full[:LIST_SIZE]} if full else {}
-        ranges = [(key + bytes(8), key + b"\xff" * 8, 4 * limit) for key in keys]
+        # A message has one delivery to each recipient, so that so many of one are enough.
+        ranges = [(key + bytes(8), key + b"\xff" * 8, limit) for key in keys]
         due: list[tuple[bytes, int]] = []
         for start in range(0, len(ranges), RANGES):
             some = ranges[start : start + RANGES]
-            due += statements.for_each(text, _RANGE, some, now=now, **values)
+            due += sorted(statements.for_each(text, _RANGE, some, now=now, **values))
             if len(due) >= 4 * limit:
                 break
         return queue_up(due, per_recipient=per_recipient, busy=under_way)
@@ -321,7 +325,7 @@ class Queue:
             limit: How many at most.
         """
         recipient = recipient_key(subscription_id)
-        text = f"{WAITING}{statements.wording.limit}"
+        text = f"{WAITING}{statements.wording.limit()}"
         found = statements.rows(text, recipient=recipient, now=now, most=limit)
         return [key for (key,) in found]
 
@@ -358,7 +362,8 @@ def _first(
     share = max(4 * limit // len(room), 1)
     sizes = [(key, min(size, share) + 1) for key, size in room.items()]
     found: dict[int, list[bytes]] = {key: [] for key in room}
-    for key, recipient in statements.for_each(FIRST, _RECIPIENT, sizes, now=now):
+    text = f"{FIRST}{statements.wording.limit('v.most')}"
+    for key, recipient in statements.for_each(text, _RECIPIENT, sizes, now=now):
         found[recipient].append(key)
     return found
 

@@ -39,10 +39,9 @@ LOCK = (
     "SELECT id, ready_at, paused, blocked_until FROM $recipients"
     " WHERE id IN (:keys.big*) ORDER BY id"
 )
-READY = (
-    "SELECT id, subscription_id FROM $recipients WHERE ready_at <= :now.big{others}"
-    " ORDER BY ready_at, id"
-)
+# Of what its index has: MariaDB may read, lock and sort the whole table for another column.
+READY = "SELECT id FROM $recipients WHERE ready_at <= :now.big{others} ORDER BY ready_at, id"
+WAIT = "SELECT id FROM $recipients WHERE id = :id.big AND ready_at <= :now.big"
 OTHERS = " AND id NOT IN (:full.big*)"
 # When there is next something to claim: what isn't due yet; and what is due, all of it leased.
 NEXT = (
@@ -183,13 +182,14 @@ class Recipients:
         values: dict[str, object] = {"now": now, "most": min(limit, MOST)}
         if full:
             values["full"] = full[:LIST_SIZE]
-        found = statements.rows(f"{text}{wording.limit}{wording.skip_locked}", **values)
+        found = statements.rows(f"{text}{wording.limit()}{wording.skip_locked}", **values)
         if not found and wording.for_update:
             # Others have locked what there is, for a moment: wait for one instead of going away.
+            # By its key: MariaDB would hold the index's entry, which the other has yet to change.
             values["most"] = 1
-            found = statements.rows(f"{text}{wording.limit}{wording.for_update}", **values)
-        self.remember(found)
-        return [key for key, _ in found]
+            for (key,) in statements.rows(f"{text}{wording.limit()}", **values):
+                found = statements.rows(f"{WAIT}{wording.for_update}", id=key, now=now)
+        return [key for (key,) in found]
 
     def served(self, statements: Statements, turns: Mapping[int, bool], now: int) -> None:
         """Put recipients behind the others, until there is something for them again.

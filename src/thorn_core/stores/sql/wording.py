@@ -86,11 +86,6 @@ class Wording:
         #: Behind a SELECT: locks its rows; without those that others have locked.
         self.for_update = "" if sqlite else " FOR UPDATE"
         self.skip_locked = "" if sqlite else " FOR UPDATE SKIP LOCKED"
-        #: Behind a SELECT: its first rows, as many as the parameter `most` says. PostgreSQL, if it
-        #: believes in fewer rows than there are, as after a sudden backlog, would take them all and
-        #: sort; for a limit that it doesn't know when it plans, it reads the index in its order.
-        known = dialect != POSTGRESQL
-        self.limit = " LIMIT :most.int" if known else " LIMIT (SELECT :most.int)"
         #: The functions for the least and the greatest of some values, none of them NULL.
         self.least, self.greatest = ("min", "max") if sqlite else ("LEAST", "GREATEST")
         #: The operator that divides whole numbers and drops the remainder.
@@ -161,6 +156,17 @@ class Wording:
         return Statement(sql, tuple(names))
 
     # -- clauses
+
+    def limit(self, most: str = ":most.int") -> str:
+        """The end of a SELECT whose order is an index's: only its first rows.
+
+        PostgreSQL would take all rows and sort them if it believed in fewer than there are, as
+        after a sudden backlog. With a limit that it doesn't know when it plans, it reads the index.
+
+        Args:
+            most: How many: a parameter, or a column of what is given to `for_each`.
+        """
+        return f" LIMIT (SELECT {most})" if self.dialect == POSTGRESQL else f" LIMIT {most}"
 
     def insert(self, table: Table, rows: int = 1, *, ignoring: bool = False) -> str:
         """An INSERT of whole rows, whose parameters are named by column and row, `at_0`.
