@@ -94,6 +94,7 @@ def what_a_worker_runs(queued: Queued):
     waiting = run(lambda s: queue.waiting(s, "sub_0", micros(now), 5))
     run(lambda s: queue.cancel(s, waiting, micros(now), "why"))
     run(queue.next_due)
+    run(lambda s: queued.recipients.served(s, {recipient_key("sub_0"): False}, micros(now)))
     found = [each for each in ran if not each[0].startswith("INSERT")]
     assert len(found) > 40
     return found

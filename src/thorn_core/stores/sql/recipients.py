@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 # Recipients looked at by one claim.
 MOST = 64
+# Leases of one recipient among which the first to end is looked for: more than it has slots.
+LEASED = 1000
 # Recipients whose ids a process remembers: about 10 MB.
 REMEMBERED = 50_000
 
@@ -48,8 +50,9 @@ NEXT = (
     "SELECT v.recipient AS recipient,"
     " (SELECT q.due_at FROM $queue q WHERE q.recipient = v.recipient AND q.due_at > :now.big"
     " ORDER BY q.due_at LIMIT 1) AS due_at,"
-    " (SELECT min(q.leased_until) FROM $queue q WHERE q.recipient = v.recipient"
-    " AND q.due_at <= :now.big) AS leased_until"
+    " (SELECT min(leased.leased_until) FROM (SELECT q.leased_until FROM $queue q"
+    " WHERE q.recipient = v.recipient AND q.due_at <= :now.big ORDER BY q.due_at, q.id{limit})"
+    " AS leased) AS leased_until"
 )
 FORESEEN = "SELECT min(ready_at) FROM $recipients"
 # A claim looks, and finds when there really is something.
@@ -201,10 +204,12 @@ class Recipients:
         """
         following: dict[int, int | None] = dict.fromkeys(turns, now)
         idle = [(key,) for key, more in turns.items() if not more]
-        for key, due_at, leased_until in statements.for_each(NEXT, _RECIPIENT, idle, now=now):
+        text = NEXT.format(limit=statements.wording.limit())
+        rows = statements.for_each(text, _RECIPIENT, idle, now=now, most=LEASED)
+        for key, due_at, leased_until in rows:
             following[key] = min((t for t in (due_at, leased_until) if t is not None), default=None)
-        rows = sorted(following.items())
-        statements.update(RECIPIENTS, (_KEY, _READY_AT), rows, "ready_at = v.ready_at")
+        changed = sorted(following.items())
+        statements.update(RECIPIENTS, (_KEY, _READY_AT), changed, "ready_at = v.ready_at")
 
     def next_due(self, statements: Statements) -> int | None:
         """When there may next be something to claim, in microseconds."""
