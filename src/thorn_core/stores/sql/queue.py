@@ -216,7 +216,7 @@ class Queue:
         keys = sorted({key for id_ in message_ids if (key := message_key(id_)) is not None})
         full = [key for key, number in under_way.items() if number >= per_recipient]
         text = OF_MESSAGE.format(others=OTHERS if full else "")
-        text += statements.wording.limit("v.most")
+        text += statements.wording.limit_to("v.most")
         values: dict[str, Any] = {"full": full[:LIST_SIZE]} if full else {}
         # A message has one delivery to each recipient, so that so many of one are enough.
         ranges = [(key + bytes(8), key + b"\xff" * 8, limit) for key in keys]
@@ -325,7 +325,7 @@ class Queue:
             limit: How many at most.
         """
         recipient = recipient_key(subscription_id)
-        text = f"{WAITING}{statements.wording.limit()}"
+        text = f"{WAITING}{statements.wording.limit}"
         found = statements.rows(text, recipient=recipient, now=now, most=limit)
         return [key for (key,) in found]
 
@@ -362,7 +362,7 @@ def _first(
     share = max(4 * limit // len(room), 1)
     sizes = [(key, min(size, share) + 1) for key, size in room.items()]
     found: dict[int, list[bytes]] = {key: [] for key in room}
-    text = f"{FIRST}{statements.wording.limit('v.most')}"
+    text = f"{FIRST}{statements.wording.limit_to('v.most')}"
     for key, recipient in statements.for_each(text, _RECIPIENT, sizes, now=now):
         found[recipient].append(key)
     return found

@@ -185,12 +185,12 @@ class Recipients:
         values: dict[str, object] = {"now": now, "most": min(limit, MOST)}
         if full:
             values["full"] = full[:LIST_SIZE]
-        found = statements.rows(f"{text}{wording.limit()}{wording.skip_locked}", **values)
+        found = statements.rows(f"{text}{wording.limit}{wording.skip_locked}", **values)
         if not found and wording.for_update:
             # Others have locked what there is, for a moment: wait for one instead of going away.
             # By its key: MariaDB would hold the index's entry, which the other has yet to change.
             values["most"] = 1
-            for (key,) in statements.rows(f"{text}{wording.limit()}", **values):
+            for (key,) in statements.rows(f"{text}{wording.limit}", **values):
                 found = statements.rows(f"{WAIT}{wording.for_update}", id=key, now=now)
         return [key for (key,) in found]
 
@@ -204,7 +204,7 @@ class Recipients:
         """
         following: dict[int, int | None] = dict.fromkeys(turns, now)
         idle = [(key,) for key, more in turns.items() if not more]
-        text = NEXT.format(limit=statements.wording.limit())
+        text = NEXT.format(limit=statements.wording.limit)
         rows = statements.for_each(text, _RECIPIENT, idle, now=now, most=LEASED)
         for key, due_at, leased_until in rows:
             following[key] = min((t for t in (due_at, leased_until) if t is not None), default=None)

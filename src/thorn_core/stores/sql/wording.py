@@ -86,6 +86,8 @@ class Wording:
         #: Behind a SELECT: locks its rows; without those that others have locked.
         self.for_update = "" if sqlite else " FOR UPDATE"
         self.skip_locked = "" if sqlite else " FOR UPDATE SKIP LOCKED"
+        #: As `limit_to`, as many as the parameter `most` says.
+        self.limit = self.limit_to(":most.int")
         #: The functions for the least and the greatest of some values, none of them NULL.
         self.least, self.greatest = ("min", "max") if sqlite else ("LEAST", "GREATEST")
         #: The operator that divides whole numbers and drops the remainder.
@@ -157,7 +159,7 @@ class Wording:
 
     # -- clauses
 
-    def limit(self, most: str = ":most.int") -> str:
+    def limit_to(self, most: str) -> str:
         """The end of a SELECT whose order is an index's: only its first rows.
 
         PostgreSQL would take all rows and sort them if it believed in fewer than there are, as
