@@ -345,7 +345,7 @@ def test_a_changed_url_is_asked_at_once(queued):
     queued.database.run(lambda s: queued.recipients.changed(s, before, after))
     assert not queued.claim(later(4))
     assert len(queued.claim(later(5))) == 1
-    assert queued.value("SELECT origin FROM $recipients") == "elsewhere.example.com:443"
+    assert queued.value("SELECT origin FROM $recipients") == "https://elsewhere.example.com"
 
 
 def test_what_a_paused_subscription_has_waits_until_it_is_resumed(queued):
