@@ -110,7 +110,7 @@ def test_a_delivery_is_shown_as_it_stands(store, every):
 def test_a_recipient_with_the_same_key_sees_nothing(store, every, monkeypatch):
     stranger = "sub_of_the_same_key"
     monkeypatch.setattr(
-        "thorn_core.stores.sql.history.recipient_key",
+        "thorn_core.stores.sql.searching.recipient_key",
         lambda id_: recipient_key(ONE.id if id_ == stranger else id_),
     )
     assert page(store, DeliveryQuery(subscription_id=stranger)) == []

@@ -8,6 +8,7 @@ from datetime import timedelta
 import attrs
 import parts
 import pytest
+import thin
 
 from thorn_core.errors import ConfigurationError, NotFoundError
 from thorn_core.stores.sql.subscriptions import Subscriptions
@@ -232,3 +233,19 @@ def test_failures_counted_at_once_are_all_counted(store):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda claim: store.record(failed(claim, 5)), claims))
     assert store.read(lambda s: store.subscriptions.get(s, one.id)).failures == 8
+
+
+def test_the_table_may_have_a_name_and_columns_of_its_own(tmp_path):
+    with thin.database("sqlite", tmp_path, names={"subscriptions": "blog_hook"}) as database:
+        store = parts.Parts(database)
+        database.run(lambda s: s.rows("ALTER TABLE blog_hook ADD COLUMN note text DEFAULT 'x'"))
+        made = make_subscription()
+        store.run(lambda s: store.subscriptions.add(s, made))
+        changed = store.run(
+            lambda s: store.subscriptions.change(
+                s, made.id, lambda each: attrs.evolve(each, description="new")
+            )
+        )
+        assert store.read(lambda s: store.subscriptions.page(s, None, None, 5)) == [changed]
+        assert store.read(lambda s: s.rows("SELECT note FROM blog_hook")) == [("x",)]
+        assert store.run(lambda s: store.subscriptions.remove(s, made.id, 7))

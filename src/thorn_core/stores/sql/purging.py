@@ -13,7 +13,8 @@ from datetime import datetime
 from thorn_core.keys import DELIVERY_KEY, MESSAGE_KEY, first_key
 from thorn_core.ports.tables import Column, Kind
 from thorn_core.queries import DeliveryQuery
-from thorn_core.stores.sql.history import LAST, find, lock_finished
+from thorn_core.stores.sql.history import lock_finished
+from thorn_core.stores.sql.searching import LAST, find
 from thorn_core.stores.sql.statements import Statements
 
 # Messages of a sender looked at in one transaction, and deliveries of theirs.
