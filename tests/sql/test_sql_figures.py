@@ -17,8 +17,8 @@ from parts import (
     settlement,
     subscription,
 )
-from thorn_core.stores.periods import Periods
 
+from thorn_core.periods import Periods
 from thorn_core.stores.sql import figures
 from thorn_core.values import DeliveryState, Stats
 

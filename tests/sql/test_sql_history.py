@@ -18,9 +18,9 @@ from parts import (
     settlement,
     subscription,
 )
-from thorn_core.stores.base import DeliveryQuery
 
 from thorn_core.keys import recipient_key
+from thorn_core.queries import DeliveryQuery
 from thorn_core.stores.sql.rows import micros
 from thorn_core.values import Delivery
 

@@ -15,8 +15,8 @@ from parts import (
     settlement,
     subscription,
 )
-from thorn_core.stores.base import DeliveryQuery
 
+from thorn_core.queries import DeliveryQuery
 from thorn_core.stores.sql import purging
 
 ONE, TWO = subscription(1), subscription(2)
