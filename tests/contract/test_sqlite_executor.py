@@ -9,9 +9,10 @@ import pytest
 
 from thorn_core import ConfigurationError
 from thorn_core.plugins import Plugins
+from thorn_core.ports.executor import Failure
 from thorn_core.stores.sql import sqlite
 from thorn_core.stores.sql.sqlite import SqliteExecutor
-from thorn_core.testing.executor_contract import CONTRACT, ExecutorContract, row
+from thorn_core.testing.executor_contract import ALL, CONTRACT, ExecutorContract, row
 
 
 class Limited(SqliteExecutor):
@@ -72,6 +73,16 @@ class TestSqliteFile(Kept):
                 assert connection.execute("PRAGMA synchronous") == [(synchronous,)]
                 assert connection.execute("PRAGMA journal_mode") == [("wal",)]
         executor.close()
+
+    def test_a_transaction_that_has_read_may_write(self, executor):
+        other = self.make_impatient()
+        with executor.transaction() as connection:
+            assert self.statements(executor, connection).rows(ALL) == []
+            failure = self.failure(other, lambda s: s.insert(CONTRACT, [row(2)]))
+            assert failure is Failure.RETRY
+            self.statements(executor, connection).insert(CONTRACT, [row(1)])
+        assert self.kept(executor) == [row(1)]
+        other.close()
 
     def test_a_transaction_of_another_executor_on_the_file_is_borrowed(self, executor):
         other = self.make_executor()

@@ -16,6 +16,7 @@ from thorn_core.queries import DeliveryQuery
 from thorn_core.stores.sql.sqlite import SqliteExecutor
 from thorn_core.stores.sql.store import SqlStore
 from thorn_core.testing.store_contract import (
+    LEASE,
     NOW,
     StoreContract,
     make_message,
@@ -95,12 +96,14 @@ def test_a_forked_child_works_on_its_own(store):
         store.publish([message], within=IMMEDIATE)
         delivery = make_delivery(message, subscription, NOW)
         store.route([Routing(message=message, deliveries=[delivery])])
+        options = {"lease": LEASE, "limit": 9, "token": "t", "per_recipient": 9, "busy": {}}
+        assert len(store.claim(now=NOW, **options)) == 1
 
     deliver(1)
     store.before_fork()
     child = os.fork()
     if child == 0:
-        code = 1
+        code = 9
         with contextlib.suppress(BaseException):
             store.after_fork()
             deliver(2)
