@@ -66,7 +66,11 @@ def lacks(value: Any, port: Any) -> list[str]:
 
 
 def _members(port: Any) -> list[str]:
-    names = {*vars(port), *getattr(port, "__annotations__", {})}
+    # A protocol may be made of others.
+    parts = [part for part in port.__mro__ if getattr(part, "_is_protocol", False)]
+    names = {
+        name for part in parts for name in (*vars(part), *vars(part).get("__annotations__", {}))
+    }
     return sorted(name for name in names if not name.startswith("_"))
 
 

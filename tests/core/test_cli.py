@@ -339,7 +339,7 @@ def test_a_delivery_that_waits_says_until_when_and_why(capfd, monkeypatch):
         row, reason, name = capfd.readouterr().out.splitlines()[1:]
         assert run(["attempts", delivery.id]) == 0
         out = capfd.readouterr().out
-    assert row.split()[:5] == ["a.b", "127.0.0.1:9", "pending", "in", "1"]
+    assert row.split()[:5] == ["a.b", "http://127.0.0.1:9", "pending", "in", "1"]
     assert "no connection" in reason
     assert name == f"  {delivery.id}"
     assert "pending after 1 attempt, no connection" in out.replace("\n", " ")
@@ -366,7 +366,7 @@ def test_lists_fit_the_terminal(capfd, monkeypatch, width):
             assert len(row) <= width
             assert len(heading) <= width
             assert "…" in row
-            assert row.endswith(("0", "yes"))
+            assert row.endswith(("0", "enabled"))
 
 
 def test_purging_removes_what_is_settled_and_old_enough(capfd, recipient, monkeypatch):
@@ -431,9 +431,9 @@ def test_a_disabled_subscription_says_so(capfd, recipient, monkeypatch):
         monkeypatch.setattr("thorn_core.cli.subscriptions.find_app", lambda path: _Open(app))
         assert run(["subscriptions"]) == 0
     out = [line.rstrip() for line in capfd.readouterr().out.splitlines()]
-    assert out[1].split() == ["a.b", "no"]
+    assert out[1].split() == ["a.b", "disabled"]
     assert out[2:4] == [f"  to {recipient.url}", f"  {one.id}"]
-    assert out[4].split() == ["c.d", "no"]
+    assert out[4].split() == ["c.d", "disabled"]
     assert out[5:] == [f"  to {recipient.url}", "  disabled: [red]asked for", f"  {other.id}"]
 
 

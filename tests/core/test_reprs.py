@@ -45,7 +45,6 @@ DELIVERY = Delivery(
     message_id="msg_1",
     subscription_id="sub_1",
     event="a.b",
-    recipient="e.com:443",
     due_at=NOW,
     created_at=NOW,
     target=SUBSCRIPTION,

@@ -32,7 +32,7 @@ def sent(app, recipient):
 def test_a_request_that_a_scheme_can_not_sign_is_not_sent(recipient, secret):
     with Thorn(dispatcher="outbox", settings=LOCAL) as app:
         made = app.subscribe("*", recipient.url)
-        app.store.save_subscription(attrs.evolve(made, secrets=(secret,)))
+        app.store.change_subscription(made.id, lambda s: attrs.evolve(s, secrets=(secret,)))
         assert sent(app, recipient) == []
         assert [d.state for d in app.deliveries()] == ["pending"]
 
@@ -45,7 +45,7 @@ def test_a_stored_subscription_without_a_good_secret_gets_nothing(recipient, sig
     settings = LOCAL.evolve(signatures=signatures)
     with Thorn(dispatcher="outbox", settings=settings) as app:
         made = app.subscribe("*", recipient.url)
-        app.store.save_subscription(attrs.evolve(made, secrets=secrets))
+        app.store.change_subscription(made.id, lambda s: attrs.evolve(s, secrets=secrets))
         assert sent(app, recipient) == []
         assert [d.reason for d in app.deliveries()] == ["an internal error"]
 
@@ -61,7 +61,7 @@ def test_a_request_whose_secrets_are_over_is_not_sent(recipient):
     with Thorn(dispatcher="outbox", settings=LOCAL) as app:
         made = app.subscribe("*", recipient.url)
         over = {made.secret: made.created_at - timedelta(seconds=1)}
-        app.store.save_subscription(attrs.evolve(made, secret_expiry=over))
+        app.store.change_subscription(made.id, lambda s: attrs.evolve(s, secret_expiry=over))
         assert sent(app, recipient) == []
 
 

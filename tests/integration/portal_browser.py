@@ -291,11 +291,20 @@ def look_after(browser, app, subscription):
         return app.subscription(subscription.id)
 
     browser.press("Pause")
-    browser.see(".box.warn", "Paused: its owner disabled it")
-    assert not now().enabled
+    browser.see(".box.warn", "Paused. Deliveries are held until you resume this subscription.")
+    assert now().paused
     browser.picture("paused")
+    browser.press("Send test")
+    browser.see(".notice", "The test is held until the subscription is resumed")
+    browser.see("td .state", "held")
     browser.press("Resume")
     browser.see(".title .state", "active")
+    app.update_subscription(subscription.id, enabled=False, disabled_reason="an operator did it")
+    browser.driver.refresh()
+    browser.see(".box.warn", "Disabled: an operator did it")
+    browser.press("Enable")
+    browser.see(".title .state", "active")
+    assert now().enabled
     browser.press("Edit")
     browser.fill("description", "Another warehouse")
     browser.press("Save", "dialog")
@@ -310,7 +319,7 @@ def look_after(browser, app, subscription):
     browser.find("dialog [name=since]")
     browser.picture("recover")
     browser.press("Recover", "dialog")
-    browser.see(".notice", "No deliveries have failed since then")
+    browser.see(".notice", "There is nothing to recover since then")
     browser.driver.find_element("link text", "Subscriptions").click()
     browser.see(".stacks", "Another warehouse")
     browser.picture("subscriptions")

@@ -80,7 +80,7 @@ export async function settled(id, { attempts = 0, stopped = () => false } = {}) 
       const { value } = await get(deliveryPath(id));
       const { state } = value;
       // A response may contain the attempt but still the old state, so look once more.
-      if (state !== "in_flight" && (state !== "pending" || tried)) return value;
+      if (state === "held" || (state !== "in_flight" && (state !== "pending" || tried))) return value;
       tried = value.attempts.length > attempts;
     } catch (error) {
       // The delivery doesn't exist until its message is routed.

@@ -11,18 +11,20 @@ export async function show({ parts: [hookId, id], stopped, reload }) {
     get(hookPath(hookId)).then(({ value }) => value, () => null),
   ]);
   const attempts = delivery.attempts.toReversed();
-  const over = !["pending", "in_flight"].includes(delivery.state);
+  const waits = ["pending", "held"].includes(delivery.state);
+  const over = !waits && delivery.state !== "in_flight";
   return [
     el("p", { class: "crumbs" }, el("a", { href: "#/" }, "Subscriptions"), " / ",
-      el("a", { href: `#/${encodeURIComponent(hookId)}` }, hook?.url ?? delivery.recipient)),
+      el("a", { href: `#/${encodeURIComponent(hookId)}` }, hook?.url ?? delivery.origin ?? delivery.subscription_id)),
     el("div", { class: "title" }, heading(delivery.event), state(delivery.state)),
     el("div", { class: "actions" },
       over && button("Retry", () => retry(delivery, { stopped, reload }), { class: "main" }),
+      waits && button("Cancel", () => cancel(delivery, reload), { class: "danger" }),
       button("Refresh", reload)),
     facts([
       ["Created", time(delivery.created_at)],
       ["Finished", delivery.settled_at && time(delivery.settled_at)],
-      ["Next attempt", delivery.due_at && time(delivery.due_at)],
+      ["Next attempt", delivery.state === "held" ? "when the subscription is resumed" : delivery.due_at && time(delivery.due_at)],
       ["Reason", printable(delivery.reason ?? "")],
       ["Message", el("code", {}, delivery.message_id)],
       ["Delivery", el("code", {}, delivery.id)],
@@ -33,6 +35,12 @@ export async function show({ parts: [hookId, id], stopped, reload }) {
       attempts.length === 0 && el("p", { class: "quiet" }, "No attempts yet."),
       attempts.map((attempt, n) => attemptPart(attempt, delivery, hook, n === 0))),
   ].filter(Boolean);
+}
+
+async function cancel(delivery, reload) {
+  await post(deliveryPath(delivery.id, "cancel"));
+  notify("Delivery cancelled.");
+  await reload();
 }
 
 async function retry(delivery, { stopped, reload }) {
@@ -62,7 +70,7 @@ function requestPart(attempt, delivery, hook) {
   const timestamp = Math.floor(Date.parse(attempt.at) / 1000);
   const own = Object.entries(hook?.headers ?? {}).map(([name, value]) => `${name}: ${value ?? "••••••••"}`);
   const lines = [
-    `POST ${hook?.url ?? delivery.recipient}`,
+    `POST ${hook?.url ?? delivery.origin ?? ""}`,
     hook && `Content-Type: ${hook.content_type}`,
     `Hook-Event: ${delivery.event}`,
     `Hook-Delivery: ${delivery.id}`,

@@ -3,7 +3,8 @@
 import { el, time } from "./dom.js";
 
 export function health(hook) {
-  if (!hook.enabled) return el("span", { class: "state paused" }, "paused");
+  if (!hook.enabled) return el("span", { class: "state disabled" }, "disabled");
+  if (hook.paused) return el("span", { class: "state held" }, "paused");
   if (hook.failing_since) {
     return el("span", {}, el("span", { class: "state exhausted" }, "failing"),
       el("span", { class: "quiet under" }, "since ", time(hook.failing_since)));

@@ -27,22 +27,26 @@ export async function show({ parts: [id], query, stopped, reload }) {
 }
 
 function trouble(hook) {
-  if (hook.enabled) return null;
+  if (hook.enabled && !hook.paused) return null;
   const reason = hook.disabled_reason ? `: ${printable(hook.disabled_reason)}` : "";
-  return el("p", { class: "box warn" }, `Paused${reason}. Nothing is sent until you resume this subscription.`);
+  return el("p", { class: "box warn" }, hook.enabled
+    ? "Paused. Deliveries are held until you resume this subscription."
+    : `Disabled${reason}. Nothing is sent until you enable this subscription.`);
 }
 
 function actions(hook, page) {
-  const change = async (body, words) => {
-    await call("PATCH", hookPath(hook.id), { body });
+  const change = async (done, words) => {
+    await done;
     notify(words);
     await page.reload();
   };
+  const enable = () => change(call("PATCH", hookPath(hook.id), { body: { enabled: true } }), "Subscription enabled.");
+  const pause = () => change(post(hookPath(hook.id, "pause")), "Subscription paused.");
+  const resume = () => change(post(hookPath(hook.id, "resume")), "Subscription resumed.");
   return el("div", { class: "actions" },
     hook.enabled && button("Send test", () => test(hook, page), { class: "main" }),
-    hook.enabled
-      ? button("Pause", () => change({ enabled: false }, "Subscription paused."))
-      : button("Resume", () => change({ enabled: true }, "Subscription resumed."), { class: "main" }),
+    !hook.enabled && button("Enable", enable, { class: "main" }),
+    hook.paused ? button("Resume", resume, { class: "main" }) : button("Pause", pause),
     button("Edit", async () => { if (await edit(hook)) await page.reload(); }),
     button("Rotate secret", () => rotate(hook, page)),
     hook.enabled && button("Recover …", () => recover(hook, page)),
@@ -56,6 +60,7 @@ async function test(hook, page) {
   const last = delivery?.attempts.at(-1);
   if (delivery?.state === "delivered") notify(`Test delivered: ${last.status}.`);
   else if (last) notify(`Test failed: ${last.status ?? printable(last.error ?? "")}.`, "bad");
+  else if (delivery?.state === "held") notify("The test is held until the subscription is resumed.");
   else notify("The test is queued. No worker has picked it up yet.");
   await page.refresh();
 }
@@ -76,7 +81,7 @@ async function rotate(hook, page) {
 
 async function remove(hook) {
   const sure = await confirmed("Delete the subscription?",
-    `Nothing more will be sent to ${hook.url}, and pending deliveries are discarded. This can't be undone.`, "Delete");
+    `Nothing more will be sent to ${hook.url}, and pending deliveries are cancelled. This can't be undone.`, "Delete");
   if (!sure) return;
   await call("DELETE", hookPath(hook.id));
   notify("Subscription deleted.");
@@ -88,15 +93,17 @@ async function remove(hook) {
 const HOUR = 3_600_000;
 
 function recover(hook, page) {
-  return openDialog("Recover failed deliveries", (close) => {
+  return openDialog("Recover deliveries", (close) => {
     const since = el("input", { type: "datetime-local", id: "recover-since", name: "since", required: true, value: local(new Date(Date.now() - 24 * HOUR)) });
+    const missing = el("input", { type: "checkbox", name: "missing" });
     const told = el("div");
     const go = el("button", { type: "submit", class: "main" }, "Recover");
     const submit = async () => {
       try {
-        const count = await recoverAll(hook.id, new Date(since.value).toISOString());
+        const asked = { since: new Date(since.value).toISOString(), missing: missing.checked };
+        const count = await recoverAll(hook.id, asked);
         close();
-        notify(count ? `${plural(count, "delivery", "deliveries")} will be retried.` : "No deliveries have failed since then.");
+        notify(count ? `${plural(count, "delivery", "deliveries")} will be made.` : "There is nothing to recover since then.");
         await page.refresh();
       } catch (error) {
         told.replaceChildren(problemBox(error));
@@ -104,16 +111,17 @@ function recover(hook, page) {
     };
     return el("form", { onsubmit: (event) => { event.preventDefault(); busy(go, submit); } }, told,
       el("p", {}, "Exhausted and discarded deliveries are sent again."),
-      el("div", { class: "field" }, el("label", { for: "recover-since" }, "Failed since"), since),
+      el("div", { class: "field" }, el("label", { for: "recover-since" }, "Events since"), since),
+      el("div", { class: "field" }, el("label", { class: "choice" }, missing, "Also events that were never meant for this subscription when they were sent")),
       el("div", { class: "actions" }, go, el("button", { type: "button", onclick: () => close() }, "Cancel")));
   });
 }
 
-async function recoverAll(id, since) {
+async function recoverAll(id, asked) {
   let count = 0;
   let cursor = null;
   do {
-    const { value } = await post(hookPath(id, "recover"), cursor ? { since, cursor } : { since });
+    const { value } = await post(hookPath(id, "recover"), cursor ? { ...asked, cursor } : asked);
     count += value.recovered;
     cursor = value.cursor;
   } while (cursor);
