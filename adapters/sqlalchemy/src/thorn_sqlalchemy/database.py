@@ -35,10 +35,12 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import (
     TimeoutError as PoolTimeout,
 )
-from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from thorn_core import ConfigurationError, StoreError, StoreSetupError
 from thorn_core.stores import redact
+from thorn_sqlalchemy.engines import OneConnection as OneConnection
+from thorn_sqlalchemy.engines import in_memory as in_memory
+from thorn_sqlalchemy.engines import shown as shown
 from thorn_sqlalchemy.greenlets import off_loop
 from thorn_sqlalchemy.quiet import quiet
 from thorn_sqlalchemy.schema import Tables
@@ -65,8 +67,6 @@ LIVENESS = {
 }
 # Seconds that a statement of MySQL's may take; a migration takes its time.
 READ_TIMEOUT = 300
-# In a connection's `info`: what has an `over` to be called when it is back in its pool.
-FOLLOWING = "thorn_following"
 
 
 def engine_of(source: str | URL | Engine) -> Engine:
@@ -107,14 +107,6 @@ def engine_of(source: str | URL | Engine) -> Engine:
     )
 
 
-def shown(url: str | URL) -> str:
-    """A URL without its password."""
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except (ArgumentError, ValueError):
-        return str(url).partition("@")[0].partition(":")[0] + ":…"
-
-
 def _engine_options(url: URL) -> dict[str, Any]:
     backend = url.get_backend_name()
     # Payloads and secrets are among the parameters; errors are logged.
@@ -138,23 +130,6 @@ def _engine_options(url: URL) -> dict[str, Any]:
                 "write_timeout": READ_TIMEOUT,
             }
     return options
-
-
-class OneConnection(QueuePool):
-    """A pool of one connection; what follows its return may use it."""
-
-    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
-        following = record.info.pop(FOLLOWING, None)
-        super()._do_return_conn(record)
-        if following is not None:
-            following.over()
-
-
-def in_memory(url: URL) -> bool:
-    """True if a SQLite URL is that of a database in memory."""
-    return url.get_backend_name() == "sqlite" and (
-        url.database in (None, "", ":memory:") or "mode=memory" in str(url)
-    )
 
 
 def _prepare_sqlite(connection: Any, record: object) -> None:

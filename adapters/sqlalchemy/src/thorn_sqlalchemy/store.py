@@ -177,7 +177,7 @@ class SqlStore:
         """
         if isinstance(within, SqlUnitOfWork):
             with self.database.translating():
-                connection = within.connection(self.tables.messages, self.database)
+                connection = within.connection(self.tables.messages, self.database.same_as)
                 if connection is not None:
                     self.database.create_within(connection)
                     with quietly(connection):
@@ -209,7 +209,7 @@ class SqlStore:
         """
         if self.database.name != "sqlite" or not isinstance(unit, SqlUnitOfWork):
             return False
-        return unit.connection(self.tables.messages, self.database) is not None
+        return unit.connection(self.tables.messages, self.database.same_as) is not None
 
     def _warn_of(self, within: SqlUnitOfWork) -> None:
         where = within.place

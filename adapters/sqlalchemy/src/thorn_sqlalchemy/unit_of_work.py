@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import attrs
-from sqlalchemy import Connection, Table, event
+from sqlalchemy import Connection, Engine, Table, event, update
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import (
     InvalidRequestError,
@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 from sqlalchemy.pool import Pool
 
 from thorn_core import ConfigurationError
-from thorn_sqlalchemy.database import FOLLOWING, Database, OneConnection, shown
+from thorn_sqlalchemy.engines import FOLLOWING, OneConnection, shown
 from thorn_sqlalchemy.greenlets import in_async_session, off_loop
 
 if TYPE_CHECKING:
@@ -108,11 +108,13 @@ class _Pending:
         callbacks: In the order they came.
         marks: How many there were when a savepoint began.
         committed: The transaction has been committed, and is about to end.
+        outer: A connection of the program's, whose transaction the session may have joined.
     """
 
     callbacks: list[Callback] = attrs.field(factory=list)
     marks: dict[SessionTransaction, int] = attrs.field(factory=dict)
     committed: bool = False
+    outer: Connection | None = None
 
 
 class SessionUnitOfWork:
@@ -129,6 +131,7 @@ class SessionUnitOfWork:
     def __init__(self, handle: Any, session: Session, runner: Runner = _directly) -> None:
         self.handle = handle
         self._session = session
+        self._bind = session.bind
         self._run = runner
 
     def __eq__(self, other: object) -> bool:
@@ -144,8 +147,12 @@ class SessionUnitOfWork:
         bind = self._session.get_bind()
         return shown(bind.engine.url)
 
-    def connection(self, table: Table, database: Database) -> Connection | None:
-        """The connection of the transaction, if that is in a database; else None.
+    def connection(self, table: Table, here: Callable[[Engine], bool]) -> Connection | None:
+        """The connection of the transaction, if that is in the store's database; else None.
+
+        Args:
+            table: One of Thorn's.
+            here: True for an engine of that database.
 
         Raises:
             ConfigurationError: It doesn't know its database, its transaction is over, or it is
@@ -153,9 +160,11 @@ class SessionUnitOfWork:
         """
         _check_awaited(self.handle, self._run)
         try:
-            bind = self._session.get_bind(clause=table)
-            if not database.same_as(bind.engine):
+            # Sessions with replicas read elsewhere.
+            bind = self._session.get_bind(clause=update(table))
+            if not here(bind.engine):
                 return None
+            self._bind = bind
             return self._session.connection(bind_arguments={"bind": bind})
         except UnboundExecutionError as error:
             raise ConfigurationError(
@@ -183,6 +192,8 @@ class SessionUnitOfWork:
         pending = session.info.get(INFO)
         if pending is None:
             pending = session.info[INFO] = _Pending()
+        if isinstance(self._bind, Connection):
+            pending.outer = self._bind
         pending.callbacks.append(callback)
 
     async def run(self, function: Callable[[], T]) -> T:
@@ -225,7 +236,12 @@ def _ended(session: Session, transaction: SessionTransaction) -> None:
     # Only now the connection is back in its pool, for others to use.
     if transaction.parent is None:
         del session.info[INFO]
-        if pending.committed:
+        if pending.committed and pending.outer is not None and pending.outer.in_transaction():
+            # Nothing has been committed: the session had joined a transaction of the program's.
+            unit = ConnectionUnitOfWork(pending.outer, pending.outer)
+            for callback in pending.callbacks:
+                unit.on_commit(callback)
+        elif pending.committed:
             _call(pending.callbacks)
 
 
@@ -348,14 +364,18 @@ class ConnectionUnitOfWork:
         """Where its database is."""
         return shown(self._connection.engine.url)
 
-    def connection(self, table: Table, database: Database) -> Connection | None:
-        """The connection, if it goes to a database; else None.
+    def connection(self, table: Table, here: Callable[[Engine], bool]) -> Connection | None:
+        """The connection, if it goes to the store's database; else None.
+
+        Args:
+            table: One of Thorn's.
+            here: True for an engine of that database.
 
         Raises:
             ConfigurationError: It is asynchronous and used without awaiting.
         """
         _check_awaited(self.handle, self._run)
-        return self._connection if database.same_as(self._connection.engine) else None
+        return self._connection if here(self._connection.engine) else None
 
     def on_commit(self, callback: Callback) -> None:
         """Call back once the transaction has committed.

@@ -1,0 +1,178 @@
+"""The SQL store's connections on SQLAlchemy's: statements go to the driver as they are."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, CursorResult
+from sqlalchemy.exc import StatementError
+
+from thorn_core.ports.tables import Column, Kind
+from thorn_sqlalchemy.engines import DIALECTS, MYSQL, POSTGRESQL, SQLITE
+from thorn_sqlalchemy.failures import PacketTooLargeError, tidy
+from thorn_sqlalchemy.quiet import quietly
+
+# A caller's connection may have others: streaming takes SELECTs only.
+OPTIONS: Mapping[str, Any] = {
+    "stream_results": False,
+    "yield_per": None,
+    "preserve_rowcount": True,
+}
+# Every server takes statements of so many bytes, and drivers so many parameters.
+SMALL = 256 * 1024
+PARAMETERS = 32_000
+# Bytes of the values in one INSERT of many rows: more gain nothing.
+INSERTED = 1024 * 1024
+# How COPY in binary form takes values.
+COPIED = {
+    Kind.KEY: "bytea",
+    Kind.BYTES: "bytea",
+    Kind.BIG: "int8",
+    Kind.INT: "int4",
+    Kind.SMALL: "int2",
+    Kind.REAL: "float8",
+    Kind.NAME: "text",
+    Kind.TEXT: "text",
+}
+
+
+def placeholder_of(paramstyle: str) -> str:
+    """How the SQL store writes a parameter for a driver."""
+    return {"qmark": "?", "numeric_dollar": "$"}.get(paramstyle, "%s")
+
+
+class DriverConnection:
+    """Runs the SQL store's statements on a connection of SQLAlchemy's.
+
+    Args:
+        connection: In a transaction.
+        borrowed: It is a caller's, whose engine may log parameters.
+    """
+
+    __slots__ = ("_borrowed", "_connection", "_dialect", "_numbered")
+
+    def __init__(self, connection: Connection, *, borrowed: bool = False) -> None:
+        self._connection, self._borrowed = connection, borrowed
+        self._dialect = DIALECTS[connection.dialect.name]
+        # The store writes `%s` for its own driver; a caller's may be asyncpg.
+        self._numbered = placeholder_of(connection.dialect.paramstyle) == "$"
+
+    def execute(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run a statement and give back its rows."""
+        result = self._run(sql, tuple(params))
+        if not result.returns_rows:
+            return []
+        rows = [tuple(row) for row in result]
+        if any(isinstance(value, memoryview) for value in itertools.chain(*rows[:1])):  # psycopg2
+            return [tuple(map(_plain, row)) for row in rows]
+        return rows
+
+    def change(self, sql: str, params: Sequence[Any] = ()) -> int:
+        """Run a statement and say how many rows it matched."""
+        result = self._run(sql, tuple(params))
+        result.close()
+        if self._dialect == SQLITE and result.rowcount < 0:
+            # The cursor doesn't count behind a WITH.
+            return int(self.execute("SELECT changes()")[0][0])
+        return result.rowcount
+
+    def execute_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Run a statement once for each row of parameters."""
+        if rows:
+            self._run(sql, [tuple(row) for row in rows])
+
+    def insert_many(
+        self, table: str, columns: Sequence[Column], rows: Sequence[Sequence[Any]]
+    ) -> None:
+        """Insert rows by COPY, or by statements of many rows."""
+        names = ", ".join(f"`{c.name}`" if self._dialect == MYSQL else c.name for c in columns)
+        if self._dialect == SQLITE:
+            marks = ", ".join("?" * len(columns))
+            self.execute_many(f"INSERT INTO {table} ({names}) VALUES ({marks})", rows)  # noqa: S608
+        elif self._connection.dialect.driver == "psycopg":
+            self._copy(f"COPY {table} ({names}) FROM STDIN (FORMAT BINARY)", columns, rows)
+        else:
+            self._insert(f"INSERT INTO {table} ({names}) VALUES ", columns, rows)  # noqa: S608
+
+    def _copy(self, sql: str, columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> None:
+        cursor = self._connection.connection.cursor()
+        try:
+            with cursor.copy(sql) as copy:
+                copy.set_types([COPIED[column.kind] for column in columns])
+                for row in rows:
+                    copy.write_row(row)
+        finally:
+            cursor.close()
+
+    def _insert(self, sql: str, columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> None:
+        casts = [f"::{COPIED[c.kind]}" if self._dialect == POSTGRESQL else "" for c in columns]
+        row_marks = f"({', '.join(f'%s{cast}' for cast in casts)})"
+        for some in batches(rows, most=PARAMETERS // len(columns), size=INSERTED):
+            values = ", ".join([row_marks] * len(some))
+            self._run(sql + values, tuple(itertools.chain.from_iterable(some)))
+
+    def _run(self, sql: str, params: Any) -> CursorResult[Any]:
+        if self._dialect == MYSQL and isinstance(params, tuple):
+            self._check_size(sql, params)
+        if self._numbered:
+            sql = numbered(sql)
+        try:
+            if not self._borrowed:
+                return self._connection.exec_driver_sql(sql, params, OPTIONS)
+            with quietly(self._connection):
+                return self._connection.exec_driver_sql(sql, params, OPTIONS)
+        except StatementError as error:
+            tidy(error)
+            raise
+        except (ValueError, OverflowError) as error:
+            if self._connection.dialect.driver == "pg8000":
+                # It has sent a half, and would take this one's answers for the next one's.
+                self._connection.invalidate(error)
+            raise StatementError(str(error), sql, None, error, hide_parameters=True) from None
+
+    def _check_size(self, sql: str, params: tuple[Any, ...]) -> None:
+        """Refuse a statement that the server would end the connection for, a caller's at worst."""
+        # The drivers write a byte as two hexadecimal digits, or escape it.
+        size = len(sql) + 2 * _size(params)
+        if size < SMALL:
+            return
+        ((most,),) = self._connection.exec_driver_sql("SELECT @@max_allowed_packet").all()
+        if size >= most:
+            raise PacketTooLargeError(
+                f"a statement may have {size} bytes, more than max_allowed_packet, {most}; raise"
+                " that setting of the server"
+            )
+
+
+@functools.lru_cache(maxsize=512)
+def numbered(sql: str) -> str:
+    """A statement with `$1`, `$2` … in place of `%s`, for asyncpg."""
+    parts = sql.split("%s")
+    marked = (f"{part}${number}" for number, part in enumerate(parts[:-1], start=1))
+    return "".join((*marked, parts[-1]))
+
+
+def batches(
+    rows: Sequence[Sequence[Any]], *, most: int, size: int
+) -> Iterator[Sequence[Sequence[Any]]]:
+    """Rows in pieces of at most so many, and so many bytes; a larger row is one of its own."""
+    start, sum_ = 0, 0
+    for place, row in enumerate(rows):
+        bytes_ = _size(row)
+        if place > start and (place - start >= most or sum_ + bytes_ > size):
+            yield rows[start:place]
+            start, sum_ = place, 0
+        sum_ += bytes_
+    if start < len(rows):
+        yield rows[start:]
+
+
+def _size(values: Sequence[Any]) -> int:
+    return sum(len(value) for value in values if isinstance(value, str | bytes))
+
+
+def _plain(value: Any) -> Any:
+    return value.tobytes() if isinstance(value, memoryview) else value

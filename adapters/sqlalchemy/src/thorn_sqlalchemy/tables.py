@@ -1,0 +1,152 @@
+"""Thorn's tables as SQLAlchemy's, for programs whose own migrations create them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+from sqlalchemy import (
+    BigInteger,
+    Double,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+)
+from sqlalchemy import Column as SqlColumn
+from sqlalchemy import Index as SqlIndex
+from sqlalchemy.dialects import mysql, postgresql
+from sqlalchemy.types import TypeEngine
+
+from thorn_core.ports import tables as ports
+from thorn_core.ports.tables import Kind
+from thorn_core.stores.sql.schema import PREFIX, SCHEMA_VERSION, TABLES
+
+# It compares by code points, blanks at the end too; MySQL and MariaDB read their own name.
+COLLATION = "/*!80000 utf8mb4_0900_bin */ /*M!100600 utf8mb4_nopad_bin */"
+MYSQL_OPTIONS = {"engine": "InnoDB", "charset": "utf8mb4", "collate": COLLATION}
+OPTIONS: dict[str, Any] = {
+    f"{name}_{option}": value
+    for name in ("mysql", "mariadb")
+    for option, value in MYSQL_OPTIONS.items()
+}
+
+
+@attrs.frozen(kw_only=True)
+class Tables:
+    """Thorn's tables in a metadata.
+
+    Attributes:
+        metadata: What they belong to.
+        prefix: What their names begin with.
+        schema: The database schema that they are in; None is the default one.
+        subscriptions: A row each.
+        patterns: By which pattern and owner an enabled subscription is matched.
+        owners: Whose turn it is.
+        recipients: A row for each subscription as the queue sees it.
+        messages: A row each.
+        idempotency: Which message an idempotency key was sent with.
+        outbox: A row for each message that isn't routed yet.
+        queue: A row for each delivery that is pending or in flight.
+        deliveries: A row each.
+        attempts: A row each.
+        ordering: The last number given to a recipient's ordering key.
+        version: The schema's version, in no metadata of the user's.
+    """
+
+    metadata: MetaData
+    prefix: str
+    schema: str | None
+    subscriptions: Table
+    patterns: Table
+    owners: Table
+    recipients: Table
+    messages: Table
+    idempotency: Table
+    outbox: Table
+    queue: Table
+    deliveries: Table
+    attempts: Table
+    ordering: Table
+    version: Table
+
+    def all(self) -> list[Table]:
+        """Every table, the version aside."""
+        return [getattr(self, table.name) for table in TABLES]
+
+
+def define_tables(metadata: MetaData, *, prefix: str = PREFIX, schema: str | None = None) -> Tables:
+    """Define Thorn's tables in a metadata: your own, if your migrations are to create them.
+
+    Args:
+        metadata: Where to.
+        prefix: What the tables' names begin with.
+        schema: The database schema that they are in.
+
+    Example:
+        >>> tables = define_tables(MetaData(), prefix="hooks_")
+        >>> tables.messages.name
+        'hooks_messages'
+    """
+    made = {table.name: _table(table, metadata, prefix, schema) for table in TABLES}
+    version = _table(SCHEMA_VERSION, MetaData(), prefix, schema)
+    return Tables(metadata=metadata, prefix=prefix, schema=schema, version=version, **made)
+
+
+def _table(table: ports.Table, metadata: MetaData, prefix: str, schema: str | None) -> Table:
+    name = f"{prefix}{table.name}"
+    columns = [
+        SqlColumn(
+            column.name,
+            type_of(column),
+            primary_key=column.name in table.key,
+            nullable=column.null,
+            autoincrement=False,
+        )
+        for column in table.columns
+    ]
+    indexes = [
+        SqlIndex(
+            f"{name}_{index.name}",
+            *index.columns,
+            unique=index.unique,
+            **_index_options(index),
+        )
+        for index in table.indexes
+    ]
+    options = dict(OPTIONS)
+    if table.narrow:
+        options["sqlite_with_rowid"] = False
+    if table.churning:
+        options["postgresql_with"] = {"fillfactor": 50}
+    return Table(name, metadata, *columns, *indexes, schema=schema, **options)
+
+
+def _index_options(index: ports.Index) -> dict[str, Any]:
+    return {"postgresql_using": "brin"} if index.brin else {}
+
+
+def type_of(column: ports.Column) -> TypeEngine[Any]:
+    """SQLAlchemy's type of a column."""
+    length = column.length
+    match column.kind:
+        case Kind.KEY:
+            return LargeBinary(length).with_variant(mysql.BINARY(length), "mysql", "mariadb")
+        case Kind.BYTES:
+            return LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
+        case Kind.BIG:
+            return BigInteger()
+        case Kind.INT:
+            return Integer()
+        case Kind.SMALL:
+            return SmallInteger()
+        case Kind.REAL:
+            return Double()
+        case Kind.NAME:
+            exact = postgresql.VARCHAR(length, collation="C")
+            return String(length).with_variant(exact, "postgresql")
+        case Kind.TEXT:
+            return Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
