@@ -34,7 +34,7 @@ class TestSqlStore(StoreContract):
     def make_store(self) -> SqlStore:
         store = SqlStore(self.place.url)
         store.create()
-        with store.database.engine.begin() as connection:
+        with store.transaction() as connection:
             for table in store.tables.all():
                 connection.execute(table.delete())
         return store
@@ -48,4 +48,4 @@ class TestSqlStore(StoreContract):
     def populate(self, store: SqlStore, subscriptions: Iterable[Subscription]) -> None:
         rest = iter(subscriptions)
         while some := list(islice(rest, 1000)):
-            store.database.run(lambda c, some=some: store._subscriptions.add_many(c, some))
+            store.database.run(lambda s, some=some: store._subscriptions.add_many(s, some))

@@ -71,7 +71,6 @@ class Executor(Protocol):
     Attributes:
         dialect: `postgresql`, `mysql` (MariaDB too) or `sqlite`.
         placeholder: How a parameter is written: `%s`, `?`, or `$` for `$1`, `$2` …
-        max_bytes: Bytes that one statement may have.
         embedded: True if the database is only this process's, as SQLite in memory is.
         creates: True if the store creates its tables at first use, as in an SQLite file of its own.
         place: Where the database is, to be shown: no password.
@@ -80,11 +79,15 @@ class Executor(Protocol):
 
     dialect: str
     placeholder: str
-    max_bytes: int
     embedded: bool
     creates: bool
     place: str
     way_out: str
+
+    @property
+    def max_bytes(self) -> int:
+        """Bytes that one statement may have."""
+        ...
 
     def transaction(self, *, durable: bool = True) -> AbstractContextManager[Connection]:
         """A transaction of the store's own: it commits at the end, or rolls back if that raises.

@@ -1,8 +1,8 @@
 """Thorn on SQLAlchemy: a durable store, the transactional outbox, ORM model events."""
 
 from thorn_sqlalchemy.models import WebhookSession
-from thorn_sqlalchemy.schema import Tables, define_tables
 from thorn_sqlalchemy.store import SqlStore
+from thorn_sqlalchemy.tables import Tables, define_tables
 
 __version__ = "2.0.0"
 

@@ -8,9 +8,8 @@ import click
 
 from thorn_core import ConfigurationError
 from thorn_core.cli import find_app
-from thorn_sqlalchemy.database import shown
+from thorn_core.stores.sql.schema import PREFIX
 from thorn_sqlalchemy.migrations import script
-from thorn_sqlalchemy.schema import PREFIX
 from thorn_sqlalchemy.store import SqlStore
 
 
@@ -55,15 +54,15 @@ def init_db(
 
 def _run(store: SqlStore, *, as_sql: bool) -> None:
     if as_sql:
-        click.echo(script(store.database.name, store.tables), nl=False)
+        click.echo(script(store.engine.dialect.name, store.tables), nl=False)
     else:
-        click.echo(f"{shown(store.database.engine.url)}: {_set_up(store)}")
+        click.echo(f"{store.executor.place}: {_set_up(store)}")
 
 
 def _set_up(store: SqlStore) -> str:
     """Create or migrate, and say what that was."""
-    before = store.database.create()
-    after = store.database.revision()
+    before = store.create()
+    after = store.version()
     if after is None:
         return "up to date by your own migrations; nothing to do"
     if before is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -53,8 +54,6 @@ WRITING = {
     SQLITE: ("BEGIN IMMEDIATE",),
 }
 READING = {POSTGRESQL: (BEGIN.format(mode=", READ ONLY"),), MYSQL: (), SQLITE: ()}
-# SQLite compiles its limit in; PostgreSQL's is that of a message.
-MAX_BYTES = {POSTGRESQL: 1_000_000_000, SQLITE: 1_000_000_000}
 
 
 class SqlAlchemyExecutor:
@@ -64,7 +63,6 @@ class SqlAlchemyExecutor:
         source: A URL with a synchronous driver, or an engine of the user's.
         aliases: Further URLs of the same database, such as a pooler's: a transaction of an engine
             on one of them can hold the store's rows.
-        way_out: The command that creates the tables, to be shown.
         table: One of Thorn's: sessions that have several databases are asked for its.
 
     Raises:
@@ -84,7 +82,6 @@ class SqlAlchemyExecutor:
         source: str | URL | Engine,
         *,
         aliases: Sequence[str | URL] = (),
-        way_out: str | None = None,
         table: Table | None = None,
     ) -> None:
         engine = engine_of(source)
@@ -94,11 +91,10 @@ class SqlAlchemyExecutor:
         self.embedded = in_memory(engine.url)
         self.creates = self.owned and self.dialect == SQLITE
         self.place = shown(engine.url)
-        self.way_out = way_out or f"thorn init-db --store {self.place}"
+        self.way_out = f"thorn init-db --store {self.place}"
         self.engine = quiet(engine)
         self._aliases = [make_url(alias) for alias in aliases]
         self._same: WeakKeyDictionary[Engine, bool] = WeakKeyDictionary()
-        self._max_bytes = MAX_BYTES.get(self.dialect)
         self._table = define_tables(MetaData()).messages if table is None else table
         self._supported = False
         self._turn = self._make_turn()
@@ -110,13 +106,14 @@ class SqlAlchemyExecutor:
     def __repr__(self) -> str:
         return f"<SqlAlchemyExecutor {self.place}>"
 
-    @property
+    @functools.cached_property
     def max_bytes(self) -> int:
         """Bytes that one statement may have."""
-        if self._max_bytes is None:
-            with self.reading() as connection:
-                ((self._max_bytes,),) = connection.execute("SELECT @@max_allowed_packet")
-        return self._max_bytes
+        if self.dialect != MYSQL:
+            # SQLite compiles its limit in; PostgreSQL's is that of a message.
+            return 1_000_000_000
+        with self.reading() as connection:
+            return int(connection.execute("SELECT @@max_allowed_packet")[0][0])
 
     # -- connections
 

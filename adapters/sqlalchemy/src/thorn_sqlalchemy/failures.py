@@ -89,6 +89,8 @@ def failure_of(error: BaseException, driver: Any) -> Failure | None:
     """
     if isinstance(error, PacketTooLargeError):
         return Failure.TOO_LARGE
+    if isinstance(error, ConnectionError):  # pg8000 passes it on
+        return Failure.LOST
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return Failure.LOST
     original = error.orig if isinstance(error, StatementError) else error

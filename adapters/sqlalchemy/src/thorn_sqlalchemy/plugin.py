@@ -6,17 +6,30 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from thorn_core import Settings, hookimpl
+from thorn_core.stores.sql.sqlite import SqliteExecutor
+from thorn_core.stores.sql.store import SqlStore as CoreSqlStore
 from thorn_sqlalchemy.models import SqlModelAdapter, model_adapter
 from thorn_sqlalchemy.store import SqlStore
 from thorn_sqlalchemy.unit_of_work import SqlUnitOfWork, unit_of_work
 
-SCHEMES = ("sqlite", "postgresql", "mysql", "mariadb", "oracle", "mssql", "cockroachdb")
+SCHEMES = ("postgresql", "mysql", "mariadb", "oracle", "mssql", "cockroachdb")
 
 
 @hookimpl
-def thorn_stores() -> Mapping[str, Callable[[Any, Settings], SqlStore]]:
+def thorn_stores() -> Mapping[str, Callable[[Any, Settings], CoreSqlStore]]:
     """A store for the URL of a database, or an Engine."""
-    return dict.fromkeys(SCHEMES, lambda source, settings: SqlStore(source))
+    return {**dict.fromkeys(SCHEMES, _store), "sqlite": _sqlite_store}
+
+
+def _store(source: Any, settings: Settings) -> CoreSqlStore:
+    return SqlStore(source)
+
+
+def _sqlite_store(source: Any, settings: Settings) -> CoreSqlStore:
+    """An Engine, or a URL that names a driver, is SQLAlchemy's; another URL is the core's."""
+    if isinstance(source, str) and source.partition(":")[0] == "sqlite":
+        return CoreSqlStore(SqliteExecutor(source))
+    return SqlStore(source)
 
 
 @hookimpl

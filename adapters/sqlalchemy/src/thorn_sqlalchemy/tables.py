@@ -18,16 +18,15 @@ from sqlalchemy import (
 )
 from sqlalchemy import Column as SqlColumn
 from sqlalchemy import Index as SqlIndex
-from sqlalchemy.dialects import mysql, postgresql
+from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.types import TypeEngine
 
 from thorn_core.ports import tables as ports
 from thorn_core.ports.tables import Kind
 from thorn_core.stores.sql.schema import PREFIX, SCHEMA_VERSION, TABLES
+from thorn_core.stores.sql.wording import NOPAD
 
-# It compares by code points, blanks at the end too; MySQL and MariaDB read their own name.
-COLLATION = "/*!80000 utf8mb4_0900_bin */ /*M!100600 utf8mb4_nopad_bin */"
-MYSQL_OPTIONS = {"engine": "InnoDB", "charset": "utf8mb4", "collate": COLLATION}
+MYSQL_OPTIONS = {"engine": "InnoDB", "charset": "utf8mb4", "collate": NOPAD}
 OPTIONS: dict[str, Any] = {
     f"{name}_{option}": value
     for name in ("mysql", "mariadb")
@@ -144,7 +143,7 @@ def type_of(column: ports.Column) -> TypeEngine[Any]:
         case Kind.SMALL:
             return SmallInteger()
         case Kind.REAL:
-            return Double()
+            return Double().with_variant(sqlite.REAL(), "sqlite")
         case Kind.NAME:
             exact = postgresql.VARCHAR(length, collation="C")
             return String(length).with_variant(exact, "postgresql")

@@ -372,9 +372,14 @@ class ConnectionUnitOfWork:
             here: True for an engine of that database.
 
         Raises:
-            ConfigurationError: It is asynchronous and used without awaiting.
+            ConfigurationError: It is closed, or asynchronous and used without awaiting.
         """
         _check_awaited(self.handle, self._run)
+        if self._connection.closed:
+            raise ConfigurationError(
+                f"the transaction of within={self.handle!r} is over: its connection is closed; send"
+                " before that, or without within"
+            )
         return self._connection if here(self._connection.engine) else None
 
     def on_commit(self, callback: Callback) -> None:

@@ -14,7 +14,7 @@ from thorn_core.stores.redaction import redact
 from thorn_core.stores.sql import setup
 from thorn_core.stores.sql.schema import PREFIX
 from thorn_core.stores.sql.statements import Statements
-from thorn_core.stores.sql.wording import Wording
+from thorn_core.stores.sql.wording import SQLITE, Wording
 
 T = TypeVar("T")
 
@@ -34,7 +34,10 @@ class Database:
 
     def __init__(self, executor: Executor, wording: Wording) -> None:
         self.executor, self.wording = executor, wording
+        self._schema = wording.schema
         self._created = not executor.creates
+        if wording.dialect == SQLITE:
+            self._locate("main")
 
     # -- work
 
@@ -91,6 +94,7 @@ class Database:
             StoreError: The database can't do it.
         """
         with self.translating():
+            self.locate()
             statements = Statements(connection, self.wording)
             if not self._created and not setup.begun(statements):
                 # If the caller rolls back, they are gone again.
@@ -113,6 +117,7 @@ class Database:
             return self._create()
 
     def _create(self) -> str | None:
+        self.locate()
         with self.executor.transaction() as connection:
             before = setup.create(Statements(connection, self.wording), self.executor.place)
         self._created = True
@@ -120,6 +125,7 @@ class Database:
 
     def prepare(self) -> None:
         """Create the tables of a database that nobody else creates them in."""
+        self.locate()
         if self._created:
             return
         with self.executor.reading() as connection:
@@ -128,6 +134,20 @@ class Database:
             self._created = True
         else:
             self._create()
+
+    def locate(self) -> None:
+        """Find the schema of the tables, if it wasn't given: that of the store's own connections.
+
+        A caller's may have another one, such as a tenant's.
+        """
+        if self.wording.schema is None:
+            with self.executor.reading() as connection:
+                ((schema,),) = connection.execute(self.wording.current_schema)
+            self._locate(schema)
+
+    def _locate(self, schema: str | None) -> None:
+        if self._schema is None:
+            self.wording = self.wording.in_schema(schema)
 
     def check(self) -> None:
         """See that the tables are there and are those of this version.
@@ -144,8 +164,8 @@ class Database:
         way_out = self.executor.way_out
         if self.wording.prefix != PREFIX:
             way_out += f" --prefix {self.wording.prefix!r}"
-        if self.wording.schema is not None:
-            way_out += f" --schema {self.wording.schema}"
+        if self._schema is not None:
+            way_out += f" --schema {self._schema}"
         return setup.wrong_with(statements, self.executor.place, way_out)
 
     # -- what goes wrong

@@ -30,7 +30,7 @@ def create(statements: Statements, place: str) -> str | None:
         StoreSetupError: The tables have a version that this code doesn't know, or other migrations
             made them and they don't fit.
     """
-    with _alone(statements):
+    with alone(statements):
         before = version_of(statements)
         if before is not None and before != VERSION:
             raise StoreSetupError(
@@ -58,7 +58,7 @@ def _check_foreign(statements: Statements, place: str, there: list[str]) -> None
 
 
 @contextlib.contextmanager
-def _alone(statements: Statements) -> Iterator[None]:
+def alone(statements: Statements) -> Iterator[None]:
     """Make other processes that create tables wait: many instances of a program start at once."""
     dialect, name = statements.wording.dialect, f"{statements.wording.prefix}migrations"
     if dialect == POSTGRESQL:

@@ -28,6 +28,9 @@ LIST_SIZE = 512
 STATEMENT_CACHE = 500
 
 POSTGRESQL, MYSQL, SQLITE = "postgresql", "mysql", "sqlite"
+# A collation that compares by code points, blanks at the end too: MySQL and MariaDB each take its
+# own name, and the other's as a comment.
+NOPAD = "/*!80000 utf8mb4_0900_bin */ /*M!100600 utf8mb4_nopad_bin */"
 
 
 @attrs.frozen
@@ -58,7 +61,6 @@ class Wording:
         placeholder: How a parameter is written: `%s`, `?`, or `$` for `$1`, `$2` …
         prefix: What the tables' names begin with.
         schema: The schema or database that they are in; None is the connection's.
-        nopad: MySQL's collation that compares by code points, blanks at the end too.
         names: Whole names, not quoted, of tables that are called otherwise than by the prefix.
 
     Example:
@@ -75,12 +77,11 @@ class Wording:
         prefix: str,
         schema: str | None,
         *,
-        nopad: str = "utf8mb4_nopad_bin",
         names: Mapping[str, str] | None = None,
     ) -> None:
         self.dialect, self.prefix, self.schema = dialect, prefix, schema
         self._names = names or {}
-        self._placeholder, self._nopad = placeholder, nopad
+        self._placeholder = placeholder
         self._made: dict[tuple[str, tuple[tuple[str, int], ...]], Statement] = {}
         mysql, sqlite = dialect == MYSQL, dialect == SQLITE
         #: Behind a SELECT: locks its rows; without those that others have locked.
@@ -98,6 +99,12 @@ class Wording:
         self.returns = not mysql
         #: The names of a table's columns.
         self.columns_of = COLUMNS[dialect]
+        #: The schema that the connection's unqualified names are in.
+        self.current_schema = CURRENT_SCHEMA[dialect]
+
+    def in_schema(self, schema: str | None) -> Wording:
+        """The same words for tables in another schema."""
+        return Wording(self.dialect, self._placeholder, self.prefix, schema, names=self._names)
 
     # -- names
 
@@ -277,7 +284,7 @@ class Wording:
             ]
         end = ""
         if self.dialect == MYSQL:
-            end = f" ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE={self._nopad}"
+            end = f" ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE={NOPAD}"
         elif self.dialect == SQLITE and table.narrow:
             end = " WITHOUT ROWID"
         elif self.dialect == POSTGRESQL and table.churning:
@@ -333,6 +340,11 @@ COLUMNS = {
         " AND table_schema = coalesce(:schema.text, database())"
     ),
     SQLITE: "SELECT name FROM pragma_table_info(:name.text, coalesce(:schema.text, 'main'))",
+}
+CURRENT_SCHEMA = {
+    POSTGRESQL: "SELECT current_schema()",
+    MYSQL: "SELECT database()",
+    SQLITE: "SELECT 'main'",
 }
 TYPES: Mapping[str, Mapping[Kind, str]] = {
     POSTGRESQL: {

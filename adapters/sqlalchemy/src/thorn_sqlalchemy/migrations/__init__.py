@@ -10,7 +10,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection
 
-from thorn_sqlalchemy.schema import Tables
+from thorn_sqlalchemy.tables import Tables
 
 HERE = Path(__file__).parent
 
