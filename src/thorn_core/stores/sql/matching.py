@@ -60,7 +60,7 @@ def first_ids(
     """
     asked = _asked(event, sender)
     owned = "" if sender is None else OF_OWNER
-    text = FIRST_IDS.format(owned=owned, limit=statements.wording.limit())
+    text = FIRST_IDS.format(owned=owned, limit=statements.wording.limit)
     given = _ANYBODYS if sender is None else _OWNED
     rows = statements.for_each(text, given, asked, after=after or "", most=limit)
     return sorted({key for (key,) in rows})[:limit]
@@ -89,7 +89,7 @@ def ids_of_each(
         every |= {each: [] for each in asked}
     most, many = min(limit, SHARE) + 1, 0
     for given, owned in ((_ANYBODYS, ""), (_OWNED, OF_OWNER)):
-        text = SHARES.format(owned=owned, limit=statements.wording.limit())
+        text = SHARES.format(owned=owned, limit=statements.wording.limit)
         for some in batches([each for each in every if len(each) == len(given)]):
             rows = statements.for_each(text, given, some, most=most)
             many += len(rows)

@@ -87,7 +87,7 @@ def _page(
         row
         for text in texts
         for row in statements.rows(
-            text.format(until="" if until is None else UNTIL) + statements.wording.limit(), **values
+            text.format(until="" if until is None else UNTIL) + statements.wording.limit, **values
         )
     ]
     return sorted(rows, key=lambda row: row[0])[:limit]

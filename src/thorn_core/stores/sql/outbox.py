@@ -174,7 +174,7 @@ class Outbox:
             for text in (POSTPONED, FRESH):
                 left = limit - len(found)
                 if left:
-                    whole = f"{text}{wording.limit()}{wording.skip_locked}"
+                    whole = f"{text}{wording.limit}{wording.skip_locked}"
                     found += statements.rows(whole, now=now, most=left)
         keys = sorted(key for (key,) in found)
         if not keys:
@@ -238,7 +238,7 @@ class Outbox:
 
     def next_due(self, statements: Statements, now: int) -> int | None:
         """When a message that can't be claimed now may be, in microseconds."""
-        leased = NEXT_LEASED.format(limit=statements.wording.limit())
+        leased = NEXT_LEASED.format(limit=statements.wording.limit)
         times = (
             statements.first(NEXT_POSTPONED, now=now),
             statements.first(leased, now=now, most=LOOKED_AT),

@@ -76,7 +76,7 @@ def purge_unreached(
         conditions.append("m.id < :until.key")
     text = ROUTED.format(conditions=" AND ".join(conditions))
     rows = statements.rows(
-        f"{text}{statements.wording.limit()}",
+        f"{text}{statements.wording.limit}",
         after=after or b"",
         until=None if until is None else first_key(until),
         most=limit,
@@ -109,7 +109,7 @@ def erase(statements: Statements, sender: str, limit: int) -> int | None:
     Returns:
         How many messages went; None if there was none.
     """
-    first = f"{OF_SENDER}{statements.wording.limit()}"
+    first = f"{OF_SENDER}{statements.wording.limit}"
     messages = [key for (key,) in statements.rows(first, sender=sender, most=min(limit, ERASED))]
     if not messages:
         return None
@@ -130,7 +130,7 @@ def erase(statements: Statements, sender: str, limit: int) -> int | None:
 def _deliveries_of(statements: Statements, messages: Sequence[bytes], most: int) -> list[bytes]:
     """The keys of the first deliveries of each message."""
     ranges = [(key, key + LAST) for key in messages]
-    text = OF_MESSAGE.format(limit=statements.wording.limit())
+    text = OF_MESSAGE.format(limit=statements.wording.limit)
     return [key for (key,) in statements.for_each(text, _RANGE, ranges, most=most)]
 
 
