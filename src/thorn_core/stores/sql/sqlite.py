@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from thorn_core.errors import ConfigurationError
 from thorn_core.ports.executor import Failure
 from thorn_core.ports.tables import Column
+from thorn_core.stores.sql.failures import failure_of
 from thorn_core.unit_of_work import UnitOfWork
 
 logger = logging.getLogger(__name__)
@@ -29,17 +30,6 @@ BUSY_TIMEOUT = 10.0
 CONNECTIONS = 8
 URL = "sqlite://"
 MEMORY = ("", ":memory:")
-FAILURES = {
-    sqlite3.SQLITE_BUSY: Failure.RETRY,
-    sqlite3.SQLITE_LOCKED: Failure.RETRY,
-    sqlite3.SQLITE_READONLY: Failure.READ_ONLY,
-    sqlite3.SQLITE_FULL: Failure.FULL,
-    sqlite3.SQLITE_TOOBIG: Failure.TOO_LARGE,
-    sqlite3.SQLITE_CONSTRAINT: Failure.DATA,
-    sqlite3.SQLITE_MISMATCH: Failure.DATA,
-}
-DUPLICATES = (sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_UNIQUE)
-MISSING = ("no such table", "no such column", "has no column")
 
 
 class SqliteConnection:
@@ -326,12 +316,7 @@ class SqliteExecutor:
             return Failure.DATA
         if not isinstance(error, sqlite3.Error):
             return None
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
-        if code in DUPLICATES:
-            return Failure.DUPLICATE
-        if code == sqlite3.SQLITE_ERROR and any(words in str(error) for words in MISSING):
-            return Failure.MISSING
-        return FAILURES.get(code & 0xFF, Failure.OTHER)
+        return failure_of(error) or Failure.OTHER
 
     # -- life
 

@@ -151,7 +151,12 @@ class Wording:
         def parameter(name: str, place: int | None, kind: str) -> str:
             names.append((name, place))
             mark = f"${len(names)}" if self._placeholder == "$" else self._placeholder
-            return f"{mark}::{CASTS[Kind(kind)]}" if self.dialect == POSTGRESQL else mark
+            if self.dialect != POSTGRESQL:
+                return mark
+            # A driver may write the value itself, and a minus sign binds less than a cast: the
+            # least number of a type would be out of its range.
+            kept = f"({mark})" if mark == "%s" else mark
+            return f"{kept}::{CASTS[Kind(kind)]}"
 
         def word(match: re.Match[str]) -> str:
             if match["table"]:
