@@ -53,6 +53,12 @@ def postgresql_alias(_databases: None) -> Iterator[str]:
 
 
 @pytest.fixture
+def mariadb_alias(_databases: None) -> Iterator[str]:
+    """The database on MariaDB, empty."""
+    yield from emptied("mariadb")
+
+
+@pytest.fixture
 def default_alias(_databases: None) -> Iterator[str]:
     """The SQLite database, for what is the same on every one."""
     yield from emptied("default")

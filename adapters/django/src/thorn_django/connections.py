@@ -1,0 +1,325 @@
+"""The SQL store's statements on a connection of Django's, and connections of Thorn's own."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from django.core.exceptions import SynchronousOnlyOperation
+from django.db import DataError, Error, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from thorn_core import ConfigurationError
+from thorn_core.ports.tables import Column, Kind
+from thorn_core.stores.sql.statements import batches
+from thorn_core.stores.sql.wording import CASTS
+
+# Connections kept: the engine's threads', and one for notifications.
+KEPT = 5
+# Seconds until one is replaced by another, as proxies and firewalls do it less politely.
+MAX_AGE = 3600
+# Seconds. Whoever holds a lock for longer has stopped; SQLite waits as long for another writer.
+LOCK_TIMEOUT = 10
+# Seconds that a statement may take: a purge of a large batch takes its time.
+STATEMENT_TIMEOUT = 300
+CONNECT_TIMEOUT = 5
+# Every server takes statements of so many bytes.
+SMALL = 256 * 1024
+# SQLite's words for how it waits for the disk.
+NORMAL, FULL = 1, 2
+# How COPY in binary form takes values.
+COPIED = {
+    **CASTS,
+    Kind.BIG: "int8",
+    Kind.INT: "int4",
+    Kind.SMALL: "int2",
+    Kind.REAL: "float8",
+}
+# Connections of a parent process: a driver that closed them here would close the parent's.
+_inherited: list[BaseDatabaseWrapper] = []
+
+
+class PacketTooLargeError(DataError):
+    """A statement is larger than MySQL's max_allowed_packet: sent, it would end the connection."""
+
+
+class DjangoConnection:
+    """Runs the SQL store's statements on a connection of Django's.
+
+    They go through Django's cursors, so that `connection.queries`, `assertNumQueries` and
+    `execute_wrapper` see them.
+
+    Args:
+        wrapper: The connection.
+        borrowed: It is in a transaction of the program's, which a statement that fails may end.
+    """
+
+    __slots__ = ("_borrowed", "wrapper")
+
+    def __init__(self, wrapper: BaseDatabaseWrapper, *, borrowed: bool = False) -> None:
+        self.wrapper, self._borrowed = wrapper, borrowed
+
+    def execute(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run a statement and give back its rows."""
+        with self._cursor() as cursor:
+            self._run(cursor, sql, params)
+            if cursor.description is None:
+                return []
+            rows = cursor.fetchall()
+        if any(isinstance(value, memoryview) for value in itertools.chain(*rows)):  # psycopg2
+            return [tuple(map(_plain, row)) for row in rows]
+        return list(rows)
+
+    def change(self, sql: str, params: Sequence[Any] = ()) -> int:
+        """Run a statement and say how many rows it matched."""
+        with self._cursor() as cursor:
+            if self.wrapper.vendor != "sqlite":
+                self._run(cursor, sql, params)
+                return int(cursor.rowcount)
+            # Its cursor doesn't count behind a WITH.
+            before = self.wrapper.connection.total_changes
+            self._run(cursor, sql, params)
+            return int(self.wrapper.connection.total_changes - before)
+
+    def execute_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Run a statement once for each row of parameters."""
+        with self._cursor() as cursor, self._explained():
+            cursor.executemany(sql, rows)
+
+    def insert_many(
+        self, table: str, columns: Sequence[Column], rows: Sequence[Sequence[Any]]
+    ) -> None:
+        """Insert rows by COPY, or by statements of many rows."""
+        names = ", ".join(self.wrapper.ops.quote_name(column.name) for column in columns)
+        if self.wrapper.vendor == "postgresql" and _copies():
+            self._copy(f"COPY {table} ({names}) FROM STDIN (FORMAT BINARY)", columns, rows)
+            return
+        insert = f"INSERT INTO {table} ({names}) VALUES "  # noqa: S608
+        if self.wrapper.vendor == "sqlite":
+            self.execute_many(f"{insert}({', '.join(['%s'] * len(columns))})", rows)
+            return
+        casting = self.wrapper.vendor == "postgresql"
+        marks = ", ".join(f"(%s)::{CASTS[c.kind]}" if casting else "%s" for c in columns)
+        for some in batches(rows):
+            values = ", ".join([f"({marks})"] * len(some))
+            self.change(insert + values, list(itertools.chain.from_iterable(some)))
+
+    def _copy(self, sql: str, columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> None:
+        # Django has opened the transaction, so that it ends with the others' statements.
+        with (
+            self._cursor() as cursor,
+            self._explained(),
+            self.wrapper.wrap_database_errors,
+            cursor.copy(sql) as copy,
+        ):
+            copy.set_types([COPIED[column.kind] for column in columns])
+            for row in rows:
+                copy.write_row(row)
+
+    def _cursor(self) -> Any:
+        try:
+            return self.wrapper.cursor()
+        except SynchronousOnlyOperation as error:
+            raise in_a_loop() from error
+
+    def _run(self, cursor: Any, sql: str, params: Sequence[Any]) -> None:
+        if self.wrapper.vendor == "mysql":
+            self._check_size(cursor, sql, params)
+        with self._explained():
+            cursor.execute(sql, params or None)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (ValueError, OverflowError) as error:
+            # The driver refuses to encode it: half of a character, NUL, a number beyond 64 bits.
+            raise DataError(f"a value can't be stored: {type(error).__name__}") from None
+        except Error as error:
+            wrapper = self.wrapper
+            if self._borrowed and wrapper.vendor == "postgresql" and wrapper.in_atomic_block:
+                # The transaction is lost, whoever catches this; Django is to say so.
+                wrapper.set_rollback(True)
+                wrapper.rollback_exc = error  # type: ignore[attr-defined]
+            raise
+
+    def _check_size(self, cursor: Any, sql: str, params: Sequence[Any]) -> None:
+        """Refuse a statement that the server would end the connection for, a program's at worst."""
+        # The drivers write a byte as two hexadecimal digits, or escape it.
+        size = len(sql) + 2 * sum(len(value) for value in params if isinstance(value, str | bytes))
+        if size >= SMALL and size >= (most := max_allowed_packet(cursor)):
+            raise PacketTooLargeError(
+                f"a statement may have {size} bytes, more than max_allowed_packet, {most}; raise"
+                " that setting of the server"
+            )
+
+
+def max_allowed_packet(cursor: Any) -> int:
+    """Bytes that MySQL takes of a statement."""
+    cursor.execute("SELECT @@max_allowed_packet")
+    return int(cursor.fetchone()[0])
+
+
+def in_a_loop() -> ConfigurationError:
+    """The error of using Django's database in an event loop's thread."""
+    return ConfigurationError(
+        "Django's database can't be used in an event loop's thread; use: await event.asend(…), and"
+        " await asyncio.to_thread(…) for everything else"
+    )
+
+
+def _copies() -> bool:
+    from django.db.backends.postgresql.psycopg_any import is_psycopg3
+
+    return bool(is_psycopg3)
+
+
+def _plain(value: Any) -> Any:
+    return value.tobytes() if isinstance(value, memoryview) else value
+
+
+class OwnConnections:
+    """Connections to one of Django's databases that no thread of the program's has.
+
+    Args:
+        alias: The database's.
+    """
+
+    def __init__(self, alias: str) -> None:
+        self.alias = alias
+        #: Seconds to wait for a lock.
+        self.lock_timeout: float = LOCK_TIMEOUT
+        self._idle: list[BaseDatabaseWrapper] = []
+        # How those of a SQLite database in WAL mode wait for the disk.
+        self._levels: WeakKeyDictionary[BaseDatabaseWrapper, int] = WeakKeyDictionary()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[BaseDatabaseWrapper]:
+        """One of them, open."""
+        connection = self._take()
+        try:
+            if connection.connection is None:
+                try:
+                    connection.ensure_connection()
+                except SynchronousOnlyOperation as error:
+                    raise in_a_loop() from error
+                self._opened(connection)
+            yield connection
+        finally:
+            self._put(connection)
+
+    def _take(self) -> BaseDatabaseWrapper:
+        with self._lock:
+            kept = self._idle.pop() if self._idle else None
+        if kept is None:
+            return self.new()
+        if kept.settings_dict["NAME"] != connections[self.alias].settings_dict["NAME"]:
+            # Tests work on another database of the same alias.
+            _close([kept])
+            return self.new()
+        kept.close_if_unusable_or_obsolete()
+        return kept
+
+    def _put(self, connection: BaseDatabaseWrapper) -> None:
+        # With DEBUG they would hold thousands of payloads.
+        connection.queries_log.clear()
+        usable = connection.connection is not None and connection.autocommit
+        with self._lock:
+            kept = usable and not self._closed and len(self._idle) < KEPT
+            if kept:
+                self._idle.append(connection)
+        if not kept and connection not in _inherited:
+            _close([connection])
+
+    def new(self) -> BaseDatabaseWrapper:
+        """Another one, not open yet, that is the caller's to close; any thread may use it.
+
+        Statements of one transaction see on it what others have committed meanwhile, whatever the
+        project's own connections do.
+        """
+        connection: BaseDatabaseWrapper = connections.create_connection(self.alias)
+        options = {**connection.settings_dict["OPTIONS"]}
+        options.pop("pool", None)
+        if connection.vendor == "sqlite":
+            # SQLite refuses to make a reader a writer once somebody else has written, at once and
+            # without waiting: so it is a writer from the beginning.
+            options["transaction_mode"] = "IMMEDIATE"
+            options["timeout"] = self.lock_timeout
+        elif connection.vendor == "mysql":
+            options["isolation_level"] = "read committed"
+            options.setdefault("connect_timeout", CONNECT_TIMEOUT)
+            options.setdefault("read_timeout", STATEMENT_TIMEOUT)
+        elif connection.vendor == "postgresql":
+            from django.db.backends.postgresql.psycopg_any import IsolationLevel
+
+            options["isolation_level"] = IsolationLevel.READ_COMMITTED
+            options.setdefault("connect_timeout", CONNECT_TIMEOUT)
+        connection.settings_dict = {
+            **connection.settings_dict,
+            "OPTIONS": options,
+            "AUTOCOMMIT": True,
+            "CONN_MAX_AGE": MAX_AGE,
+            "CONN_HEALTH_CHECKS": False,
+        }
+        connection.inc_thread_sharing()
+        return connection
+
+    def _opened(self, connection: BaseDatabaseWrapper) -> None:
+        self._levels.pop(connection, None)
+        with connection.cursor() as cursor:
+            if connection.vendor == "mysql":
+                seconds = max(1, round(self.lock_timeout))
+                cursor.execute(f"SET SESSION innodb_lock_wait_timeout = {seconds}")
+            elif connection.vendor == "sqlite":
+                journal = cursor.execute("PRAGMA journal_mode").fetchone()[0]
+                level = cursor.execute("PRAGMA synchronous").fetchone()[0]
+                if (journal, level) == ("wal", FULL):
+                    self._levels[connection] = level
+
+    def begun(self, connection: BaseDatabaseWrapper) -> None:
+        """A transaction has begun on one of them."""
+        if connection.vendor == "postgresql":
+            # Of this transaction only: behind PgBouncer the session is shared.
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    f"SET LOCAL lock_timeout = {round(1000 * self.lock_timeout)};"
+                    f" SET LOCAL statement_timeout = {1000 * STATEMENT_TIMEOUT}"
+                )
+
+    def sync(self, connection: BaseDatabaseWrapper, *, durable: bool) -> None:
+        """Let what follows wait for the disk, or not; other journals than WAL always do."""
+        wanted = FULL if durable else NORMAL
+        if self._levels.get(connection, wanted) != wanted:
+            with connection.cursor() as cursor:
+                cursor.execute(f"PRAGMA synchronous = {wanted}")
+            self._levels[connection] = wanted
+
+    def drop(self) -> None:
+        """Close those that are idle."""
+        with self._lock:
+            closing, self._idle = self._idle, []
+        _close(closing)
+
+    def forget(self) -> None:
+        """In a forked child: leave them to the parent."""
+        _inherited.extend(self._idle)
+        self._idle = []
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Close those that are idle, and keep none from now on."""
+        self._closed = True
+        self.drop()
+
+
+def _close(closing: Sequence[BaseDatabaseWrapper]) -> None:
+    for connection in closing:
+        with contextlib.suppress(Error):
+            # SQLite's own way leaves a database in memory open, for others to find it again.
+            BaseDatabaseWrapper.close(connection)
