@@ -162,4 +162,4 @@ def check_batch(batch: int) -> None:
         ConfigurationError: It isn't 1 to 10,000.
     """
     if not 1 <= batch <= BATCH_LIMIT:
-        raise ConfigurationError(f"batch={batch!r}; allowed is 1 to {BATCH_LIMIT}")
+        raise ConfigurationError(f"batch={batch!r}; use 1 to {BATCH_LIMIT}")
