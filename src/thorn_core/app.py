@@ -34,9 +34,9 @@ from thorn_core.recipients import complete_validators
 from thorn_core.sending import Sending, SendingCalls
 from thorn_core.settings import Settings
 from thorn_core.signatures import make_keys
+from thorn_core.static_subscribers import StaticSubscribers
 from thorn_core.subscribing import SubscriptionCalls
 from thorn_core.subscriptions import (
-    StaticSubscribers,
     SubscriptionRules,
 )
 from thorn_core.transports.base import Transport

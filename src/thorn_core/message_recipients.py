@@ -12,12 +12,12 @@ import attrs
 from thorn_core.errors import ConfigurationError, SecurityError, ThornError
 from thorn_core.keys import derived_id
 from thorn_core.recipients import parse_url
+from thorn_core.static_subscribers import static_subscriptions
 from thorn_core.stores.rules import reaches
 from thorn_core.subscriptions import (
     OWNER_LENGTH,
     SubscriptionRules,
     identify,
-    static_subscriptions,
 )
 from thorn_core.values import Message, Subscription
 

@@ -20,9 +20,9 @@ from thorn_core.removing import UNSUBSCRIBED, cancel_deliveries
 from thorn_core.replaying import Tell
 from thorn_core.sending import Sending
 from thorn_core.settings import Settings
+from thorn_core.static_subscribers import StaticSubscribers, static_subscriptions
 from thorn_core.stores.rules import reaches
 from thorn_core.subscriptions import (
-    StaticSubscribers,
     SubscriptionRules,
     apply_changes,
     change_secret,
@@ -30,7 +30,6 @@ from thorn_core.subscriptions import (
     identify,
     identify_sender,
     make_subscription,
-    static_subscriptions,
 )
 from thorn_core.values import DeliveryState, Subscription
 

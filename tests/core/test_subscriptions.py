@@ -11,16 +11,15 @@ import pytest
 from thorn_core import ConfigurationError, InvalidNameError, SecurityError, Settings
 from thorn_core.recipients import hides_value
 from thorn_core.signatures import SCHEMES
+from thorn_core.static_subscribers import StaticSubscribers, static_subscriptions
 from thorn_core.stores.rules import reaches
 from thorn_core.subscriptions import (
-    StaticSubscribers,
     SubscriptionRules,
     change_secret,
     change_subscription,
     identify,
     identify_sender,
     make_subscription,
-    static_subscriptions,
 )
 from thorn_core.values import OPERATOR
 

@@ -24,7 +24,7 @@ ROOMS = [
     *("sending", "models", "events", "send_options"),
     *("receipts", "current_app", "payload_schemas"),
     *("buffering", "dispatchers"),
-    *("worker", "message_recipients", "subscriptions", "delivery"),
+    *("worker", "message_recipients", "static_subscribers", "subscriptions", "delivery"),
     *("plugins", "hookspecs", "stores", "ports", "transports", "unit_of_work", "signals"),
     *("periods", "latencies", "queries"),
     *("settings", "answers", "subscribers", "values", "codecs", "signatures", "recipients", "keys"),
