@@ -264,7 +264,7 @@ class Settings:
         inline_timeout: Seconds that a send with the dispatcher `inline` waits at most, in all;
             the rest of the deliveries goes on in the background.
         concurrency: Requests under way at once in a process.
-        recipient_concurrency: Of those, how many to one recipient.
+        recipient_concurrency: Of those, how many for one subscription.
         chunksize: Deliveries claimed, and subscriptions matched, at once.
         lease: Seconds before a dead worker's deliveries are taken over.
         poll_interval: Seconds between looks at a store that can't wake its workers.

@@ -117,6 +117,7 @@ class PauseContract(StoreSteps):
         subscription = make_subscription()
         self.paused(store, subscription)
         self.deliver(store, make_message(), subscription)
+        assert not self.claim(store)
         assert store.remove_subscription(subscription.id, now=later(1))
         (claim,) = self.claim(store, now=later(1))
         assert claim.subscription is None
