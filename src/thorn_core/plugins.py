@@ -65,8 +65,7 @@ ANSWERS: Mapping[str, Callable[[str, Any, str], None]] = {
 
 def sqlite_store(url: str) -> Store:
     """Make the store of a SQLite URL; its modules are only loaded for an app that has one."""
-    from thorn_core.stores.sql.sqlite import SqliteExecutor
-    from thorn_core.stores.sql.store import SqlStore
+    from thorn_core.stores.sql import SqliteExecutor, SqlStore
 
     return SqlStore(SqliteExecutor(url))
 

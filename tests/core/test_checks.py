@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import sys
+from contextlib import closing
 
 import pytest
 
@@ -211,7 +213,7 @@ def test_check_imports_the_events_and_tells_a_misspelt_dispatcher(module, capsys
 
 
 class Unready(MemoryStore):
-    def subscriptions(self, **_):
+    def check(self):
         raise StoreSetupError("there are no tables; run: thorn init-db")
 
 
@@ -253,6 +255,26 @@ def test_check_says_that_the_store_is_not_ready(module, capsys):
     name = module(f"from {__name__} import Unready\napp = Thorn(default=False, store=Unready())")
     assert run(["--app", f"{name}:app", "check"]) == 1
     assert "there are no tables; run: thorn init-db" in capsys.readouterr().out
+
+
+def test_check_looks_at_the_tables_of_a_sqlite_file(module, capsys, tmp_path):
+    url = f"sqlite:///{tmp_path}/thorn.db"
+    name = module(f"def app(): return Thorn(store={url!r}, dispatcher='outbox', default=False)")
+    assert run(["--app", f"{name}:app", "check"]) == 0
+    with closing(sqlite3.connect(tmp_path / "thorn.db")) as driver:
+        driver.execute("ALTER TABLE thorn_outbox DROP COLUMN tries")
+    capsys.readouterr()
+    assert run(["--app", f"{name}:app", "check"]) == 1
+    out = capsys.readouterr().out
+    assert "thorn_outbox" in out
+    assert "has no column tries" in out
+
+
+def test_check_names_a_sqlite_file_that_can_not_be_opened(module, capsys, tmp_path):
+    url = f"sqlite:///{tmp_path}/nowhere/thorn.db"
+    name = module(f"app = Thorn(store={url!r}, dispatcher='outbox', default=False)")
+    assert run(["--app", f"{name}:app", "check"]) == 1
+    assert "nowhere/thorn.db can't do it: unable to open" in capsys.readouterr().out
 
 
 def test_check_makes_a_transport_of_ones_own(module, capsys):

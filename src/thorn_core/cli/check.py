@@ -35,7 +35,7 @@ def check(app_path: str | None, *, as_json: bool) -> int:
 
 def _store(app: Thorn) -> list[Finding]:
     try:
-        app.store.subscriptions(owner=None, after=None, limit=1)
+        app.store.check()
     except StoreError as error:
         hint = "Set up the store or fix the connection, then check again."
         message = f"The store can't be used: {error}."

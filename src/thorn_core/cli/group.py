@@ -14,6 +14,7 @@ from thorn_core.cli.common import safe
 from thorn_core.cli.demo import demo
 from thorn_core.cli.erase import erase
 from thorn_core.cli.history import attempts, deliveries
+from thorn_core.cli.init_db import init_db
 from thorn_core.cli.listen import listen
 from thorn_core.cli.purge import purge
 from thorn_core.cli.replay import replay
@@ -69,7 +70,7 @@ def group(context: click.Context, app_path: str | None) -> None:
 
 
 for command in (
-    *(demo, worker, listen, send),
+    *(demo, init_db, worker, listen, send),
     *(subscriptions, deliveries, attempts, replay, cancel, purge, erase, stats, check),
 ):
     group.add_command(command)

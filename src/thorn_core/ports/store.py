@@ -366,6 +366,41 @@ class Transactional(Protocol):
 
 
 @runtime_checkable
+class WithTables(Protocol):
+    """A store whose tables `thorn init-db` creates.
+
+    Attributes:
+        place: Where they are, to be shown: no password.
+    """
+
+    place: str
+
+    def create(self) -> str | None:
+        """Create the tables, or migrate them; calling it again changes nothing.
+
+        Returns:
+            The version of the schema that was there before; None if there was none.
+
+        Raises:
+            StoreSetupError: There are tables that this version can't use.
+            StoreError: The database can't do it.
+        """
+        ...
+
+    def version(self) -> str | None:
+        """The version of the schema that is there; None if other migrations made it.
+
+        Raises:
+            StoreError: The database can't be asked.
+        """
+        ...
+
+    def script(self) -> str:
+        """The SQL statements that create the tables in a new database, each ended by `;`."""
+        ...
+
+
+@runtime_checkable
 class Ambient(Protocol):
     """A store that sees by itself whether a transaction is open in its database, as Django's does.
 

@@ -161,11 +161,9 @@ class Database:
             raise StoreSetupError(wrong)
 
     def _wrong(self, statements: Statements) -> str | None:
-        way_out = self.executor.way_out
-        if self.wording.prefix != PREFIX:
-            way_out += f" --prefix {self.wording.prefix!r}"
-        if self._schema is not None:
-            way_out += f" --schema {self._schema}"
+        default = self.wording.prefix == PREFIX and self.wording.schema is None
+        # A URL tells neither prefix nor schema; an app's store has its own.
+        way_out = self.executor.way_out if default else "thorn --app module:attribute init-db"
         return setup.wrong_with(statements, self.executor.place, way_out)
 
     # -- what goes wrong

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from thorn_core.errors import StoreSetupError
 from thorn_core.stores.sql.schema import MESSAGES, SCHEMA_VERSION, TABLES, VERSION
 from thorn_core.stores.sql.statements import Statements
-from thorn_core.stores.sql.wording import MYSQL, POSTGRESQL
+from thorn_core.stores.sql.wording import MYSQL, POSTGRESQL, Wording
 
 # Seconds to wait for another process that creates the tables.
 TIMEOUT = 600
@@ -45,6 +45,12 @@ def create(statements: Statements, place: str) -> str | None:
         if before is None:
             statements.insert(SCHEMA_VERSION, [(VERSION,)])
     return before
+
+
+def script(wording: Wording) -> str:
+    """The statements that create the tables and note their version, each ended by `;`."""
+    noted = f"INSERT INTO {wording.table(SCHEMA_VERSION.name)} VALUES ('{VERSION}')"
+    return "".join(f"{sql};\n" for sql in (*wording.ddl((*TABLES, SCHEMA_VERSION)), noted))
 
 
 def _check_foreign(statements: Statements, place: str, there: list[str]) -> None:

@@ -14,7 +14,7 @@ from thorn_core.ports.executor import Executor
 from thorn_core.ports.store import Change, Written
 from thorn_core.queries import DeliveryQuery
 from thorn_core.stores.notifications import Notifications
-from thorn_core.stores.sql import figures, purging
+from thorn_core.stores.sql import figures, purging, setup
 from thorn_core.stores.sql.database import Database
 from thorn_core.stores.sql.history import History
 from thorn_core.stores.sql.messages import Messages
@@ -111,6 +111,29 @@ class SqlStore:
             StoreError: The database can't do it.
         """
         return self.database.create()
+
+    @property
+    def place(self) -> str:
+        """Where the tables are, to be shown."""
+        return self._executor.place
+
+    def version(self) -> str | None:
+        """The version of the schema that is there; None if Thorn didn't create it.
+
+        Raises:
+            StoreError: The database can't be asked.
+        """
+        return self.database.read(setup.version_of)
+
+    def script(self) -> str:
+        """The SQL statements that create the tables in a new database.
+
+        Example:
+            >>> from thorn_core.stores.sql.sqlite import SqliteExecutor
+            >>> SqlStore(SqliteExecutor("sqlite://")).script().partition(" (")[0]
+            'CREATE TABLE IF NOT EXISTS "thorn_messages"'
+        """
+        return setup.script(self.database.wording)
 
     def check(self) -> None:
         """See that the tables are there and are this version's.
