@@ -5,8 +5,9 @@ is. So a claim looks at the recipients that are ready, those that have waited lo
 at the backlog of the others. Whoever adds something due moves the time forward in the same
 transaction; the row's lock orders that against a claim that is about to move it back.
 
-Rows are locked by ascending key, and last of all tables; a claim waits for no row. A row is never
-deleted: processes remember that it is there.
+Rows are locked by ascending key, and last of all tables. A claim skips those that others have locked;
+if it finds no other, it waits for one before it locks anything. A row is never deleted: processes
+remember that it is there.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 # Recipients looked at by one claim.
 MOST = 64
+# So many times as many are looked at, if others have locked those.
+WINDOWS = 4
 # Leases of one recipient among which the first to end is looked for: more than it has slots.
 LEASED = 1000
 # Recipients whose ids a process remembers: about 10 MB.
@@ -41,9 +44,10 @@ LOCK = (
     "SELECT id, ready_at, paused, blocked_until FROM $recipients"
     " WHERE id IN (:keys.big*) ORDER BY id"
 )
-# Of what its index has: MariaDB may read, lock and sort the whole table for another column.
 READY = "SELECT id FROM $recipients WHERE ready_at <= :now.big{others} ORDER BY ready_at, id"
-WAIT = "SELECT id FROM $recipients WHERE id = :id.big AND ready_at <= :now.big"
+# By key alone: by the index of `ready_at`, MariaDB would also lock the entries of rows that it skips,
+# and whoever has locked those rows has yet to change the entries.
+TAKE = "SELECT id, paused FROM $recipients WHERE id IN (:keys.big*) AND ready_at + 0 <= :now.big"
 OTHERS = " AND id NOT IN (:full.big*)"
 # When there is next something to claim: what isn't due yet; and what is due, all of it leased.
 NEXT = (
@@ -181,18 +185,17 @@ class Recipients:
             full: Those that may get no more; of many, some may come nevertheless.
         """
         wording = statements.wording
+        size = min(limit, MOST)
         text = READY.format(others=OTHERS if full else "")
-        values: dict[str, object] = {"now": now, "most": min(limit, MOST)}
-        if full:
-            values["full"] = full[:LIST_SIZE]
-        found = statements.rows(f"{text}{wording.limit}{wording.skip_locked}", **values)
-        if not found and wording.for_update:
-            # Others have locked what there is, for a moment: wait for one instead of going away.
-            # By its key: MariaDB would hold the index's entry, which the other has yet to change.
-            values["most"] = 1
-            for (key,) in statements.rows(f"{text}{wording.limit}", **values):
-                found = statements.rows(f"{WAIT}{wording.for_update}", id=key, now=now)
-        return [key for (key,) in found]
+        values = {"full": full[:LIST_SIZE]} if full else {}
+        rows = statements.rows(f"{text}{wording.limit}", now=now, most=WINDOWS * size, **values)
+        waiting = [key for (key,) in rows]
+        for start in range(0, len(waiting), size):
+            some = waiting[start : start + size]
+            if taken := _taken(statements, some, now, wording.skip_locked):
+                return [key for key in some if key in taken]
+        # Others have locked them all, for a moment: wait for one instead of going away.
+        return list(_taken(statements, waiting[:1], now, wording.for_update))
 
     def served(self, statements: Statements, turns: Mapping[int, bool], now: int) -> None:
         """Put recipients behind the others, until there is something for them again.
@@ -307,6 +310,12 @@ def _row(key: int, id_: str, subscription: Subscription | None) -> tuple[object,
     if subscription is not None:
         owner, origin = subscription.owner, origin_of(subscription.url) or ""
     return (key, id_, owner, origin, None, 0, 0, 0, None, None)
+
+
+def _taken(statements: Statements, keys: Sequence[int], now: int, lock: str) -> set[int]:
+    """Lock rows, and say which of them are ready still."""
+    rows = statements.rows(f"{TAKE}{lock}", keys=keys, now=now) if keys else []
+    return {key for key, _ in rows}
 
 
 def _locked(
