@@ -23,6 +23,10 @@ CALLS = {
     ("POST", "/{hook}/rotate-secret/"): (None, 200),
     ("GET", "/deliveries/{delivery}/"): (None, 200),
     ("POST", "/deliveries/{delivery}/retry/"): (None, 202),
+    # It is delivered already.
+    ("POST", "/deliveries/{delivery}/cancel/"): (None, 409),
+    ("POST", "/{hook}/pause/"): (None, 200),
+    ("POST", "/{hook}/resume/"): (None, 200),
     ("POST", "/{hook}/test/"): (None, 202),
     ("POST", "/{hook}/recover/"): (SINCE, 202),
     ("DELETE", "/{hook}/"): (None, 204),
@@ -34,7 +38,7 @@ COMMON = {
     ("GET", "/openapi.json"): (None, 200),
 }
 EVERY = {**CALLS, **COMMON}
-MISSING = {"hook": "sub_" + "0" * 32, "delivery": f"dlv_{'0' * 32}_{'0' * 32}"}
+MISSING = {"hook": "sub_" + "0" * 32, "delivery": "dlv_" + "0" * 48}
 JSON = "application/json"
 FORM = b'--x\r\nContent-Disposition: form-data; name="event"\r\n\r\n*\r\n--x--\r\n'
 

@@ -12,7 +12,18 @@ from rest_carriers import NOBODY
 TEXTS = st.text(max_size=20)
 WORDS = st.sampled_from(
     [
-        *("deliveries", "event-types", "openapi.json", "test", "retry", "recover", "hooks"),
+        *(
+            "deliveries",
+            "event-types",
+            "openapi.json",
+            "test",
+            "retry",
+            "recover",
+            "cancel",
+            "pause",
+            "resume",
+            "hooks",
+        ),
         *("rotate-secret", "HOOK", "HOOK", "", ".", "..", "\0", "\n", "sub_" + "0" * 32),
     ]
 )

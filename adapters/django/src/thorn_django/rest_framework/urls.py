@@ -59,6 +59,11 @@ urlpatterns = [
         name="delivery-retry",
     ),
     re_path(
+        r"^deliveries/(?P<id>[^/]+)/cancel/?$",
+        DeliveryViewSet.as_view({"post": "cancel"}, depth=3, name="Cancel"),
+        name="delivery-cancel",
+    ),
+    re_path(
         r"^(?P<id>[^/]+)/?$",
         HookViewSet.as_view(
             {
@@ -76,6 +81,16 @@ urlpatterns = [
         r"^(?P<id>[^/]+)/rotate-secret/?$",
         HookViewSet.as_view({"post": "rotate_secret"}, depth=2, name="Rotate secret"),
         name="hook-rotate-secret",
+    ),
+    re_path(
+        r"^(?P<id>[^/]+)/pause/?$",
+        HookViewSet.as_view({"post": "pause"}, depth=2, name="Pause"),
+        name="hook-pause",
+    ),
+    re_path(
+        r"^(?P<id>[^/]+)/resume/?$",
+        HookViewSet.as_view({"post": "resume"}, depth=2, name="Resume"),
+        name="hook-resume",
     ),
     re_path(
         r"^(?P<id>[^/]+)/test/?$",

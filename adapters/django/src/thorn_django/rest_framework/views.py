@@ -271,6 +271,7 @@ class HookViewSet(ResourceViewSet):
     list = create = ResourceViewSet.carry
     retrieve = update = partial_update = destroy = ResourceViewSet.carry
     rotate_secret = test = deliveries = stats = recover = ResourceViewSet.carry
+    pause = resume = ResourceViewSet.carry
 
     def form(self) -> type[FormSerializer]:
         """The form of the action."""
@@ -291,6 +292,8 @@ class HookViewSet(ResourceViewSet):
             "Deliveries": f"{url}/deliveries/",
             "Statistics": f"{url}/stats/",
             "Send test": f"{url}/test/",
+            "Pause": f"{url}/pause/",
+            "Resume": f"{url}/resume/",
             "Retry failed deliveries": f"{url}/recover/",
             "Rotate secret": f"{url}/rotate-secret/",
         }
@@ -299,7 +302,7 @@ class HookViewSet(ResourceViewSet):
 class DeliveryViewSet(ResourceViewSet):
     """Deliveries: the state of each message at each recipient."""
 
-    retrieve = retry = ResourceViewSet.carry
+    retrieve = retry = cancel = ResourceViewSet.carry
 
 
 class EventTypeViewSet(ResourceViewSet):
