@@ -180,7 +180,7 @@ def docs(session: nox.Session) -> None:
 @nox.session(python=PYTHONS[0])
 def demo(session: nox.Session) -> None:
     """See it at work."""
-    session.install(".[cli,fast]", "./adapters/sqlalchemy")
+    session.install(".[cli,fast]")
     session.run("thorn", "demo", *session.posargs)
 
 

@@ -63,11 +63,11 @@ ANSWERS: Mapping[str, Callable[[str, Any, str], None]] = {
 }
 
 
-def sqlite_store(url: str) -> Store:
-    """Make the store of a SQLite URL; its modules are only loaded for an app that has one."""
-    from thorn_core.stores.sql import SqliteExecutor, SqlStore
+def _sqlite_store(url: str, settings: Settings) -> Store:
+    # Its modules are only loaded for an app that has one.
+    from thorn_core.stores.sql import sqlite_store
 
-    return SqlStore(SqliteExecutor(url))
+    return sqlite_store(url)
 
 
 class BuiltinPorts:
@@ -78,7 +78,7 @@ class BuiltinPorts:
         """The memory store, and the SQL store on a SQLite database."""
         return {
             "memory": lambda url, settings: MemoryStore(history=settings.history),
-            "sqlite": lambda url, settings: sqlite_store(url),
+            "sqlite": _sqlite_store,
         }
 
     @hookspecs.hookimpl(trylast=True)

@@ -13,8 +13,7 @@ from thorn_core import ConfigurationError, Settings, StoreError, StoreSetupError
 from thorn_core.delivery import make_delivery
 from thorn_core.plugins import Plugins
 from thorn_core.queries import DeliveryQuery
-from thorn_core.stores.sql.sqlite import SqliteExecutor
-from thorn_core.stores.sql.store import SqlStore
+from thorn_core.stores.sql import SqlStore, sqlite_store
 from thorn_core.testing.store_contract import (
     LEASE,
     NOW,
@@ -24,10 +23,6 @@ from thorn_core.testing.store_contract import (
 )
 from thorn_core.unit_of_work import IMMEDIATE
 from thorn_core.values import Routing
-
-
-def sqlite_store(url):
-    return SqlStore(SqliteExecutor(url))
 
 
 class TestInMemory(StoreContract):

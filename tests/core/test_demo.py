@@ -20,7 +20,6 @@ from thorn_core.cli import demo as demo_module
 from thorn_core.cli.crash import run_crash
 from thorn_core.cli.demo import Recipients, make_app, run_article, three_recipients
 from thorn_core.cli.group import run
-from thorn_core.plugins import Plugins
 from thorn_core.testing import LocalRecipient
 
 COMMAND = [sys.executable, "-m", "thorn_core.cli", "demo"]
@@ -31,9 +30,6 @@ DISABLED = "the subscription of the gone recipient is disabled"
 REF = "every request links to the article"
 UNASKED = "no recipient got an event it didn't subscribe to"
 IN_MEMORY = ["demo", "--store", "memory://"]
-
-
-SQLITE = "sqlite" in Plugins().gather("thorn_stores")
 
 
 def run_demo(recipients):
@@ -67,7 +63,6 @@ def test_the_command_shows_what_happened_and_exits_0():
     assert "All checks passed." in done.stdout
 
 
-@pytest.mark.skipif(not SQLITE, reason="no store on SQLite is installed")
 def test_the_second_act_shows_a_crash_and_that_nothing_is_lost():
     done = subprocess.run(COMMAND, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
@@ -96,17 +91,11 @@ def test_it_fits_80_columns(capfd, monkeypatch):
     )
 
 
-def test_without_a_database_there_is_the_first_act(capfd, monkeypatch):
-    gather = Plugins.gather
-    monkeypatch.setattr(
-        Plugins,
-        "gather",
-        lambda self, hook: {n: f for n, f in gather(self, hook).items() if n != "sqlite"},
-    )
-    assert run(["demo"]) == 0
+def test_in_memory_there_is_the_first_act(capfd):
+    assert run(IN_MEMORY) == 0
     out = capfd.readouterr().out
     assert "Store: memory" in out
-    assert "And a crash" not in out
+    assert "Now a crash" not in out
 
 
 def test_the_demo_in_json(capfd):
@@ -315,7 +304,7 @@ def test_a_signal_ends_it_with_its_code_no_traceback_and_no_worker_left(argument
     pids = []
     while (line := process.stderr.readline()) != "at work\n":
         pids.append(int(line))
-    assert len(pids) == (1 if SQLITE else 0)
+    assert len(pids) == 1
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code

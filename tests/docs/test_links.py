@@ -14,7 +14,7 @@ PUBLISHED = [ROOT / "README.md", *ROOT.glob("adapters/*/README.md")]
 DOCUMENTS = [
     *PUBLISHED,
     *(path for path in ROOT.glob("*.md") if path not in PUBLISHED),
-    *ROOT.glob("docs/*.md"),
+    *ROOT.glob("docs/**/*.md"),
     *ROOT.glob("benchmarks/*.md"),
     *ROOT.glob("examples/*/*.md"),
 ]

@@ -182,7 +182,7 @@ def test_the_readme_opens_with_what_this_is_a_picture_and_the_commands():
     assert sentence.count(". ") == 0
     assert picture.startswith("![")
     alone, checkout = re.findall(r"```console\n(.*?)\n```", readme, re.DOTALL)[:2]
-    assert alone == "pip install 'thorn-core[cli]' && thorn demo"
+    assert alone == "pip install 'thorn-core[cli,fast]' && thorn demo"
     first, second = checkout.splitlines()
     assert first.endswith(".venv/bin/nox -s demo")
     assert second == ".venv/bin/nox -s tests"

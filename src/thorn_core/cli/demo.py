@@ -24,7 +24,6 @@ from thorn_core.cli.crash import run_crash
 from thorn_core.cli.worker_process import WorkerProcess
 from thorn_core.errors import ConfigurationError, ThornError
 from thorn_core.models import ModelEvent, webhook_model
-from thorn_core.plugins import Plugins
 from thorn_core.receipts import Receipt
 from thorn_core.retries import RetryPolicy
 from thorn_core.settings import Settings
@@ -37,7 +36,6 @@ RETRIES = (0.2, 0.4, 0.8)
 PATIENCE = 20.0
 LOOPBACK = "127.0.0.0/8"
 MEMORY = "memory://"
-SQLITE = "sqlite"
 
 
 def make_app(url: str = MEMORY, dispatcher: str = "background") -> Thorn:
@@ -278,7 +276,7 @@ def demo(url: str | None, *, as_json: bool) -> int:
 
     An article is created, changed, published and removed, and a worker process delivers the events
     to three recipients. Then the worker is killed while it delivers, and another one takes over.
-    Without a database store, everything stays in memory and the second part is left out.
+    The memory store is this process's alone: with --store memory:// the second part is left out.
 
     Exits 1 if any check fails.
     """
@@ -333,16 +331,14 @@ def staged(url: str | None) -> Iterator[Stage]:
     """An app on a store, and a worker process if the store is one that others can share.
 
     Args:
-        url: Of an empty store; None makes a SQLite file where a plugin has a store for it.
+        url: Of an empty store; None makes a SQLite file.
 
     Raises:
         ConfigurationError: The store isn't one, or isn't empty.
     """
     with ExitStack() as stack:
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="thorn-demo-")))
-        if url is None:
-            known = Plugins().gather("thorn_stores")
-            url = f"{SQLITE}:///{directory / 'thorn.db'}" if SQLITE in known else MEMORY
+        url = url or f"sqlite:///{directory / 'thorn.db'}"
         app = stack.enter_context(make_app(url, "outbox"))
         log = directory / "worker.log"
         start = partial(WorkerProcess, f"{__name__}:{worker_app.__name__}", url, log)
@@ -385,7 +381,7 @@ def _introduce(out: Console, recipients: Recipients, stage: Stage) -> None:
         out.print(plain(f"Store: {stage.app.store!r}"))
         out.print(f"Worker: process {stage.worker.pid}")
     else:
-        out.print("Store: memory. Install thorn-sqlalchemy to see a worker crash and recover, too.")
+        out.print("Store: memory. Without --store, you see a worker crash and recover, too.")
 
 
 def _introduce_crash(out: Console) -> None:

@@ -3,4 +3,24 @@
 from thorn_core.stores.sql.sqlite import SqliteExecutor
 from thorn_core.stores.sql.store import SqlStore
 
-__all__ = ["SqlStore", "SqliteExecutor"]
+
+def sqlite_store(url: str) -> SqlStore:
+    """Make the store of a SQLite database, as `Thorn(store=url)` does.
+
+    Args:
+        url: `sqlite:///thorn.db` is a file relative to the working directory,
+            `sqlite:////var/thorn.db` an absolute one, `sqlite://` is in memory.
+
+    Raises:
+        ConfigurationError: The URL is another, or SQLite is too old.
+
+    Example:
+        >>> from thorn_core import Thorn
+        >>> store = sqlite_store("sqlite://")
+        >>> with Thorn(store=store, dispatcher="outbox") as app, store.transaction() as transaction:
+        ...     receipt = app.send("order.paid", {"number": 7}, within=transaction)
+    """
+    return SqlStore(SqliteExecutor(url))
+
+
+__all__ = ["SqlStore", "SqliteExecutor", "sqlite_store"]
