@@ -10,6 +10,7 @@ from contextlib import closing
 
 import pytest
 
+from thorn_core import StoreSetupError
 from thorn_core.cli.group import run
 from thorn_core.stores.sql import SqliteExecutor, SqlStore
 
@@ -67,7 +68,16 @@ def test_a_store_with_a_prefix_is_created_by_its_app(path):
     with closing(sqlite3.connect(path)) as driver:
         driver.execute("CREATE TABLE hooks_messages (id)")
     store = SqlStore(SqliteExecutor(f"sqlite:///{path}"), prefix="hooks_")
-    with pytest.raises(Exception, match="run: thorn --app module:attribute init-db"):
+    with pytest.raises(StoreSetupError, match="run: thorn --app module:attribute init-db"):
+        store.check()
+    store.close()
+
+
+def test_a_store_without_a_prefix_is_created_by_its_url(path):
+    with closing(sqlite3.connect(path)) as driver:
+        driver.execute("CREATE TABLE thorn_messages (id)")
+    store = SqlStore(SqliteExecutor(f"sqlite:///{path}"))
+    with pytest.raises(StoreSetupError, match=f"run: thorn init-db --store sqlite:///{path}"):
         store.check()
     store.close()
 

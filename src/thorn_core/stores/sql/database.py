@@ -149,6 +149,10 @@ class Database:
         if self._schema is None:
             self.wording = self.wording.in_schema(schema)
 
+    def script(self) -> str:
+        """The statements that create the tables in the schema that was given, if one was."""
+        return setup.script(self.wording.in_schema(self._schema))
+
     def check(self) -> None:
         """See that the tables are there and are those of this version.
 
@@ -161,7 +165,7 @@ class Database:
             raise StoreSetupError(wrong)
 
     def _wrong(self, statements: Statements) -> str | None:
-        default = self.wording.prefix == PREFIX and self.wording.schema is None
+        default = self.wording.prefix == PREFIX and self._schema is None
         # A URL tells neither prefix nor schema; an app's store has its own.
         way_out = self.executor.way_out if default else "thorn --app module:attribute init-db"
         return setup.wrong_with(statements, self.executor.place, way_out)

@@ -131,9 +131,9 @@ class SqlStore:
         Example:
             >>> from thorn_core.stores.sql.sqlite import SqliteExecutor
             >>> SqlStore(SqliteExecutor("sqlite://")).script().partition(" (")[0]
-            'CREATE TABLE IF NOT EXISTS "thorn_messages"'
+            'CREATE TABLE IF NOT EXISTS "thorn_subscriptions"'
         """
-        return setup.script(self.database.wording)
+        return self.database.script()
 
     def check(self) -> None:
         """See that the tables are there and are this version's.
