@@ -33,7 +33,7 @@ from django.core import checks
 from django.core.checks import CheckMessage, Error, Tags, register
 from django.db import connections
 
-from thorn_core import Settings, StoreError, ThornError
+from thorn_core import Settings, ThornError
 from thorn_django import app
 
 PERMISSIONS = "THORN_DRF_PERMISSION_CLASSES"
@@ -144,7 +144,7 @@ def _aliases() -> list[str]:
 
 
 def _subscriber_model() -> Iterator[CheckMessage]:
-    from thorn_django.store.subscriptions import subscription_model
+    from thorn_django.subscription_model import subscription_model
 
     try:
         subscription_model()
@@ -202,14 +202,15 @@ def check_tables(
 
 
 def _tables(alias: str, of_the_store: bool) -> Iterator[CheckMessage]:  # noqa: FBT001
-    from thorn_django.models import Message
-    from thorn_django.store.database import Database, all_models, wrong_with
+    from thorn_core.stores.sql.schema import TABLES
+    from thorn_django.outboxes import NEEDED, database_of, what_is_wrong
+    from thorn_django.subscription_model import subscription_model, table_of
 
-    needed = all_models() if of_the_store else [Message]
-    with contextlib.closing(Database(alias)) as database:
-        try:
-            wrong = database.read(lambda connection: wrong_with(connection, needed))
-        except StoreError as error:
-            wrong = str(error)
+    try:
+        database = database_of(alias, table_of(subscription_model()))
+        with contextlib.closing(database.executor):
+            wrong = what_is_wrong(database, TABLES if of_the_store else NEEDED)
+    except ThornError as error:
+        wrong = str(error)
     if wrong is not None:
         yield checks.Warning(wrong, id="thorn.W002")

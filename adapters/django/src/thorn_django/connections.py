@@ -120,11 +120,15 @@ class DjangoConnection:
             for row in rows:
                 copy.write_row(row)
 
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        """Make it Django's connection in this thread, so that the ORM works on it."""
+        with installed(self.wrapper):
+            yield
+
     def _cursor(self) -> Any:
-        try:
+        with off_loop():
             return self.wrapper.cursor()
-        except SynchronousOnlyOperation as error:
-            raise in_a_loop() from error
 
     def _run(self, cursor: Any, sql: str, params: Sequence[Any]) -> None:
         if self.wrapper.vendor == "mysql":
@@ -164,12 +168,31 @@ def max_allowed_packet(cursor: Any) -> int:
     return int(cursor.fetchone()[0])
 
 
-def in_a_loop() -> ConfigurationError:
-    """The error of using Django's database in an event loop's thread."""
-    return ConfigurationError(
-        "Django's database can't be used in an event loop's thread; use: await event.asend(…), and"
-        " await asyncio.to_thread(…) for everything else"
-    )
+@contextlib.contextmanager
+def installed(wrapper: BaseDatabaseWrapper) -> Iterator[None]:
+    """Make a connection that of Django in this thread."""
+    theirs = connections[wrapper.alias]
+    connections[wrapper.alias] = wrapper
+    try:
+        yield
+    finally:
+        connections[wrapper.alias] = theirs
+
+
+@contextlib.contextmanager
+def off_loop() -> Iterator[None]:
+    """Say what to do where Django refuses to use a database in an event loop's thread.
+
+    Raises:
+        ConfigurationError: It does.
+    """
+    try:
+        yield
+    except SynchronousOnlyOperation as error:
+        raise ConfigurationError(
+            "Django's database can't be used in an event loop's thread; use: await event.asend(…),"
+            " and await asyncio.to_thread(…) for everything else"
+        ) from error
 
 
 def _copies() -> bool:
@@ -205,10 +228,8 @@ class OwnConnections:
         connection = self._take()
         try:
             if connection.connection is None:
-                try:
+                with off_loop():
                     connection.ensure_connection()
-                except SynchronousOnlyOperation as error:
-                    raise in_a_loop() from error
                 self._opened(connection)
             yield connection
         finally:

@@ -13,7 +13,6 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from django.core.exceptions import SynchronousOnlyOperation
 from django.db import DataError, Error, IntegrityError, InterfaceError, connections, transaction
 from django.db import OperationalError as DjangoOperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -25,8 +24,9 @@ from thorn_django.connections import (
     DjangoConnection,
     OwnConnections,
     PacketTooLargeError,
-    in_a_loop,
+    installed,
     max_allowed_packet,
+    off_loop,
 )
 from thorn_django.unit_of_work import DjangoUnitOfWork, in_transaction
 
@@ -100,7 +100,7 @@ class DjangoExecutor:
         """
         theirs = connections[self.alias]
         if in_transaction(theirs) and not (self._apart and self.dialect != "sqlite"):
-            with self._joined(), transaction.atomic(using=self.alias):
+            with off_loop(), self._joined(), transaction.atomic(using=self.alias):
                 yield DjangoConnection(theirs)
             return
         with self._turn(needed=self.dialect == "sqlite"), self._at_hand() as connection:
@@ -175,38 +175,26 @@ class DjangoExecutor:
         if self.dialect == "mysql" and level != "read committed":
             DjangoConnection(connection).execute(read_committed)
         atomic = transaction.atomic(using=self.alias)
-        with self.installed(connection), _immediate(connection):
+        with off_loop(), installed(connection), _immediate(connection):
             atomic.__enter__()
         try:
             if self.dialect == "postgresql" and level != _read_committed():
                 DjangoConnection(connection).execute(read_committed)
             yield
         except BaseException as error:
-            with self.installed(connection):
+            with installed(connection):
                 atomic.__exit__(type(error), error, error.__traceback__)
             raise
-        with self.installed(connection):
+        with installed(connection):
             atomic.__exit__(None, None, None)
-
-    @contextlib.contextmanager
-    def installed(self, connection: BaseDatabaseWrapper) -> Iterator[None]:
-        """Make a connection that of Django in this thread, so that the ORM works on it."""
-        theirs = connections[self.alias]
-        connections[self.alias] = connection
-        try:
-            yield
-        finally:
-            connections[self.alias] = theirs
 
     @contextlib.contextmanager
     def begin(self) -> Iterator[str]:
         """A transaction on the thread's connection, a savepoint if one is open; gives its alias."""
         connection = connections[self.alias]
         with contextlib.ExitStack() as stack:
-            try:
+            with off_loop():
                 connection.ensure_connection()
-            except SynchronousOnlyOperation as error:
-                raise in_a_loop() from error
             with _immediate(connection):
                 stack.enter_context(transaction.atomic(using=self.alias))
             yield self.alias

@@ -1,46 +1,51 @@
-"""Columns and indexes that are the same on every database."""
+"""Columns that hold what the SQL store's do, on every database."""
 
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+
+from thorn_core.keys import (
+    DELIVERY_KEY,
+    MESSAGE_KEY,
+    delivery_id_of,
+    delivery_key,
+    message_id,
+    message_key,
+)
+from thorn_core.stores.sql.rows import micros, moment
 
 if TYPE_CHECKING:
     AnyDateTimeField = models.DateTimeField[Any, Any]
     AnyCharField = models.CharField[Any, Any]
     AnyTextField = models.TextField[Any, Any]
+    AnyBooleanField = models.BooleanField[Any, Any]
+    AnyField = models.Field[Any, Any]
 else:
     AnyDateTimeField = models.DateTimeField
     AnyCharField = models.CharField
     AnyTextField = models.TextField
+    AnyBooleanField = models.BooleanField
+    AnyField = models.Field
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-# Compared and ordered by code points: ids and patterns differ in case, and pages go by id.
-COLLATIONS = {"postgresql": "C", "mysql": "utf8mb4_bin"}
 # The database's own may not hold every character.
 MYSQL_CHARSET = "CHARACTER SET utf8mb4"
 
 
-def micros(at: datetime) -> int:
-    """Microseconds since 1970.
-
-    Example:
-        >>> micros(datetime(1970, 1, 1, 0, 0, 1, 5, tzinfo=UTC))
-        1000005
-    """
-    since = at - EPOCH
-    return (since.days * 86400 + since.seconds) * 1_000_000 + since.microseconds
-
-
-def moment(number: int) -> datetime:
-    """The time of so many microseconds since 1970."""
-    return EPOCH + timedelta(microseconds=number)
+def collation_of(connection: BaseDatabaseWrapper) -> str | None:
+    """The collation by code points: ids and patterns differ in case, and pages go by id."""
+    if connection.vendor == "postgresql":
+        return "C"
+    if connection.vendor == "mysql":
+        maria = connection.mysql_is_mariadb  # type: ignore[attr-defined]
+        return "utf8mb4_nopad_bin" if maria else "utf8mb4_0900_bin"
+    return None
 
 
 class MomentField(AnyDateTimeField):
@@ -94,7 +99,7 @@ class KeyField(AnyCharField):
     def db_parameters(self, connection: BaseDatabaseWrapper) -> dict[str, Any]:
         """With the collation."""
         parameters = super().db_parameters(connection)
-        return {**parameters, "collation": COLLATIONS.get(connection.vendor)}
+        return {**parameters, "collation": collation_of(connection)}
 
 
 class LongTextField(AnyTextField):
@@ -110,7 +115,7 @@ class LongTextField(AnyTextField):
         """With the collation that goes with the characters."""
         parameters = super().db_parameters(connection)
         if connection.vendor == "mysql":
-            parameters["collation"] = COLLATIONS["mysql"]
+            parameters["collation"] = collation_of(connection)
         return parameters
 
 
@@ -136,35 +141,117 @@ class JsonTextField(LongTextField):
         return json.loads(value) if isinstance(value, str) else value
 
 
-class PartialIndex(models.Index):
-    """An index of the rows that have a value in one column; of all, where databases know no less.
+class FlagField(AnyBooleanField):
+    """Yes or no, kept as a number, 1 or 0."""
 
-    An index with a condition is the same, but Django warns of it on MySQL.
+    description = "Boolean, as a number"
+
+    def db_type(self, connection: BaseDatabaseWrapper) -> str:
+        """What the column is."""
+        return "smallint"
+
+    def from_db_value(self, value: int | None, *_: object) -> bool | None:
+        """Yes or no."""
+        return None if value is None else bool(value)
+
+    def get_prep_value(self, value: Any) -> int | None:
+        """1 or 0."""
+        value = self.to_python(value)
+        return None if value is None else int(value)
+
+
+class BytesKeyField(AnyField):
+    """Bytes of a fixed length.
 
     Args:
-        present: The column.
-        **options: Those of an index.
+        length: How many.
+        **options: Those of a field.
     """
 
-    def __init__(self, *, present: str, **options: Any) -> None:
-        self.present = present
-        super().__init__(**options)
+    description = "Key of %(length)s bytes"
 
-    def create_sql(
-        self,
-        model: type[models.Model],
-        schema_editor: BaseDatabaseSchemaEditor,
-        using: str = "",
-        **options: Any,
-    ) -> Any:
-        """The statement that creates it."""
-        if not schema_editor.connection.features.supports_partial_indexes:
-            return super().create_sql(model, schema_editor, using, **options)
-        condition = models.Q(**{f"{self.present}__isnull": False})
-        index = models.Index(fields=self.fields, name=self.name, condition=condition)
-        return index.create_sql(model, schema_editor, using, **options)
+    def __init__(self, *args: Any, length: int, **options: Any) -> None:
+        self.length = length
+        super().__init__(*args, **options)
 
     def deconstruct(self) -> Any:
         """What makes another one like it."""
-        path, arguments, options = super().deconstruct()
-        return path, arguments, {**options, "present": self.present}
+        name, path, arguments, options = super().deconstruct()
+        return name, path, arguments, {**options, "length": self.length}
+
+    def db_type(self, connection: BaseDatabaseWrapper) -> str:
+        """What the column is."""
+        types = {"postgresql": "bytea", "mysql": f"binary({self.length})"}
+        return types.get(connection.vendor, "blob")
+
+    def from_db_value(self, value: Any, *_: object) -> Any:
+        """Bytes, whatever the driver gives."""
+        return None if value is None else bytes(value)
+
+    def to_python(self, value: Any) -> Any:
+        """The bytes of a serializer's text."""
+        return bytes.fromhex(value) if isinstance(value, str) else value
+
+    def value_to_string(self, obj: models.Model) -> str:
+        """Hexadecimal digits, for serializers."""
+        return bytes(self.value_from_object(obj)).hex()
+
+
+class MessageIdField(BytesKeyField):
+    """A message's id: `msg_…` in Python, its 16 bytes in the database."""
+
+    description = "ID of a message"
+    what = "message"
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{**options, "length": self.size})
+
+    size = MESSAGE_KEY
+    id_of: Callable[[bytes], str] = staticmethod(message_id)
+    key_of: Callable[[str], bytes | None] = staticmethod(message_key)
+
+    def deconstruct(self) -> Any:
+        """What makes another one like it."""
+        name, path, arguments, options = super().deconstruct()
+        options.pop("length")
+        return name, path, arguments, options
+
+    def from_db_value(self, value: Any, *_: object) -> str | None:
+        """The id of a key."""
+        return None if value is None else self.id_of(bytes(value))
+
+    def to_python(self, value: Any) -> Any:
+        """The id.
+
+        Raises:
+            ValidationError: It is none.
+        """
+        if value is None:
+            return None
+        self._key(value)
+        return value
+
+    def get_prep_value(self, value: Any) -> Any:
+        """The key of an id; keys stay as they are."""
+        value = super().get_prep_value(value)
+        return value if value is None or isinstance(value, bytes) else self._key(value)
+
+    def _key(self, value: Any) -> bytes:
+        key = self.key_of(value) if isinstance(value, str) else None
+        if key is None:
+            raise ValidationError(f"{value!r} is not the ID of a {self.what}.")
+        return key
+
+    def value_to_string(self, obj: models.Model) -> str:
+        """The id, for serializers."""
+        return str(self.value_from_object(obj))
+
+
+class DeliveryIdField(MessageIdField):
+    """A delivery's id: `dlv_…` in Python, its 24 bytes in the database."""
+
+    description = "ID of a delivery"
+    what = "delivery"
+    size = DELIVERY_KEY
+    id_of = staticmethod(delivery_id_of)
+    key_of = staticmethod(delivery_key)

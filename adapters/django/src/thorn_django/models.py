@@ -1,42 +1,57 @@
-"""The tables: what a row holds, and by which index it is found.
+"""The tables of the SQL store (`thorn_core.stores.sql.schema`) as models, to be looked at.
 
-They are those of thorn-sqlalchemy, names included, so that its programs can work on the same
-data. No row refers to another by a foreign key: history outlives subscriptions, and static
-subscribers have no row.
+The core writes them; of subscriptions, a project may have a model of its own. No row refers to
+another by a constraint: history outlives subscriptions, and static subscribers have no row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.db import models
 
-from thorn_core import ConfigurationError, DeliveryState
+from thorn_core import ConfigurationError
 from thorn_core.recipients import same_origin, without_credentials
 from thorn_core.recipients.urls import without_secrets
+from thorn_core.stores.sql.rows import CANCELLED, DELIVERED, FAILED, OPEN
+from thorn_core.stores.sql.schema import (
+    DIGEST,
+    EVENT_LENGTH,
+    ORIGIN_LENGTH,
+    OWNER_LENGTH,
+    SUBSCRIPTION_LENGTH,
+    TOKEN_LENGTH,
+)
 from thorn_core.thorn_1 import SUBSCRIBER, refuse_overrides
-from thorn_django.fields import JsonTextField, KeyField, LongTextField, MomentField, PartialIndex
+from thorn_django.fields import (
+    BytesKeyField,
+    DeliveryIdField,
+    FlagField,
+    JsonTextField,
+    KeyField,
+    LongTextField,
+    MessageIdField,
+    MomentField,
+)
 
-# Characters; what is longer is refused before it gets here.
-ID_LENGTH = 64
-NAME_LENGTH = 200
-OWNER_LENGTH = 255
-SUBSCRIPTION_LENGTH = 120
-DELIVERY_LENGTH = 160
-RECIPIENT_LENGTH = 260
+if TYPE_CHECKING:
+    Integer = models.IntegerField[Any, Any]
+    BigInteger = models.BigIntegerField[Any, Any]
+    SmallInteger = models.SmallIntegerField[Any, Any]
+    M = TypeVar("M", bound=models.Model)
+    Reference = models.ForeignKey[M, M]
 
 
-class State(models.TextChoices):
-    """Where a delivery stands: `thorn_core.DeliveryState`, for forms."""
+class State(models.IntegerChoices):
+    """Where a delivery stands; of those that are open, the queue knows which are in flight."""
 
-    PENDING = DeliveryState.PENDING.value
-    IN_FLIGHT = DeliveryState.IN_FLIGHT.value
-    DELIVERED = DeliveryState.DELIVERED.value
-    EXHAUSTED = DeliveryState.EXHAUSTED.value
-    DISCARDED = DeliveryState.DISCARDED.value
+    OPEN = OPEN
+    DELIVERED = DELIVERED
+    FAILED = FAILED
+    CANCELLED = CANCELLED
 
 
 S = TypeVar("S", bound="AbstractSubscription")
@@ -109,25 +124,28 @@ class AbstractSubscription(models.Model):
     """
 
     id = KeyField(max_length=SUBSCRIPTION_LENGTH, primary_key=True, editable=False)
+    version: Integer = models.IntegerField(default=1, editable=False)
     owner = KeyField(max_length=OWNER_LENGTH, null=True, blank=True)
     url = LongTextField()
     events = JsonTextField()
     secrets = JsonTextField(editable=False)
     secret_expiry = JsonTextField(null=True, editable=False)
-    content_type: models.CharField[str, str] = models.CharField(max_length=255)
-    hmac_digest: models.CharField[str, str] = models.CharField(max_length=16)
+    content_type = KeyField(max_length=255)
+    hmac_digest = KeyField(max_length=16)
     headers = JsonTextField(null=True, blank=True)
     description = LongTextField(blank=True)
     rate_limit: models.FloatField[float | None, float | None] = models.FloatField(
         null=True, blank=True
     )
-    enabled: models.BooleanField[bool, bool] = models.BooleanField()
+    enabled = FlagField()
+    paused = FlagField(default=False)
     disabled_reason = LongTextField(null=True, blank=True)
     failing_since = MomentField(null=True, blank=True, editable=False)
-    failures: models.IntegerField[int, int] = models.IntegerField(default=0, editable=False)
+    failures: Integer = models.IntegerField(default=0, editable=False)
     last_failure_at = MomentField(null=True, blank=True, editable=False)
     created_at = MomentField(editable=False)
     updated_at = MomentField(editable=False)
+    extra = JsonTextField(null=True, editable=False)
 
     objects: ClassVar[models.Manager[Any]] = SubscriptionQuerySet.as_manager()
 
@@ -182,141 +200,213 @@ class Subscription(AbstractSubscription):
     class Meta:
         db_table = "thorn_subscriptions"
         swappable = "THORN_SUBSCRIBER_MODEL"
-        indexes = (models.Index(fields=["owner", "id"], name="thorn_subscriptions_owner"),)
+        indexes = (models.Index(fields=["owner", "id"], name="thorn_subscriptions_owner_id"),)
 
 
 class SubscriptionPattern(models.Model):
     """By which pattern and owner an enabled subscription is matched."""
 
     pk = models.CompositePrimaryKey("pattern", "owner", "subscription_id")
-    pattern = KeyField(max_length=NAME_LENGTH)
-    # Empty for an operator's: no owner has an empty id.
+    pattern = KeyField(max_length=EVENT_LENGTH)
     owner = KeyField(max_length=OWNER_LENGTH)
     subscription_id = KeyField(max_length=SUBSCRIPTION_LENGTH)
 
     class Meta:
-        db_table = "thorn_subscription_patterns"
-        indexes = (
-            models.Index(fields=["pattern", "subscription_id"], name="thorn_patterns_any_owner"),
-            models.Index(fields=["subscription_id"], name="thorn_patterns_subscription"),
-        )
+        db_table = "thorn_patterns"
+        default_permissions = ()
 
     def __str__(self) -> str:
         return f"{self.pattern} → {self.subscription_id}"
 
 
+class Owner(models.Model):
+    """An owner as the queue sees it."""
+
+    id: BigInteger = models.BigIntegerField(primary_key=True)
+    owner = KeyField(max_length=OWNER_LENGTH, unique=True)
+    ready_at = MomentField(null=True)
+    tat: BigInteger = models.BigIntegerField(null=True)
+
+    class Meta:
+        db_table = "thorn_owners"
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return str(self.owner)
+
+
+class Recipient(models.Model):
+    """A subscription as the queue sees it, static ones too."""
+
+    id: BigInteger = models.BigIntegerField(primary_key=True)
+    subscription_id = KeyField(max_length=SUBSCRIPTION_LENGTH, unique=True)
+    owner = KeyField(max_length=OWNER_LENGTH, null=True)
+    origin = KeyField(max_length=ORIGIN_LENGTH)
+    ready_at = MomentField(null=True)
+    paused = FlagField()
+    blocked_until = MomentField()
+    circuit: SmallInteger = models.SmallIntegerField()
+    probe_until = MomentField(null=True)
+    tat: BigInteger = models.BigIntegerField(null=True)
+
+    class Meta:
+        db_table = "thorn_recipients"
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return str(self.subscription_id)
+
+
 class Message(models.Model):
-    """One occurrence of an event.
+    """One occurrence of an event; `extra` is what few messages have."""
 
-    `route_at` is 1970 until it is leased for routing, None once it is routed. `extra` is what few
-    messages have.
-    """
-
-    id = KeyField(max_length=ID_LENGTH, primary_key=True)
-    event = KeyField(max_length=NAME_LENGTH)
+    id = MessageIdField(primary_key=True)
+    event = KeyField(max_length=EVENT_LENGTH)
     data: models.BinaryField[bytes, bytes] = models.BinaryField()
     at = MomentField()
     sender = KeyField(max_length=OWNER_LENGTH, null=True)
+    ordering_key = KeyField(max_length=OWNER_LENGTH, null=True)
+    expires_at = MomentField(null=True)
     extra = JsonTextField(null=True)
-    route_at = MomentField(null=True)
 
     class Meta:
         db_table = "thorn_messages"
-        indexes = (models.Index(fields=["route_at", "at", "id"], name="thorn_messages_route"),)
 
     def __str__(self) -> str:
         return f"{self.event} {self.id}"
 
 
+class IdempotencyKey(models.Model):
+    """The first message of a sender, an event and an idempotency key."""
+
+    digest = BytesKeyField(length=DIGEST, primary_key=True)
+    message_id = MessageIdField()
+    at = MomentField()
+
+    class Meta:
+        db_table = "thorn_idempotency"
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return str(self.message_id)
+
+
+class OutboxEntry(models.Model):
+    """A message that isn't routed yet."""
+
+    message: Reference[Message] = models.OneToOneField(
+        Message,
+        models.DO_NOTHING,
+        primary_key=True,
+        db_constraint=False,
+        related_name="waiting",
+    )
+    route_at = MomentField()
+    tries: SmallInteger = models.SmallIntegerField()
+    leased_until = MomentField(null=True)
+    token = KeyField(max_length=TOKEN_LENGTH, null=True)
+    after_recipient = KeyField(max_length=SUBSCRIPTION_LENGTH, null=True)
+    cancelled = FlagField()
+
+    class Meta:
+        db_table = "thorn_outbox"
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+
 class Delivery(models.Model):
-    """One message for one subscription.
+    """One message for one subscription; `target` is the subscription, where it isn't stored."""
 
-    `ready_at` is its `due_at` while it is pending, and `leased_until` is set while it is in flight.
-    `target` is the subscription, where it isn't in the table.
-    """
-
-    id = KeyField(max_length=DELIVERY_LENGTH, primary_key=True)
-    message_id = KeyField(max_length=ID_LENGTH)
-    subscription_id = KeyField(max_length=SUBSCRIPTION_LENGTH)
-    event = KeyField(max_length=NAME_LENGTH)
-    recipient = KeyField(max_length=RECIPIENT_LENGTH)
-    state = KeyField(max_length=10, choices=State.choices)
-    attempt_count: models.IntegerField[int, int] = models.IntegerField()
-    attempts_before: models.IntegerField[int, int] = models.IntegerField()
-    due_at = MomentField()
+    id = DeliveryIdField(primary_key=True)
+    recipient: Reference[Recipient] = models.ForeignKey(
+        Recipient,
+        models.DO_NOTHING,
+        db_column="recipient",
+        db_constraint=False,
+        db_index=False,
+        related_name="+",
+    )
+    state: SmallInteger = models.SmallIntegerField(choices=State.choices)
+    attempts: Integer = models.IntegerField()
     created_at = MomentField()
-    settled_at = MomentField(null=True)
+    finished_at = MomentField(null=True)
     reason = LongTextField(null=True)
     target = JsonTextField(null=True)
-    ready_at = MomentField(null=True)
-    token = KeyField(max_length=ID_LENGTH, null=True)
-    leased_until = MomentField(null=True)
 
     class Meta:
         db_table = "thorn_deliveries"
         verbose_name_plural = "deliveries"
-        indexes = (
-            # Of the few that are pending or in flight, among the many that are history.
-            PartialIndex(
-                fields=["recipient", "ready_at", "id"],
-                name="thorn_deliveries_ready",
-                present="ready_at",
-            ),
-            PartialIndex(
-                fields=["leased_until", "id"],
-                name="thorn_deliveries_lease",
-                present="leased_until",
-            ),
-            models.Index(
-                fields=["subscription_id", "created_at", "id"],
-                name="thorn_deliveries_subscription",
-            ),
-            models.Index(fields=["created_at", "id"], name="thorn_deliveries_created"),
-        )
 
     def __str__(self) -> str:
-        return f"{self.event} → {self.recipient} ({self.state})"
+        return str(self.pk)
+
+    @property
+    def message_id(self) -> str:
+        """The message's id, which is in its own."""
+        return f"msg_{self.pk[4:36]}"
+
+
+class QueueEntry(models.Model):
+    """A delivery that is pending or in flight."""
+
+    delivery: Reference[Delivery] = models.OneToOneField(
+        Delivery,
+        models.DO_NOTHING,
+        primary_key=True,
+        db_column="id",
+        db_constraint=False,
+        related_name="queued",
+    )
+    recipient: BigInteger = models.BigIntegerField()
+    due_at = MomentField()
+    tries: Integer = models.IntegerField()
+    leased_until = MomentField(null=True)
+    token = KeyField(max_length=TOKEN_LENGTH, null=True)
+    key_hash: BigInteger = models.BigIntegerField(null=True)
+    seq: BigInteger = models.BigIntegerField(null=True)
+
+    class Meta:
+        db_table = "thorn_queue"
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return str(self.pk)
 
 
 class Attempt(models.Model):
-    """One HTTP request made for a delivery, with what came back."""
+    """One HTTP request made for a delivery, with what came back; `duration` is microseconds."""
 
-    id = KeyField(max_length=ID_LENGTH, primary_key=True)
-    delivery_id = KeyField(max_length=DELIVERY_LENGTH)
-    recipient = KeyField(max_length=RECIPIENT_LENGTH)
-    number: models.IntegerField[int, int] = models.IntegerField()
+    pk = models.CompositePrimaryKey("delivery_id", "at")
+    delivery_id = DeliveryIdField()
     at = MomentField()
-    duration: models.FloatField[float, float] = models.FloatField()
-    status: models.SmallIntegerField[int | None, int | None] = models.SmallIntegerField(null=True)
+    number: Integer = models.IntegerField()
+    duration: BigInteger = models.BigIntegerField()
+    status: SmallInteger = models.SmallIntegerField(null=True)
+    timed_out = FlagField()
+    error = LongTextField(null=True)
     headers = JsonTextField(null=True)
     body: models.BinaryField[bytes | None, bytes | None] = models.BinaryField(null=True)
-    error = LongTextField(null=True)
-    timed_out: models.BooleanField[bool, bool] = models.BooleanField()
 
     class Meta:
         db_table = "thorn_attempts"
-        indexes = (
-            models.Index(fields=["delivery_id", "id"], name="thorn_attempts_delivery"),
-            models.Index(fields=["at"], name="thorn_attempts_at"),
-        )
 
     def __str__(self) -> str:
-        return f"{self.recipient} #{self.number}: {self.status or self.error}"
+        return f"#{self.number}: {self.status or self.error}"
 
 
-class Recipient(models.Model):
-    """Whose turn it is to be delivered to.
+class OrderingKey(models.Model):
+    """How many deliveries to a subscription had an ordering key."""
 
-    There may be something to claim for it from `ready_at` on, never earlier than that says.
-    """
-
-    recipient = KeyField(max_length=RECIPIENT_LENGTH, primary_key=True)
-    ready_at = MomentField(null=True)
-    paused_until = MomentField()
+    pk = models.CompositePrimaryKey("recipient", "key_hash")
+    recipient: BigInteger = models.BigIntegerField()
+    key_hash: BigInteger = models.BigIntegerField()
+    last: BigInteger = models.BigIntegerField()
 
     class Meta:
-        db_table = "thorn_recipients"
-        indexes = (models.Index(fields=["ready_at", "recipient"], name="thorn_recipients_ready"),)
+        db_table = "thorn_ordering"
+        default_permissions = ()
 
     def __str__(self) -> str:
-        return str(self.recipient)
+        return f"{self.recipient}/{self.key_hash}"

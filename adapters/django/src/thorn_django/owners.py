@@ -9,13 +9,13 @@ from typing import Any
 from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections, transaction
+from django.db import transaction
 from django.db.models import Model
 from django.db.models.signals import post_delete
 
 from thorn_core import ConfigurationError, StoreSetupError, get_app
 from thorn_django.store import DjangoStore
-from thorn_django.store.subscriptions import forget_patterns, subscription_model
+from thorn_django.subscription_model import subscription_model
 from thorn_django.unit_of_work import DjangoUnitOfWork
 
 UID = "thorn_django.owners"
@@ -50,7 +50,7 @@ def user_deleted(*, instance: Model, using: str, **_: Any) -> None:
     its commit.
     """
     store, remove = get_app().store, partial(_remove, str(instance.pk))
-    if not (isinstance(store, DjangoStore) and store.database.alias == using):
+    if not (isinstance(store, DjangoStore) and store.alias == using):
         DjangoUnitOfWork(using).on_commit(remove)
         return
     # Without its tables the store has no subscriptions; the transaction goes on.
@@ -66,4 +66,6 @@ def _remove(owner: str) -> None:
 
 def subscription_deleted(*, instance: Model, using: str, **_: Any) -> None:
     """Remove what a row deleted by the ORM leaves behind: by a cascade, say, from a user."""
-    forget_patterns(connections[using], instance.pk)
+    app = get_app()
+    if isinstance(app.store, DjangoStore) and app.store.alias == using:
+        app.store.forget_subscription(instance.pk, now=app.clock())

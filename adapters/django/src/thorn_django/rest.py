@@ -20,7 +20,7 @@ from django.utils.encoding import escape_uri_path
 
 from thorn_core import get_app
 from thorn_core.api import ApiRequest, ApiResponse, Resource
-from thorn_django.store.subscriptions import subscription_model
+from thorn_django.subscription_model import subscription_model
 
 MULTIPART = "multipart/form-data"
 

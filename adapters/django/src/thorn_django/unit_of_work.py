@@ -64,6 +64,12 @@ class DjangoUnitOfWork:
         return hash(self._aliases)
 
     @property
+    def place(self) -> str:
+        """Where its transaction is."""
+        connection = self.connection()
+        return f"django://{self.handle if connection is None else connection.alias}"
+
+    @property
     def open(self) -> bool:
         """True if one is."""
         return self.connection() is not None

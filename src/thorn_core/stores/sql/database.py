@@ -202,6 +202,9 @@ class Database:
                     wrong = self._wrong(Statements(connection, self.wording))
                     if wrong is not None:
                         return StoreSetupError(wrong)
+                return StoreSetupError(
+                    f"{where} lacks a table or column: {said}; run: {self.executor.way_out}"
+                )
         return StoreError(f"{where} can't do it: {said}")
 
     # -- life

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from thorn_core.errors import StoreSetupError
+from thorn_core.ports.tables import Table
 from thorn_core.stores.sql.schema import MESSAGES, SCHEMA_VERSION, TABLES, VERSION
 from thorn_core.stores.sql.statements import Statements
 from thorn_core.stores.sql.wording import MYSQL, POSTGRESQL, Wording
@@ -92,18 +93,19 @@ def version_of(statements: Statements) -> str | None:
     return None if found is None else str(found[0])
 
 
-def wrong_with(statements: Statements, place: str, way_out: str) -> str | None:
+def wrong_with(
+    statements: Statements, place: str, way_out: str, tables: Sequence[Table] = TABLES
+) -> str | None:
     """Say what is wrong with the tables, and the way out; None if nothing is.
 
     Args:
         statements: May be those of a reading.
         place: Where the database is.
         way_out: What creates or migrates the tables: a command.
+        tables: Those that are needed.
     """
-    there = {table: statements.columns(table) for table in TABLES}
-    missing = [
-        f"{statements.wording.prefix}{t.name}" for t, columns in there.items() if not columns
-    ]
+    there = {table: statements.columns(table) for table in tables}
+    missing = [statements.wording.name(t) for t, columns in there.items() if not columns]
     if missing:
         return (
             f"the database {place} isn't initialised: missing table {', '.join(missing)};"
@@ -117,7 +119,7 @@ def wrong_with(statements: Statements, place: str, way_out: str) -> str | None:
         )
     for table, columns in there.items():
         lacking = ", ".join(name for name in table.names if name not in columns)
-        name = f"{statements.wording.prefix}{table.name}"
+        name = statements.wording.name(table)
         if lacking and version is not None and version > VERSION:
             return (
                 f"the tables in {place} have the newer schema {version}, without {name}.{lacking};"

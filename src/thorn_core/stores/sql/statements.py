@@ -24,10 +24,10 @@ class Statements:
         wording: The database's.
     """
 
-    __slots__ = ("_connection", "wording")
+    __slots__ = ("connection", "wording")
 
     def __init__(self, connection: Connection, wording: Wording) -> None:
-        self._connection, self.wording = connection, wording
+        self.connection, self.wording = connection, wording
 
     def rows(self, text: str, **values: Any) -> list[tuple[Any, ...]]:
         """Run a statement and give back its rows.
@@ -40,7 +40,7 @@ class Statements:
         return [row for sql, params in self._split(text, values) for row in self._rows(sql, params)]
 
     def _rows(self, sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
-        return self._connection.execute(sql, params)
+        return self.connection.execute(sql, params)
 
     def columns(self, table: Table) -> frozenset[str]:
         """The names of the columns that a table has in the database; none if it isn't there."""
@@ -51,7 +51,7 @@ class Statements:
     def create(self, tables: Sequence[Table]) -> None:
         """Create tables and their indexes where they aren't there."""
         for sql in self.wording.ddl(tables):
-            self._connection.execute(sql)
+            self.connection.execute(sql)
 
     def first(self, text: str, **values: Any) -> tuple[Any, ...] | None:
         """Run a statement and give back its first row; None if it has none."""
@@ -77,15 +77,13 @@ class Statements:
 
     def change(self, text: str, **values: Any) -> int:
         """Run a statement and say how many rows it matched; lists as in `rows`."""
-        return sum(
-            self._connection.change(sql, params) for sql, params in self._split(text, values)
-        )
+        return sum(self.connection.change(sql, params) for sql, params in self._split(text, values))
 
     def each(self, text: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Run a statement once for each of some parameters."""
         if rows:
             statement = self.wording.statement(text)
-            self._connection.execute_many(statement.sql, [statement.params(row) for row in rows])
+            self.connection.execute_many(statement.sql, [statement.params(row) for row in rows])
 
     def insert(
         self, table: Table, rows: Sequence[Sequence[Any]], *, ignoring: bool = False
@@ -105,7 +103,7 @@ class Statements:
         """Insert whole rows by the fastest way there is; no key may be taken."""
         if rows:
             name = self.wording.table(table.name)
-            self._connection.insert_many(name, table.columns, rows)
+            self.connection.insert_many(name, table.columns, rows)
 
     def upsert(self, table: Table, rows: Sequence[Sequence[Any]], change: str) -> None:
         """Insert whole rows, or change those that are there.
@@ -149,7 +147,7 @@ class Statements:
             rows: Few enough for one statement: a batch.
         """
         statement = self.wording.statement(text)
-        self._connection.change(statement.sql, statement.params(_named(columns, rows)))
+        self.connection.change(statement.sql, statement.params(_named(columns, rows)))
 
     def _split(self, text: str, values: dict[str, Any]) -> Iterator[tuple[str, list[Any]]]:
         lists = {name: list(value) for name, value in values.items() if _is_list(value)}

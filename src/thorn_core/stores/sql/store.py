@@ -52,6 +52,8 @@ class SqlStore:
         executor: Lends connections to it.
         prefix: What the tables' names begin with.
         schema: The database schema that they are in; None is the connection's.
+        names: Whole names of tables that are called otherwise than by the prefix.
+        subscriptions: Makes the part that keeps subscriptions.
 
     Example:
         >>> from thorn_core import Thorn
@@ -65,9 +67,15 @@ class SqlStore:
     blocking = True
 
     def __init__(
-        self, executor: Executor, *, prefix: str = PREFIX, schema: str | None = None
+        self,
+        executor: Executor,
+        *,
+        prefix: str = PREFIX,
+        schema: str | None = None,
+        names: Mapping[str, str] | None = None,
+        subscriptions: Callable[[Recipients], Subscriptions] = Subscriptions,
     ) -> None:
-        wording = Wording(executor.dialect, executor.placeholder, prefix, schema)
+        wording = Wording(executor.dialect, executor.placeholder, prefix, schema, names=names)
         self.database = Database(executor, wording)
         self.shared = not executor.embedded
         self._executor = executor
@@ -78,7 +86,7 @@ class SqlStore:
         # What parts remember holds for one database.
         self._recipients = Recipients()
         self._messages = Messages()
-        self._subscriptions = Subscriptions(self._recipients)
+        self._subscriptions = subscriptions(self._recipients)
         self._queue = Queue(self._recipients, self._messages, self._subscriptions)
         self._outbox = Outbox(self._messages, self._queue, self._recipients, self._subscriptions)
         self._history = History(self._queue)
@@ -99,6 +107,10 @@ class SqlStore:
             return self._executor.listening(channel)
 
         return Notifications(notify, listening if listening() is not None else None)
+
+    def _tell(self) -> None:
+        """There may be something new to claim."""
+        self._notifications.tell()
 
     def create(self) -> str | None:
         """Create the tables that aren't there.
@@ -183,7 +195,7 @@ class SqlStore:
         """Remove it."""
         at = micros(now)
         removed = self.database.run(lambda s: self._subscriptions.remove(s, subscription_id, at))
-        self._notifications.tell()
+        self._tell()
         return removed
 
     def subscription(self, subscription_id: str) -> Subscription | None:
@@ -217,7 +229,7 @@ class SqlStore:
     def resume(self, subscription_id: str, *, now: datetime) -> Subscription:
         """Let what was held be claimed when it is due."""
         resumed = self._set_paused(subscription_id, now, paused=False)
-        self._notifications.tell()
+        self._tell()
         return resumed
 
     def _set_paused(self, subscription_id: str, now: datetime, *, paused: bool) -> Subscription:
@@ -260,7 +272,7 @@ class SqlStore:
     def _publish(self, messages: Sequence[Message], written: Written | None) -> None:
         if messages:
             present = self.database.run(partial(self._insert, messages=messages))
-            self._notifications.tell()
+            self._tell()
             if written is not None:
                 written(present)
 
@@ -336,7 +348,7 @@ class SqlStore:
     def release(self, claims: Sequence[Claim]) -> None:
         """Give leases back unused."""
         self.database.run(lambda s: self._queue.release(s, claims), durable=False)
-        self._notifications.tell()
+        self._tell()
 
     def settle(self, settlements: Sequence[Settlement]) -> Sequence[Subscription]:
         """Write how claims ended."""
@@ -404,7 +416,7 @@ class SqlStore:
         """Make finished deliveries pending again."""
         replayed = self.database.run(lambda s: self._history.replay(s, query, micros(now), limit))
         if replayed:
-            self._notifications.tell()
+            self._tell()
         return replayed
 
     def missing(

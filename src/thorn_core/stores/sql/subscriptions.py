@@ -182,10 +182,14 @@ class Subscriptions:
     def remove(self, statements: Statements, subscription_id: str, now: int) -> bool:
         """Remove one, at a time in microseconds; False if there is none."""
         gone = self._delete(statements, subscription_id)
-        statements.change(REMOVE_PATTERNS, id=subscription_id)
         if gone:
-            self._recipients.removed(statements, subscription_id, now)
+            self.forget(statements, subscription_id, now)
         return gone
+
+    def forget(self, statements: Statements, subscription_id: str, now: int) -> None:
+        """Let a subscription match nothing whose row is gone, and what waits for it be claimed."""
+        statements.change(REMOVE_PATTERNS, id=subscription_id)
+        self._recipients.removed(statements, subscription_id, now)
 
     def judge(
         self, statements: Statements, settlements: Sequence[Settlement]

@@ -126,6 +126,10 @@ class Wording:
             return self.table(table.name)
         return self._name(table.name)
 
+    def name(self, table: Table) -> str:
+        """What a table is called, to be shown."""
+        return self._name(table.name)
+
     def _name(self, name: str) -> str:
         return self._names.get(name, f"{self.prefix}{name}")
 

@@ -16,7 +16,7 @@ from thorn_django.admin.deliveries import DeliveryAdmin
 from thorn_django.admin.messages import MessageAdmin
 from thorn_django.admin.subscriptions import SubscriptionAdmin
 from thorn_django.models import AbstractSubscription, Delivery, Message
-from thorn_django.store.subscriptions import subscription_model
+from thorn_django.subscription_model import subscription_model
 
 
 def _register() -> None:

@@ -10,13 +10,14 @@ from typing import Any
 import attrs
 from django.utils import timezone
 
+from thorn_core import Period
 from thorn_core.api import OUTCOMES
-from thorn_django.models import Delivery
+from thorn_core.periods import Periods
+from thorn_django import get_app
 
 DAYS = 14
 # Of a busy subscription the newest deliveries tell enough.
 COUNTED = 10_000
-BY_STATE = {state.value: name for name, states in OUTCOMES.items() for state in states}
 # The drawing's own units.
 HEIGHT, PITCH, BAR = 100, 40, 28
 # So that one failure among thousands is seen.
@@ -53,22 +54,24 @@ class Block:
     height: int
 
 
-def delivery_chart(alias: str, subscription_id: str, now: datetime) -> dict[str, Any]:
+def delivery_chart(subscription_id: str, now: datetime) -> dict[str, Any]:
     """What the template draws: bars of the last days, and the same as numbers.
 
     Args:
-        alias: Of the database.
         subscription_id: Whose deliveries.
         now: The time.
     """
-    rows = list(
-        Delivery._base_manager.using(alias)
-        .filter(subscription_id=subscription_id, created_at__gte=now - timedelta(days=DAYS))
-        .order_by("-created_at", "-id")
-        .values_list("created_at", "state")[:COUNTED]
+    today = timezone.localtime(now).replace(hour=0, minute=0, second=0, microsecond=0)
+    asked = Periods(
+        subscription_id=subscription_id,
+        since=today - timedelta(days=DAYS - 1),
+        step=timedelta(days=1),
+        number=DAYS,
+        limit=COUNTED,
     )
-    days = by_day(rows, timezone.localtime(now).date())
-    most = max(day.counts.total() for day in days)
+    days = by_day(get_app().store.periods(asked))
+    counts = [day.counts.total() for day in days]
+    most = max(counts)
     return {
         "bars": [(n * PITCH, n * PITCH + BAR // 2, d, blocks(d, most)) for n, d in enumerate(days)],
         "outcomes": list(OUTCOMES),
@@ -77,26 +80,30 @@ def delivery_chart(alias: str, subscription_id: str, now: datetime) -> dict[str,
         "width": DAYS * PITCH - (PITCH - BAR),
         "bar": BAR,
         "height": HEIGHT,
-        "full": len(rows) == COUNTED,
+        "full": sum(counts) >= COUNTED,
         "counted": COUNTED,
         "days": DAYS,
     }
 
 
-def by_day(rows: Iterable[tuple[datetime, str]], today: date) -> Sequence[Day]:
-    """Deliveries counted by day and outcome: the last days, this one too, the oldest first.
+def by_day(periods: Iterable[Period]) -> Sequence[Day]:
+    """Deliveries counted by day and outcome.
 
     Args:
-        rows: When each was made, and its state.
-        today: The day that it is here.
+        periods: One for each day, which begins at midnight as it is here now.
     """
-    first = today - timedelta(days=DAYS - 1)
-    days = [Day(first + timedelta(days=n), Counter()) for n in range(DAYS)]
-    for at, state in rows:
-        n = (timezone.localtime(at).date() - first).days
-        if 0 <= n < DAYS:
-            days[n].counts[BY_STATE[state]] += 1
-    return days
+    return [
+        Day(
+            timezone.localtime(period.at).date(),
+            Counter(
+                {
+                    name: sum(period.deliveries.get(state, 0) for state in states)
+                    for name, states in OUTCOMES.items()
+                }
+            ),
+        )
+        for period in periods
+    ]
 
 
 def blocks(day: Day, most: int) -> Sequence[Block]:

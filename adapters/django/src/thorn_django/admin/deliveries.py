@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 from django.contrib import admin
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.utils import quote
 from django.core.exceptions import PermissionDenied
-from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import QuerySet
+from django.db.models import Func, OuterRef, QuerySet, Subquery, Value
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import path
 from django.utils.http import urlencode
 
-from thorn_core import DeliveryState
+from thorn_core.keys import delivery_key, first_key, message_key, recipient_key
+from thorn_core.stores.sql.rows import CANCELLED, FAILED, FINISHED, OPEN
 from thorn_django import get_app
 from thorn_django.admin.forms import RecoverForm
 from thorn_django.admin.lists import (
@@ -26,73 +25,93 @@ from thorn_django.admin.lists import (
     StateFilter,
     SubscriptionFilter,
     TimeFilter,
+    by_id,
     link,
     may,
     store_alias,
     url_of,
 )
-from thorn_django.admin.shown import attempt_row, block, printable, readable, stamp
-from thorn_django.models import Attempt, Delivery, Message, State
-from thorn_django.store import DjangoStore
-from thorn_django.store.deliveries import of_messages
-from thorn_django.store.rows import attempt_of
-from thorn_django.store.subscriptions import subscription_model
+from thorn_django.admin.shown import attempt_row, attempt_value, block, printable, readable, stamp
+from thorn_django.fields import MessageIdField
+from thorn_django.models import Attempt, Delivery, Message
+from thorn_django.subscription_model import subscription_model
 
 # Of one delivery, the latest; the usual schedule makes ten.
 ATTEMPTS_SHOWN = 100
 # Subscriptions that are recovered at once, and deliveries of theirs: more are for the command.
 SUBSCRIPTIONS = 100
 RECOVERED = 10_000
-FAILED = (DeliveryState.EXHAUSTED, DeliveryState.DISCARDED)
 LISTED_TO_CONFIRM = 20
 # Said by the buttons of a delivery's page, to come back there.
 FROM_PAGE = "_from_page"
 
 
 class DeliveryAdmin(HistoryAdmin):
-    """Deliveries. Whoever may change them may retry, recover and discard."""
+    """Deliveries. Whoever may change them may retry, recover and cancel."""
 
     change_form_template = "thorn_django/admin/delivery.html"
-    list_display = ("event", "recipient", "state", "attempts", "reason_shown", "created_at")
+    list_display = ("event", "to", "state_shown", "attempts", "reason_shown", "created_at")
     list_filter = (SubscriptionFilter, TimeFilter, StateFilter, EventFilter)
     sortable_by = ()
-    ordering = ("-created_at", "-id")
+    # By the time of their messages.
+    ordering = ("-id",)
     search_fields = ("id",)
     search_help_text = (
         "Search by full ID of a delivery, message or subscription. Lists the newest 10,000;"
         " filters search the newest 100,000."
     )
-    actions = ("retry", "recover", "discard")
+    actions = ("retry", "recover", "cancel")
     fields = (
-        *("id", "event", "state", "reason_shown", "recipient", "request_url"),
-        *("message", "subscription", "attempt_count"),
-        *("created_at", "due_at", "settled_at"),
+        *("id", "event", "state_shown", "reason_shown", "request_url"),
+        *("message", "subscription", "attempts"),
+        *("created_at", "due_at", "finished_at"),
     )
     readonly_fields = fields
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        """Without what is long, and may hold secrets."""
-        return super().get_queryset(request).defer("target")
+        """With the names of events, and without what is long, and may hold secrets."""
+        found = super().get_queryset(request).defer("target").select_related("recipient", "queued")
+        key = Func(
+            OuterRef("pk"), Value(1), Value(16), function="substr", output_field=MessageIdField()
+        )
+        messages = Message._base_manager.filter(pk=key)
+        return found.annotate(event=Subquery(messages.values("event")))
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
         """By ids, which have indexes."""
         term = search_term.strip()
-        if not term:
-            return queryset, False
         if term.startswith("msg_"):
-            return queryset.filter(of_messages([term])), False
-        if term.startswith("dlv_"):
-            return queryset.filter(pk=term), False
-        return queryset.filter(subscription_id=term), False
+            key = message_key(term)
+            if key is None:
+                return queryset.none(), False
+            return queryset.filter(pk__gte=key, pk__lte=key + bytes([255] * 8)), False
+        if not term or term.startswith("dlv_"):
+            return by_id(queryset, term, delivery_key), False
+        return queryset.filter(recipient=recipient_key(term)), False
 
     # -- what is shown
 
     @admin.display
-    def attempts(self, obj: Delivery) -> int:
-        """How many were made."""
-        return obj.attempt_count
+    def event(self, obj: Any) -> str:
+        """Its message's event."""
+        return str(obj.event or "-")
+
+    @admin.display(description="subscription")
+    def to(self, obj: Delivery) -> str:
+        """The id of its subscription."""
+        return _to(obj)
+
+    @admin.display(description="state")
+    def state_shown(self, obj: Delivery) -> str:
+        """Where it stands."""
+        return _state(obj)
+
+    @admin.display(description="due at")
+    def due_at(self, obj: Delivery) -> datetime | None:
+        """When it is tried next."""
+        return obj.queued.due_at if hasattr(obj, "queued") else None
 
     @admin.display(description="reason")
     def reason_shown(self, obj: Delivery) -> str:
@@ -127,15 +146,15 @@ class DeliveryAdmin(HistoryAdmin):
         obj, alias = options.get("obj"), store_alias()
         if obj is not None and alias is not None:
             if may(request, "view", Attempt):
-                newest = Attempt._base_manager.using(alias).filter(delivery_id=obj.pk)
-                rows = newest.order_by("-id").values()[:ATTEMPTS_SHOWN]
-                context["attempts"] = [attempt_row(attempt_of(row)) for row in rows]
+                found = Attempt._base_manager.using(alias).filter(delivery_id=obj.pk)
+                newest = found.order_by("-at")[:ATTEMPTS_SHOWN]
+                context["attempts"] = [attempt_row(attempt_value(row)) for row in newest]
             if may(request, "view", Message):
-                found = Message._base_manager.using(alias).filter(pk=obj.message_id).first()
-                context["payload"] = found and block(readable(bytes(found.data)))
+                message = Message._base_manager.using(alias).filter(pk=obj.message_id).first()
+                context["payload"] = message and block(readable(bytes(message.data)))
             if self.has_change_deliveries_permission(request):
-                context["retries"] = DeliveryState(obj.state).settled
-                context["discards"] = obj.state == State.PENDING
+                context["retries"] = obj.state != OPEN
+                context["cancels"] = _pending(obj)
                 context["actions_url"] = url_of(self.admin_site, Delivery, "changelist")
                 context["from_page"] = FROM_PAGE
         return super().render_change_form(request, context, *args, **options)
@@ -151,7 +170,7 @@ class DeliveryAdmin(HistoryAdmin):
         """Try them again, from the start of the schedule."""
         chosen = self.selected(request, queryset)
         reached = _enabled({_to(delivery) for delivery in chosen}) | _unstored(chosen)
-        over = [d for d in chosen if DeliveryState(d.state).settled]
+        over = [d for d in chosen if d.state != OPEN]
         again = [d for d in over if _to(d) in reached]
         if again:
             get_app().replay([delivery.pk for delivery in again])
@@ -179,26 +198,26 @@ class DeliveryAdmin(HistoryAdmin):
             return None
         return HttpResponseRedirect(f"{url}?{urlencode({'subscription': keys}, doseq=True)}")
 
-    @admin.action(description="Discard selected deliveries", permissions=["change_deliveries"])
-    def discard(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
+    @admin.action(description="Cancel selected deliveries", permissions=["change_deliveries"])
+    def cancel(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
         """Try them no more, once that is confirmed."""
         chosen = self.selected(request, queryset)
-        pending = [delivery for delivery in chosen if delivery.state == State.PENDING]
+        pending = [delivery for delivery in chosen if _pending(delivery)]
         if not pending:
             if chosen:
-                words = "Nothing was discarded: no selected delivery is pending."
+                words = "Nothing was cancelled: no selected delivery is pending."
                 self.message_user(request, words, "WARNING")
             return self._back(request, chosen)
         if "confirmed" not in request.POST:
             return self._confirm(request, pending, len(chosen) - len(pending))
-        gone = _discard([delivery.pk for delivery in pending])
-        self._log(request, [d for d in pending if d.pk in gone], "Discarded.")
-        self.message_user(request, f"{_several(len(gone))} discarded.", "SUCCESS")
+        gone = get_app().cancel([delivery.pk for delivery in pending])
+        self._log(request, pending, "Cancelled.")
+        self.message_user(request, f"{_several(gone)} cancelled.", "SUCCESS")
         return self._back(request, chosen)
 
     def _confirm(self, request: HttpRequest, pending: Sequence[Any], others: int) -> HttpResponse:
         context = {
-            "title": "Discard deliveries",
+            "title": "Cancel deliveries",
             "pending": pending,
             "listed": pending[:LISTED_TO_CONFIRM],
             "more": max(len(pending) - LISTED_TO_CONFIRM, 0),
@@ -206,7 +225,7 @@ class DeliveryAdmin(HistoryAdmin):
             "checkbox": ACTION_CHECKBOX_NAME,
             "from_page": FROM_PAGE if FROM_PAGE in request.POST else None,
         }
-        return self.page(request, "thorn_django/admin/discard.html", context)
+        return self.page(request, "thorn_django/admin/cancel.html", context)
 
     def _back(self, request: HttpRequest, chosen: Sequence[Any]) -> HttpResponse | None:
         if FROM_PAGE not in request.POST or len(chosen) != 1:
@@ -284,7 +303,20 @@ class DeliveryAdmin(HistoryAdmin):
 
 
 def _to(delivery: Delivery) -> str:
-    return str(delivery.subscription_id)
+    return str(delivery.recipient.subscription_id)
+
+
+def _pending(delivery: Delivery) -> bool:
+    return hasattr(delivery, "queued") and delivery.queued.leased_until is None
+
+
+def _state(delivery: Delivery) -> str:
+    """The state by its name; of a delivery that is open, the queue knows it."""
+    if delivery.state != OPEN:
+        return str(FINISHED[delivery.state])
+    if not _pending(delivery):
+        return "in_flight"
+    return "held" if delivery.recipient.paused else "pending"
 
 
 def _several(count: int, less: str = "") -> str:
@@ -298,39 +330,16 @@ def _enabled(keys: set[str]) -> set[str]:
     return set(rows.filter(pk__in=keys, enabled=True).values_list("pk", flat=True))
 
 
-def _unstored(deliveries: Sequence[Delivery]) -> set[str]:
-    """The subscriptions of deliveries that carry them along."""
+def _unstored(deliveries: Iterable[Delivery]) -> set[str]:
+    """Whom those go to whose subscription isn't in the store."""
     rows = Delivery._base_manager.using(store_alias())
     asked = rows.filter(pk__in=[d.pk for d in deliveries], target__isnull=False)
-    return set(asked.values_list("subscription_id", flat=True))
+    return set(asked.values_list("recipient__subscription_id", flat=True))
 
 
 def _failed_since(key: str, since: datetime) -> int:
     rows = Delivery._base_manager.using(store_alias())
-    failed = rows.filter(subscription_id=key, created_at__gte=since, state__in=FAILED)
-    return failed[: RECOVERED + 1].count()
-
-
-def _discard(keys: Sequence[str]) -> set[str]:
-    """Discard those that are pending still; a worker may have taken some meanwhile."""
-    store, now = get_app().store, get_app().clock()
-    assert isinstance(store, DjangoStore)
-    return store.database.run(partial(_discard_rows, keys=keys, now=now))
-
-
-def _discard_rows(
-    connection: BaseDatabaseWrapper, *, keys: Sequence[str], now: datetime
-) -> set[str]:
-    rows = Delivery._base_manager.using(connection.alias).filter(pk__in=keys)
-    pending = rows.filter(state=State.PENDING)
-    locked = pending.select_for_update() if connection.features.has_select_for_update else pending
-    found = set(locked.values_list("pk", flat=True))
-    rows.filter(pk__in=found).update(
-        state=State.DISCARDED,
-        settled_at=now,
-        reason="an operator discarded it",
-        ready_at=None,
-        token=None,
-        leased_until=None,
+    failed = rows.filter(
+        recipient=recipient_key(key), pk__gte=first_key(since), state__in=(FAILED, CANCELLED)
     )
-    return found
+    return failed[: RECOVERED + 1].count()

@@ -14,9 +14,9 @@ from thorn_core.api.hooks import DEFAULTS
 from thorn_core.api.problems import HIDDEN, Fault
 from thorn_core.api.validation import Checked, check_body, check_new_owner
 from thorn_core.signatures import HMAC_DIGESTS
+from thorn_core.stores.sql.schema import OWNER_LENGTH
 from thorn_django import get_app
 from thorn_django.admin.shown import MASK, header_lines
-from thorn_django.models import OWNER_LENGTH
 
 if TYPE_CHECKING:
     AnyModelForm = forms.ModelForm[Any]

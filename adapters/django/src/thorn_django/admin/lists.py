@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,16 +11,18 @@ from django.contrib import admin
 from django.contrib.admin import SimpleListFilter
 from django.contrib.auth import get_permission_codename
 from django.core.paginator import Paginator
-from django.db import connections
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, reverse
 from django.utils.html import format_html
 
+from thorn_core import DeliveryState
+from thorn_core.keys import first_key, recipient_key
 from thorn_core.patterns import matches
+from thorn_core.stores.sql.rows import STATES
 from thorn_django import get_app
-from thorn_django.models import State
+from thorn_django.models import Message, QueueEntry
 from thorn_django.store import DjangoStore
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ SPANS = {"1h": timedelta(hours=1), "24h": timedelta(days=1), "7d": timedelta(day
 def store_alias() -> str | None:
     """The database of the app's store; None if that isn't one of Django's."""
     store = get_app().store
-    return store.database.alias if isinstance(store, DjangoStore) else None
+    return store.alias if isinstance(store, DjangoStore) else None
 
 
 class BoundedPaginator(AnyPaginator):
@@ -162,6 +164,20 @@ def within_reach(found: QuerySet[Any], order: str) -> QuerySet[Any]:
     return found.filter(**{f"{order}__gte": edge[0]}) if edge else found
 
 
+def by_id(found: QuerySet[Any], term: str, key_of: Callable[[str], bytes | None]) -> QuerySet[Any]:
+    """Rows of one id; none if there can't be such an id, all if there is nothing to look for.
+
+    Args:
+        found: The rows.
+        term: What is looked for.
+        key_of: Makes the key of an id.
+    """
+    if not term:
+        return found
+    key = key_of(term)
+    return found.none() if key is None else found.filter(pk=key)
+
+
 # -- filters
 
 
@@ -179,11 +195,11 @@ class SubscriptionFilter(SimpleListFilter):
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         """By the index."""
         value = self.value()
-        return queryset if value is None else queryset.filter(subscription_id=value)
+        return queryset if value is None else queryset.filter(recipient=recipient_key(value))
 
 
 class TimeFilter(SimpleListFilter):
-    """Deliveries made lately."""
+    """Deliveries of messages that were sent lately."""
 
     title = "time"
     parameter_name = "made"
@@ -197,7 +213,7 @@ class TimeFilter(SimpleListFilter):
         span = SPANS.get(self.value() or "")
         if span is None:
             return queryset
-        return queryset.filter(created_at__gte=get_app().clock() - span)
+        return queryset.filter(pk__gte=first_key(get_app().clock() - span))
 
 
 class StateFilter(SimpleListFilter):
@@ -208,19 +224,18 @@ class StateFilter(SimpleListFilter):
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Sequence[tuple[str, str]]:
         """The states."""
-        return [(state.value, str(state.label)) for state in State]
+        return [(str(state), str(state).replace("_", " ").capitalize()) for state in DeliveryState]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """By an index for what isn't over yet; among the newest for the rest."""
+        """By the queue for what isn't over yet; among the newest for the rest."""
         value = self.value()
-        if value is None:
+        if value not in list(DeliveryState):
             return queryset
-        if value == State.IN_FLIGHT:
-            return queryset.filter(state=value, leased_until__isnull=False)
-        indexed = connections[queryset.db].features.supports_partial_indexes
-        if value == State.PENDING and indexed:
-            return queryset.filter(state=value, ready_at__isnull=False)
-        return within_reach(queryset, "created_at").filter(state=value)
+        state = DeliveryState(value)
+        if state.settled:
+            return within_reach(queryset, "id").filter(state=STATES[state])
+        waiting = QueueEntry._base_manager.filter(leased_until__isnull=state == "pending")
+        return queryset.filter(pk__in=waiting.values("pk"))
 
 
 class EventFilter(SimpleListFilter):
@@ -253,10 +268,11 @@ class EventFilter(SimpleListFilter):
         pattern = (self.value() or "").strip()
         if not pattern:
             return queryset
-        near = within_reach(queryset, "created_at")
+        near = within_reach(queryset, "id")
         if "*" not in pattern:
             return near.filter(event=pattern)
-        begin = near.filter(event__startswith=pattern.partition("*")[0]).order_by()
+        rows = within_reach(Message._base_manager.using(store_alias()), "id")
+        begin = rows.filter(event__startswith=pattern.partition("*")[0]).order_by()
         names = begin.values_list("event", flat=True).distinct()[:EVENT_NAMES]
         return near.filter(event__in=[name for name in names if matches(pattern, name)])
 

@@ -10,13 +10,14 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.http import urlencode
 
-from thorn_django.admin.lists import HistoryAdmin, link, url_of
+from thorn_core.keys import message_key
+from thorn_django.admin.lists import HistoryAdmin, by_id, link, url_of, within_reach
 from thorn_django.admin.shown import block, readable
-from thorn_django.models import Delivery, Message
+from thorn_django.models import Delivery, Message, OutboxEntry
 
 
 class RoutedFilter(admin.SimpleListFilter):
-    """Whether their deliveries have been made; the index begins with that."""
+    """Whether their deliveries have been made."""
 
     title = "routing"
     parameter_name = "routed"
@@ -26,10 +27,12 @@ class RoutedFilter(admin.SimpleListFilter):
         return [("yes", "Routed"), ("no", "Waiting")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """By the index."""
-        if self.value() not in ("yes", "no"):
-            return queryset
-        return queryset.filter(route_at__isnull=self.value() == "yes")
+        """By the outbox for those that wait; among the newest for the rest."""
+        if self.value() == "no":
+            return queryset.filter(pk__in=OutboxEntry._base_manager.values("pk"))
+        if self.value() == "yes":
+            return within_reach(queryset, "id").filter(waiting__isnull=True)
+        return queryset
 
 
 class MessageAdmin(HistoryAdmin):
@@ -38,8 +41,8 @@ class MessageAdmin(HistoryAdmin):
     list_display = ("id", "event", "sender", "at", "routed")
     list_filter = (RoutedFilter,)
     sortable_by = ()
-    # As the index has them: ids needn't tell the time.
-    ordering = ("-route_at", "-at", "-id")
+    # By their time.
+    ordering = ("-id",)
     search_fields = ("id",)
     search_help_text = "Search by full ID. Lists the newest 10,000."
     fields = (
@@ -57,19 +60,18 @@ class MessageAdmin(HistoryAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Without the payloads, which may be large."""
-        return super().get_queryset(request).defer("data")
+        return super().get_queryset(request).defer("data").select_related("waiting")
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
         """By id."""
-        term = search_term.strip()
-        return (queryset.filter(pk=term) if term else queryset), False
+        return by_id(queryset, search_term.strip(), message_key), False
 
     @admin.display(boolean=True)
     def routed(self, obj: Message) -> bool:
         """Whether its deliveries have been made."""
-        return obj.route_at is None
+        return not hasattr(obj, "waiting")
 
     @admin.display(description="sender's name")
     def sender_name(self, obj: Message) -> str:

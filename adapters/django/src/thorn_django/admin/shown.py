@@ -11,6 +11,8 @@ from django.utils.html import format_html
 from thorn_core import Attempt, Subscription
 from thorn_core.api import ApiRequest
 from thorn_core.api.representations import subscription_document
+from thorn_core.keys import attempt_id
+from thorn_django import models
 
 # Characters of a payload or body that a page shows.
 TEXT_SHOWN = 100_000
@@ -71,6 +73,22 @@ def header_lines(subscription: Subscription) -> list[str]:
     document = subscription_document(ApiRequest(method="GET", path="/"), subscription)
     headers: dict[str, str | None] = document["headers"]
     return [f"{name}: {MASK if value is None else value}" for name, value in headers.items()]
+
+
+def attempt_value(row: models.Attempt) -> Attempt:
+    """The attempt of a row."""
+    return Attempt(
+        id=attempt_id(row.delivery_id, row.at),
+        delivery_id=row.delivery_id,
+        number=row.number,
+        at=row.at,
+        duration=row.duration / 1_000_000,
+        status=row.status,
+        headers=row.headers or {},
+        body=bytes(row.body or b""),
+        error=row.error,
+        timed_out=row.timed_out,
+    )
 
 
 def attempt_row(attempt: Attempt) -> dict[str, Any]:

@@ -21,13 +21,13 @@ from thorn_core import Delivery as DeliveryValue
 from thorn_core import Thorn
 from thorn_core.api.representations import shown_secret
 from thorn_core.api.validation import differing
+from thorn_core.stores.sql.schema import SUBSCRIPTIONS
 from thorn_django import get_app
 from thorn_django.admin.chart import delivery_chart
 from thorn_django.admin.forms import SubscriptionForm
 from thorn_django.admin.lists import StoreAdmin, link, may, store_alias, url_of, within_reach
 from thorn_django.admin.shown import MASK, answer, header_lines, milliseconds, printable
 from thorn_django.models import AbstractSubscription, Delivery
-from thorn_django.store.rows import SUBSCRIPTION
 from thorn_django.unit_of_work import in_transaction
 
 # Seconds that "Send a test" waits for what comes of it.
@@ -152,7 +152,7 @@ class SubscriptionAdmin(StoreAdmin):
         own = [
             field.name
             for field in (*self.opts.fields, *self.opts.many_to_many)
-            if field.editable and field.name not in SUBSCRIPTION and not field.auto_created
+            if field.editable and field.name not in SUBSCRIPTIONS.names and not field.auto_created
         ]
         changing = obj is not None and self.has_change_permission(request, obj)
         asked = NEW if obj is None else CHANGED if changing else LOOKED_AT
@@ -180,7 +180,7 @@ class SubscriptionAdmin(StoreAdmin):
                 )
                 self.message_user(request, words, "WARNING")
         rows = type(obj)._base_manager.using(store_alias())
-        named = {field.name for field in self.opts.concrete_fields} - set(SUBSCRIPTION)
+        named = {field.name for field in self.opts.concrete_fields} - set(SUBSCRIPTIONS.names)
         own = {name: getattr(obj, name) for name in form.cleaned_data if name in named}
         if own:
             rows.filter(pk=obj.pk).update(**own)
@@ -214,7 +214,7 @@ class SubscriptionAdmin(StoreAdmin):
         alias, asked = store_alias(), {"subscription": obj.pk}
         found: dict[str, Any] = {}
         if alias is not None and may(request, "view", Delivery):
-            found["chart"] = delivery_chart(alias, obj.pk, get_app().clock())
+            found["chart"] = delivery_chart(obj.pk, get_app().clock())
             deliveries = url_of(self.admin_site, Delivery, "changelist")
             if deliveries is not None:
                 found["deliveries_url"] = f"{deliveries}?{urlencode(asked)}"

@@ -54,7 +54,7 @@ from thorn_django.rest_framework.serializers import (
     SubscriptionSerializer,
     body_of_form,
 )
-from thorn_django.store.subscriptions import subscription_model
+from thorn_django.subscription_model import subscription_model
 
 JSON = "application/json"
 FORMS = (MULTIPART, "application/x-www-form-urlencoded")

@@ -1,0 +1,122 @@
+"""Outboxes: messages in other databases than the store's, on their way to it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import partial
+
+from thorn_core import Message, StoreSetupError
+from thorn_core.keys import message_key
+from thorn_core.ports.tables import Table
+from thorn_core.stores.sql.database import Database
+from thorn_core.stores.sql.messages import GET, Messages
+from thorn_core.stores.sql.outbox import Outbox
+from thorn_core.stores.sql.rows import message_of
+from thorn_core.stores.sql.schema import IDEMPOTENCY, MESSAGES, OUTBOX, TABLES
+from thorn_core.stores.sql.setup import wrong_with
+from thorn_core.stores.sql.statements import Statements
+from thorn_django.executor import DjangoExecutor
+from thorn_django.tables import wording_of
+
+# What a database needs that only holds messages until they are moved.
+NEEDED = (MESSAGES, IDEMPOTENCY, OUTBOX)
+ANY = "SELECT 1 FROM $outbox LIMIT 1"
+FIRST = "SELECT message_id FROM $outbox ORDER BY message_id"
+NAMED = "SELECT message_id FROM $outbox WHERE message_id IN (:keys.key*)"
+COUNT = "SELECT count(*) FROM $outbox"
+FORGET = (
+    "DELETE FROM $outbox WHERE message_id IN (:keys.key*)",
+    "DELETE FROM $idempotency WHERE message_id IN (:keys.key*)",
+    "DELETE FROM $messages WHERE id IN (:keys.key*)",
+)
+
+
+def database_of(alias: str, subscriptions: str | None = None) -> Database:
+    """One of Django's databases, as the SQL store sees it.
+
+    Args:
+        alias: Which.
+        subscriptions: The table of subscriptions, if the project has one of its own.
+    """
+    executor = DjangoExecutor(alias)
+    return Database(executor, wording_of(executor.dialect, subscriptions))
+
+
+def what_is_wrong(database: Database, tables: Collection[Table] = TABLES) -> str | None:
+    """Say what is wrong with the tables of a database, and the way out; None if nothing is.
+
+    Raises:
+        StoreError: The database can't be asked.
+    """
+    place, way_out = database.executor.place, database.executor.way_out
+    return database.read(lambda s: wrong_with(s, place, way_out, tuple(tables)))
+
+
+class OtherOutbox:
+    """The messages in a database that isn't the store's.
+
+    A transaction there can hold messages; workers move them to the store, which keeps them before
+    the outbox forgets them: what a crash in between repeats is there already.
+
+    Args:
+        alias: Of the database.
+        store: The store's database.
+        outbox: The store's outbox.
+    """
+
+    def __init__(self, alias: str, store: Database, outbox: Outbox) -> None:
+        self.alias, self.database = alias, database_of(alias)
+        self._store, self._outbox = store, outbox
+        self._messages = Messages()
+
+    def check(self) -> None:
+        """See that the tables are there.
+
+        Raises:
+            StoreSetupError: They aren't.
+            StoreError: The database can't be asked.
+        """
+        wrong = what_is_wrong(self.database, NEEDED)
+        if wrong is not None:
+            raise StoreSetupError(wrong)
+
+    def empty(self, limit: int, ids: Collection[str] | None) -> None:
+        """Move messages to the store, the oldest first.
+
+        Args:
+            limit: How many at most.
+            ids: Only these.
+        """
+        if self.database.read(lambda s: s.first(ANY)) is not None:
+            self.database.run(partial(self._move, limit=limit, ids=ids))
+
+    def _move(self, statements: Statements, limit: int, ids: Collection[str] | None) -> None:
+        wording = statements.wording
+        if ids is None:
+            text = f"{FIRST}{wording.limit}{wording.skip_locked}"
+            found = statements.rows(text, most=limit)
+        else:
+            asked = sorted(key for id_ in ids if (key := message_key(id_)) is not None)[:limit]
+            text = f"{NAMED}{wording.skip_locked}"
+            found = statements.rows(text, keys=asked) if asked else []
+        keys = sorted(key for (key,) in found)
+        if not keys:
+            return
+        messages = [message_of(row) for row in statements.rows(GET, keys=keys)]
+        self._store.run(lambda s: self._outbox.publish(s, messages))
+        for text in FORGET:
+            statements.change(text, keys=keys)
+
+    def message(self, message_id: str) -> Message | None:
+        """The message of that id, if it is here."""
+        return self.database.read(lambda s: self._messages.get(s, message_id))
+
+    def holds(self, message_id: str) -> bool:
+        """True if the message is here."""
+        key = message_key(message_id)
+        return key is not None and bool(self.database.read(lambda s: s.rows(NAMED, keys=[key])))
+
+    def count(self) -> int:
+        """How many messages are here."""
+        ((count,),) = self.database.read(lambda s: s.rows(COUNT))
+        return int(count)

@@ -1,0 +1,271 @@
+"""The store in Django's databases: the core's SQL store on Django's connections."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from functools import partial
+from weakref import WeakSet
+
+import attrs
+from django.db import Error, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from thorn_core import Message, Routing, Stats, Subscription, UnitOfWork
+from thorn_core.ports.store import Written
+from thorn_core.stores.sql.database import Database
+from thorn_core.stores.sql.rows import micros
+from thorn_core.stores.sql.schema import SUBSCRIPTIONS
+from thorn_core.stores.sql.store import SqlStore
+from thorn_core.stores.sql.subscriptions import Subscriptions
+from thorn_django.executor import DjangoExecutor
+from thorn_django.outboxes import OtherOutbox
+from thorn_django.subscription_model import (
+    delete_row,
+    insert_rows,
+    subscription_model,
+    table_of,
+)
+from thorn_django.unit_of_work import DjangoUnitOfWork
+
+logger = logging.getLogger(__name__)
+
+
+class DjangoStore(SqlStore):
+    """Keeps everything in one of Django's databases.
+
+    What is sent or changed while a transaction is open on it in the calling thread belongs to that
+    transaction.
+
+    Args:
+        alias: Of the database.
+        databases: Aliases of others that have Thorn's tables too: what is sent in their
+            transactions is kept there, and moved to this one by workers.
+
+    Raises:
+        ConfigurationError: There is no such alias, or the database is none that Thorn speaks to.
+
+    Example:
+        >>> DjangoStore("defautl")
+        Traceback (most recent call last):
+        ...
+        thorn_core.errors.ConfigurationError: ...unknown database 'defautl'; known databases: ...
+    """
+
+    def __init__(self, alias: str = "default", *, databases: Collection[str] = ()) -> None:
+        self.executor = DjangoExecutor(alias)
+        table = table_of(subscription_model())
+        super().__init__(
+            self.executor,
+            names={} if table is None else {SUBSCRIPTIONS.name: table},
+            subscriptions=partial(Subscriptions, insert=insert_rows, delete=delete_row),
+        )
+        others = [name for name in dict.fromkeys(databases) if name != alias]
+        self._others = [OtherOutbox(name, self.database, self._outbox) for name in others]
+        self._unit = DjangoUnitOfWork(alias, *others)
+        self._opened = _Opened()
+        _stores.add(self)
+
+    def __repr__(self) -> str:
+        return f"<DjangoStore {self.executor.alias}>"
+
+    @property
+    def alias(self) -> str:
+        """The alias of its database."""
+        return self.executor.alias
+
+    def check(self) -> None:
+        """See that the tables are there and have the columns that they need.
+
+        Raises:
+            StoreSetupError: They aren't; `manage.py migrate` makes them.
+            StoreError: The database can't be asked.
+        """
+        super().check()
+        for other in self._others:
+            other.check()
+
+    def unit_of_work(self) -> DjangoUnitOfWork:
+        """The unit of work of sends without `within=`: the transaction open on a database of it.
+
+        If there are several, that of the store's own database is meant.
+        """
+        return self._unit
+
+    def _tell(self) -> None:
+        # What a transaction holds nobody can claim before its commit.
+        DjangoUnitOfWork(self.alias).on_commit(self._notifications.tell)
+
+    def forget_subscription(self, subscription_id: str, *, now: datetime) -> None:
+        """Remove what a row of subscriptions leaves behind that somebody else has deleted."""
+        at = micros(now)
+        self.database.run(lambda s: self._subscriptions.forget(s, subscription_id, at))
+        self._tell()
+
+    # -- the way of a message
+
+    def publish(
+        self, messages: Sequence[Message], *, within: UnitOfWork, written: Written | None = None
+    ) -> None:
+        """Keep messages to be routed: in the caller's transaction if it can hold them.
+
+        The transaction of a database without Thorn's tables can't: they are kept once it has
+        committed, which isn't atomic, and a warning says so. On SQLite, where one connection writes
+        at a time, what is to be kept at once is kept in the transaction that is open here.
+
+        Raises:
+            StoreError: The database can't do it.
+        """
+        other = self._other_of(within)
+        if other is None:
+            super().publish(messages, within=within, written=written)
+            return
+        connection = other.executor.borrow(within)
+        assert connection is not None
+        # It doesn't know which keyed messages the store has, so that `written` isn't told.
+        other.within(connection, partial(self._insert, messages=messages))
+        within.on_commit(self._notifications.tell)
+
+    def _other_of(self, within: UnitOfWork) -> Database | None:
+        """The other database whose transaction is open."""
+        for other in self._others:
+            executor = other.database.executor
+            if self._borrow(within) is None and executor.borrow(within) is not None:
+                return other.database
+        return None
+
+    def _publish(self, messages: Sequence[Message], written: Written | None) -> None:
+        with self.executor.apart():
+            super()._publish(messages, written)
+
+    def _warn_of(self, within: UnitOfWork) -> None:
+        where = getattr(within, "place", type(within).__name__)
+        if where not in self._strangers:
+            self._strangers.add(where)
+            alias = where.removeprefix("django://")
+            logger.warning(
+                "messages of transactions in the database %r are stored in %r after the commit: a"
+                " crash in between loses them; add Thorn's tables to it (manage.py migrate"
+                " --database %s), and name it in THORN_DATABASES",
+                alias,
+                self,
+                alias,
+            )
+
+    def claim_messages(
+        self, *, now: datetime, lease: timedelta, limit: int, ids: Collection[str] | None = None
+    ) -> Sequence[Message]:
+        """Lease messages that aren't routed yet."""
+        for other in self._others:
+            other.empty(limit, ids)
+        return super().claim_messages(now=now, lease=lease, limit=limit, ids=ids)
+
+    def matching(
+        self, event: str, *, sender: str | None, after: str | None, limit: int
+    ) -> Sequence[Subscription]:
+        """A page of the enabled subscriptions that an event reaches."""
+        self._opened.begin()
+        return super().matching(event, sender=sender, after=after, limit=limit)
+
+    def matching_each(
+        self, messages: Sequence[Message], *, limit: int
+    ) -> Sequence[Sequence[Subscription]]:
+        """The first page of `matching` for each of the first of some messages."""
+        self._opened.begin()
+        return super().matching_each(messages, limit=limit)
+
+    def route(self, routings: Sequence[Routing]) -> None:
+        """Keep deliveries of messages."""
+        self._opened.close()
+        super().route(routings)
+
+    # -- history
+
+    def message(self, message_id: str) -> Message | None:
+        """The message of that id."""
+        # Databases in the order that it travels in, not to miss it on its way.
+        for other in self._others:
+            waiting = other.message(message_id)
+            if waiting is not None:
+                return waiting
+        return super().message(message_id)
+
+    def routed(self, message_id: str) -> bool:
+        """True if the message has been routed completely, or is no longer here."""
+        if any(other.holds(message_id) for other in self._others):
+            return False
+        return super().routed(message_id)
+
+    def stats(self, *, now: datetime, window: timedelta) -> Stats:
+        """What there is, and how attempts went in the time before now."""
+        waiting = sum(other.count() for other in self._others)
+        stats = super().stats(now=now, window=window)
+        return attrs.evolve(
+            stats, messages=stats.messages + waiting, unrouted=stats.unrouted + waiting
+        )
+
+    # -- life
+
+    def before_fork(self) -> None:
+        """In a process about to fork: close idle connections to SQLite."""
+        super().before_fork()
+        for other in self._others:
+            other.database.executor.before_fork()
+
+    def after_fork(self) -> None:
+        """In a forked child: leave connections and threads to the parent."""
+        super().after_fork()
+        for other in self._others:
+            other.database.after_fork()
+
+    def close(self) -> None:
+        """Let go of the connections that aren't Django's own."""
+        super().close()
+        for other in self._others:
+            other.database.executor.close()
+
+    @property
+    def aliases(self) -> frozenset[str]:
+        """Of all its databases."""
+        return frozenset((self.alias, *(other.alias for other in self._others)))
+
+
+_stores: WeakSet[DjangoStore] = WeakSet()
+
+
+def close_stores(alias: str) -> None:
+    """Close the connections of all stores in a database, for those who are about to drop it."""
+    for store in list(_stores):
+        if alias in store.aliases:
+            store.close()
+
+
+class _Opened:
+    """The connections of a thread that functions of the project's have opened.
+
+    They name subscribers, or veto them, between matching and routing, in a worker's thread. As
+    after a request, nothing of theirs stays open.
+    """
+
+    def __init__(self) -> None:
+        self._here = threading.local()
+
+    def begin(self) -> None:
+        """What is open now isn't theirs."""
+        self._here.before = {id(c) for c in _open_connections()}
+
+    def close(self) -> None:
+        """Close what has been opened since."""
+        before = self._here.__dict__.pop("before", None)
+        if before is not None:
+            for connection in _open_connections():
+                if id(connection) not in before and not connection.in_atomic_block:
+                    with suppress(Error):  # it is lost
+                        connection.close()
+
+
+def _open_connections() -> list[BaseDatabaseWrapper]:
+    return [c for c in connections.all(initialized_only=True) if c.connection is not None]
