@@ -25,6 +25,7 @@ from thorn_core import (
     Thorn,
     buffer_events,
 )
+from thorn_core.keys import new_id
 from thorn_core.testing import LocalRecipient
 
 LEASE = timedelta(seconds=60)
@@ -423,14 +424,19 @@ def test_what_waits_in_a_buffer_is_published_in_the_transaction_of_its_flush(wor
     assert (world.told, world.kept()) == ([], [])
 
 
-def test_what_a_buffer_holds_is_one_statement(world):
+def inserts_of_a_send(world):
+    """The message's, and that of what waits to be routed; on PostgreSQL they are one."""
+    return 1 if world.vendor == "postgresql" else 2
+
+
+def test_what_a_buffer_holds_is_inserted_at_once(world):
     from django.test.utils import CaptureQueriesContext
 
     with CaptureQueriesContext(connections[world.alias]) as captured, buffer_events():
         for number in range(10):
             world.send(number)
     inserts = [q["sql"] for q in captured.captured_queries if "INSERT" in q["sql"]]
-    assert len(inserts) == 1, captured.captured_queries
+    assert len(inserts) == inserts_of_a_send(world), captured.captured_queries
     assert world.kept() == list(range(10))
 
 
@@ -438,13 +444,13 @@ def test_what_a_buffer_holds_is_one_statement(world):
 
 
 @HANDLES
-def test_a_send_in_a_transaction_is_one_statement(world, within):
+def test_a_send_in_a_transaction_is_inserts_alone(world, within):
     from django.test.utils import CaptureQueriesContext
 
     with transaction.atomic(using=world.alias):
         with CaptureQueriesContext(connections[world.alias]) as captured:
             world.send(1, within(world.alias))
-        assert len(captured) == 1, captured.captured_queries
+        assert len(captured) == inserts_of_a_send(world), captured.captured_queries
 
 
 # -- apart from the transaction
@@ -518,7 +524,7 @@ def test_on_sqlite_a_message_that_waits_for_no_commit_waits_all_the_same(
     world = sqlite_world
     with suppress(Abandoned), transaction.atomic(using=world.alias):
         message = world.send(1).message
-        world.app.send_message(attrs.evolve(message, id="msg_2"), at_once=True)
+        world.app.send_message(attrs.evolve(message, id=new_id("msg", message.at)), at_once=True)
         assert world.told == []
         if not commits:
             raise Abandoned
@@ -652,19 +658,19 @@ def test_without_saying_it_belongs_to_the_transaction_that_is_open(two_databases
 
 def test_what_is_moved_again_after_a_crash_is_delivered_once(two_databases, monkeypatch):
     world = two_databases
-    from django.db.models import QuerySet
+    from thorn_django import outboxes
 
     with transaction.atomic(using="other"):
         world.send(1)
-    delete = QuerySet._raw_delete
 
-    def crash(queryset, using):
+    def crash():
         raise KeyboardInterrupt
+        yield
 
-    monkeypatch.setattr(QuerySet, "_raw_delete", crash)
-    with pytest.raises(KeyboardInterrupt):
-        world.app.messages_to_route()
-    monkeypatch.setattr(QuerySet, "_raw_delete", delete)
+    with monkeypatch.context() as patched:
+        patched.setattr(outboxes, "FORGET", crash())
+        with pytest.raises(KeyboardInterrupt):
+            world.app.messages_to_route()
     assert (world.kept("other"), world.kept()) == ([1], [1])
     assert len(world.app.messages_to_route()) == 1
     assert (world.kept("other"), world.kept()) == ([], [1])
@@ -779,7 +785,7 @@ def without_table(world):
 
 def test_a_missing_table_is_named_with_the_way_out(world, without_table):
     database = "" if world.alias == "default" else f" --database {world.alias}"
-    way_out = f"no table thorn_messages; run: manage.py migrate{database}$"
+    way_out = f"missing table thorn_messages; run: manage.py migrate{database}$"
     for call in (lambda: world.send(1), world.app.stats, world.app.store.check):
         with pytest.raises(StoreSetupError, match=way_out):
             call()

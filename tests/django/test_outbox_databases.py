@@ -111,14 +111,14 @@ def test_statements_are_as_many_for_a_batch_of_any_size(alias, outcome, most):
         messages = [make_message(1000 * size + subscribers * 7 + n) for n in range(size)]
         for number in range(subscribers):
             store.add_subscription(make_subscription(1000 * len(counted) + number))
-        store.database._drop(store.database._idle)
+        store.executor.own.drop()
         with counting() as seen:
             delivered = travel(store, messages, subscribers, outcome)
         assert delivered == size
         kept = [sql for sql in seen if not sql.startswith(("BEGIN", "SET", "PRAGMA"))]
         counted.append(len(kept))
         for subscription in store.subscriptions():
-            store.remove_subscription(subscription.id)
+            store.remove_subscription(subscription.id, now=NOW)
         store.purge(DeliveryQuery(), limit=1000)
     store.close()
     print(f"{alias}: {counted[0]} statements for any batch, {counted[-1] / 500:.3f} for a delivery")
@@ -301,7 +301,7 @@ def test_a_worker_waits_quietly_for_a_database_that_is_down(server_alias, caplog
         connections[server_alias].close()
         with ExitStack() as down:
             down.enter_context(unreachable(server_alias))
-            with pytest.raises(StoreError, match=rf"database '{server_alias}' can't do it: "):
+            with pytest.raises(StoreError, match=rf"database django://{server_alias} can't do it: "):
                 behind.send("a.b", 2)
             with working(behind):
                 until(lambda: "the store can't work" in caplog.text)
@@ -379,12 +379,11 @@ def test_a_transaction_of_the_stores_own_waits_for_another_writer(default_alias)
 
 
 def test_a_lock_that_is_held_for_long_is_an_error(default_alias, monkeypatch):
-    from thorn_django.store import database
-
-    monkeypatch.setattr(database, "BUSY_TIMEOUT", 0.2)
+    monkeypatch.setattr("thorn_core.stores.sql.database.TRIED_FOR", 0.2)
     monkeypatch.setitem(connections.settings[default_alias]["OPTIONS"], "timeout", 0.2)
     connections[default_alias].close()
     with app_at(default_alias) as app:
+        app.store.executor.own.lock_timeout = 0.2
         other = SqliteWrapper(connections.settings[default_alias], "other")
         with other.cursor() as cursor:
             cursor.execute("BEGIN IMMEDIATE")
@@ -401,15 +400,14 @@ def test_workers_bookkeeping_does_not_wait_for_the_disk_and_what_is_sent_does(de
     store = store_at(default_alias)
     levels = []
 
-    def look(connection):
-        with connection.cursor() as cursor:
-            levels.append(cursor.execute("PRAGMA synchronous").fetchone()[0])
+    def look(statements):
+        levels.extend(statements.first("PRAGMA synchronous"))
 
-    for lasting in (True, False, True):
-        store.database.run(look, lasting=lasting)
+    for durable in (True, False, True):
+        store.database.run(look, durable=durable)
     assert levels == [2, 1, 2]
     connections[default_alias].ensure_connection()
-    store.database.run(look, lasting=False)
+    store.database.run(look, durable=False)
     assert levels[-1] == 2
     store.close()
 
@@ -443,7 +441,7 @@ def test_secrets_and_payloads_are_never_said(alias, caplog):
         from thorn_django.models import Subscription
 
         row = Subscription._base_manager.using(alias).get()
-        said = [repr(row), str(row), repr(app), repr(app.store), repr(app.store.database)]
+        said = [repr(row), str(row), repr(app), repr(app.store), repr(app.store.executor)]
         with connections[alias].cursor() as cursor:
             for table in ("thorn_subscriptions", "thorn_messages"):
                 cursor.execute(f"ALTER TABLE {table} RENAME TO hidden_{table}")

@@ -34,12 +34,12 @@ class Sent:
 
     def messages(self) -> list[Any]:
         """The messages, which are then taken away."""
-        from thorn_django.models import Message
-        from thorn_django.store.rows import MESSAGE, message_of
+        from thorn_django.models import Message, OutboxEntry
 
-        rows = Message.objects.using(self.alias).order_by("id").values(*MESSAGE)
-        found = [message_of(row) for row in rows]
-        Message.objects.using(self.alias).all().delete()
+        ids = Message.objects.using(self.alias).order_by("id").values_list("id", flat=True)
+        found = [self.app.message(key) for key in ids]
+        for model in (OutboxEntry, Message):
+            model.objects.using(self.alias).all().delete()
         return found
 
     @contextmanager

@@ -225,15 +225,15 @@ class OwnConnections:
     @contextlib.contextmanager
     def one(self) -> Iterator[BaseDatabaseWrapper]:
         """One of them, open."""
-        connection = self._take()
-        try:
-            if connection.connection is None:
-                with off_loop():
+        with off_loop():
+            connection = self._take()
+            try:
+                if connection.connection is None:
                     connection.ensure_connection()
-                self._opened(connection)
-            yield connection
-        finally:
-            self._put(connection)
+                    self._opened(connection)
+                yield connection
+            finally:
+                self._put(connection)
 
     def _take(self) -> BaseDatabaseWrapper:
         with self._lock:
@@ -255,7 +255,7 @@ class OwnConnections:
             kept = usable and not self._closed and len(self._idle) < KEPT
             if kept:
                 self._idle.append(connection)
-        if not kept and connection not in _inherited:
+        if not kept and connection.connection is not None and connection not in _inherited:
             _close([connection])
 
     def new(self) -> BaseDatabaseWrapper:

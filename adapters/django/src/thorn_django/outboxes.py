@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
+from typing import Any
 
 from thorn_core import Message, StoreSetupError
 from thorn_core.keys import message_key
 from thorn_core.ports.tables import Table
 from thorn_core.stores.sql.database import Database
 from thorn_core.stores.sql.messages import GET, Messages
-from thorn_core.stores.sql.outbox import Outbox
 from thorn_core.stores.sql.rows import message_of
 from thorn_core.stores.sql.schema import IDEMPOTENCY, MESSAGES, OUTBOX, TABLES
 from thorn_core.stores.sql.setup import wrong_with
 from thorn_core.stores.sql.statements import Statements
 from thorn_django.executor import DjangoExecutor
 from thorn_django.tables import wording_of
+
+Publish = Callable[..., Any]
 
 # What a database needs that only holds messages until they are moved.
 NEEDED = (MESSAGES, IDEMPOTENCY, OUTBOX)
@@ -61,13 +63,12 @@ class OtherOutbox:
     Args:
         alias: Of the database.
         store: The store's database.
-        outbox: The store's outbox.
+        publish: Inserts messages there.
     """
 
-    def __init__(self, alias: str, store: Database, outbox: Outbox) -> None:
+    def __init__(self, alias: str, store: Database, publish: Publish) -> None:
         self.alias, self.database = alias, database_of(alias)
-        self._store, self._outbox = store, outbox
-        self._messages = Messages()
+        self._store, self._publish = store, publish
 
     def check(self) -> None:
         """See that the tables are there.
@@ -93,7 +94,7 @@ class OtherOutbox:
     def _move(self, statements: Statements, limit: int, ids: Collection[str] | None) -> None:
         wording = statements.wording
         if ids is None:
-            text = f"{FIRST}{wording.limit}{wording.skip_locked}"
+            text = f"{FIRST}{wording.limit()}{wording.skip_locked}"
             found = statements.rows(text, most=limit)
         else:
             asked = sorted(key for id_ in ids if (key := message_key(id_)) is not None)[:limit]
@@ -103,13 +104,13 @@ class OtherOutbox:
         if not keys:
             return
         messages = [message_of(row) for row in statements.rows(GET, keys=keys)]
-        self._store.run(lambda s: self._outbox.publish(s, messages))
+        self._store.run(partial(self._publish, messages=messages))
         for text in FORGET:
             statements.change(text, keys=keys)
 
     def message(self, message_id: str) -> Message | None:
         """The message of that id, if it is here."""
-        return self.database.read(lambda s: self._messages.get(s, message_id))
+        return self.database.read(lambda s: Messages().get(s, message_id))
 
     def holds(self, message_id: str) -> bool:
         """True if the message is here."""

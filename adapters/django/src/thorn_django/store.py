@@ -64,7 +64,7 @@ class DjangoStore(SqlStore):
             subscriptions=partial(Subscriptions, insert=insert_rows, delete=delete_row),
         )
         others = [name for name in dict.fromkeys(databases) if name != alias]
-        self._others = [OtherOutbox(name, self.database, self._outbox) for name in others]
+        self._others = [OtherOutbox(name, self.database, self._insert) for name in others]
         self._unit = DjangoUnitOfWork(alias, *others)
         self._opened = _Opened()
         _stores.add(self)

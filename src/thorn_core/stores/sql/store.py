@@ -80,13 +80,14 @@ class SqlStore:
         self.shared = not executor.embedded
         self._executor = executor
         self._strangers: set[str] = set()
+        self._make_subscriptions = subscriptions
         self._begin_life()
 
     def _begin_life(self) -> None:
         # What parts remember holds for one database.
         self._recipients = Recipients()
         self._messages = Messages()
-        self._subscriptions = subscriptions(self._recipients)
+        self._subscriptions = self._make_subscriptions(self._recipients)
         self._queue = Queue(self._recipients, self._messages, self._subscriptions)
         self._outbox = Outbox(self._messages, self._queue, self._recipients, self._subscriptions)
         self._history = History(self._queue)
