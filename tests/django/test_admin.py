@@ -17,10 +17,11 @@ from django.db import connections, transaction
 from django.test import Client, override_settings
 from django.test.utils import CaptureQueriesContext
 
-from thorn_core import DeliveryState
+from thorn_core import DeliveryState, Message
+from thorn_core.keys import new_id
 from thorn_core.testing import LocalRecipient
 from thorn_django import get_app
-from thorn_django.models import Delivery, Subscription, SubscriptionPattern
+from thorn_django.models import Subscription, SubscriptionPattern
 
 ROOT = "/admin/thorn_django/"
 NEW = {
@@ -107,10 +108,15 @@ def history():
     return [(entry.object_id, entry.get_change_message()) for entry in entries]
 
 
-def failed(app, recipient, *events):
-    """Deliveries that have failed."""
+def failed(app, recipient, *events, ages=()):
+    """Deliveries that have failed, of messages that are so old."""
     recipient.answer(status=500, body=b"away")
-    receipts = [app.send(event, {"n": n}) for n, event in enumerate(events or ["article.created"])]
+    receipts = []
+    events = events or ["article.created"]
+    for event, age in zip(events, ages or [timedelta()] * len(events), strict=True):
+        at = app.clock() - age
+        message = Message(id=new_id("msg", at), event=event, data=b'{"n": 0}', at=at)
+        receipts.append(app.send_message(message))
     app.worker().drain()
     recipient.answer(status=200)
     return [delivery for receipt in receipts for delivery in receipt.deliveries]
@@ -480,28 +486,28 @@ def test_a_static_subscriber_is_retried_and_its_secret_stays_hidden(client, reci
         assert said(page) == ["1 delivery was retried."]
 
 
-def test_pending_deliveries_are_discarded_once_that_is_confirmed(client, app, recipient):
+def test_pending_deliveries_are_cancelled_once_that_is_confirmed(client, app, recipient):
     app.subscribe("article.*", recipient.url)
     (over,) = failed(app, recipient)
     (pending,) = failed(app, recipient)
     app.replay(pending.id)
-    selected = {"action": "discard", "_selected_action": [over.id, pending.id]}
+    selected = {"action": "cancel", "_selected_action": [over.id, pending.id]}
     page = client.post(f"{ROOT}delivery/", selected)
     assert "1 pending delivery will not be attempted again" in text_of(page)
     assert "1 selected delivery is not pending and will not change." in html.unescape(text_of(page))
     assert app.delivery(pending.id).state is DeliveryState.PENDING
     page = client.post(f"{ROOT}delivery/", {**selected, "confirmed": "yes"}, follow=True)
-    assert said(page) == ["1 delivery was discarded."]
+    assert said(page) == ["1 delivery was cancelled."]
     gone = app.delivery(pending.id)
-    assert (gone.state, gone.reason) == (DeliveryState.DISCARDED, "an operator discarded it")
+    assert (gone.state, gone.reason) == (DeliveryState.DISCARDED, "cancelled by an operator")
     assert gone.settled_at is not None
     assert app.delivery(over.id).state is DeliveryState.EXHAUSTED
-    assert history() == [(pending.id, "Discarded.")]
+    assert history() == [(pending.id, "Cancelled.")]
     received = len(recipient.received)
     app.worker().drain()
     assert len(recipient.received) == received
     page = client.post(f"{ROOT}delivery/", {**selected, "confirmed": "yes"}, follow=True)
-    assert said(page) == ["Nothing was discarded: no selected delivery is pending."]
+    assert said(page) == ["Nothing was cancelled: no selected delivery is pending."]
     # It can be had back.
     assert app.replay(pending.id) == 1
 
@@ -509,8 +515,8 @@ def test_pending_deliveries_are_discarded_once_that_is_confirmed(client, app, re
 def test_what_failed_since_a_time_is_recovered(client, app, recipient):
     mine = app.subscribe("article.*", recipient.url)
     others = app.subscribe("other.*", recipient.url)
-    first, second, other = failed(app, recipient, "article.a", "article.b", "other.c")
-    Delivery.objects.filter(pk=first.id).update(created_at=app.clock() - timedelta(days=3))
+    ages = timedelta(days=3), timedelta(), timedelta()
+    first, second, other = failed(app, recipient, "article.a", "article.b", "other.c", ages=ages)
     url = f"{ROOT}delivery/recover/?subscription={mine.id}"
     assert mine.url in text_of(client.get(url))
     since = app.clock() - timedelta(days=2)
@@ -566,8 +572,8 @@ def test_actions_need_the_permission_to_change_deliveries(app, recipient):
 
 def test_deliveries_are_found(client, app, recipient):
     made = app.subscribe(["article.*", "order.*"], recipient.url)
-    old, new = failed(app, recipient, "article.a.b", "order.paid")
-    Delivery.objects.filter(pk=old.id).update(created_at=app.clock() - timedelta(days=3))
+    ages = timedelta(days=3), timedelta()
+    old, new = failed(app, recipient, "article.a.b", "order.paid", ages=ages)
     app.replay(new.id)
 
     def found(query):
@@ -593,9 +599,6 @@ def test_lists_count_and_look_through_a_bounded_number(client, app, recipient, m
     monkeypatch.setattr(lists, "LISTED", 3)
     assert client.get(f"{ROOT}delivery/").context["cl"].result_count == 3
     monkeypatch.setattr(lists, "LISTED", 10_000)
-    for age, delivery in enumerate(reversed(found)):
-        made = app.clock() - timedelta(hours=age)
-        Delivery.objects.filter(pk=delivery.id).update(created_at=made)
     monkeypatch.setattr(lists, "REACH", 2)
     rows = client.get(f"{ROOT}delivery/?state=exhausted").context["cl"].result_list
     assert [row.pk for row in rows] == [delivery.id for delivery in found[:1:-1]]
@@ -722,9 +725,9 @@ def test_lists_and_actions_work_on_servers(kind, client, recipient):
         assert client.get(f"{ROOT}message/?routed=yes").context["cl"].result_count == 2
         for thing in (made, exhausted, app.message(pending.message_id)):
             assert client.get(page_of(thing)).status_code == 200
-        selected = {"action": "discard", "_selected_action": [pending.id], "confirmed": "yes"}
+        selected = {"action": "cancel", "_selected_action": [pending.id], "confirmed": "yes"}
         page = client.post(f"{ROOT}delivery/", selected, follow=True)
-        assert said(page) == ["1 delivery was discarded."]
+        assert said(page) == ["1 delivery was cancelled."]
         assert app.delivery(pending.id).state is DeliveryState.DISCARDED
 
 

@@ -12,29 +12,17 @@ from pathlib import Path
 
 import pytest
 from django.db import OperationalError, connections, transaction
-from django.db.backends.signals import connection_created
 from django.db.backends.sqlite3.base import DatabaseWrapper as SqliteWrapper
 from magazine_project import DATABASES, SERVERS, administered, make_database
 
 from thorn_core import (
-    DeliveryQuery,
     DeliveryState,
     RetryPolicy,
-    Routing,
     Settings,
     StoreError,
     Thorn,
 )
-from thorn_core.delivery import make_delivery
 from thorn_core.testing import LocalRecipient
-from thorn_core.testing.store_contract import (
-    LEASE,
-    NOW,
-    StoreContract,
-    make_message,
-    make_subscription,
-)
-from thorn_core.unit_of_work import IMMEDIATE
 
 SETTINGS = Settings(
     allowed_networks=["127.0.0.0/8"],
@@ -75,81 +63,6 @@ def until(condition, timeout=20.0):
     while not condition():
         assert time.monotonic() < deadline, "it doesn't come"
         time.sleep(0.01)
-
-
-# -- statements
-
-
-@contextmanager
-def counting():
-    """The statements of every connection opened inside the block."""
-    seen = []
-    lock = threading.Lock()
-
-    def see(execute, sql, parameters, many, context):
-        with lock:
-            seen.append(sql)
-        return execute(sql, parameters, many, context)
-
-    def opened(connection, **_):
-        connection.execute_wrappers.append(see)
-
-    connection_created.connect(opened)
-    try:
-        yield seen
-    finally:
-        connection_created.disconnect(opened)
-
-
-@pytest.mark.parametrize(("outcome", "most"), [("delivered", 22), ("pending", 34)])
-def test_statements_are_as_many_for_a_batch_of_any_size(alias, outcome, most):
-    """From publishing to settling; BEGIN and COMMIT aren't counted."""
-    store = store_at(alias)
-    connections[alias].close()
-    counted = []
-    for size, subscribers in ((2, 1), (50, 5), (500, 10), (500, 1)):
-        messages = [make_message(1000 * size + subscribers * 7 + n) for n in range(size)]
-        for number in range(subscribers):
-            store.add_subscription(make_subscription(1000 * len(counted) + number))
-        store.executor.own.drop()
-        with counting() as seen:
-            delivered = travel(store, messages, subscribers, outcome)
-        assert delivered == size
-        kept = [sql for sql in seen if not sql.startswith(("BEGIN", "SET", "PRAGMA"))]
-        counted.append(len(kept))
-        for subscription in store.subscriptions():
-            store.remove_subscription(subscription.id, now=NOW)
-        store.purge(DeliveryQuery(), limit=1000)
-    store.close()
-    print(f"{alias}: {counted[0]} statements for any batch, {counted[-1] / 500:.3f} for a delivery")
-    assert len(set(counted)) == 1, counted
-    assert counted[0] <= most
-
-
-def travel(store, messages, subscribers, outcome):
-    """Send messages each to one of some subscribers, and deliver them; gives back how many."""
-    store.publish(messages, within=IMMEDIATE)
-    claimed = store.claim_messages(now=NOW, lease=LEASE, limit=500)
-    pages = store.matching_each(claimed, limit=500)
-    routings = [
-        Routing(message=m, deliveries=[make_delivery(m, pages[0][n % subscribers], NOW)])
-        for n, m in enumerate(claimed)
-    ]
-    store.route(routings)
-    claims = store.claim(now=NOW, lease=LEASE, limit=500, token="one", per_recipient=500, busy={})
-    contract, state = StoreContract(), DeliveryState(outcome)
-    due = {"due_at": NOW + LEASE} if outcome == "pending" else {}
-    store.settle([contract.settlement(claim, state, **due) for claim in claims])
-    if outcome == "pending":
-        store.settle(
-            [
-                contract.settlement(claim, at=NOW + LEASE)
-                for claim in store.claim(
-                    now=NOW + LEASE, lease=LEASE, limit=500, token="2", per_recipient=500, busy={}
-                )
-            ]
-        )
-    return len(claims)
 
 
 # -- connections
@@ -301,7 +214,9 @@ def test_a_worker_waits_quietly_for_a_database_that_is_down(server_alias, caplog
         connections[server_alias].close()
         with ExitStack() as down:
             down.enter_context(unreachable(server_alias))
-            with pytest.raises(StoreError, match=rf"database django://{server_alias} can't do it: "):
+            with pytest.raises(
+                StoreError, match=rf"database django://{server_alias} can't do it: "
+            ):
                 behind.send("a.b", 2)
             with working(behind):
                 until(lambda: "the store can't work" in caplog.text)

@@ -23,6 +23,8 @@ from thorn_core.checks import FindingName
 from thorn_core.testing.store_contract import NOW, make_message, make_subscription
 from thorn_django import get_app
 from thorn_django.checks import FINDINGS
+from thorn_django.outboxes import NEEDED
+from thorn_django.tables import wording_of
 
 HERE = Path(__file__).parent
 
@@ -41,7 +43,7 @@ def test_the_app_is_made_of_the_settings_when_it_is_first_needed():
         assert app is thorn_core.get_app() is Event("a.b").app
         assert app.settings.event_timeout == 3
         assert repr(app) == "<Thorn DjangoStore inline>"
-        assert app.store.database.alias == "default"
+        assert app.store.alias == "default"
 
 
 def test_overriding_a_setting_makes_the_app_anew():
@@ -159,15 +161,15 @@ def test_subscriptions_of_the_projects_own_model_work_as_others(own_model):
     store.check()
     store.add_subscription(made)
     Hook.objects.update(plan="pro")
-    moved = attrs.evolve(made, events=("user.*",))
-    store.save_subscription(moved)
+    moved = store.change_subscription(made.id, lambda s: attrs.evolve(s, events=("user.*",)))
     assert store.subscription(made.id) == moved
+    assert moved.events == ("user.*",)
     assert [s.id for s in store.matching("user.a", sender="42", after=None, limit=9)] == [made.id]
     assert store.matching_each([make_message(event="user.a")], limit=9) == [[moved]]
     assert Hook.objects.get().plan == "pro"
     assert Subscription._meta.swapped == "magazine.Hook"
     assert store.stats(now=NOW, window=NOW - NOW).subscriptions == 1
-    assert store.remove_subscription(made.id)
+    assert store.remove_subscription(made.id, now=NOW)
     assert not Hook.objects.exists()
 
 
@@ -373,7 +375,7 @@ def test_tables_that_are_missing_are_a_warning_that_lets_migrate_run(tmp_path, m
         with connections["other"].cursor() as cursor:
             cursor.execute("ALTER TABLE thorn_deliveries DROP COLUMN reason")
         (message,) = checked("thorn.W002", databases=["other"])
-        assert "thorn_deliveries in the database 'other' has no column reason" in message.msg
+        assert "thorn_deliveries in django://other has no column reason" in message.msg
         connections["other"].close()
 
 
@@ -382,12 +384,13 @@ def test_of_another_database_only_the_outbox_is_needed(tmp_path, monkeypatch):
     connections["other"].close()
     with override_settings(THORN_DATABASES=["default", "other"]):
         (message,) = checked("thorn.W002", databases=["default", "other"])
-        assert "'other' has no table thorn_messages;" in message.msg
-        with pytest.raises(StoreSetupError, match="'other' has no table thorn_messages;"):
+        missing = "thorn_messages, thorn_idempotency, thorn_outbox;"
+        assert f"missing table {missing}" in message.msg
+        with pytest.raises(StoreSetupError, match=f"missing table {missing}"):
             get_app().store.check()
         with connections["other"].cursor() as cursor:
-            columns = "id, event, data, at, sender, extra, route_at"
-            cursor.execute(f"CREATE TABLE thorn_messages ({columns})")
+            for statement in wording_of("sqlite").ddl(NEEDED):
+                cursor.execute(statement)
         assert checked(databases=["default", "other"]) == []
         get_app().store.check()
         connections["other"].close()

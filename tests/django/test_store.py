@@ -100,8 +100,13 @@ def test_times_are_kept_to_the_microsecond(alias):
             rows.all().delete()
             for number, at in enumerate(exact):
                 rows.create(
-                    id=number, subscription_id=str(number), origin="", ready_at=at,
-                    paused=False, blocked_until=at, circuit=0,
+                    id=number,
+                    subscription_id=str(number),
+                    origin="",
+                    ready_at=at,
+                    paused=False,
+                    blocked_until=at,
+                    circuit=0,
                 )
             assert [row.ready_at for row in rows.order_by("ready_at")] == exact
             assert list(rows.filter(ready_at=exact[1]).values_list("pk", flat=True)) == [1]
