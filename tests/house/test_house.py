@@ -103,6 +103,7 @@ PUBLIC = (
     "models",
     "patterns",
     "portal",
+    "ports",
     "recipients",
     "receiver",
     "signals",

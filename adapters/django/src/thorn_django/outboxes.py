@@ -94,7 +94,7 @@ class OtherOutbox:
     def _move(self, statements: Statements, limit: int, ids: Collection[str] | None) -> None:
         wording = statements.wording
         if ids is None:
-            text = f"{FIRST}{wording.limit()}{wording.skip_locked}"
+            text = f"{FIRST}{wording.limit}{wording.skip_locked}"
             found = statements.rows(text, most=limit)
         else:
             asked = sorted(key for id_ in ids if (key := message_key(id_)) is not None)[:limit]

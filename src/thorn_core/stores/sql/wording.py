@@ -104,14 +104,7 @@ class Wording:
 
     def in_schema(self, schema: str | None) -> Wording:
         """The same words for tables in another schema."""
-        return Wording(
-            self.dialect,
-            self._placeholder,
-            self.prefix,
-            schema,
-            nopad=self._nopad,
-            names=self._names,
-        )
+        return Wording(self.dialect, self._placeholder, self.prefix, schema, names=self._names)
 
     # -- names
 
