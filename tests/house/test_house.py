@@ -100,6 +100,7 @@ PUBLIC = (
     "api",
     "checks",
     "cli",
+    "keys",
     "models",
     "patterns",
     "portal",

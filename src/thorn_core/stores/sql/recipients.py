@@ -5,9 +5,9 @@ is. So a claim looks at the recipients that are ready, those that have waited lo
 at the backlog of the others. Whoever adds something due moves the time forward in the same
 transaction; the row's lock orders that against a claim that is about to move it back.
 
-Rows are locked by ascending key, and last of all tables. A claim skips those that others have locked;
-if it finds no other, it waits for one before it locks anything. A row is never deleted: processes
-remember that it is there.
+Rows are locked by ascending key, and last of all tables. A claim skips those that others have
+locked; if it finds no other, it waits for one before it locks anything. A row is never deleted:
+processes remember that it is there.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ LOCK = (
     " WHERE id IN (:keys.big*) ORDER BY id"
 )
 READY = "SELECT id FROM $recipients WHERE ready_at <= :now.big{others} ORDER BY ready_at, id"
-# By key alone: by the index of `ready_at`, MariaDB would also lock the entries of rows that it skips,
-# and whoever has locked those rows has yet to change the entries.
+# By key alone: by the index of `ready_at`, MariaDB would also lock the entries of rows that it
+# skips, and whoever has locked those rows has yet to change the entries.
 TAKE = "SELECT id, paused FROM $recipients WHERE id IN (:keys.big*) AND ready_at + 0 <= :now.big"
 OTHERS = " AND id NOT IN (:full.big*)"
 # When there is next something to claim: what isn't due yet; and what is due, all of it leased.
