@@ -1,7 +1,12 @@
-"""The SQL store: statements, rows and rules for databases, once."""
+"""The SQL store: statements, rows and rules for databases, once.
 
+`begin`, `borrow`, `Transaction` and `failure_of` are for executors: docs/extending/executor.md.
+"""
+
+from thorn_core.stores.sql.failures import failure_of
 from thorn_core.stores.sql.sqlite import SqliteExecutor
 from thorn_core.stores.sql.store import SqlStore
+from thorn_core.stores.sql.transactions import Transaction, begin, borrow
 
 
 def sqlite_store(url: str) -> SqlStore:
@@ -23,4 +28,12 @@ def sqlite_store(url: str) -> SqlStore:
     return SqlStore(SqliteExecutor(url))
 
 
-__all__ = ["SqlStore", "SqliteExecutor", "sqlite_store"]
+__all__ = [
+    "SqlStore",
+    "SqliteExecutor",
+    "Transaction",
+    "begin",
+    "borrow",
+    "failure_of",
+    "sqlite_store",
+]

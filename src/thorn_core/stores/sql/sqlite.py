@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from typing import Any
 
 from thorn_core.errors import ConfigurationError
-from thorn_core.ports.executor import Failure
+from thorn_core.ports.executor import Connection, Failure
 from thorn_core.ports.tables import Column
 from thorn_core.stores.sql.failures import failure_of
+from thorn_core.stores.sql.transactions import Transaction, begin
 from thorn_core.unit_of_work import UnitOfWork
-
-logger = logging.getLogger(__name__)
-T = TypeVar("T")
-Callback = Callable[[], None]
 
 # UPDATE … FROM came with 3.33, RETURNING with 3.35.
 LEAST_VERSION = (3, 35)
@@ -66,72 +61,6 @@ class SqliteConnection:
         names = ", ".join(f'"{column.name}"' for column in columns)
         marks = ", ".join("?" * len(columns))
         self.driver.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks})", rows)
-
-
-class SqliteTransaction:
-    """A transaction of the program's on Thorn's database, which `within=` takes.
-
-    Args:
-        executor: Whose database it is in.
-        connection: What it runs on.
-    """
-
-    def __init__(self, executor: SqliteExecutor, connection: SqliteConnection) -> None:
-        self.executor, self.connection = executor, connection
-        self.open = True
-        self._callbacks: list[Callback] = []
-
-    @property
-    def handle(self) -> SqliteTransaction:
-        """The transaction itself."""
-        return self
-
-    @property
-    def place(self) -> str:
-        """Where its database is."""
-        return self.executor.place
-
-    def execute(self, sql: str, params: Sequence[Any] = ()) -> sqlite3.Cursor:
-        """Run a statement of the program's.
-
-        Args:
-            sql: The statement; savepoints are made by `savepoint`.
-            params: Its parameters, `?` in the statement.
-
-        Raises:
-            sqlite3.Error: The database can't do it.
-        """
-        return self.connection.driver.execute(sql, params)
-
-    @contextlib.contextmanager
-    def savepoint(self) -> Iterator[None]:
-        """Undo the block's changes, sent events included, if it raises."""
-        mark = len(self._callbacks)
-        self.execute("SAVEPOINT thorn")
-        try:
-            yield
-        except BaseException:
-            self.execute("ROLLBACK TO thorn")
-            self.execute("RELEASE thorn")
-            del self._callbacks[mark:]
-            raise
-        self.execute("RELEASE thorn")
-
-    def on_commit(self, callback: Callback) -> None:
-        """Call back once the transaction has committed."""
-        self._callbacks.append(callback)
-
-    async def run(self, function: Callable[[], T]) -> T:
-        """Call a function that uses the transaction, in a thread."""
-        return await asyncio.to_thread(function)
-
-    def committed(self) -> None:
-        """Call those back that wait for the commit; what they raise is logged."""
-        for callback in self._callbacks:
-            try:
-                callback()
-            except Exception:
-                logger.exception("an after-commit callback failed")
 
 
 class SqliteExecutor:
@@ -273,35 +202,21 @@ class SqliteExecutor:
         finally:
             writing.release()
 
-    @contextlib.contextmanager
-    def begin(self) -> Iterator[SqliteTransaction]:
+    def begin(self) -> AbstractContextManager[Transaction]:
         """A transaction of the program's; it commits at the end, or rolls back if that raises."""
-        with self.transaction() as connection:
-            transaction = SqliteTransaction(self, connection)
-            try:
-                yield transaction
-            finally:
-                transaction.open = False
-        # Only now the connection, and the lock, are free for what follows.
-        transaction.committed()
+        return begin(self)
 
-    def borrow(self, unit: UnitOfWork) -> SqliteConnection | None:
+    def borrow(self, unit: UnitOfWork) -> Connection | None:
         """The connection of a transaction that `begin` gave, in the same database.
 
         Raises:
             ConfigurationError: The transaction is over.
         """
-        if not isinstance(unit, SqliteTransaction):
+        if not isinstance(unit, Transaction):
             return None
         other = unit.executor
-        if other is not self and (self.embedded or not other.in_file(self._path)):
-            return None
-        if not unit.open:
-            raise ConfigurationError(
-                "the transaction given as within= is over; send inside of its block, or without"
-                " within"
-            )
-        return unit.connection
+        file = isinstance(other, SqliteExecutor) and other.in_file(self._path)
+        return unit.lend() if other is self or (file and not self.embedded) else None
 
     def in_file(self, path: str) -> bool:
         """True if the database is in a file."""
