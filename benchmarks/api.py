@@ -66,10 +66,10 @@ def fill(store: SqlStore, number: int) -> None:
             }
             for n in range(first, min(first + 20_000, number))
         ]
-        with store.database.engine.begin() as connection:
+        with store.engine.begin() as connection:
             connection.execute(deliveries.insert(), rows)
-    analyze = "ANALYZE TABLE" if store.database.name in ("mysql", "mariadb") else "ANALYZE"
-    with store.database.engine.begin() as connection:
+    analyze = "ANALYZE TABLE" if store.executor.dialect == "mysql" else "ANALYZE"
+    with store.engine.begin() as connection:
         connection.execute(text(f"{analyze} {deliveries.name}"))
 
 

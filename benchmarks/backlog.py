@@ -22,7 +22,7 @@ def fill(store: SqlStore, number: int) -> None:
     """Make so many pending deliveries, of a message each hundred, to many recipients."""
     at = int(NOW.timestamp() * 1_000_000)
     deliveries, messages = store.tables.deliveries, store.tables.messages
-    with store.database.engine.begin() as connection:
+    with store.engine.begin() as connection:
         for start in range(0, number, 20_000):
             rows = range(start, min(start + 20_000, number))
             connection.execute(
@@ -65,8 +65,8 @@ def fill(store: SqlStore, number: int) -> None:
                 for n in range(RECIPIENTS)
             ],
         )
-    analyze = "ANALYZE TABLE" if store.database.name in ("mysql", "mariadb") else "ANALYZE"
-    with store.database.engine.begin() as connection:
+    analyze = "ANALYZE TABLE" if store.executor.dialect == "mysql" else "ANALYZE"
+    with store.engine.begin() as connection:
         connection.execute(text(f"{analyze} {deliveries.name}"))
 
 

@@ -49,7 +49,7 @@ def send(url: str, name: str, number: int, rounds: int) -> Figure:
     """An event sent within a session, against the INSERT of a like-sized row through it."""
     with Thorn(store=SqlStore(url), dispatcher="outbox", settings=local_settings()) as app:
         app.store.create()
-        engine = app.store.database.engine
+        engine = app.store.engine
         table = like_sized(MetaData())
         table.create(engine)
         event = Event("a.b", app=app)
@@ -110,7 +110,7 @@ def save(url: str, name: str, number: int, rounds: int) -> Figure:
     """Saves of a model with three events, against the same model without, plus the INSERT."""
     with Thorn(store=SqlStore(url), dispatcher="outbox", settings=local_settings()) as app:
         app.store.create()
-        engine = app.store.database.engine
+        engine = app.store.engine
         base, watched, plain = declare(app)
         base.metadata.create_all(engine)
         messages = app.store.tables.messages

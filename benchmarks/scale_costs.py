@@ -197,14 +197,14 @@ def reading() -> tuple[float, float, float]:
 def sizes(store: Any) -> tuple[float, float]:
     """Bytes of the database, and of the write-ahead log so far."""
     asked = "SELECT pg_database_size(current_database()), pg_current_wal_lsn() - '0/0'::pg_lsn"
-    with store.database.engine.connect() as connection:
+    with store.engine.connect() as connection:
         size, logged = connection.execute(text(asked)).one()
     return float(size), float(logged)
 
 
 def analyze(store: Any) -> None:
     """Let the database know how large its tables are, which it finds out by itself in a minute."""
-    with store.database.engine.begin() as connection:
+    with store.engine.begin() as connection:
         connection.execute(text("ANALYZE"))
 
 

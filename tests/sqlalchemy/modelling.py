@@ -10,6 +10,7 @@ from sqlalchemy import Engine, MetaData, create_engine, event, make_url, select
 from sqlalchemy.orm import Session
 
 from thorn_core import Message, Settings, Thorn, signals
+from thorn_core.keys import message_id
 from thorn_core.values import EMPTY
 from thorn_sqlalchemy import SqlStore
 
@@ -36,7 +37,8 @@ class World:
         """Those committed since the last call, in the order they were sent."""
         table = self.store.tables.messages
         with self.engine.connect() as connection:
-            ids = connection.scalars(select(table.c.id).order_by(table.c.id)).all()
+            keys = connection.scalars(select(table.c.id).order_by(table.c.id)).all()
+        ids = [message_id(key) for key in keys]
         fresh = [id_ for id_ in ids if id_ not in self._seen]
         self._seen.update(fresh)
         return [self.store.message(id_) for id_ in fresh]

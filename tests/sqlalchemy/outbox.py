@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from thorn_core import Event, Message, Thorn, hookimpl
+from thorn_core.keys import message_id
 from thorn_sqlalchemy import SqlStore
 
 
@@ -104,9 +105,9 @@ class World:
     def kept(self) -> list[int]:
         """The numbers of the messages in the store, in the order of sending."""
         table = self.app.store.tables.messages
-        with self.app.store.database.engine.connect() as connection:
-            ids = connection.scalars(select(table.c.id).order_by(table.c.at, table.c.id)).all()
-        return [number_of(self.app.message(id_)) for id_ in ids]
+        with self.app.store.engine.connect() as connection:
+            keys = connection.scalars(select(table.c.id).order_by(table.c.id)).all()
+        return [number_of(self.app.message(message_id(key))) for key in keys]
 
     def articles(self) -> list[int]:
         with Session(self.engine) as session:
@@ -118,7 +119,7 @@ class World:
         return self.recorder.told
 
     def clear(self) -> None:
-        with self.app.store.database.engine.begin() as connection:
+        with self.app.store.engine.begin() as connection:
             for table in (*self.app.store.tables.all(), Article.__table__):
                 connection.execute(delete(table))
         self.recorder.told.clear()

@@ -11,12 +11,12 @@ from datetime import timedelta
 
 import pytest
 from sqlalchemy import MetaData, create_engine, inspect, text
+from thorn_sqlalchemy.database import Database
 
 from thorn_core import DeliveryQuery, DeliveryState, Settings, StoreError, Thorn
 from thorn_core.cli.group import run
 from thorn_core.testing import LocalRecipient
 from thorn_sqlalchemy import SqlStore, define_tables
-from thorn_sqlalchemy.database import Database
 
 COMMAND = [sys.executable, "-m", "thorn_core.cli"]
 SHOP = """

@@ -51,7 +51,7 @@ def initialised(request, tmp_path_factory):
 def server(initialised):
     """A database on a server, initialised and empty."""
     store = SqlStore(initialised.url)
-    with store.database.engine.begin() as connection:
+    with store.engine.begin() as connection:
         for table in store.tables.all():
             connection.execute(delete(table))
     store.close()
@@ -120,7 +120,7 @@ def test_a_database_that_is_not_initialised_says_so(empty_app, call):
 
 def test_sending_within_a_transaction_says_so_too(empty_app):
     with (
-        Session(empty_app.store.database.engine) as session,
+        Session(empty_app.store.engine) as session,
         pytest.raises(StoreError, match=r"isn't initialised.* run: thorn init-db"),
     ):
         empty_app.send("a.b", within=session)
@@ -142,7 +142,7 @@ def test_the_way_out_names_the_prefix_and_the_schema(tmp_path):
 def test_a_missing_column_is_named(place):
     store = SqlStore(place.url)
     store.create()
-    with store.database.engine.begin() as connection:
+    with store.engine.begin() as connection:
         connection.execute(text("ALTER TABLE thorn_deliveries DROP COLUMN reason"))
     for call in (lambda: store.delivery("dlv_1"), store.check):
         with pytest.raises(
@@ -154,7 +154,7 @@ def test_a_missing_column_is_named(place):
 
 def with_revision(store, revision):
     store.create()
-    with store.database.engine.begin() as connection:
+    with store.engine.begin() as connection:
         connection.execute(
             text("UPDATE thorn_schema_version SET version_num = :r"), {"r": revision}
         )
@@ -176,8 +176,8 @@ def test_a_newer_schema_is_not_touched_and_serves_as_long_as_its_columns_do(plac
         store.create()
     store.check()
     assert store.message("msg_1") is None
-    assert store.database.revision() == "9999"
-    with store.database.engine.begin() as connection:
+    assert store.version() == "9999"
+    with store.engine.begin() as connection:
         connection.execute(text("ALTER TABLE thorn_deliveries DROP COLUMN reason"))
     with pytest.raises(
         StoreError, match=r"have the newer schema 9999, without thorn_deliveries\.reason"
@@ -228,7 +228,7 @@ def test_a_server_that_may_only_be_read_says_so(server):
             app.send("a.b")
         with (
             pytest.raises(StoreError, match=r"is read-only: "),
-            Session(app.store.database.engine) as session,
+            Session(app.store.engine) as session,
         ):
             app.send("a.b", within=session)
 
@@ -362,7 +362,7 @@ def test_connections_that_the_server_has_closed_are_replaced_unnoticed(server):
         engine = create_engine(gate.url)
         for source in (gate.url, engine):
             with app_on(source) as app:
-                ours = app.store.database.engine
+                ours = app.store.engine
                 for connection in [ours.connect() for _ in range(4)]:
                     connection.close()
                 gate.shut()
@@ -424,7 +424,7 @@ def test_secrets_and_payloads_are_not_in_errors(place):
     with app_on(place.url) as app:
         app.store.create()
         subscription = app.subscribe("*", "http://127.0.0.1/")
-        with app.store.database.engine.begin() as connection:
+        with app.store.engine.begin() as connection:
             connection.execute(text("DROP TABLE thorn_subscription_patterns"))
             connection.execute(text("DROP TABLE thorn_messages"))
         for call in (
@@ -459,7 +459,7 @@ def test_a_file_is_written_in_wal_mode_and_synchronously(tmp_path):
 def test_a_users_engine_stays_as_it_is(server):
     engine = create_engine(server.url, isolation_level="SERIALIZABLE")
     with app_on(engine) as app:
-        assert app.store.database.engine.pool is engine.pool
+        assert app.store.engine.pool is engine.pool
         app.send("a.b")
         app.worker().drain()
         levels = {"postgresql": "SHOW transaction_isolation", "mariadb": "SELECT @@tx_isolation"}
@@ -474,7 +474,7 @@ def test_a_database_in_memory_is_one_for_all_threads(recwarn):
     with LocalRecipient() as recipient:
         with Thorn(store="sqlite://", dispatcher="background", settings=SETTINGS) as app:
             assert app.store.shared is False
-            assert isinstance(app.store.database.engine.pool, QueuePool)
+            assert isinstance(app.store.engine.pool, QueuePool)
             app.subscribe("*", recipient.url)
             threads = [
                 threading.Thread(target=lambda n=n: [app.send("a.b", n) for _ in range(5)])
@@ -547,20 +547,20 @@ def test_a_session_on_the_store_s_engine_commits_to_the_disk(tmp_path):
             level = connection.execute("PRAGMA synchronous").fetchone()[0]
             hasty.add(level)
 
-        listen(store.database.engine, "commit", lambda c: see(c.connection.dbapi_connection))
+        listen(store.engine, "commit", lambda c: see(c.connection.dbapi_connection))
         for number in range(5):
             app.send("a.b", number)
         app.worker().drain()
         assert hasty == {1, full}
         with contextlib.ExitStack() as stack:
             for _ in range(5):
-                session = stack.enter_context(Session(store.database.engine))
+                session = stack.enter_context(Session(store.engine))
                 assert session.execute(text("PRAGMA synchronous")).scalar() == full
 
 
 def test_what_fails_at_the_commit_of_the_store_s_transaction_is_a_store_error(tmp_path):
     store = SqlStore(f"sqlite:///{tmp_path / 'thorn.db'}")
-    listen(store.database.engine, "connect", lambda c, _: c.execute("PRAGMA foreign_keys = ON"))
+    listen(store.engine, "connect", lambda c, _: c.execute("PRAGMA foreign_keys = ON"))
     with app_on(store) as app:
         with store.transaction() as connection:
             connection.execute(text("CREATE TABLE a (id INTEGER PRIMARY KEY)"))

@@ -134,13 +134,13 @@ def test_a_commit_that_is_cancelled_loses_no_message_and_no_connection(app, path
         lock.execute("BEGIN IMMEDIATE")
         publishing = asyncio.Event()
         loop = asyncio.get_running_loop()
-        insert = app.store._insert
+        publish = app.store._publish
 
-        def tell(messages):
+        def tell(messages, written):
             loop.call_soon_threadsafe(publishing.set)
-            return insert(messages)
+            publish(messages, written)
 
-        app.store._insert = tell
+        app.store._publish = tell
 
         async def in_a_connection():
             async with engine.begin() as connection:

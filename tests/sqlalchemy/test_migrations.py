@@ -14,12 +14,12 @@ from places import make_place
 from schemas.freeze import HEADERS, SECRET, schema_of, statements_of
 from schemas.freeze import HERE as SCHEMAS
 from sqlalchemy import Column, Engine, Integer, MetaData, Table, create_engine, inspect, text
+from thorn_sqlalchemy.schema import REVISION
 
 from thorn_core import DeliveryState, Settings, StoreError, StoreSetupError, Thorn
 from thorn_core.testing import LocalRecipient
 from thorn_sqlalchemy import SqlStore, define_tables
 from thorn_sqlalchemy import migrations as migrations_module
-from thorn_sqlalchemy.schema import REVISION
 
 LOCAL = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1, 65536))
 TABLES = {

@@ -78,7 +78,7 @@ def app(served):
 def emptied(url):
     store = SqlStore(url)
     store.create()
-    with store.database.engine.begin() as connection:
+    with store.engine.begin() as connection:
         for table in store.tables.all():
             connection.execute(table.delete())
     yield store
@@ -120,7 +120,7 @@ def worker_thread(app):
 
 def listeners(store):
     """The server's processes that listen."""
-    with store.database.engine.connect() as connection:
+    with store.engine.connect() as connection:
         found = connection.scalars(
             text(
                 "SELECT pid FROM pg_stat_activity"
@@ -151,7 +151,7 @@ def test_a_worker_in_another_process_is_woken_at_once(app, recipient):
 
 
 def test_a_transaction_in_a_process_without_a_worker_wakes_it_too(app, recipient):
-    engine = create_engine(app.store.database.engine.url)
+    engine = create_engine(app.store.engine.url)
     app.subscribe("*", recipient.url)
     for number in range(1, 4):
         with Session(engine) as session, session.begin():
@@ -176,7 +176,7 @@ def test_a_listener_whose_connection_ends_listens_again(app, recipient):
     app.subscribe("*", recipient.url)
     for number in range(1, 4):
         (listening,) = until(lambda: listeners(app.store))
-        with app.store.database.engine.connect() as connection:
+        with app.store.engine.connect() as connection:
             connection.execute(text("SELECT pg_terminate_backend(:p)"), {"p": listening})
         until(lambda gone=listening: gone not in listeners(app.store))
         # Nobody hears this one; whoever comes back looks whether there was one.
@@ -186,7 +186,7 @@ def test_a_listener_whose_connection_ends_listens_again(app, recipient):
 
 def test_a_listener_outlives_a_server_that_is_away(store, recipient):
     with (
-        Gate(store.database.engine.url.render_as_string(hide_password=False)) as gate,
+        Gate(store.engine.url.render_as_string(hide_password=False)) as gate,
         Thorn(store=gate.url, dispatcher="outbox", settings=SETTINGS) as behind,
         Thorn(store=store, dispatcher="outbox", settings=SETTINGS) as app,
     ):
@@ -208,7 +208,7 @@ def threads():
 
 
 def test_closing_ends_the_threads_and_the_connection(store, recipient):
-    app = Thorn(store=SqlStore(store.database.engine.url), dispatcher="background")
+    app = Thorn(store=SqlStore(store.engine.url), dispatcher="background")
     app.send("a.b")
     until(lambda: listeners(store))
     assert threads() == {"thorn-notify", "thorn-listen"}
@@ -234,9 +234,7 @@ def test_a_program_without_a_worker_does_not_listen(store):
 
 
 def test_listening_takes_no_connection_from_the_pool(store, recipient):
-    engine = create_engine(
-        store.database.engine.url, pool_size=1, max_overflow=0, pool_timeout=SOON
-    )
+    engine = create_engine(store.engine.url, pool_size=1, max_overflow=0, pool_timeout=SOON)
     with Thorn(store=engine, dispatcher="outbox", settings=SETTINGS) as app:
         app.subscribe("*", recipient.url)
         with worker_thread(app):
@@ -253,7 +251,7 @@ def test_many_messages_are_few_notifications(store):
         if "pg_notify" in statement:
             notified.append(time.monotonic())
 
-    event.listen(store.database.engine, "before_cursor_execute", note)
+    event.listen(store.engine, "before_cursor_execute", note)
     with Thorn(store=store, dispatcher="outbox", settings=SETTINGS) as app:
         begun = time.monotonic()
         for number in range(300):
@@ -265,7 +263,7 @@ def test_many_messages_are_few_notifications(store):
 
 
 def test_a_notification_that_fails_fails_nobody(store, recipient):
-    with Gate(store.database.engine.url.render_as_string(hide_password=False)) as gate:
+    with Gate(store.engine.url.render_as_string(hide_password=False)) as gate:
         engine = create_engine(gate.url)
         with (
             Thorn(store=engine, dispatcher="outbox", settings=SETTINGS) as app,
@@ -302,6 +300,6 @@ def test_in_one_process_a_worker_is_woken_everywhere(any_place, recipient):
             if any_place.kind == "memory":
                 app.send("a.b", number)
             else:
-                with Session(store.database.engine) as session, session.begin():
+                with Session(store.engine) as session, session.begin():
                     app.send("a.b", number, within=session)
             assert arrive(recipient, number)[-1] == number

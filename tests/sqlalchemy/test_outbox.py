@@ -648,7 +648,7 @@ def test_an_embedded_store_delivers_inline_after_the_commit(within):
         Thorn(store="sqlite://", dispatcher="inline", settings=LOCAL) as app,
     ):
         app.subscribe("*", recipient.url)
-        with within(app.store.database.engine) as handle:
+        with within(app.store.engine) as handle:
             receipt = app.send("a.b", {"number": 1}, within=handle)
             assert recipient.received == ()
         assert receipt.wait(10)
@@ -678,13 +678,13 @@ def test_the_first_send_to_an_own_sqlite_database_creates_the_tables(
 ):
     with Thorn(store=url.format(tmp_path), dispatcher="outbox") as app:
         for number in range(2):
-            with abandoned(), within(app.store.database.engine) as handle:
+            with abandoned(), within(app.store.engine) as handle:
                 app.send("a.b", number, within=handle)
                 app.send("a.c", number, within=handle)
                 if not commits:
                     raise Abandoned
         assert len(app.messages_to_route()) == (4 if commits else 0)
-        assert app.store.database.revision() is not None
+        assert app.store.version() is not None
 
 
 # -- buffers, and hooks of the session
@@ -761,7 +761,7 @@ def inserts(statements):
 def test_a_message_costs_one_insert_and_nothing_else(world, within):
     with (
         counting(world.engine) as statements,
-        counting(world.app.store.database.engine) as others,
+        counting(world.app.store.engine) as others,
         within(world.engine) as handle,
     ):
         for number in (1, 2):

@@ -28,7 +28,7 @@ def run(store: SqlStore, which: str, **instead: str) -> None:
     for old, new in instead.items():
         assert old in statements
         statements = statements.replace(old, new)
-    with store.database.engine.begin() as connection:
+    with store.engine.begin() as connection:
         # Not by SQLAlchemy, for which a % would begin a parameter.
         connection.connection.driver_connection.execute(statements)
 
@@ -66,7 +66,7 @@ def test_a_month_is_where_its_ids_are_and_can_be_dropped_when_nothing_waits(plac
     for message in (later_keyed, timed):
         contract.deliver(store, message, make_subscription())
     counts = {"messages_2027_01": 1, "deliveries_2027_01": 1, "messages_rest": 2}
-    with store.database.engine.connect() as connection:
+    with store.engine.connect() as connection:
         for table, count in counts.items():
             counted = connection.execute(text(f"SELECT count(*) FROM thorn_{table}"))
             assert counted.scalar_one() == count, table

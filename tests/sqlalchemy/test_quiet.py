@@ -53,7 +53,7 @@ def test_no_log_and_no_error_has_a_secret_or_a_payload(app, caplog):
     with pytest.raises(StoreError) as refusal:
         app.subscribe("*", url, **GIVEN)
     assert HIDDEN not in told_by(refusal.value).lower()
-    with Session(app.store.database.engine) as session:
+    with Session(app.store.engine) as session:
         app.send("a.b", {"password": HIDDEN}, within=session)
         session.commit()
     assert len(app.messages_to_route()) == 1

@@ -42,7 +42,7 @@ def test_statements_per_delivery_are_few_and_constant(place):
     ):
         app.store.create()
         app.subscribe("order.*", recipient.url)
-        statements = counted(app.store.database.engine)
+        statements = counted(app.store.engine)
         for number in (300, 1200):
             with buffer_events():
                 for n in range(number):
@@ -93,13 +93,13 @@ def fill(store: SqlStore, *, sudden: bool = False) -> None:
         {"recipient": f"r{n}.example.com:443", "ready_at": at, "paused_until": 0}
         for n in range(RECIPIENTS)
     ]
-    with store.database.engine.begin() as connection:
+    with store.engine.begin() as connection:
         connection.execute(tables.deliveries.insert(), deliveries)
         connection.execute(tables.messages.insert(), messages)
         connection.execute(tables.recipients.insert(), recipients)
     if sudden:
         return
-    with store.database.engine.begin() as connection:
+    with store.engine.begin() as connection:
         for table in (tables.deliveries, tables.messages, tables.recipients):
             analyze = "ANALYZE TABLE" if connection.dialect.name == "mysql" else "ANALYZE"
             connection.execute(text(f"{analyze} {table.name}"))
@@ -108,7 +108,7 @@ def fill(store: SqlStore, *, sudden: bool = False) -> None:
 def scans(store: SqlStore, statement: str, parameters) -> list[str]:
     """Which of the large tables the database would read from end to end."""
     tables = {store.tables.deliveries.name, store.tables.messages.name}
-    with store.database.engine.connect() as connection:
+    with store.engine.connect() as connection:
         name = connection.dialect.name
         prefix = {
             "sqlite": "EXPLAIN QUERY PLAN ",
@@ -130,7 +130,7 @@ def scans(store: SqlStore, statement: str, parameters) -> list[str]:
 
 def plan_of(store, statement, parameters):
     """PostgreSQL's plan."""
-    with store.database.engine.connect() as connection:
+    with store.engine.connect() as connection:
         explain = f"EXPLAIN (FORMAT JSON) {statement}"
         return connection.exec_driver_sql(explain, parameters).scalar_one()[0]["Plan"]
 
@@ -144,7 +144,7 @@ def nodes(plan):
 
 def looked_at(store):
     """The statements by which workers look for work, with their parameters."""
-    statements = counted(store.database.engine)
+    statements = counted(store.engine)
     now = NOW + timedelta(hours=1)
     claims = [
         store.claim(

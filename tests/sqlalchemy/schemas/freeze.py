@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import MetaData, select
+from thorn_sqlalchemy.schema import REVISION
 
 from thorn_core import RetryPolicy, Settings, Thorn
 from thorn_core.testing import LocalRecipient
 from thorn_sqlalchemy import SqlStore, define_tables
 from thorn_sqlalchemy.migrations import script
-from thorn_sqlalchemy.schema import REVISION
 
 HERE = Path(__file__).parent
 DIALECTS = ("sqlite", "postgresql", "mysql")
@@ -71,7 +71,7 @@ def _rows() -> Iterator[tuple[str, dict[str, Any]]]:
             app.send("article.failed", {"title": "it's \\ 100 %"}, context={"n": 1})
             app.worker().drain()
             app.send("article.unrouted", {"title": "third"})
-            with store.database.engine.connect() as connection:
+            with store.engine.connect() as connection:
                 for table in store.tables.all():
                     for row in connection.execute(select(table)):
                         yield table.name, dict(row._mapping)

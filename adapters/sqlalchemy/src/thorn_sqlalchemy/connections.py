@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, CursorResult
 from sqlalchemy.exc import StatementError
 
-from thorn_core.ports.tables import Column, Kind
+from thorn_core.ports import Column, Kind
+from thorn_core.stores.sql.statements import batches
+from thorn_core.stores.sql.wording import CASTS
 from thorn_sqlalchemy.engines import DIALECTS, MYSQL, POSTGRESQL, SQLITE
 from thorn_sqlalchemy.failures import PacketTooLargeError, tidy
 from thorn_sqlalchemy.quiet import quietly
@@ -21,21 +23,15 @@ OPTIONS: Mapping[str, Any] = {
     "yield_per": None,
     "preserve_rowcount": True,
 }
-# Every server takes statements of so many bytes, and drivers so many parameters.
+# Every server takes statements of so many bytes.
 SMALL = 256 * 1024
-PARAMETERS = 32_000
-# Bytes of the values in one INSERT of many rows: more gain nothing.
-INSERTED = 1024 * 1024
 # How COPY in binary form takes values.
 COPIED = {
-    Kind.KEY: "bytea",
-    Kind.BYTES: "bytea",
+    **CASTS,
     Kind.BIG: "int8",
     Kind.INT: "int4",
     Kind.SMALL: "int2",
     Kind.REAL: "float8",
-    Kind.NAME: "text",
-    Kind.TEXT: "text",
 }
 
 
@@ -108,10 +104,13 @@ class DriverConnection:
             cursor.close()
 
     def _insert(self, sql: str, columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> None:
-        casts = [f"::{COPIED[c.kind]}" if self._dialect == POSTGRESQL else "" for c in columns]
-        row_marks = f"({', '.join(f'%s{cast}' for cast in casts)})"
-        for some in batches(rows, most=PARAMETERS // len(columns), size=INSERTED):
-            values = ", ".join([row_marks] * len(some))
+        # psycopg2 writes values itself, and a minus sign binds less than a cast.
+        marks = [
+            f"(%s)::{COPIED[c.kind]}" if self._dialect == POSTGRESQL else "%s" for c in columns
+        ]
+        row_marks = f"({', '.join(marks)})"
+        for some in batches(rows):
+            values = ", ".join([f"({marks})"] * len(some))
             self._run(sql + values, tuple(itertools.chain.from_iterable(some)))
 
     def _run(self, sql: str, params: Any) -> CursorResult[Any]:
@@ -153,21 +152,6 @@ def numbered(sql: str) -> str:
     parts = sql.split("%s")
     marked = (f"{part}${number}" for number, part in enumerate(parts[:-1], start=1))
     return "".join((*marked, parts[-1]))
-
-
-def batches(
-    rows: Sequence[Sequence[Any]], *, most: int, size: int
-) -> Iterator[Sequence[Sequence[Any]]]:
-    """Rows in pieces of at most so many, and so many bytes; a larger row is one of its own."""
-    start, sum_ = 0, 0
-    for place, row in enumerate(rows):
-        bytes_ = _size(row)
-        if place > start and (place - start >= most or sum_ + bytes_ > size):
-            yield rows[start:place]
-            start, sum_ = place, 0
-        sum_ += bytes_
-    if start < len(rows):
-        yield rows[start:]
 
 
 def _size(values: Sequence[Any]) -> int:

@@ -108,8 +108,7 @@ def _options(url: URL) -> dict[str, Any]:
             options |= {"poolclass": OneConnection, "pool_size": 1, "max_overflow": 0}
             options["connect_args"]["check_same_thread"] = False
     elif backend == "postgresql":
-        # Transactions are begun by hand.
-        options |= {"isolation_level": "AUTOCOMMIT", "pool_recycle": 3600}
+        options["pool_recycle"] = 3600
         if url.get_driver_name() in LIBPQ:
             options["connect_args"] = {"connect_timeout": CONNECT_TIMEOUT, **LIVENESS}
     elif backend in DIALECTS:

@@ -11,7 +11,6 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import URL, Connection, Engine, MetaData, Table, make_url
-from sqlalchemy.engine.interfaces import IsolationLevel
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -148,8 +147,6 @@ class SqlAlchemyExecutor:
         with contextlib.ExitStack() as stack:
             connection = stack.enter_context(self._checkout())
             self._check_supported(connection)
-            if self.dialect == POSTGRESQL:
-                self._isolate(connection, "READ COMMITTED")
             transaction = stack.enter_context(connection.begin())
             if self.dialect == SQLITE and not _in_transaction(connection):
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -167,9 +164,9 @@ class SqlAlchemyExecutor:
     def _connect(self) -> Iterator[Connection]:
         with self._checkout() as connection:
             self._check_supported(connection)
-            if self.dialect == POSTGRESQL and not self.owned:
-                # Transactions are begun by hand; an engine made here has them so.
-                self._isolate(connection, "AUTOCOMMIT")
+            if self.dialect == POSTGRESQL:
+                # Transactions are begun by hand.
+                self._autocommit(connection)
             yield connection
 
     def _checkout(self) -> Connection:
@@ -178,10 +175,10 @@ class SqlAlchemyExecutor:
         except PoolTimeout as error:
             raise PoolTimeout(f"every connection to {self.place} is in use: {error}") from error
 
-    def _isolate(self, connection: Connection, level: IsolationLevel) -> None:
+    def _autocommit(self, connection: Connection) -> None:
         driver = self.engine.dialect.loaded_dbapi
         try:
-            connection.execution_options(isolation_level=level)
+            connection.execution_options(isolation_level="AUTOCOMMIT")
         except driver.Error as error:
             # SQLAlchemy doesn't look at what the driver says here: that the connection is lost, and
             # so may be the others in the pool.

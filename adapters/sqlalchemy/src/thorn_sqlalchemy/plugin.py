@@ -1,4 +1,4 @@
-"""What Thorn finds by the entry point: stores, units of work, the model adapter, commands."""
+"""What Thorn finds by the entry point: stores, units of work, the model adapter."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from thorn_core import Settings, hookimpl
-from thorn_core.stores.sql.sqlite import SqliteExecutor
-from thorn_core.stores.sql.store import SqlStore as CoreSqlStore
+from thorn_core.stores import sql
 from thorn_sqlalchemy.models import SqlModelAdapter, model_adapter
 from thorn_sqlalchemy.store import SqlStore
 from thorn_sqlalchemy.unit_of_work import SqlUnitOfWork, unit_of_work
@@ -16,19 +15,19 @@ SCHEMES = ("postgresql", "mysql", "mariadb", "oracle", "mssql", "cockroachdb")
 
 
 @hookimpl
-def thorn_stores() -> Mapping[str, Callable[[Any, Settings], CoreSqlStore]]:
+def thorn_stores() -> Mapping[str, Callable[[Any, Settings], sql.SqlStore]]:
     """A store for the URL of a database, or an Engine."""
     return {**dict.fromkeys(SCHEMES, _store), "sqlite": _sqlite_store}
 
 
-def _store(source: Any, settings: Settings) -> CoreSqlStore:
+def _store(source: Any, settings: Settings) -> sql.SqlStore:
     return SqlStore(source)
 
 
-def _sqlite_store(source: Any, settings: Settings) -> CoreSqlStore:
+def _sqlite_store(source: Any, settings: Settings) -> sql.SqlStore:
     """An Engine, or a URL that names a driver, is SQLAlchemy's; another URL is the core's."""
     if isinstance(source, str) and source.partition(":")[0] == "sqlite":
-        return CoreSqlStore(SqliteExecutor(source))
+        return sql.sqlite_store(source)
     return SqlStore(source)
 
 
@@ -36,14 +35,6 @@ def _sqlite_store(source: Any, settings: Settings) -> CoreSqlStore:
 def thorn_unit_of_work(handle: Any) -> SqlUnitOfWork | None:
     """The unit of work of a Session or a Connection, synchronous or not."""
     return unit_of_work(handle)
-
-
-@hookimpl
-def thorn_cli(group: Any) -> None:
-    """The command `init-db`."""
-    from thorn_sqlalchemy.cli import init_db
-
-    group.add_command(init_db)
 
 
 @hookimpl

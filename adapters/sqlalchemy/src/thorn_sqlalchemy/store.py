@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from sqlalchemy import URL, Engine, MetaData
 
 from thorn_core import Message, StoreSetupError, UnitOfWork
 from thorn_core.ports.store import Written
-from thorn_core.stores.sql import store as core
+from thorn_core.stores import sql
 from thorn_core.stores.sql.schema import PREFIX, VERSION
 from thorn_core.stores.sql.setup import alone, version_of
 from thorn_core.stores.sql.statements import Statements
@@ -18,7 +19,7 @@ from thorn_sqlalchemy.greenlets import in_async_session, off_loop
 from thorn_sqlalchemy.tables import Tables, define_tables
 
 
-class SqlStore(core.SqlStore):
+class SqlStore(sql.SqlStore):
     """Keeps everything in a database that SQLAlchemy speaks to.
 
     Args:
@@ -70,7 +71,10 @@ class SqlStore(core.SqlStore):
             StoreSetupError: There are tables that this version doesn't fit.
             StoreError: The database can't do it.
         """
-        before = self.version()
+        with self.database.translating():
+            self.database.locate()
+            with self.executor.reading() as connection:
+                before = version_of(Statements(connection, self.database.wording))
         if before is None or before == VERSION:
             return super().create()
         self._migrate(before)
@@ -93,17 +97,6 @@ class SqlStore(core.SqlStore):
                 f" {VERSION}: {error}; if a newer version created them, use that version"
             ) from error
 
-    def version(self) -> str | None:
-        """The version of the schema that is there; None if Thorn didn't create it.
-
-        Raises:
-            StoreError: The database can't be asked.
-        """
-        with self.database.translating():
-            self.database.locate()
-            with self.executor.reading() as connection:
-                return version_of(Statements(connection, self.database.wording))
-
     def publish(
         self, messages: Sequence[Message], *, within: UnitOfWork, written: Written | None = None
     ) -> None:
@@ -116,8 +109,12 @@ class SqlStore(core.SqlStore):
             StoreError: The database can't do it.
             ConfigurationError: The transaction is over, or is used without awaiting.
         """
+        publish = partial(super().publish, messages, within=within, written=written)
+        if not within.open:
+            off_loop(publish)
+            return
         if in_async_session():
             # It uses a connection of the store's own, which may block.
             with self.database.translating():
                 off_loop(self.database.locate)
-        super().publish(messages, within=within, written=written)
+        publish()

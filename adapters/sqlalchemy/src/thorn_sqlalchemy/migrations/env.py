@@ -1,4 +1,4 @@
-"""What Alembic runs: it gets the connection, or just a dialect, and the tables' names."""
+"""What Alembic runs: it gets the connection and the tables' names."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from alembic import context
 attributes = context.config.attributes
 tables = attributes["tables"]
 context.configure(
-    connection=attributes.get("connection"),
-    dialect_name=attributes.get("dialect"),
+    connection=attributes["connection"],
     target_metadata=tables.metadata,
     version_table=tables.version.name,
     version_table_schema=tables.schema,
