@@ -69,7 +69,7 @@ def test_an_event_is_sent_with_the_rows_of_its_transaction(store):
         store.publish([make_message(2)], within=transaction)
         raise ZeroDivisionError
     with store.transaction() as transaction:
-        assert transaction.execute("SELECT number FROM orders").fetchall() == [(7,)]
+        assert transaction.execute("SELECT number FROM orders") == [(7,)]
         with pytest.raises(ZeroDivisionError), transaction.savepoint():
             store.publish([make_message(3)], within=transaction)
             raise ZeroDivisionError
