@@ -5,22 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from urllib.parse import parse_qs
 
 import attrs
 from common import Figure, alternate
-from databases import NAMES, database
-from sqlalchemy import text
+from databases import NAMES, analyze, database
 
 from thorn_core import DeliveryQuery, DeliveryState, Subscription, Thorn
 from thorn_core.api import ApiRequest, Resource
 from thorn_core.api.paging import make_cursor
+from thorn_core.keys import delivery_id, first_key, message_id, recipient_key
+from thorn_core.stores.sql.rows import DELIVERED, FAILED, micros
+from thorn_core.stores.sql.schema import DELIVERIES, MESSAGES, RECIPIENTS
+from thorn_core.stores.sql.statements import Statements
 from thorn_sqlalchemy import SqlStore
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 SUBSCRIPTION = "sub_" + "7" * 32
 # Of a hundred deliveries, five have failed, and ten are of another event.
-FAILED = 20
+EXHAUSTED = 20
 OTHERS = 10
 FILTERS: Mapping[str, DeliveryQuery] = {
     "": DeliveryQuery(subscription_id=SUBSCRIPTION),
@@ -35,7 +39,7 @@ FILTERS: Mapping[str, DeliveryQuery] = {
 
 
 def fill(store: SqlStore, number: int) -> None:
-    """Make so many settled deliveries to one subscription, one each millisecond."""
+    """Make so many finished deliveries to one subscription, one each millisecond."""
     store.add_subscription(
         Subscription(
             id=SUBSCRIPTION,
@@ -47,30 +51,32 @@ def fill(store: SqlStore, number: int) -> None:
             updated_at=START,
         )
     )
-    begin = int(START.timestamp() * 1_000_000)
-    deliveries = store.tables.deliveries
+    recipient = recipient_key(SUBSCRIPTION)
+    row = (recipient, SUBSCRIPTION, "ada", "https://example.com:443", None, 0, 0, 0, None, None)
+    store.database.run(lambda s: s.insert(RECIPIENTS, [row]))
     for first in range(0, number, 20_000):
-        rows = [
-            {
-                "id": f"dlv_{n:032x}_{'7' * 32}",
-                "message_id": f"msg_{n:032x}",
-                "subscription_id": SUBSCRIPTION,
-                "event": "order.paid" if n % OTHERS == 3 else "article.changed",
-                "recipient": "example.com:443",
-                "state": "exhausted" if n % FAILED == 7 else "delivered",
-                "attempt_count": 1,
-                "attempts_before": 0,
-                "due_at": begin + 1000 * n,
-                "created_at": begin + 1000 * n,
-                "settled_at": begin + 1000 * n,
-            }
-            for n in range(first, min(first + 20_000, number))
-        ]
-        with store.engine.begin() as connection:
-            connection.execute(deliveries.insert(), rows)
-    analyze = "ANALYZE TABLE" if store.executor.dialect == "mysql" else "ANALYZE"
-    with store.engine.begin() as connection:
-        connection.execute(text(f"{analyze} {deliveries.name}"))
+        some = range(first, min(first + 20_000, number))
+        store.database.run(partial(insert, numbers=some, recipient=recipient))
+    analyze(store.engine, store.tables.messages.name, store.tables.deliveries.name)
+
+
+def insert(statements: Statements, *, numbers: range, recipient: int) -> None:
+    """Insert the messages and deliveries of these numbers."""
+    messages, deliveries = [], []
+    for n in numbers:
+        key, at = key_of(n), micros(START) + 1000 * n
+        event = "order.paid" if n % OTHERS == 3 else "article.changed"
+        messages.append((key, event, b"{}", at, None, None, None, None))
+        state = FAILED if n % EXHAUSTED == 7 else DELIVERED
+        delivery = key + recipient.to_bytes(8, "big")
+        deliveries.append((delivery, recipient, state, 1, at, at, None, None))
+    statements.insert_fast(MESSAGES, messages)
+    statements.insert_fast(DELIVERIES, deliveries)
+
+
+def key_of(n: int) -> bytes:
+    """The key of a message."""
+    return first_key(START + timedelta(milliseconds=n))
 
 
 @attrs.frozen
@@ -104,9 +110,8 @@ class Lists:
         """A page after nine tenths of them all, against the first."""
         asked = parse_qs(filtered)
         place = self.number // 10
-        at = START + timedelta(milliseconds=place)
         scope = ("deliveries", FILTERS[filtered], True)
-        cursor = make_cursor((at, f"dlv_{place:032x}_{'7' * 32}"), scope)
+        cursor = make_cursor(delivery_id(message_id(key_of(place)), SUBSCRIPTION), scope)
         first, deep = asked, {**asked, "cursor": [cursor]}
         for query in (first, deep):
             self.page(query)

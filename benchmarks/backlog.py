@@ -6,68 +6,55 @@ import statistics
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from common import Figure
-from databases import NAMES, database
-from sqlalchemy import text
+from databases import NAMES, analyze, database
 
+from thorn_core.keys import first_key, recipient_key
+from thorn_core.stores.sql.rows import OPEN, micros
+from thorn_core.stores.sql.schema import DELIVERIES, MESSAGES, QUEUE, RECIPIENTS
+from thorn_core.stores.sql.statements import Statements
 from thorn_sqlalchemy import SqlStore
 
-RECIPIENTS = 200
+SUBSCRIPTIONS = 200
 LEASE = timedelta(seconds=60)
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
+KEYS = {recipient_key(id_): id_ for id_ in (f"sub_{n:032x}" for n in range(SUBSCRIPTIONS))}
 
 
 def fill(store: SqlStore, number: int) -> None:
     """Make so many pending deliveries, of a message each hundred, to many recipients."""
-    at = int(NOW.timestamp() * 1_000_000)
-    deliveries, messages = store.tables.deliveries, store.tables.messages
-    with store.engine.begin() as connection:
-        for start in range(0, number, 20_000):
-            rows = range(start, min(start + 20_000, number))
-            connection.execute(
-                messages.insert(),
-                [
-                    {
-                        "id": f"msg_{n:032x}",
-                        "event": "a.b",
-                        "data": b"{}",
-                        "at": at,
-                        "route_at": None,
-                    }
-                    for n in rows
-                    if n % 100 == 0
-                ],
-            )
-            connection.execute(
-                deliveries.insert(),
-                [
-                    {
-                        "id": f"dlv_{n - n % 100:032x}_{n % 100:032x}",
-                        "message_id": f"msg_{n - n % 100:032x}",
-                        "subscription_id": f"sub_{n % 100:032x}",
-                        "event": "a.b",
-                        "recipient": f"r{n % RECIPIENTS}.example.com:443",
-                        "state": "pending",
-                        "attempt_count": 0,
-                        "attempts_before": 0,
-                        "due_at": at + n,
-                        "ready_at": at + n,
-                        "created_at": at,
-                    }
-                    for n in rows
-                ],
-            )
-        connection.execute(
-            store.tables.recipients.insert(),
-            [
-                {"recipient": f"r{n}.example.com:443", "ready_at": at, "paused_until": 0}
-                for n in range(RECIPIENTS)
-            ],
-        )
-    analyze = "ANALYZE TABLE" if store.executor.dialect == "mysql" else "ANALYZE"
-    with store.engine.begin() as connection:
-        connection.execute(text(f"{analyze} {deliveries.name}"))
+    store.database.run(insert_recipients)
+    for start in range(0, number, 20_000):
+        some = range(start, min(start + 20_000, number))
+        store.database.run(partial(insert, numbers=some))
+    names = (store.tables.messages.name, store.tables.deliveries.name, store.tables.queue.name)
+    analyze(store.engine, *names)
+
+
+def insert_recipients(statements: Statements) -> None:
+    """Insert them, with something due."""
+    at = micros(NOW)
+    rows = [(key, id_, None, "", at, 0, 0, 0, None, None) for key, id_ in KEYS.items()]
+    statements.insert(RECIPIENTS, rows)
+
+
+def insert(statements: Statements, *, numbers: range) -> None:
+    """Insert the deliveries of these numbers, and their messages."""
+    at, keys = micros(NOW), list(KEYS)
+    messages, deliveries, queue = [], [], []
+    for n in numbers:
+        message = first_key(NOW + timedelta(milliseconds=n // 100))
+        if n % 100 == 0:
+            messages.append((message, "a.b", b"{}", at, None, None, None, None))
+        recipient = keys[n % SUBSCRIPTIONS]
+        key = message + recipient.to_bytes(8, "big")
+        deliveries.append((key, recipient, OPEN, 0, at, None, None, None))
+        queue.append((key, recipient, at + n, 0, None, None, None, None))
+    statements.insert_fast(MESSAGES, messages)
+    statements.insert_fast(DELIVERIES, deliveries)
+    statements.insert_fast(QUEUE, queue)
 
 
 def claim_time(name: str, number: int, claims: int) -> float | None:

@@ -17,15 +17,17 @@ from celery import Celery
 from programs import DEADLINE, program
 from sqlalchemy import Engine, create_engine, text
 
+from thorn_core.stores.sql.rows import DELIVERED as DELIVERED_STATE
+
 BROKERS = {
     "RabbitMQ": os.environ.get("THORN_TEST_RABBITMQ", "amqp://guest:guest@127.0.0.1:5672//"),
     "Redis": os.environ.get("THORN_TEST_REDIS", "redis://127.0.0.1:6379/0"),
 }
 SERVER_PROCESSES = {"postgresql": "postgres", "mysql": "mariadbd", "mariadb": "mariadbd"}
-DELIVERED = text("SELECT count(*) FROM thorn_deliveries WHERE state = 'delivered'")
+DELIVERED = text(f"SELECT count(*) FROM thorn_deliveries WHERE state = {DELIVERED_STATE}")
 # Microseconds: from the first attempt's beginning to the last one's end.
 SPAN = text(
-    "SELECT max(d.settled_at) - min(a.at) FROM thorn_deliveries d"
+    "SELECT max(d.finished_at) - min(a.at) FROM thorn_deliveries d"
     " JOIN thorn_attempts a ON a.delivery_id = d.id"
 )
 

@@ -10,6 +10,7 @@ import gc
 import json
 import sys
 import time
+import uuid
 from collections.abc import Callable
 
 import django
@@ -63,17 +64,16 @@ class Plain(Columns):
 class LikeSized(models.Model):
     """Rows as large as messages, and found by an index as they are."""
 
-    id = models.CharField(max_length=64, primary_key=True)
+    id = models.UUIDField(primary_key=True)
     event = models.CharField(max_length=200)
     data = models.BinaryField()
     at = models.BigIntegerField()
     sender = models.CharField(max_length=255, null=True)
     extra = models.TextField(null=True)
-    route_at = models.BigIntegerField(null=True)
 
     class Meta:
         app_label = "bench"
-        indexes = (models.Index(fields=["route_at", "at", "id"], name="like_sized_route"),)
+        indexes = (models.Index(fields=["sender", "id"], name="like_sized_sender"),)
 
     def __str__(self) -> str:
         return str(self.id)
@@ -84,8 +84,8 @@ _serial = iter(range(10**9))
 
 def create_row() -> None:
     """What the peer does for a message."""
-    key = f"msg_{time.time_ns():016x}{next(_serial):016x}"
-    LikeSized.objects.create(id=key, event="article.created", data=DATA, at=1, route_at=0)
+    key = uuid.UUID(int=(time.time_ns() << 64) + next(_serial))
+    LikeSized.objects.create(id=key, event="article.created", data=DATA, at=1)
 
 
 def timed(instances: list[Columns], save: Callable[[Columns], None]) -> float:

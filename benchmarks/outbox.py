@@ -8,31 +8,30 @@ from typing import Any
 
 from common import PAYLOAD, Figure, alternate, local_settings
 from databases import NAMES, database
-from sqlalchemy import BigInteger, Column, Engine, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import Engine, MetaData, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from thorn_core import Event, ModelEvent, Thorn, webhook_model
 from thorn_core.codecs import dump_json
-from thorn_sqlalchemy import SqlStore
+from thorn_sqlalchemy import SqlStore, define_tables
 
 DATA = dump_json(PAYLOAD)
 # Sends in one transaction: as a request handler makes a few.
 PER_TRANSACTION = 10
 
 
-def like_sized(metadata: MetaData) -> Table:
-    """A table whose rows are as large as messages, and found by an index as they are."""
-    return Table(
-        "like_sized",
-        metadata,
-        Column("id", String(64), primary_key=True),
-        Column("event", String(200), nullable=False),
-        Column("data", LargeBinary, nullable=False),
-        Column("at", BigInteger, nullable=False),
-        Column("sender", String(255)),
-        Column("extra", Text),
-        Column("route_at", BigInteger, index=True),
-    )
+def like_sized(engine: Engine) -> Callable[[Session], object]:
+    """Make a table like that of messages; gives what inserts a row of it through a session."""
+    table = define_tables(MetaData(), prefix="like_sized_").messages
+    table.create(engine)
+    insert, serial = table.insert(), iter(range(10**9))
+
+    def row(session: Session) -> None:
+        key = time.time_ns().to_bytes(8, "big") + next(serial).to_bytes(8, "big")
+        values = {"id": key, "event": "a.b", "data": DATA, "at": 1, "sender": None}
+        session.execute(insert, {**values, "extra": None})
+
+    return row
 
 
 def timed(engine: Engine, number: int, each: Callable[[Session, int], object]) -> float:
@@ -50,18 +49,10 @@ def send(url: str, name: str, number: int, rounds: int) -> Figure:
     with Thorn(store=SqlStore(url), dispatcher="outbox", settings=local_settings()) as app:
         app.store.create()
         engine = app.store.engine
-        table = like_sized(MetaData())
-        table.create(engine)
+        row = like_sized(engine)
         event = Event("a.b", app=app)
-        insert, serial = table.insert(), iter(range(10**9))
-
-        def row(session: Session, _: int) -> None:
-            key = f"msg_{time.time_ns():016x}{next(serial):016x}"
-            values = {"id": key, "event": "a.b", "data": DATA, "at": 1, "sender": None}
-            session.execute(insert, {**values, "extra": None, "route_at": 0})
-
         peer, subject, ratio = alternate(
-            lambda: timed(engine, number, row),
+            lambda: timed(engine, number, lambda session, _: row(session)),
             lambda: timed(engine, number, lambda session, _: event.send(PAYLOAD, within=session)),
             rounds,
         )
@@ -113,8 +104,7 @@ def save(url: str, name: str, number: int, rounds: int) -> Figure:
         engine = app.store.engine
         base, watched, plain = declare(app)
         base.metadata.create_all(engine)
-        messages = app.store.tables.messages
-        insert, serial = messages.insert(), iter(range(10**9))
+        row = like_sized(engine)
 
         def create(model: type[Any]) -> Any:
             return model(title="Hello", state="DRAFT", body="x" * 300)
@@ -126,9 +116,7 @@ def save(url: str, name: str, number: int, rounds: int) -> Figure:
         def save_plain(session: Session, _: int) -> None:
             session.add(create(plain))
             session.flush()
-            key = f"bare_{next(serial):016x}"
-            values = {"id": key, "event": "a.b", "data": DATA, "at": 1, "sender": None}
-            session.execute(insert, {**values, "extra": None, "route_at": None})
+            row(session)
 
         peer, subject, ratio = alternate(
             lambda: timed(engine, number, save_plain),

@@ -13,19 +13,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import attrs
 import cpu
 from common import PAYLOAD, local_settings
-from databases import database
+from databases import analyze, database
 from server import running
 from sqlalchemy import text
 
 from thorn_core import Attempt, Event, Message, Outcome, Routing, Settlement, Thorn
 from thorn_core.codecs import dump_json
 from thorn_core.delivery import make_delivery
-from thorn_core.keys import new_id
+from thorn_core.keys import attempt_id, new_id
 from thorn_core.stores import DeliveryQuery
 from thorn_core.transports.fast import FastTransport
 from thorn_core.unit_of_work import IMMEDIATE
@@ -151,7 +151,7 @@ def steps(store: SqlStore, size: int) -> Mapping[str, Callable[[int], object]]:
 def settled(claim: Claim, now: datetime) -> Settlement:
     """A delivery that went well."""
     attempt = Attempt(
-        id=new_id("att", now),
+        id=attempt_id(claim.delivery.id, now),
         delivery_id=claim.delivery.id,
         number=1,
         at=now,
@@ -176,7 +176,7 @@ def of_calls(size: int) -> tuple[dict[str, Sequence[float]], dict[str, float]]:
             for name, step in steps(app.store, size).items():
                 if name == "purge":
                     after = sizes(app.store)
-                analyze(app.store)
+                analyze(app.store.engine, *(table.name for table in app.store.tables.all()))
                 begun = reading()
                 for call in range(CALLS):
                     step(call)
@@ -194,18 +194,12 @@ def reading() -> tuple[float, float, float]:
     return time.perf_counter(), time.process_time(), cpu.used_by_name("postgres")
 
 
-def sizes(store: Any) -> tuple[float, float]:
+def sizes(store: SqlStore) -> tuple[float, float]:
     """Bytes of the database, and of the write-ahead log so far."""
     asked = "SELECT pg_database_size(current_database()), pg_current_wal_lsn() - '0/0'::pg_lsn"
     with store.engine.connect() as connection:
         size, logged = connection.execute(text(asked)).one()
     return float(size), float(logged)
-
-
-def analyze(store: Any) -> None:
-    """Let the database know how large its tables are, which it finds out by itself in a minute."""
-    with store.engine.begin() as connection:
-        connection.execute(text("ANALYZE"))
 
 
 def of_requests() -> dict[str, float]:

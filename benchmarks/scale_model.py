@@ -144,7 +144,7 @@ class Item:
     """A delivery, and a claim of it: what `Load` needs to know of both."""
 
     id: int
-    recipient: str
+    subscription_id: str
     sent: float
     attempts: int = 0
 
@@ -208,9 +208,9 @@ class Database:
 
     def due(self, item: Item) -> None:
         """A delivery may be claimed."""
-        line = self._lines.setdefault(item.recipient, deque())
+        line = self._lines.setdefault(item.subscription_id, deque())
         if not line:
-            self._turns.append(item.recipient)
+            self._turns.append(item.subscription_id)
         line.append(item)
 
     def later(self, item: Item, seconds: float) -> None:
@@ -259,7 +259,7 @@ class Database:
 
     def unlock(self, claims: Sequence[Item]) -> None:
         """A claim has ended."""
-        self.locked.difference_update(item.recipient for item in claims)
+        self.locked.difference_update(item.subscription_id for item in claims)
         self._clock.wake(self.idle)
 
 
@@ -343,12 +343,14 @@ class Process:
         while not self.dead and (item := self.load.next()) is not None:
             yield from self.cpu.use(half)
             model.attempted(item)
-            seconds, status = model.recipients.answer(item.recipient, self.settings.event_timeout)
+            seconds, status = model.recipients.answer(
+                item.subscription_id, self.settings.event_timeout
+            )
             if model.site.shared:
                 yield from model.cores.use(model.costs.recipient)
             yield seconds
             yield from self.cpu.use(half)
-            self.load.heed(item.recipient, answered=status is not None)
+            self.load.heed(item.subscription_id, answered=status is not None)
             self.load.ended(item)
             self._unsettled.append((item, status))
             if not self._settling:
@@ -423,7 +425,7 @@ class Model:
         item.attempts += 1
         odd = self.recipients
         if item.attempts == 1 and not any(
-            item.recipient in some for some in (odd.down, odd.limited, odd.slow)
+            item.subscription_id in some for some in (odd.down, odd.limited, odd.slow)
         ):
             self.waits.append(self.clock.now - item.sent)
 
@@ -435,7 +437,7 @@ class Model:
         policy = self.site.settings.retry_policy
         delay = policy.delay(item.attempts, random=self.chance.random())
         if status == 429:
-            self.database.pause(item.recipient, RETRY_AFTER)
+            self.database.pause(item.subscription_id, RETRY_AFTER)
         if delay is not None:
             least = RETRY_AFTER if status == 429 else 0.0
             self.database.later(item, max(delay.total_seconds(), least))
