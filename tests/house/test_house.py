@@ -103,6 +103,7 @@ PUBLIC = (
     "keys",
     "models",
     "patterns",
+    "periods",
     "portal",
     "ports",
     "recipients",

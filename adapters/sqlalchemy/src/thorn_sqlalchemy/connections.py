@@ -105,10 +105,8 @@ class DriverConnection:
 
     def _insert(self, sql: str, columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> None:
         # psycopg2 writes values itself, and a minus sign binds less than a cast.
-        marks = [
-            f"(%s)::{COPIED[c.kind]}" if self._dialect == POSTGRESQL else "%s" for c in columns
-        ]
-        row_marks = f"({', '.join(marks)})"
+        casting = self._dialect == POSTGRESQL
+        marks = ", ".join(f"(%s)::{CASTS[c.kind]}" if casting else "%s" for c in columns)
         for some in batches(rows):
             values = ", ".join([f"({marks})"] * len(some))
             self._run(sql + values, tuple(itertools.chain.from_iterable(some)))
