@@ -11,10 +11,10 @@ from datetime import timedelta
 
 import pytest
 from sqlalchemy import MetaData, create_engine, inspect, text
-from thorn_sqlalchemy.database import Database
 
 from thorn_core import DeliveryQuery, DeliveryState, Settings, StoreError, Thorn
 from thorn_core.cli.group import run
+from thorn_core.stores import sql
 from thorn_core.testing import LocalRecipient
 from thorn_sqlalchemy import SqlStore, define_tables
 
@@ -103,24 +103,10 @@ def test_init_db_creates_the_tables_once(place, capfd):
 def test_init_db_says_what_it_migrated(place, capfd, monkeypatch):
     """There is one revision only: what was there before is made up."""
     assert run(["init-db", "--store", place.url]) == 0
-    create = Database.create
-    monkeypatch.setattr(Database, "create", lambda self: create(self) and "0000")
+    create = sql.SqlStore.create
+    monkeypatch.setattr(sql.SqlStore, "create", lambda self: create(self) and "0000")
     assert run(["init-db", "--store", place.url]) == 0
     assert "migrated 0000 → 0001" in capfd.readouterr().out
-
-
-def test_init_db_takes_a_prefix(place, capfd):
-    assert run(["init-db", "--store", place.url, "--prefix", "hooks_"]) == 0
-    assert {name for name in table_names(place.url) if name.startswith("thorn_")} == set()
-    check(place, prefix="hooks_")
-
-
-@only("postgresql")
-def test_init_db_takes_a_schema(place, capfd):
-    execute(place.url, "CREATE SCHEMA hooks")
-    assert run(["init-db", "--store", place.url, "--schema", "hooks"]) == 0
-    assert table_names(place.url) == set()
-    check(place, schema="hooks")
 
 
 def test_init_db_takes_the_database_of_the_app(shop, place, capfd):
@@ -146,12 +132,9 @@ def test_an_app_that_is_named_comes_before_the_environment(shop, place, capfd, m
 def test_what_init_db_prints_makes_the_tables(place, capfd):
     assert run(["init-db", "--store", place.url, "--sql"]) == 0
     printed = capfd.readouterr().out
-    assert "CREATE TABLE thorn_messages" in printed
+    assert "CREATE TABLE" in printed
     assert table_names(place.url) == set()
-    lines = [line for line in printed.splitlines() if not line.startswith("--")]
-    statements = ("\n".join(lines)).split(";\n")
-    wrapped = ("", "BEGIN", "COMMIT")
-    execute(place.url, *(s for s in statements if s.strip().rstrip(";") not in wrapped))
+    execute(place.url, *(part for part in printed.split(";\n") if part.strip()))
     check(place)
     assert run(["init-db", "--store", place.url]) == 0
     assert "already up to date" in capfd.readouterr().out
@@ -183,7 +166,7 @@ def test_init_db_leaves_tables_of_other_migrations_alone(place, capfd):
     engine.dispose()
     assert run(["init-db", "--store", place.url]) == 2
     err = capfd.readouterr().err
-    assert "which thorn init-db did not create" in err
+    assert "which Thorn did not create" in err
     assert "thorn_messages" in err
 
 
@@ -191,16 +174,17 @@ def test_init_db_knows_tables_of_a_newer_version(place, capfd):
     assert run(["init-db", "--store", place.url]) == 0
     execute(place.url, "UPDATE thorn_schema_version SET version_num = '9999'")
     assert run(["init-db", "--store", place.url]) == 2
-    assert "a newer version created them" in capfd.readouterr().err
+    err = capfd.readouterr().err
+    assert "9999" in err
+    assert "use the version of Thorn that created them" in err
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
         (["init-db"], 2, "needs a database"),
-        (["init-db", "--prefix", "x_"], 2, "need --store"),
-        (["init-db", "--store", "nonsense://u:s3cret@h/x"], 2, "not a database URL"),
-        (["init-db", "--store", "u:s3cret@h/x"], 2, "not a database URL"),
+        (["init-db", "--store", "nonsense://u:s3cret@h/x"], 2, "no store for 'nonsense'"),
+        (["init-db", "--store", "u:s3cret@h/x"], 2, "no store for 'u'"),
         (["init-db", "--store", "postgresql+asyncpg://u:s3cret@h/x"], 2, "asynchronous"),
         (["init-db", "--store", "postgresql+psycopg://u:s3cret@127.0.0.1:1/x"], 1, "refused"),
         (["demo", "--store", "postgresql+psycopg://u:s3cret@127.0.0.1:1/x"], 1, "refused"),
@@ -364,7 +348,8 @@ def test_stats_show_what_fails_and_waits(place, capfd, shop):
     assert rows["attempts in 1 h"][:1] == ["4"]
     assert rows["failed"] == ["1", "25.0", "%"]
     assert "127.0.0.1" in out
-    assert max(map(len, out.splitlines())) <= 80
+    counts, _ = out.split("\n\n")
+    assert max(map(len, counts.splitlines())) <= 80
     assert run([*shop, "stats", "--json"]) == 0
     told = json.loads(capfd.readouterr().out)
     assert (told["attempts"], told["failed"], told["unrouted"]) == (4, 1, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
@@ -13,7 +13,7 @@ from places import Place, make_place
 from sqlalchemy import text
 from test_store import TestSqlStore as Contract
 
-from thorn_core.keys import derived_id, new_id
+from thorn_core.keys import new_id
 from thorn_core.testing.store_contract import make_message, make_subscription
 from thorn_sqlalchemy import SqlStore
 
@@ -58,23 +58,21 @@ def test_a_month_is_where_its_ids_are_and_can_be_dropped_when_nothing_waits(plac
     store = SqlStore(place.url)
     store.create()
     contract, at = TestPartitionedStore(), datetime(2027, 1, 10, tzinfo=UTC)
-    keyed = make_message(id=derived_id("msg", "order.paid", "42"), at=at)
-    contract.deliver(store, keyed, make_subscription())
+    before, after = (make_message(id=new_id("msg", at), at=at) for _ in range(2))
+    later = make_message(id=new_id("msg", at + timedelta(days=40)), at=at + timedelta(days=40))
     run(store, "once")
-    later_keyed = make_message(id=derived_id("msg", "order.paid", "43"), at=at)
-    timed = make_message(id=new_id("msg", at), at=at)
-    for message in (later_keyed, timed):
+    for message in (before, after, later):
         contract.deliver(store, message, make_subscription())
-    counts = {"messages_2027_01": 1, "deliveries_2027_01": 1, "messages_rest": 2}
+    counts = {"messages_2027_01": 2, "deliveries_2027_01": 2, "messages_2027_02": 1}
     with store.engine.connect() as connection:
         for table, count in counts.items():
             counted = connection.execute(text(f"SELECT count(*) FROM thorn_{table}"))
             assert counted.scalar_one() == count, table
     with pytest.raises(psycopg.Error, match="unfinished work"):
         run(store, "drop")
-    claims = contract.claim(store, now=at, message_ids=[timed.id])
+    claims = contract.claim(store, now=at, message_ids=[before.id, after.id])
     store.settle([contract.settlement(claim, at=at) for claim in claims])
     run(store, "drop")
-    assert store.message(timed.id) is None
-    assert store.message(keyed.id) == keyed
+    assert store.message(before.id) is None
+    assert store.message(later.id) == later
     store.close()

@@ -13,13 +13,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import MetaData, select
-from thorn_sqlalchemy.schema import REVISION
+from sqlalchemy import select
 
 from thorn_core import RetryPolicy, Settings, Thorn
+from thorn_core.stores.sql.schema import PREFIX, VERSION
+from thorn_core.stores.sql.setup import script
+from thorn_core.stores.sql.wording import Wording
 from thorn_core.testing import LocalRecipient
-from thorn_sqlalchemy import SqlStore, define_tables
-from thorn_sqlalchemy.migrations import script
+from thorn_sqlalchemy import SqlStore
 
 HERE = Path(__file__).parent
 DIALECTS = ("sqlite", "postgresql", "mysql")
@@ -37,18 +38,18 @@ def main() -> None:
             names, values = ", ".join(row), ", ".join(_literal(v, dialect) for v in row.values())
             statements.append(f"INSERT INTO {table} ({names}) VALUES ({values})")
         text = "".join(f"{statement};\n\n" for statement in statements)
-        (HERE / f"{dialect}-{REVISION}.sql").write_text(text, "utf-8")
+        (HERE / f"{dialect}-{VERSION}.sql").write_text(text, "utf-8")
 
 
 def schema_of(dialect: str) -> list[str]:
     """The statements that make this version's tables."""
-    return statements_of(script(dialect, define_tables(MetaData())))
+    return statements_of(script(Wording(dialect, "?", PREFIX, None)))
 
 
 def statements_of(text: str) -> list[str]:
     """The statements of a script; those that only a client's transaction needs left out."""
     lines = [line.rstrip() for line in text.splitlines() if not line.startswith("--")]
-    found = (part.strip() for part in "\n".join(lines).split(";\n"))
+    found = (part.strip() for part in "\n".join([*lines, ""]).split(";\n"))
     return [part for part in found if part and part not in ("BEGIN", "COMMIT")]
 
 

@@ -1,131 +1,50 @@
-CREATE TABLE thorn_schema_version (
-    version_num VARCHAR(32) NOT NULL,
-    CONSTRAINT thorn_schema_version_pkc PRIMARY KEY (version_num)
-);
+CREATE TABLE IF NOT EXISTS `thorn_subscriptions` (`id` varchar(120) NOT NULL, `version` int NOT NULL, `owner` varchar(255), `url` longtext NOT NULL, `events` longtext NOT NULL, `secrets` longtext NOT NULL, `secret_expiry` longtext, `content_type` varchar(255) NOT NULL, `hmac_digest` varchar(16) NOT NULL, `headers` longtext, `description` longtext NOT NULL, `rate_limit` double, `enabled` smallint NOT NULL, `paused` smallint NOT NULL, `disabled_reason` longtext, `failing_since` bigint, `failures` int NOT NULL, `last_failure_at` bigint, `created_at` bigint NOT NULL, `updated_at` bigint NOT NULL, `extra` longtext, PRIMARY KEY (`id`), KEY `thorn_subscriptions_owner_id` (`owner`, `id`)) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=/*!80000 utf8mb4_0900_bin */ /*M!100600 utf8mb4_nopad_bin */;
 
-CREATE TABLE thorn_subscriptions (
-    id VARCHAR(120) NOT NULL,
-    owner VARCHAR(255),
-    url LONGTEXT NOT NULL,
-    events LONGTEXT NOT NULL,
-    secrets LONGTEXT NOT NULL,
-    secret_expiry LONGTEXT,
-    content_type VARCHAR(255) NOT NULL,
-    hmac_digest VARCHAR(16) NOT NULL,
-    headers LONGTEXT,
-    description LONGTEXT NOT NULL,
-    rate_limit DOUBLE,
-    enabled BOOL NOT NULL,
-    disabled_reason LONGTEXT,
-    failing_since BIGINT,
-    failures INTEGER NOT NULL,
-    last_failure_at BIGINT,
-    created_at BIGINT NOT NULL,
-    updated_at BIGINT NOT NULL,
-    PRIMARY KEY (id)
-)ENGINE=InnoDB CHARSET=utf8mb4 COLLATE utf8mb4_bin;
+CREATE TABLE IF NOT EXISTS `thorn_patterns` (`pattern` varchar(200) NOT NULL, `owner` varchar(255) NOT NULL, `subscription_id` varchar(120) NOT NULL, PRIMARY KEY (`pattern`, `owner`, `subscription_id`), KEY `thorn_patterns_pattern_subscription_id` (`pattern`, `subscription_id`), KEY `thorn_patterns_subscription_id` (`subscription_id`)) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=/*!80000 utf8mb4_0900_bin */ /*M!100600 utf8mb4_nopad_bin */;
 
-CREATE INDEX thorn_subscriptions_owner ON thorn_subscriptions (owner, id);
+CREATE TABLE IF NOT EXISTS `thorn_owners` (`id` bigint NOT NULL, `owner` varchar(255) NOT NULL, `ready_at` bigint, `tat` bigint, PRIMARY KEY (`id`), UNIQUE KEY `thorn_owners_owner` (`owner`), KEY `thorn_owners_ready_at` (`ready_at`)) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=/*!80000 utf8mb4_0900_bin */ /*M!100600 utf8mb4_nopad_bin */;
 
-CREATE TABLE thorn_subscription_patterns (
-    pattern VARCHAR(200) NOT NULL,
-    owner VARCHAR(255) NOT NULL,
-    subscription_id VARCHAR(120) NOT NULL,
-    PRIMARY KEY (pattern, owner, subscription_id)
-)ENGINE=InnoDB CHARSET=utf8mb4 COLLATE utf8mb4_bin;
+CREATE TABLE IF NOT EXISTS `thorn_recipients` (`id` bigint NOT NULL, `subscription_id` varchar(120) NOT NULL, `owner` varchar(255), `origin` varchar(270) NOT NULL, `ready_at` bigint, `paused` smallint NOT NULL, `blocked_until` bigint NOT NULL, `circuit` smallint NOT NULL, `probe_until` bigint, `tat` bigint, PRIMARY KEY (`id`), UNIQUE KEY `thorn_recipients_subscription_id` (`subscription_id`), KEY `thorn_recipients_ready_at_id` (`ready_at`, `id`)) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=/*!80000 utf8mb4_0900_bin */ /*M!100600 utf8mb4_nopad_bin */;
 
-CREATE INDEX thorn_subscription_patterns_any_owner ON thorn_subscription_patterns (pattern, subscription_id);
+CREATE TABLE IF NOT EXISTS `thorn_messages` (`id` binary(16) NOT NULL, `event` varchar(200) NOT NULL, `data` longblob NOT NULL, `at` bigint NOT NULL, `sender` varchar(255), `ordering_key` varchar(255), `expires_at` bigint, `extra` longtext, PRIMARY KEY (`id`), KEY `thorn_messages_sender_id` (`sender`, `id`)) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=/*!80000 utf8mb4_0900_bin */ /*M!100600 utf8mb4_nopad_bin */;
 
-CREATE INDEX thorn_subscription_patterns_subscription ON thorn_subscription_patterns (subscription_id);
+CREATE TABLE IF NOT EXISTS `thorn_idempotency` (`digest` binary(32) NOT NULL, `message_id` binary(16) NOT NULL, `at` bigint NOT NULL, PRIMARY KEY (`digest`), KEY `thorn_idempotency_message_id` (`message_id`)) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=/*!80000 utf8mb4_0900_bin */ /*M!100600 utf8mb4_nopad_bin */;
 
-CREATE TABLE thorn_messages (
-    id VARCHAR(64) NOT NULL,
-    event VARCHAR(200) NOT NULL,
-    data LONGBLOB NOT NULL,
-    at BIGINT NOT NULL,
-    sender VARCHAR(255),
-    extra LONGTEXT,
-    route_at BIGINT,
-    PRIMARY KEY (id)
-)ENGINE=InnoDB CHARSET=utf8mb4 COLLATE utf8mb4_bin;
+CREATE TABLE IF NOT EXISTS `thorn_outbox` (`message_id` binary(16) NOT NULL, `route_at` bigint NOT NULL, `tries` smallint NOT NULL, `leased_until` bigint, `token` varchar(64), `after_recipient` varchar(120), `cancelled` smallint NOT NULL, PRIMARY KEY (`message_id`), KEY `thorn_outbox_route_at_message_id` (`route_at`, `message_id`)) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=/*!80000 utf8mb4_0900_bin */ /*M!100600 utf8mb4_nopad_bin */;
 
-CREATE INDEX thorn_messages_route ON thorn_messages (route_at, at, id);
+CREATE TABLE IF NOT EXISTS `thorn_queue` (`id` binary(24) NOT NULL, `recipient` bigint NOT NULL, `due_at` bigint NOT NULL, `tries` int NOT NULL, `leased_until` bigint, `token` varchar(64), `key_hash` bigint, `seq` bigint, PRIMARY KEY (`id`), KEY `thorn_queue_recipient_due_at_id` (`recipient`, `due_at`, `id`), KEY `thorn_queue_recipient_key_hash_seq` (`recipient`, `key_hash`, `seq`)) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=/*!80000 utf8mb4_0900_bin */ /*M!100600 utf8mb4_nopad_bin */;
 
-CREATE TABLE thorn_deliveries (
-    id VARCHAR(160) NOT NULL,
-    message_id VARCHAR(64) NOT NULL,
-    subscription_id VARCHAR(120) NOT NULL,
-    event VARCHAR(200) NOT NULL,
-    recipient VARCHAR(260) NOT NULL,
-    state VARCHAR(10) NOT NULL,
-    attempt_count INTEGER NOT NULL,
-    attempts_before INTEGER NOT NULL,
-    due_at BIGINT NOT NULL,
-    created_at BIGINT NOT NULL,
-    settled_at BIGINT,
-    reason LONGTEXT,
-    target LONGTEXT,
-    ready_at BIGINT,
-    token VARCHAR(64),
-    leased_until BIGINT,
-    PRIMARY KEY (id)
-)ENGINE=InnoDB CHARSET=utf8mb4 COLLATE utf8mb4_bin;
+CREATE TABLE IF NOT EXISTS `thorn_deliveries` (`id` binary(24) NOT NULL, `recipient` bigint NOT NULL, `state` smallint NOT NULL, `attempts` int NOT NULL, `created_at` bigint NOT NULL, `finished_at` bigint, `reason` longtext, `target` longtext, PRIMARY KEY (`id`), KEY `thorn_deliveries_recipient_id` (`recipient`, `id`)) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=/*!80000 utf8mb4_0900_bin */ /*M!100600 utf8mb4_nopad_bin */;
 
-CREATE INDEX thorn_deliveries_ready ON thorn_deliveries (recipient, ready_at, id);
+CREATE TABLE IF NOT EXISTS `thorn_attempts` (`delivery_id` binary(24) NOT NULL, `at` bigint NOT NULL, `number` int NOT NULL, `duration` bigint NOT NULL, `status` smallint, `timed_out` smallint NOT NULL, `error` longtext, `headers` longtext, `body` longblob, PRIMARY KEY (`delivery_id`, `at`), KEY `thorn_attempts_at` (`at`)) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=/*!80000 utf8mb4_0900_bin */ /*M!100600 utf8mb4_nopad_bin */;
 
-CREATE INDEX thorn_deliveries_lease ON thorn_deliveries (leased_until, id);
+CREATE TABLE IF NOT EXISTS `thorn_ordering` (`recipient` bigint NOT NULL, `key_hash` bigint NOT NULL, `last` bigint NOT NULL, PRIMARY KEY (`recipient`, `key_hash`)) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=/*!80000 utf8mb4_0900_bin */ /*M!100600 utf8mb4_nopad_bin */;
 
-CREATE INDEX thorn_deliveries_subscription ON thorn_deliveries (subscription_id, created_at, id);
+CREATE TABLE IF NOT EXISTS `thorn_schema_version` (`version_num` varchar(32) NOT NULL, PRIMARY KEY (`version_num`)) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=/*!80000 utf8mb4_0900_bin */ /*M!100600 utf8mb4_nopad_bin */;
 
-CREATE INDEX thorn_deliveries_created ON thorn_deliveries (created_at, id);
+INSERT INTO `thorn_schema_version` VALUES ('0001');
 
-CREATE TABLE thorn_attempts (
-    id VARCHAR(64) NOT NULL,
-    delivery_id VARCHAR(160) NOT NULL,
-    recipient VARCHAR(260) NOT NULL,
-    number INTEGER NOT NULL,
-    at BIGINT NOT NULL,
-    duration DOUBLE NOT NULL,
-    status SMALLINT,
-    headers LONGTEXT,
-    body LONGBLOB,
-    error LONGTEXT,
-    timed_out BOOL NOT NULL,
-    PRIMARY KEY (id)
-)ENGINE=InnoDB CHARSET=utf8mb4 COLLATE utf8mb4_bin;
+INSERT INTO thorn_subscriptions (id, version, owner, url, events, secrets, secret_expiry, content_type, hmac_digest, headers, description, rate_limit, enabled, paused, disabled_reason, failing_since, failures, last_failure_at, created_at, updated_at, extra) VALUES ('sub_01941f297c00e850baabbef200000000', 1, '42', 'http://127.0.0.1:39519/', '["article.*"]', '["whsec_b2YgdGVzdHMsIG5vdCBvZiBhbnkgcmVjaXBpZW50J3M="]', NULL, 'application/json', 'sha256', '{"X-Team": "blue"}', '', NULL, 1, 0, NULL, 1735689600000000, 1, 1735689600000000, 1735689600000000, 1735689600000000, NULL);
 
-CREATE INDEX thorn_attempts_delivery ON thorn_attempts (delivery_id, id);
+INSERT INTO thorn_patterns (pattern, owner, subscription_id) VALUES ('article.*', '42', 'sub_01941f297c00e850baabbef200000000');
 
-CREATE INDEX thorn_attempts_at ON thorn_attempts (at);
+INSERT INTO thorn_recipients (id, subscription_id, owner, origin, ready_at, paused, blocked_until, circuit, probe_until, tat) VALUES (4453164548087506517, 'sub_01941f297c00e850baabbef200000000', '42', 'http://127.0.0.1:39519', 1735689601000000, 0, 0, 0, NULL, NULL);
 
-CREATE TABLE thorn_recipients (
-    recipient VARCHAR(260) NOT NULL,
-    ready_at BIGINT,
-    paused_until BIGINT NOT NULL,
-    PRIMARY KEY (recipient)
-)ENGINE=InnoDB CHARSET=utf8mb4 COLLATE utf8mb4_bin;
+INSERT INTO thorn_messages (id, event, data, at, sender, ordering_key, expires_at, extra) VALUES (X'01941f297c00e850baabbef200000001', 'article.delivered', X'7b227469746c65223a224772c3bcc39f65227d', 1735689600000000, '42', NULL, NULL, NULL);
 
-CREATE INDEX thorn_recipients_ready ON thorn_recipients (ready_at, recipient);
+INSERT INTO thorn_messages (id, event, data, at, sender, ordering_key, expires_at, extra) VALUES (X'01941f297c00e850baabbef200000002', 'article.failed', X'7b227469746c65223a2269742773205c5c203130302025227d', 1735689600000000, NULL, NULL, NULL, '{"context": {"n": 1}}');
 
-INSERT INTO thorn_schema_version (version_num) VALUES ('0001');
+INSERT INTO thorn_messages (id, event, data, at, sender, ordering_key, expires_at, extra) VALUES (X'01941f297c00e850baabbef200000003', 'article.unrouted', X'7b227469746c65223a227468697264227d', 1735689600000000, NULL, NULL, NULL, NULL);
 
-INSERT INTO thorn_subscriptions (id, owner, url, events, secrets, secret_expiry, content_type, hmac_digest, headers, description, rate_limit, enabled, disabled_reason, failing_since, failures, last_failure_at, created_at, updated_at) VALUES ('sub_01941f297c0043d4c79c657200000000', '42', 'http://127.0.0.1:33103/', '["article.*"]', '["whsec_b2YgdGVzdHMsIG5vdCBvZiBhbnkgcmVjaXBpZW50J3M="]', NULL, 'application/json', 'sha256', '{"X-Team": "blue"}', '', NULL, 1, NULL, 1735689600000000, 1, 1735689600000000, 1735689600000000, 1735689600000000);
+INSERT INTO thorn_outbox (message_id, route_at, tries, leased_until, token, after_recipient, cancelled) VALUES (X'01941f297c00e850baabbef200000003', 0, 0, NULL, NULL, NULL, 0);
 
-INSERT INTO thorn_subscription_patterns (pattern, owner, subscription_id) VALUES ('article.*', '42', 'sub_01941f297c0043d4c79c657200000000');
+INSERT INTO thorn_queue (id, recipient, due_at, tries, leased_until, token, key_hash, seq) VALUES (X'01941f297c00e850baabbef2000000023dccd190071e6655', 4453164548087506517, 1735689601000000, 1, NULL, NULL, NULL, NULL);
 
-INSERT INTO thorn_messages (id, event, data, at, sender, extra, route_at) VALUES ('msg_01941f297c0043d4c79c657200000001', 'article.delivered', X'7b227469746c65223a224772c3bcc39f65227d', 1735689600000000, '42', NULL, NULL);
+INSERT INTO thorn_deliveries (id, recipient, state, attempts, created_at, finished_at, reason, target) VALUES (X'01941f297c00e850baabbef2000000013dccd190071e6655', 4453164548087506517, 1, 1, 1735689600000000, 1735689600000000, NULL, NULL);
 
-INSERT INTO thorn_messages (id, event, data, at, sender, extra, route_at) VALUES ('msg_01941f297c0043d4c79c657200000003', 'article.failed', X'7b227469746c65223a2269742773205c5c203130302025227d', 1735689600000000, NULL, '{"context": {"n": 1}}', NULL);
+INSERT INTO thorn_deliveries (id, recipient, state, attempts, created_at, finished_at, reason, target) VALUES (X'01941f297c00e850baabbef2000000023dccd190071e6655', 4453164548087506517, 0, 1, 1735689600000000, NULL, 'status 500', NULL);
 
-INSERT INTO thorn_messages (id, event, data, at, sender, extra, route_at) VALUES ('msg_01941f297c0043d4c79c657200000005', 'article.unrouted', X'7b227469746c65223a227468697264227d', 1735689600000000, NULL, NULL, 0);
+INSERT INTO thorn_attempts (delivery_id, at, number, duration, status, timed_out, error, headers, body) VALUES (X'01941f297c00e850baabbef2000000013dccd190071e6655', 1735689600000000, 1, 4572, 200, 0, NULL, '{"content-length": "0"}', NULL);
 
-INSERT INTO thorn_deliveries (id, message_id, subscription_id, event, recipient, state, attempt_count, attempts_before, due_at, created_at, settled_at, reason, target, ready_at, token, leased_until) VALUES ('dlv_01941f297c0043d4c79c657200000001_01941f297c0043d4c79c657200000000', 'msg_01941f297c0043d4c79c657200000001', 'sub_01941f297c0043d4c79c657200000000', 'article.delivered', '127.0.0.1:33103', 'delivered', 1, 0, 1735689600000000, 1735689600000000, 1735689600000000, NULL, NULL, NULL, NULL, NULL);
-
-INSERT INTO thorn_deliveries (id, message_id, subscription_id, event, recipient, state, attempt_count, attempts_before, due_at, created_at, settled_at, reason, target, ready_at, token, leased_until) VALUES ('dlv_01941f297c0043d4c79c657200000003_01941f297c0043d4c79c657200000000', 'msg_01941f297c0043d4c79c657200000003', 'sub_01941f297c0043d4c79c657200000000', 'article.failed', '127.0.0.1:33103', 'pending', 1, 0, 1735689601000000, 1735689600000000, NULL, 'status 500', NULL, 1735689601000000, NULL, NULL);
-
-INSERT INTO thorn_attempts (id, delivery_id, recipient, number, at, duration, status, headers, body, error, timed_out) VALUES ('att_01941f297c0043d4c79c657200000002', 'dlv_01941f297c0043d4c79c657200000001_01941f297c0043d4c79c657200000000', '127.0.0.1:33103', 1, 1735689600000000, 0.003333218999841847, 200, '{"content-length": "0"}', NULL, NULL, 0);
-
-INSERT INTO thorn_attempts (id, delivery_id, recipient, number, at, duration, status, headers, body, error, timed_out) VALUES ('att_01941f297c0043d4c79c657200000004', 'dlv_01941f297c0043d4c79c657200000003_01941f297c0043d4c79c657200000000', '127.0.0.1:33103', 1, 1735689600000000, 0.0014105449999988195, 500, '{"content-length": "0"}', NULL, NULL, 0);
-
-INSERT INTO thorn_recipients (recipient, ready_at, paused_until) VALUES ('127.0.0.1:33103', 1735689601000000, 0);
+INSERT INTO thorn_attempts (delivery_id, at, number, duration, status, timed_out, error, headers, body) VALUES (X'01941f297c00e850baabbef2000000023dccd190071e6655', 1735689600000000, 1, 1388, 500, 0, NULL, '{"content-length": "0"}', NULL);
 

@@ -1,131 +1,78 @@
-CREATE TABLE thorn_schema_version (
-    version_num VARCHAR(32) NOT NULL,
-    CONSTRAINT thorn_schema_version_pkc PRIMARY KEY (version_num)
-);
+CREATE TABLE IF NOT EXISTS "thorn_subscriptions" ("id" varchar(120) COLLATE "C" NOT NULL, "version" integer NOT NULL, "owner" varchar(255) COLLATE "C", "url" text NOT NULL, "events" text NOT NULL, "secrets" text NOT NULL, "secret_expiry" text, "content_type" varchar(255) COLLATE "C" NOT NULL, "hmac_digest" varchar(16) COLLATE "C" NOT NULL, "headers" text, "description" text NOT NULL, "rate_limit" double precision, "enabled" smallint NOT NULL, "paused" smallint NOT NULL, "disabled_reason" text, "failing_since" bigint, "failures" integer NOT NULL, "last_failure_at" bigint, "created_at" bigint NOT NULL, "updated_at" bigint NOT NULL, "extra" text, PRIMARY KEY ("id"));
 
-CREATE TABLE thorn_subscriptions (
-    id VARCHAR(120) COLLATE "C" NOT NULL,
-    owner VARCHAR(255) COLLATE "C",
-    url TEXT NOT NULL,
-    events TEXT NOT NULL,
-    secrets TEXT NOT NULL,
-    secret_expiry TEXT,
-    content_type VARCHAR(255) NOT NULL,
-    hmac_digest VARCHAR(16) NOT NULL,
-    headers TEXT,
-    description TEXT NOT NULL,
-    rate_limit DOUBLE PRECISION,
-    enabled BOOLEAN NOT NULL,
-    disabled_reason TEXT,
-    failing_since BIGINT,
-    failures INTEGER NOT NULL,
-    last_failure_at BIGINT,
-    created_at BIGINT NOT NULL,
-    updated_at BIGINT NOT NULL,
-    PRIMARY KEY (id)
-);
+CREATE INDEX IF NOT EXISTS "thorn_subscriptions_owner_id" ON "thorn_subscriptions" ("owner", "id");
 
-CREATE INDEX thorn_subscriptions_owner ON thorn_subscriptions (owner, id);
+CREATE TABLE IF NOT EXISTS "thorn_patterns" ("pattern" varchar(200) COLLATE "C" NOT NULL, "owner" varchar(255) COLLATE "C" NOT NULL, "subscription_id" varchar(120) COLLATE "C" NOT NULL, PRIMARY KEY ("pattern", "owner", "subscription_id"));
 
-CREATE TABLE thorn_subscription_patterns (
-    pattern VARCHAR(200) COLLATE "C" NOT NULL,
-    owner VARCHAR(255) COLLATE "C" NOT NULL,
-    subscription_id VARCHAR(120) COLLATE "C" NOT NULL,
-    PRIMARY KEY (pattern, owner, subscription_id)
-);
+CREATE INDEX IF NOT EXISTS "thorn_patterns_pattern_subscription_id" ON "thorn_patterns" ("pattern", "subscription_id");
 
-CREATE INDEX thorn_subscription_patterns_any_owner ON thorn_subscription_patterns (pattern, subscription_id);
+CREATE INDEX IF NOT EXISTS "thorn_patterns_subscription_id" ON "thorn_patterns" ("subscription_id");
 
-CREATE INDEX thorn_subscription_patterns_subscription ON thorn_subscription_patterns (subscription_id);
+CREATE TABLE IF NOT EXISTS "thorn_owners" ("id" bigint NOT NULL, "owner" varchar(255) COLLATE "C" NOT NULL, "ready_at" bigint, "tat" bigint, PRIMARY KEY ("id")) WITH (fillfactor = 50);
 
-CREATE TABLE thorn_messages (
-    id VARCHAR(64) COLLATE "C" NOT NULL,
-    event VARCHAR(200) COLLATE "C" NOT NULL,
-    data BYTEA NOT NULL,
-    at BIGINT NOT NULL,
-    sender VARCHAR(255) COLLATE "C",
-    extra TEXT,
-    route_at BIGINT,
-    PRIMARY KEY (id)
-);
+CREATE UNIQUE INDEX IF NOT EXISTS "thorn_owners_owner" ON "thorn_owners" ("owner");
 
-CREATE INDEX thorn_messages_route ON thorn_messages (route_at, at, id);
+CREATE INDEX IF NOT EXISTS "thorn_owners_ready_at" ON "thorn_owners" ("ready_at");
 
-CREATE TABLE thorn_deliveries (
-    id VARCHAR(160) COLLATE "C" NOT NULL,
-    message_id VARCHAR(64) COLLATE "C" NOT NULL,
-    subscription_id VARCHAR(120) COLLATE "C" NOT NULL,
-    event VARCHAR(200) COLLATE "C" NOT NULL,
-    recipient VARCHAR(260) COLLATE "C" NOT NULL,
-    state VARCHAR(10) COLLATE "C" NOT NULL,
-    attempt_count INTEGER NOT NULL,
-    attempts_before INTEGER NOT NULL,
-    due_at BIGINT NOT NULL,
-    created_at BIGINT NOT NULL,
-    settled_at BIGINT,
-    reason TEXT,
-    target TEXT,
-    ready_at BIGINT,
-    token VARCHAR(64) COLLATE "C",
-    leased_until BIGINT,
-    PRIMARY KEY (id)
-);
+CREATE TABLE IF NOT EXISTS "thorn_recipients" ("id" bigint NOT NULL, "subscription_id" varchar(120) COLLATE "C" NOT NULL, "owner" varchar(255) COLLATE "C", "origin" varchar(270) COLLATE "C" NOT NULL, "ready_at" bigint, "paused" smallint NOT NULL, "blocked_until" bigint NOT NULL, "circuit" smallint NOT NULL, "probe_until" bigint, "tat" bigint, PRIMARY KEY ("id")) WITH (fillfactor = 50);
 
-CREATE INDEX thorn_deliveries_ready ON thorn_deliveries (recipient, ready_at, id) WHERE ready_at IS NOT NULL;
+CREATE UNIQUE INDEX IF NOT EXISTS "thorn_recipients_subscription_id" ON "thorn_recipients" ("subscription_id");
 
-CREATE INDEX thorn_deliveries_lease ON thorn_deliveries (leased_until, id) WHERE leased_until IS NOT NULL;
+CREATE INDEX IF NOT EXISTS "thorn_recipients_ready_at_id" ON "thorn_recipients" ("ready_at", "id");
 
-CREATE INDEX thorn_deliveries_subscription ON thorn_deliveries (subscription_id, created_at, id);
+CREATE TABLE IF NOT EXISTS "thorn_messages" ("id" bytea NOT NULL, "event" varchar(200) COLLATE "C" NOT NULL, "data" bytea NOT NULL, "at" bigint NOT NULL, "sender" varchar(255) COLLATE "C", "ordering_key" varchar(255) COLLATE "C", "expires_at" bigint, "extra" text, PRIMARY KEY ("id"));
 
-CREATE INDEX thorn_deliveries_created ON thorn_deliveries (created_at, id);
+CREATE INDEX IF NOT EXISTS "thorn_messages_sender_id" ON "thorn_messages" ("sender", "id");
 
-CREATE TABLE thorn_attempts (
-    id VARCHAR(64) COLLATE "C" NOT NULL,
-    delivery_id VARCHAR(160) COLLATE "C" NOT NULL,
-    recipient VARCHAR(260) COLLATE "C" NOT NULL,
-    number INTEGER NOT NULL,
-    at BIGINT NOT NULL,
-    duration DOUBLE PRECISION NOT NULL,
-    status SMALLINT,
-    headers TEXT,
-    body BYTEA,
-    error TEXT,
-    timed_out BOOLEAN NOT NULL,
-    PRIMARY KEY (id)
-);
+CREATE TABLE IF NOT EXISTS "thorn_idempotency" ("digest" bytea NOT NULL, "message_id" bytea NOT NULL, "at" bigint NOT NULL, PRIMARY KEY ("digest"));
 
-CREATE INDEX thorn_attempts_delivery ON thorn_attempts (delivery_id, id);
+CREATE INDEX IF NOT EXISTS "thorn_idempotency_message_id" ON "thorn_idempotency" ("message_id");
 
-CREATE INDEX thorn_attempts_at ON thorn_attempts (at);
+CREATE TABLE IF NOT EXISTS "thorn_outbox" ("message_id" bytea NOT NULL, "route_at" bigint NOT NULL, "tries" smallint NOT NULL, "leased_until" bigint, "token" varchar(64) COLLATE "C", "after_recipient" varchar(120) COLLATE "C", "cancelled" smallint NOT NULL, PRIMARY KEY ("message_id")) WITH (fillfactor = 50);
 
-CREATE TABLE thorn_recipients (
-    recipient VARCHAR(260) COLLATE "C" NOT NULL,
-    ready_at BIGINT,
-    paused_until BIGINT NOT NULL,
-    PRIMARY KEY (recipient)
-);
+CREATE INDEX IF NOT EXISTS "thorn_outbox_route_at_message_id" ON "thorn_outbox" ("route_at", "message_id");
 
-CREATE INDEX thorn_recipients_ready ON thorn_recipients (ready_at, recipient);
+CREATE TABLE IF NOT EXISTS "thorn_queue" ("id" bytea NOT NULL, "recipient" bigint NOT NULL, "due_at" bigint NOT NULL, "tries" integer NOT NULL, "leased_until" bigint, "token" varchar(64) COLLATE "C", "key_hash" bigint, "seq" bigint, PRIMARY KEY ("id")) WITH (fillfactor = 50);
 
-INSERT INTO thorn_schema_version (version_num) VALUES ('0001') RETURNING thorn_schema_version.version_num;
+CREATE INDEX IF NOT EXISTS "thorn_queue_recipient_due_at_id" ON "thorn_queue" ("recipient", "due_at", "id");
 
-INSERT INTO thorn_subscriptions (id, owner, url, events, secrets, secret_expiry, content_type, hmac_digest, headers, description, rate_limit, enabled, disabled_reason, failing_since, failures, last_failure_at, created_at, updated_at) VALUES ('sub_01941f297c0043d4c79c657200000000', '42', 'http://127.0.0.1:33103/', '["article.*"]', '["whsec_b2YgdGVzdHMsIG5vdCBvZiBhbnkgcmVjaXBpZW50J3M="]', NULL, 'application/json', 'sha256', '{"X-Team": "blue"}', '', NULL, true, NULL, 1735689600000000, 1, 1735689600000000, 1735689600000000, 1735689600000000);
+CREATE INDEX IF NOT EXISTS "thorn_queue_recipient_key_hash_seq" ON "thorn_queue" ("recipient", "key_hash", "seq");
 
-INSERT INTO thorn_subscription_patterns (pattern, owner, subscription_id) VALUES ('article.*', '42', 'sub_01941f297c0043d4c79c657200000000');
+CREATE TABLE IF NOT EXISTS "thorn_deliveries" ("id" bytea NOT NULL, "recipient" bigint NOT NULL, "state" smallint NOT NULL, "attempts" integer NOT NULL, "created_at" bigint NOT NULL, "finished_at" bigint, "reason" text, "target" text, PRIMARY KEY ("id"));
 
-INSERT INTO thorn_messages (id, event, data, at, sender, extra, route_at) VALUES ('msg_01941f297c0043d4c79c657200000001', 'article.delivered', '\x7b227469746c65223a224772c3bcc39f65227d', 1735689600000000, '42', NULL, NULL);
+CREATE INDEX IF NOT EXISTS "thorn_deliveries_recipient_id" ON "thorn_deliveries" ("recipient", "id");
 
-INSERT INTO thorn_messages (id, event, data, at, sender, extra, route_at) VALUES ('msg_01941f297c0043d4c79c657200000003', 'article.failed', '\x7b227469746c65223a2269742773205c5c203130302025227d', 1735689600000000, NULL, '{"context": {"n": 1}}', NULL);
+CREATE TABLE IF NOT EXISTS "thorn_attempts" ("delivery_id" bytea NOT NULL, "at" bigint NOT NULL, "number" integer NOT NULL, "duration" bigint NOT NULL, "status" smallint, "timed_out" smallint NOT NULL, "error" text, "headers" text, "body" bytea, PRIMARY KEY ("delivery_id", "at"));
 
-INSERT INTO thorn_messages (id, event, data, at, sender, extra, route_at) VALUES ('msg_01941f297c0043d4c79c657200000005', 'article.unrouted', '\x7b227469746c65223a227468697264227d', 1735689600000000, NULL, NULL, 0);
+CREATE INDEX IF NOT EXISTS "thorn_attempts_at" ON "thorn_attempts" USING brin ("at");
 
-INSERT INTO thorn_deliveries (id, message_id, subscription_id, event, recipient, state, attempt_count, attempts_before, due_at, created_at, settled_at, reason, target, ready_at, token, leased_until) VALUES ('dlv_01941f297c0043d4c79c657200000001_01941f297c0043d4c79c657200000000', 'msg_01941f297c0043d4c79c657200000001', 'sub_01941f297c0043d4c79c657200000000', 'article.delivered', '127.0.0.1:33103', 'delivered', 1, 0, 1735689600000000, 1735689600000000, 1735689600000000, NULL, NULL, NULL, NULL, NULL);
+CREATE TABLE IF NOT EXISTS "thorn_ordering" ("recipient" bigint NOT NULL, "key_hash" bigint NOT NULL, "last" bigint NOT NULL, PRIMARY KEY ("recipient", "key_hash"));
 
-INSERT INTO thorn_deliveries (id, message_id, subscription_id, event, recipient, state, attempt_count, attempts_before, due_at, created_at, settled_at, reason, target, ready_at, token, leased_until) VALUES ('dlv_01941f297c0043d4c79c657200000003_01941f297c0043d4c79c657200000000', 'msg_01941f297c0043d4c79c657200000003', 'sub_01941f297c0043d4c79c657200000000', 'article.failed', '127.0.0.1:33103', 'pending', 1, 0, 1735689601000000, 1735689600000000, NULL, 'status 500', NULL, 1735689601000000, NULL, NULL);
+CREATE TABLE IF NOT EXISTS "thorn_schema_version" ("version_num" varchar(32) COLLATE "C" NOT NULL, PRIMARY KEY ("version_num"));
 
-INSERT INTO thorn_attempts (id, delivery_id, recipient, number, at, duration, status, headers, body, error, timed_out) VALUES ('att_01941f297c0043d4c79c657200000002', 'dlv_01941f297c0043d4c79c657200000001_01941f297c0043d4c79c657200000000', '127.0.0.1:33103', 1, 1735689600000000, 0.003333218999841847, 200, '{"content-length": "0"}', NULL, NULL, false);
+INSERT INTO "thorn_schema_version" VALUES ('0001');
 
-INSERT INTO thorn_attempts (id, delivery_id, recipient, number, at, duration, status, headers, body, error, timed_out) VALUES ('att_01941f297c0043d4c79c657200000004', 'dlv_01941f297c0043d4c79c657200000003_01941f297c0043d4c79c657200000000', '127.0.0.1:33103', 1, 1735689600000000, 0.0014105449999988195, 500, '{"content-length": "0"}', NULL, NULL, false);
+INSERT INTO thorn_subscriptions (id, version, owner, url, events, secrets, secret_expiry, content_type, hmac_digest, headers, description, rate_limit, enabled, paused, disabled_reason, failing_since, failures, last_failure_at, created_at, updated_at, extra) VALUES ('sub_01941f297c00e850baabbef200000000', 1, '42', 'http://127.0.0.1:39519/', '["article.*"]', '["whsec_b2YgdGVzdHMsIG5vdCBvZiBhbnkgcmVjaXBpZW50J3M="]', NULL, 'application/json', 'sha256', '{"X-Team": "blue"}', '', NULL, 1, 0, NULL, 1735689600000000, 1, 1735689600000000, 1735689600000000, 1735689600000000, NULL);
 
-INSERT INTO thorn_recipients (recipient, ready_at, paused_until) VALUES ('127.0.0.1:33103', 1735689601000000, 0);
+INSERT INTO thorn_patterns (pattern, owner, subscription_id) VALUES ('article.*', '42', 'sub_01941f297c00e850baabbef200000000');
+
+INSERT INTO thorn_recipients (id, subscription_id, owner, origin, ready_at, paused, blocked_until, circuit, probe_until, tat) VALUES (4453164548087506517, 'sub_01941f297c00e850baabbef200000000', '42', 'http://127.0.0.1:39519', 1735689601000000, 0, 0, 0, NULL, NULL);
+
+INSERT INTO thorn_messages (id, event, data, at, sender, ordering_key, expires_at, extra) VALUES ('\x01941f297c00e850baabbef200000001', 'article.delivered', '\x7b227469746c65223a224772c3bcc39f65227d', 1735689600000000, '42', NULL, NULL, NULL);
+
+INSERT INTO thorn_messages (id, event, data, at, sender, ordering_key, expires_at, extra) VALUES ('\x01941f297c00e850baabbef200000002', 'article.failed', '\x7b227469746c65223a2269742773205c5c203130302025227d', 1735689600000000, NULL, NULL, NULL, '{"context": {"n": 1}}');
+
+INSERT INTO thorn_messages (id, event, data, at, sender, ordering_key, expires_at, extra) VALUES ('\x01941f297c00e850baabbef200000003', 'article.unrouted', '\x7b227469746c65223a227468697264227d', 1735689600000000, NULL, NULL, NULL, NULL);
+
+INSERT INTO thorn_outbox (message_id, route_at, tries, leased_until, token, after_recipient, cancelled) VALUES ('\x01941f297c00e850baabbef200000003', 0, 0, NULL, NULL, NULL, 0);
+
+INSERT INTO thorn_queue (id, recipient, due_at, tries, leased_until, token, key_hash, seq) VALUES ('\x01941f297c00e850baabbef2000000023dccd190071e6655', 4453164548087506517, 1735689601000000, 1, NULL, NULL, NULL, NULL);
+
+INSERT INTO thorn_deliveries (id, recipient, state, attempts, created_at, finished_at, reason, target) VALUES ('\x01941f297c00e850baabbef2000000013dccd190071e6655', 4453164548087506517, 1, 1, 1735689600000000, 1735689600000000, NULL, NULL);
+
+INSERT INTO thorn_deliveries (id, recipient, state, attempts, created_at, finished_at, reason, target) VALUES ('\x01941f297c00e850baabbef2000000023dccd190071e6655', 4453164548087506517, 0, 1, 1735689600000000, NULL, 'status 500', NULL);
+
+INSERT INTO thorn_attempts (delivery_id, at, number, duration, status, timed_out, error, headers, body) VALUES ('\x01941f297c00e850baabbef2000000013dccd190071e6655', 1735689600000000, 1, 4572, 200, 0, NULL, '{"content-length": "0"}', NULL);
+
+INSERT INTO thorn_attempts (delivery_id, at, number, duration, status, timed_out, error, headers, body) VALUES ('\x01941f297c00e850baabbef2000000023dccd190071e6655', 1735689600000000, 1, 1388, 500, 0, NULL, '{"content-length": "0"}', NULL);
 

@@ -93,8 +93,8 @@ class SqlStore(sql.SqlStore):
                     upgrade(connection, self.tables)
         except CommandError as error:
             raise StoreSetupError(
-                f"the tables in {self.executor.place} can't be migrated from schema {before} to"
-                f" {VERSION}: {error}; if a newer version created them, use that version"
+                f"the tables in {self.executor.place} have schema {before}, which can't be"
+                f" migrated to {VERSION}: {error}; use the version of Thorn that created them"
             ) from error
 
     def publish(
