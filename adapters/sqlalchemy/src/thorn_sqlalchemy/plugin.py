@@ -11,23 +11,17 @@ from thorn_sqlalchemy.models import SqlModelAdapter, model_adapter
 from thorn_sqlalchemy.store import SqlStore
 from thorn_sqlalchemy.unit_of_work import SqlUnitOfWork, unit_of_work
 
-SCHEMES = ("postgresql", "mysql", "mariadb", "oracle", "mssql", "cockroachdb")
+# `sqlite` in place of the core's own store on the same tables, which no Session can join.
+SCHEMES = ("postgresql", "mysql", "mariadb", "sqlite", "oracle", "mssql", "cockroachdb")
 
 
 @hookimpl
 def thorn_stores() -> Mapping[str, Callable[[Any, Settings], sql.SqlStore]]:
     """A store for the URL of a database, or an Engine."""
-    return {**dict.fromkeys(SCHEMES, _store), "sqlite": _sqlite_store}
+    return dict.fromkeys(SCHEMES, _store)
 
 
 def _store(source: Any, settings: Settings) -> sql.SqlStore:
-    return SqlStore(source)
-
-
-def _sqlite_store(source: Any, settings: Settings) -> sql.SqlStore:
-    """An Engine, or a URL that names a driver, is SQLAlchemy's; another URL is the core's."""
-    if isinstance(source, str) and source.partition(":")[0] == "sqlite":
-        return sql.sqlite_store(source)
     return SqlStore(source)
 
 
