@@ -136,9 +136,9 @@ class TestTestRuns:
             app = sent.app
             # A database whose test run ends, without the time that it takes to make one.
             assert run(Case).wasSuccessful()
-            assert app.store.database._idle or app.store._notifications._notifier
+            assert app.store.executor.own._idle or app.store._notifications._notifier
             destroy(connection)
-            assert not app.store.database._idle
+            assert not app.store.executor.own._idle
             assert others_connected(connection) == 0
 
 
