@@ -21,7 +21,7 @@ from thorn_core import (
 from thorn_core.codecs import dump_json
 from thorn_core.delivery import make_delivery
 from thorn_core.keys import new_id
-from thorn_core.unit_of_work import IMMEDIATE
+from thorn_core.ports.unit_of_work import IMMEDIATE
 from thorn_core.values import DeliveryState
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

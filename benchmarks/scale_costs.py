@@ -28,7 +28,7 @@ from thorn_core.delivery import make_delivery
 from thorn_core.keys import attempt_id, new_id
 from thorn_core.stores import DeliveryQuery
 from thorn_core.transports.fast import FastTransport
-from thorn_core.unit_of_work import IMMEDIATE
+from thorn_core.ports.unit_of_work import IMMEDIATE
 from thorn_core.values import Claim, DeliveryState
 from thorn_core.worker import new_event_loop
 from thorn_sqlalchemy import SqlStore

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
-from thorn_core import Message, Thorn, hookimpl
+from thorn_core import Message, hookimpl
+from thorn_core.ports import App
 
 INTERVAL = 2.0  # seconds
 
@@ -15,7 +16,7 @@ class IntervalDispatcher:
 
     publishes = True
 
-    def __init__(self, app: Thorn) -> None:
+    def __init__(self, app: App) -> None:
         self._app = app
         self._lock = threading.Lock()
         self._timer: threading.Timer | None = None
@@ -43,6 +44,6 @@ class IntervalDispatcher:
 
 
 @hookimpl
-def thorn_dispatchers() -> Mapping[str, Callable[[Thorn], IntervalDispatcher]]:
+def thorn_dispatchers() -> Mapping[str, Callable[[App], IntervalDispatcher]]:
     """Add the dispatcher `interval`."""
     return {"interval": IntervalDispatcher}

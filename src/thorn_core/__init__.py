@@ -1,10 +1,9 @@
 """Thorn: durable, safe, fast and visible webhooks for Python programs."""
 
 from thorn_core import receiver, recipients, signals, signatures, testing
-from thorn_core.app import Thorn
+from thorn_core.app import Thorn, get_app
 from thorn_core.buffering import Buffer, HeldEvents, buffer_events
-from thorn_core.current_app import find_app_by, get_app, make_default_app_by
-from thorn_core.dispatchers.base import Dispatcher
+from thorn_core.current_app import find_app_by, make_default_app_by
 from thorn_core.errors import (
     BufferNotEmpty,
     ConfigurationError,
@@ -33,12 +32,13 @@ from thorn_core.models import (
     watch_models,
     webhook_model,
 )
+from thorn_core.ports.dispatcher import Dispatcher
+from thorn_core.ports.transport import Transport
+from thorn_core.ports.unit_of_work import ImmediateUnitOfWork, UnitOfWork
 from thorn_core.receipts import Receipt
 from thorn_core.retries import RetryPolicy
 from thorn_core.settings import Settings
 from thorn_core.stores import DeliveryQuery, MemoryStore, Store
-from thorn_core.transports.base import Transport
-from thorn_core.unit_of_work import ImmediateUnitOfWork, UnitOfWork
 from thorn_core.values import (
     OPERATOR,
     Attempt,

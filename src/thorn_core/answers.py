@@ -44,7 +44,7 @@ def made(value: T, port: Any, where: str) -> T:
         ConfigurationError: It doesn't follow the protocol; the message names what it lacks.
 
     Example:
-        >>> from thorn_core.dispatchers.base import Dispatcher
+        >>> from thorn_core.ports.dispatcher import Dispatcher
         >>> made(None, Dispatcher, "the factory")
         Traceback (most recent call last):
         ...

@@ -7,16 +7,16 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import attrs
 
-from thorn_core import thorn_1
+from thorn_core import current_app, thorn_1
 from thorn_core.answers import check_transport, made, near
 from thorn_core.checks import check_dispatchers, check_event, check_settings, log_findings
 from thorn_core.current_app import app_here, forget_default_app, set_default_app
@@ -28,6 +28,7 @@ from thorn_core.message_recipients import NOBODY, Unstored, unstored_recipients
 from thorn_core.models import ModelAdapter, ModelAdapters, PlainModelAdapter, watch_models
 from thorn_core.plugins import Plugins
 from thorn_core.ports.store import Store
+from thorn_core.ports.transport import Transport
 from thorn_core.process import keep
 from thorn_core.progress import Progress
 from thorn_core.recipients import complete_validators
@@ -39,7 +40,6 @@ from thorn_core.subscribing import SubscriptionCalls
 from thorn_core.subscriptions import (
     SubscriptionRules,
 )
-from thorn_core.transports.base import Transport
 from thorn_core.values import Message
 from thorn_core.worker import EventOptions, LoopThread, Wiring, Worker
 
@@ -171,7 +171,7 @@ class Thorn(SendingCalls, SubscriptionCalls, HistoryCalls):
         self._lock = threading.RLock()
         self._unsent: Counter[str] = Counter()
         self._progress = Progress()
-        self._sending = Sending(self, self._dispatcher_name)
+        self._sending = Sending(self, self.plugins, self._dispatcher_name)
         self._thread = LoopThread("thorn-engine")
         self._calls: set[Future[Any]] = set()
         self._engine: Worker | None = None
@@ -331,6 +331,27 @@ class Thorn(SendingCalls, SubscriptionCalls, HistoryCalls):
         """The ORM adapter for a class."""
         return self._model_adapters.of(model)
 
+    def check_dispatcher(self, name: str) -> None:
+        """See that a plugin knows the dispatcher of a name.
+
+        Raises:
+            ConfigurationError: None does.
+        """
+        self.plugins.dispatcher_factory(name)
+
+    def reverse(self, view: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+        """Return the URL of a web framework's view, absolute if the base URL is known.
+
+        Args:
+            view: The view's name in the framework.
+            args: Its positional arguments.
+            kwargs: Its named arguments.
+
+        Raises:
+            ConfigurationError: No plugin knows the view.
+        """
+        return self.absolute_url(self.plugins.reverse(view, args, kwargs))
+
     def absolute_url(self, url: str) -> str:
         """A path made a URL: by the setting `base_url`, else by what a web adapter knows.
 
@@ -441,3 +462,7 @@ class Thorn(SendingCalls, SubscriptionCalls, HistoryCalls):
         """
         self.import_events()
         return declared_events(self)
+
+
+# Events know an app by its port; programs get a Thorn.
+get_app = cast("Callable[[], Thorn]", current_app.get_app)

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import attrs
 
-from thorn_core.dispatchers.base import Waiting
+from thorn_core.dispatchers.waiting import Waiting
 from thorn_core.errors import BufferNotEmpty, ConfigurationError
 from thorn_core.worker.thread import in_event_loop
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import attrs
 
@@ -18,6 +18,7 @@ from thorn_core.events import (
     declared_events,
     unknown_dispatcher,
 )
+from thorn_core.ports.app import App
 from thorn_core.recipients import (
     Network,
     check_url,
@@ -30,9 +31,6 @@ from thorn_core.recipients.urls import shown
 from thorn_core.recipients.validators import OWN_VALIDATORS, AllowNetworks
 from thorn_core.settings import Settings
 from thorn_core.values import Subscription
-
-if TYPE_CHECKING:
-    from thorn_core.app import Thorn
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +120,7 @@ def check_event(event: Event, settings: Settings) -> list[Finding]:
     return found
 
 
-def check_dispatchers(app: Thorn) -> list[Finding]:
+def check_dispatchers(app: App) -> list[Finding]:
     """Find events declared by now whose dispatcher an app doesn't know.
 
     Args:
@@ -142,7 +140,7 @@ def check_dispatchers(app: Thorn) -> list[Finding]:
     ]
 
 
-def findings(app: Thorn) -> list[Finding]:
+def findings(app: App) -> list[Finding]:
     """Check an app: its settings, and its events, which it imports first.
 
     Raises:

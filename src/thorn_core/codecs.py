@@ -23,16 +23,13 @@ from ipaddress import (
 )
 from json import JSONEncoder, loads
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qsl, quote_plus
 from uuid import UUID
 
 import attrs
 
 from thorn_core.errors import PayloadError
-
-if TYPE_CHECKING:
-    from thorn_core.values import Message
 
 _IP_CLASSES = IPv4Address | IPv6Address | IPv4Interface | IPv6Interface | IPv4Network | IPv6Network
 # Text that is made when it is needed: Django's, Babel's and speaklater's lazy strings.
@@ -238,68 +235,6 @@ class Envelope:
 
 
 Codec = Callable[[Envelope], bytes]
-
-
-def _thorn(message: Message, source: str) -> Envelope:
-    return Envelope(
-        fields={
-            "event": message.event,
-            "ref": message.ref,
-            "sender": message.sender_name or message.sender or None,
-        },
-        data=message.data,
-    )
-
-
-def _standard(message: Message, source: str) -> Envelope:
-    return Envelope(
-        fields={"type": message.event, "timestamp": format_datetime(message.at)}, data=message.data
-    )
-
-
-def _cloudevents(message: Message, source: str) -> Envelope:
-    fields = {
-        "specversion": "1.0",
-        "id": message.id,
-        "source": source,
-        "type": message.event,
-        "time": format_datetime(message.at),
-        "datacontenttype": "application/json",
-    }
-    if message.ref:
-        fields["subject"] = message.ref
-    return Envelope(fields=fields, data=message.data)
-
-
-def _bare(message: Message, source: str) -> Envelope:
-    return Envelope(fields={}, data=message.data, key=None)
-
-
-ENVELOPES: Mapping[str, Callable[[Message, str], Envelope]] = {
-    "thorn": _thorn,
-    "standard": _standard,
-    "cloudevents": _cloudevents,
-    "bare": _bare,
-}
-
-
-def envelope_of(
-    message: Message, kind: str, *, source: str = "thorn", audience: str | None = None
-) -> Envelope:
-    """Wrap a message's payload.
-
-    Args:
-        message: The message.
-        kind: `thorn` (event, ref, sender, data), `standard` (type, timestamp, data: Standard
-            Webhooks 1.0), `cloudevents` (CloudEvents 1.0, structured JSON) or `bare` (the payload
-            alone, as plain events of Thorn 1.x were sent).
-        source: The `source` of CloudEvents.
-        audience: The URL that it is made for, which goes into the envelope; None leaves it out.
-    """
-    envelope = ENVELOPES[kind](message, source)
-    if audience is None or not envelope.fields:
-        return envelope
-    return attrs.evolve(envelope, fields={**envelope.fields, "audience": audience})
 
 
 def media_type(content_type: str, envelope: str) -> str:

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from thorn_core.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from thorn_core.app import Thorn
+from thorn_core.ports.app import App
 
 _lock = threading.Lock()
 _making = threading.RLock()
-_default_app: Thorn | None = None
-_make_default: Callable[[], Thorn] | None = None
-_finders: tuple[Callable[[], Thorn | None], ...] = ()
+_default_app: App | None = None
+_make_default: Callable[[], App] | None = None
+_finders: tuple[Callable[[], App | None], ...] = ()
 
 
-def get_app() -> Thorn:
+def get_app() -> App:
     """Return the app of the current context (`find_app_by`), or the default app.
 
     The default is the first app created, or the one that `make_default()` was called on.
@@ -40,7 +37,7 @@ def get_app() -> Thorn:
     return get_app()
 
 
-def make_default_app_by(make: Callable[[], Thorn] | None) -> None:
+def make_default_app_by(make: Callable[[], App] | None) -> None:
     """Create the default app when it is first needed, as web frameworks' adapters do.
 
     Args:
@@ -59,7 +56,7 @@ def make_default_app_by(make: Callable[[], Thorn] | None) -> None:
     _make_default = make
 
 
-def find_app_by(find: Callable[[], Thorn | None]) -> None:
+def find_app_by(find: Callable[[], App | None]) -> None:
     """Let `get_app` find the app by the context, such as the current request.
 
     Args:
@@ -84,7 +81,7 @@ def find_app_by(find: Callable[[], Thorn | None]) -> None:
             _finders = (*_finders, find)
 
 
-def app_here() -> Thorn | None:
+def app_here() -> App | None:
     """Return the app that a finder returns, or the default app; None if there is neither."""
     for find in _finders:
         app = find()
@@ -93,7 +90,7 @@ def app_here() -> Thorn | None:
     return _default_app
 
 
-def set_default_app(app: Thorn | None, *, only_if_none: bool = False) -> None:
+def set_default_app(app: App | None, *, only_if_none: bool = False) -> None:
     """Make an app the default, or none.
 
     Args:
@@ -106,7 +103,7 @@ def set_default_app(app: Thorn | None, *, only_if_none: bool = False) -> None:
             _default_app = app
 
 
-def forget_default_app(app: Thorn) -> None:
+def forget_default_app(app: App) -> None:
     """Remove the default if it is this app, as when it is closed."""
     global _default_app
     with _lock:

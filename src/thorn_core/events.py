@@ -8,7 +8,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Unpack
+from typing import Any, ClassVar, Unpack
 
 from thorn_core import thorn_1
 from thorn_core.answers import near
@@ -19,6 +19,7 @@ from thorn_core.errors import ConfigurationError, PayloadError
 from thorn_core.keys import idempotency_digest, new_id
 from thorn_core.patterns import check_name, has_fields
 from thorn_core.payload_schemas import schema_check
+from thorn_core.ports.app import App
 from thorn_core.receipts import Receipt
 from thorn_core.retries import RetryPolicy
 from thorn_core.send_options import SendArguments, SendOptions, check_timeout
@@ -27,9 +28,6 @@ from thorn_core.subscribers import check_subscribers
 from thorn_core.subscriptions import identify_sender
 from thorn_core.values import EMPTY, Message
 from thorn_core.worker import EventOptions
-
-if TYPE_CHECKING:
-    from thorn_core.app import Thorn
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +91,7 @@ class Event:
         schema: Mapping[str, Any] | None = None,
         description: str = "",
         example: Any = None,
-        app: Thorn | None = None,
+        app: App | None = None,
     ) -> None:
         self.name = self._checked_name(name)
         self.timeout = check_timeout(timeout)
@@ -170,7 +168,7 @@ class Event:
         return check_name(name)
 
     @property
-    def app(self) -> Thorn:
+    def app(self) -> App:
         """The app that sends it: its own, or the result of `get_app()`.
 
         Raises:
@@ -215,25 +213,27 @@ class Event:
             (False, True)
         """
         app, chosen = self.app, SendOptions.of(options)
-        return app.send_message(
+        receipt: Receipt = app.send_message(
             self._compose(app, self.name, data, chosen),
             within=chosen.within,
             dispatcher=self.dispatcher,
             callbacks=chosen.callbacks,
         )
+        return receipt
 
     async def asend(self, data: Any = None, **options: Unpack[SendArguments]) -> Receipt:
         """Like `send`, without blocking the caller's event loop."""
         app, chosen = self.app, SendOptions.of(options)
-        return await app.asend_message(
+        receipt: Receipt = await app.asend_message(
             self._compose(app, self.name, data, chosen),
             within=chosen.within,
             dispatcher=self.dispatcher,
             callbacks=chosen.callbacks,
         )
+        return receipt
 
     def _compose(
-        self, app: Thorn, name: str, data: Any, options: SendOptions, ref: str | None = None
+        self, app: App, name: str, data: Any, options: SendOptions, ref: str | None = None
     ) -> Message:
         at = app.clock()
         if self.request_data:
@@ -283,7 +283,7 @@ class Event:
         return {**self.request_data, **data}
 
 
-def unknown_dispatcher(event: Event, app: Thorn) -> str | None:
+def unknown_dispatcher(event: Event, app: App) -> str | None:
     """Say that an app doesn't know an event's dispatcher; None if it does.
 
     Args:
@@ -293,7 +293,7 @@ def unknown_dispatcher(event: Event, app: Thorn) -> str | None:
     if event.dispatcher is None:
         return None
     try:
-        app.plugins.dispatcher_factory(event.dispatcher)
+        app.check_dispatcher(event.dispatcher)
     except ConfigurationError as error:
         return f"event {event.name!r}: {error}"
     return None
@@ -364,7 +364,7 @@ def _declare(event: Event) -> None:
             kept[event.name] = event
 
 
-def find_event(name: str, app: Thorn) -> Event | None:
+def find_event(name: str, app: App) -> Event | None:
     """Return the event declared with this name for this app or for any; the latest of several.
 
     Args:
@@ -378,7 +378,7 @@ def find_event(name: str, app: Thorn) -> Event | None:
     return None
 
 
-def declared_events(app: Thorn) -> list[Event]:
+def declared_events(app: App) -> list[Event]:
     """Return every event declared for this app or for any, by name."""
     with _lock:
         names = sorted(_declared)
@@ -386,7 +386,7 @@ def declared_events(app: Thorn) -> list[Event]:
     return [event for event in found if event is not None]
 
 
-def all_declared_events(app: Thorn) -> list[Event]:
+def all_declared_events(app: App) -> list[Event]:
     """As `declared_events`, but all of a name where several models declare it."""
     with _lock:
         refs = [ref for name in sorted(_declared) for ref in _declared[name]]
@@ -394,7 +394,7 @@ def all_declared_events(app: Thorn) -> list[Event]:
     return [event for event in found if event is not None and event._app in (None, app)]
 
 
-def event_for(name: str, app: Thorn) -> Event:
+def event_for(name: str, app: App) -> Event:
     """Return the event that this app sends under a name: the declared one, or a new one.
 
     Raises:

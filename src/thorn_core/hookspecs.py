@@ -18,22 +18,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pluggy
 
 from thorn_core.codecs import Codec, Decoder
+from thorn_core.ports.app import App
+from thorn_core.ports.dispatcher import Dispatcher
+from thorn_core.ports.model_adapter import ModelAdapter
 from thorn_core.ports.store import Store
+from thorn_core.ports.transport import Transport
+from thorn_core.ports.unit_of_work import UnitOfWork
 from thorn_core.settings import Settings
 from thorn_core.signatures import SignatureScheme
-from thorn_core.transports.base import Transport
-from thorn_core.unit_of_work import UnitOfWork
 from thorn_core.values import Attempt, Delivery, Message, Request, Subscription
-
-if TYPE_CHECKING:
-    from thorn_core.app import Thorn
-    from thorn_core.dispatchers.base import Dispatcher
-    from thorn_core.models import ModelAdapter
 
 PROJECT = "thorn"
 
@@ -42,7 +40,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 @hookspec
-def thorn_dispatchers() -> Mapping[str, Callable[[Thorn], Dispatcher]]:  # type: ignore[empty-body]
+def thorn_dispatchers() -> Mapping[str, Callable[[App], Dispatcher]]:  # type: ignore[empty-body]
     """Add dispatchers, by name.
 
     Returns:

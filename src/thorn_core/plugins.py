@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from inspect import getattr_static, isclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import pluggy
 
@@ -24,19 +24,17 @@ from thorn_core.answers import (
 from thorn_core.callables import is_async
 from thorn_core.codecs import Codec, Decoder
 from thorn_core.errors import ConfigurationError, SecurityError, ThornError, UncheckedError
+from thorn_core.ports.app import App
+from thorn_core.ports.dispatcher import Dispatcher
 from thorn_core.ports.store import Store
+from thorn_core.ports.transport import Transport
+from thorn_core.ports.unit_of_work import IMMEDIATE, UnitOfWork
 from thorn_core.recipients.urls import shown
 from thorn_core.settings import Settings
 from thorn_core.signatures import SignatureScheme
 from thorn_core.stores.memory import MemoryStore
 from thorn_core.transports import best_transport
-from thorn_core.transports.base import Transport
-from thorn_core.unit_of_work import IMMEDIATE, UnitOfWork
 from thorn_core.values import Attempt, Delivery, Message, Request, Subscription
-
-if TYPE_CHECKING:
-    from thorn_core.app import Thorn
-    from thorn_core.dispatchers.base import Dispatcher
 
 logger = logging.getLogger(__name__)
 
@@ -229,7 +227,7 @@ class Plugins:
         store = made(factory(source, settings), Store, f"the factory of the store {scheme!r}")
         return cast("Store", store)
 
-    def dispatcher(self, name: str, app: Thorn) -> Dispatcher:
+    def dispatcher(self, name: str, app: App) -> Dispatcher:
         """Create the dispatcher with a name.
 
         Raises:
@@ -237,7 +235,7 @@ class Plugins:
         """
         return self.dispatcher_factory(name)(app)
 
-    def dispatcher_factory(self, name: str) -> Callable[[Thorn], Dispatcher]:
+    def dispatcher_factory(self, name: str) -> Callable[[App], Dispatcher]:
         """Return the factory of the dispatcher with a name.
 
         Raises:
@@ -249,7 +247,7 @@ class Plugins:
                 f"no dispatcher {name!r}; {near(name, factories)}"
                 " (for celery, install thorn-celery)"
             )
-        return cast("Callable[[Thorn], Dispatcher]", factories[name])
+        return cast("Callable[[App], Dispatcher]", factories[name])
 
     def transport(self, settings: Settings) -> Transport:
         """Create the transport, on the event loop that will use it.

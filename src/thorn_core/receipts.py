@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
 from thorn_core.errors import ConfigurationError
+from thorn_core.ports.app import App
 from thorn_core.values import Attempt, Delivery, DeliveryState, Message
-
-if TYPE_CHECKING:
-    from thorn_core.app import Thorn
 
 Callback = Callable[[Attempt], object]
 
@@ -62,7 +60,7 @@ class Receipt:
 
     __slots__ = ("_app", "_duplicate", "_message", "_sent")
 
-    def __init__(self, app: Thorn, message: Message) -> None:
+    def __init__(self, app: App, message: Message) -> None:
         self._app = app
         self._message = message
         self._duplicate = None if message.keyed else False

@@ -9,9 +9,10 @@ from time import monotonic
 import attrs
 
 from thorn_core.delivery import make_delivery
-from thorn_core.dispatchers.base import Dispatcher, Waiting
+from thorn_core.dispatchers.waiting import Waiting
 from thorn_core.errors import ConfigurationError, NotFoundError
 from thorn_core.patterns import matches
+from thorn_core.ports.dispatcher import Dispatcher
 from thorn_core.ports.store import Store
 from thorn_core.queries import DeliveryQuery
 from thorn_core.sending import MessagesById

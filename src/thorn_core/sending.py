@@ -10,24 +10,24 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast, overload
+from typing import Any, TypeVar, Unpack, cast, overload
 
 import attrs
 
 from thorn_core import signals
 from thorn_core.answers import made
 from thorn_core.buffering import Buffer, HeldEvents, current_buffer
-from thorn_core.dispatchers.base import Dispatcher, Waiting
+from thorn_core.dispatchers.waiting import Waiting
 from thorn_core.errors import NotFoundError
 from thorn_core.events import Event, event_for
+from thorn_core.plugins import Plugins
+from thorn_core.ports.app import App
+from thorn_core.ports.dispatcher import Dispatcher
 from thorn_core.ports.store import Ambient, SingleWriter, Store
+from thorn_core.ports.unit_of_work import IMMEDIATE, UnitOfWork
 from thorn_core.receipts import Callbacks, Receipt
 from thorn_core.send_options import ModelSendArguments, SendOptions
-from thorn_core.unit_of_work import IMMEDIATE, UnitOfWork
-from thorn_core.values import Attempt, Delivery, Message
-
-if TYPE_CHECKING:
-    from thorn_core.app import Thorn
+from thorn_core.values import Attempt, Delivery, Message, Subscription
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -41,11 +41,12 @@ class Sending:
 
     Args:
         app: The app.
+        plugins: The app's plugins.
         default: Name of the app's dispatcher.
     """
 
-    def __init__(self, app: Thorn, default: str) -> None:
-        self._app = app
+    def __init__(self, app: App, plugins: Plugins, default: str) -> None:
+        self._app, self._plugins = app, plugins
         self._default = default
         self._lock = threading.Lock()
         self._dispatchers: dict[str, Dispatcher] = {}
@@ -65,7 +66,7 @@ class Sending:
         """
         if self._substitute is not None:
             if name is not None:
-                self._app.plugins.dispatcher_factory(name)  # raises what it would in production
+                self._plugins.dispatcher_factory(name)  # raises what it would in production
             return self._substitute
         name = name or self._default
         dispatcher = self._dispatchers.get(name)
@@ -74,7 +75,7 @@ class Sending:
                 dispatcher = self._dispatchers.get(name)
                 if dispatcher is None:
                     dispatcher = made(
-                        self._app.plugins.dispatcher(name, self._app),
+                        self._plugins.dispatcher(name, self._app),
                         Dispatcher,
                         f"the factory of the dispatcher {name!r}",
                     )
@@ -153,7 +154,7 @@ class Sending:
         return await unit.run(function)
 
     def _unit(self, within: Any) -> UnitOfWork:
-        return self._unsaid if within is None else self._app.plugins.unit_of_work(within)
+        return self._unsaid if within is None else self._plugins.unit_of_work(within)
 
     def _locked_by(self, unit: UnitOfWork) -> bool:
         """Return whether only the open transaction can write to the store now; if so, log it."""
@@ -289,15 +290,20 @@ class Sending:
         callbacks = self._callbacks.get(delivery.message_id)
         if callbacks is not None:
             try:
-                with self._app.plugins.calling():
+                with self._plugins.calling():
                     callbacks.call(attempt)
             except Exception:
                 logger.exception("a callback of message %s failed", delivery.message_id)
 
 
 class SendingCalls:
-    """The part of an app that sends."""
+    """The part of an app that sends.
 
+    Attributes:
+        store: The app's store.
+    """
+
+    store: Store
     _sending: Sending
 
     def send(
@@ -330,15 +336,14 @@ class SendingCalls:
         Raises:
             NotFoundError: It doesn't exist.
         """
-        app = cast("Thorn", self)
-        subscription = app._required(subscription_id)
+        subscription = required(self.store, subscription_id)
         event = self._event("thorn.test")
         data = {"subscription": subscription.id, "events": subscription.events}
-        message = event._compose(app, event.name, data, SendOptions())
+        message = event._compose(cast("App", self), event.name, data, SendOptions())
         return self.send_message(attrs.evolve(message, only=subscription.id))
 
     def _event(self, event: str | Event) -> Event:
-        return event if isinstance(event, Event) else event_for(event, cast("Thorn", self))
+        return event if isinstance(event, Event) else event_for(event, cast("App", self))
 
     def send_message(
         self,
@@ -383,6 +388,18 @@ class SendingCalls:
             StoreError: The store can't store it.
         """
         return await self._sending.asend(message, within, dispatcher, callbacks)
+
+
+def required(store: Store, subscription_id: str) -> Subscription:
+    """Return the subscription with an id.
+
+    Raises:
+        NotFoundError: It doesn't exist.
+    """
+    subscription = store.subscription(subscription_id)
+    if subscription is None:
+        raise NotFoundError(f"there is no subscription {subscription_id!r}")
+    return subscription
 
 
 class MessagesById(Sequence[Message]):

@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import attrs
 
 from thorn_core import paging
-from thorn_core.errors import ConfigurationError, NotFoundError
+from thorn_core.errors import ConfigurationError
 from thorn_core.events import find_event
 from thorn_core.paging import paged
+from thorn_core.ports.app import App
 from thorn_core.ports.store import Store
 from thorn_core.queries import DeliveryQuery
 from thorn_core.removing import UNSUBSCRIBED, cancel_deliveries
@@ -32,9 +33,6 @@ from thorn_core.subscriptions import (
     make_subscription,
 )
 from thorn_core.values import DeliveryState, Subscription
-
-if TYPE_CHECKING:
-    from thorn_core.app import Thorn
 
 
 class SubscriptionCalls:
@@ -220,15 +218,9 @@ class SubscriptionCalls:
         Subscriptions from plugins and callables are known only for a message.
         """
         name = identify_sender(sender)[0]
-        declared = find_event(event, cast("Thorn", self))
+        declared = find_event(event, cast("App", self))
         targets = None if declared is None else declared.static_subscribers
         own = static_subscriptions(self.rules, event, targets)
         yield from (s for s in chain(self._static.reached(event), own) if reaches(s, name))
         fetch = partial(self.store.matching, event, sender=name, limit=paging.PAGE)
         yield from paged(lambda after: fetch(after=after))
-
-    def _required(self, subscription_id: str) -> Subscription:
-        subscription = self.store.subscription(subscription_id)
-        if subscription is None:
-            raise NotFoundError(f"there is no subscription {subscription_id!r}")
-        return subscription

@@ -12,6 +12,7 @@ from scale import size
 
 from thorn_core import DeliveryQuery, DeliveryState, MemoryStore, Routing, StoreError
 from thorn_core.delivery import make_delivery
+from thorn_core.ports.unit_of_work import IMMEDIATE
 from thorn_core.stores.memory.time_queue import TimeQueue
 from thorn_core.testing.store_contract import (
     LEASE,
@@ -21,7 +22,6 @@ from thorn_core.testing.store_contract import (
     make_message,
     make_subscription,
 )
-from thorn_core.unit_of_work import IMMEDIATE
 
 
 class TestMemoryStore(StoreContract):

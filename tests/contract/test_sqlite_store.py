@@ -12,6 +12,7 @@ import pytest
 from thorn_core import ConfigurationError, Settings, StoreError, StoreSetupError, Thorn
 from thorn_core.delivery import make_delivery
 from thorn_core.plugins import Plugins
+from thorn_core.ports.unit_of_work import IMMEDIATE
 from thorn_core.queries import DeliveryQuery
 from thorn_core.stores.sql import SqlStore, sqlite_store
 from thorn_core.testing.store_contract import (
@@ -21,7 +22,6 @@ from thorn_core.testing.store_contract import (
     make_message,
     make_subscription,
 )
-from thorn_core.unit_of_work import IMMEDIATE
 from thorn_core.values import Routing
 
 

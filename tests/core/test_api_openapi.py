@@ -17,7 +17,8 @@ from thorn_core import Event, Thorn
 from thorn_core.api import Resource, openapi_document
 from thorn_core.api.problems import KINDS
 from thorn_core.api.routing import ROUTES
-from thorn_core.codecs import dump_json, encode_json, envelope_of, media_type
+from thorn_core.codecs import dump_json, encode_json, media_type
+from thorn_core.delivery import envelope_of
 from thorn_core.testing import LocalRecipient
 from thorn_core.values import Message
 

@@ -21,7 +21,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thorn_core import Message, PayloadError
-from thorn_core.codecs import Envelope, as_json, dump_json, encode_form, encode_json, envelope_of
+from thorn_core.codecs import Envelope, as_json, dump_json, encode_form, encode_json
+from thorn_core.delivery import envelope_of
 
 NOW = dt.datetime(2026, 3, 1, 12, 30, 0, 5, tzinfo=dt.UTC)
 

@@ -12,8 +12,8 @@ import pytest
 
 from thorn_core import ConfigurationError, MemoryStore, SecurityError, Settings, Thorn, hookimpl
 from thorn_core.plugins import Plugins
+from thorn_core.ports.unit_of_work import IMMEDIATE
 from thorn_core.testing import LocalRecipient
-from thorn_core.unit_of_work import IMMEDIATE
 
 LOCAL = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1, 65536))
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"

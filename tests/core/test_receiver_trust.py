@@ -22,7 +22,8 @@ from thorn_core import (
     Thorn,
     hookimpl,
 )
-from thorn_core.codecs import CODECS, DECODERS, decode_form, envelope_of
+from thorn_core.codecs import CODECS, DECODERS, decode_form
+from thorn_core.delivery import envelope_of
 from thorn_core.patterns import MAX_LENGTH
 from thorn_core.receiver import CacheReplayGuard, MemoryReplayGuard, Receiver, verify
 from thorn_core.receiver.headers import HEADER_LIMIT

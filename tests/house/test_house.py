@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
+from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,22 +16,23 @@ import thorn_core
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "thorn_core"
-# From the top down: a room imports from those below it only. `errors` is at the very bottom.
-ROOMS = [
-    *("cli", "api", "portal"),
-    *("testing", "receiver"),
-    *("app", "checks", "history", "subscribing", "removing", "replaying"),
+# The rooms from the top down, in the sections of the design: each imports from those below it only,
+# for types too. Protocols are below what implements them.
+FACES = ("cli", "api", "portal", "testing", "receiver")
+ENGINE = (
+    *("app", "history", "subscribing", "removing", "replaying", "checks"),
     *("paging", "progress", "process"),
-    *("sending", "models", "events", "send_options"),
-    *("receipts", "current_app", "payload_schemas"),
-    *("buffering", "dispatchers"),
-    *("worker", "message_recipients", "static_subscribers", "subscriptions", "delivery"),
-    *("plugins", "hookspecs", "stores", "ports", "transports", "unit_of_work", "signals"),
-    *("periods", "latencies", "queries"),
-    *("settings", "answers", "subscribers", "values", "codecs", "signatures", "recipients", "keys"),
-    *("filters", "patterns", "retries"),
-    *("spelling", "callables", "thorn_1", "errors"),
-]
+    *("sending", "models", "events", "send_options", "receipts", "current_app", "payload_schemas"),
+    *("buffering", "dispatchers", "worker"),
+    *("message_recipients", "static_subscribers", "subscriptions", "delivery"),
+)
+PORTS = ("plugins", "hookspecs", "stores", "transports", "ports", "signals")
+VALUES = (
+    *("queries", "periods", "latencies", "settings", "answers", "subscribers", "values", "codecs"),
+    *("patterns", "filters", "retries", "signatures", "recipients", "keys", "spelling"),
+    *("callables", "thorn_1", "errors"),
+)
+ROOMS = (*FACES, *ENGINE, *PORTS, *VALUES)
 EXTRAS = {
     "aiohttp": set(),
     "httptools": {"transports"},
@@ -50,20 +52,18 @@ def room_of(path):
     return path.relative_to(SOURCE).parts[0].removesuffix(".py")
 
 
-def imports(tree):
-    """Imported module and whether at module level, those for type checkers left out."""
+def imports(tree, *, types=True):
+    """Imported module and whether at module level; those for type checkers too, or not."""
 
     def walk(node, top):
         for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test) and not types:
                 continue
             if isinstance(child, ast.Import):
                 yield from ((alias.name, top) for alias in child.names)
             elif isinstance(child, ast.ImportFrom):
-                if child.module == "thorn_core":
-                    yield from ((f"thorn_core.{alias.name}", top) for alias in child.names)
-                else:
-                    yield child.module, top
+                assert not child.level, "an import is absolute"
+                yield from ((f"{child.module}.{alias.name}", top) for alias in child.names)
             else:
                 inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
                 yield from walk(child, top and not inside)
@@ -71,22 +71,58 @@ def imports(tree):
     return list(walk(tree, True))
 
 
+def modules_of(package):
+    """The modules of a package's folder, by name."""
+    names = {
+        path: ".".join((package.name, *path.relative_to(package).with_suffix("").parts))
+        for path in package.rglob("*.py")
+    }
+    return {name.removesuffix(".__init__"): path for path, name in names.items()}
+
+
+def imported_modules(path, modules):
+    """Which of these modules a file imports, for types too."""
+    for name, _ in imports(ast.parse(path.read_text("utf-8"))):
+        found = name if name in modules else name.rpartition(".")[0]
+        if found in modules:
+            yield found
+
+
+def cycle_in(package):
+    """Modules that import each other in a circle, for types too; None if none do."""
+    modules = modules_of(package)
+    graph = {
+        name: {found for found in imported_modules(path, modules) if found != name}
+        for name, path in modules.items()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return " imports ".join(reversed(error.args[1]))
+    return None
+
+
 FILES = sorted(path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py")
+MODULES = modules_of(SOURCE)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
 def test_a_room_imports_from_those_below_it_only(path):
     room = room_of(path)
-    assert room in ROOMS
-    for module, _ in imports(ast.parse(path.read_text("utf-8"))):
-        parts = module.split(".")
-        if parts[0] == "thorn_core" and len(parts) > 1 and parts[1] != room:
-            assert ROOMS.index(parts[1]) > ROOMS.index(room), module
+    for module in imported_modules(path, MODULES):
+        assert module != "thorn_core", "the public names are at the very top"
+        other = module.split(".")[1]
+        assert other == room or ROOMS.index(other) > ROOMS.index(room), module
+
+
+def test_every_room_has_its_place():
+    assert len(ROOMS) == len(set(ROOMS))
+    assert {room_of(path) for path in FILES} == set(ROOMS)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
 def test_extras_are_imported_where_they_are_needed_and_when(path):
-    for module, top in imports(ast.parse(path.read_text("utf-8"))):
+    for module, top in imports(ast.parse(path.read_text("utf-8")), types=False):
         name = module.split(".")[0]
         if name in EXTRAS:
             assert room_of(path) in EXTRAS[name]
@@ -95,6 +131,13 @@ def test_extras_are_imported_where_they_are_needed_and_when(path):
 
 
 ADAPTERS = sorted((ROOT / "adapters").glob("*/src/*/"))
+
+
+@pytest.mark.parametrize("package", [SOURCE, *ADAPTERS], ids=lambda path: path.name)
+def test_no_modules_import_each_other(package):
+    assert cycle_in(package) is None
+
+
 # Of the core, beside the names of `thorn_core` itself.
 PUBLIC = (
     "api",
@@ -122,8 +165,9 @@ def test_an_adapter_uses_the_public_names_of_the_core_only(adapter):
         for module, _ in imports(ast.parse(path.read_text("utf-8"))):
             package, _, name = module.partition(".")
             if package == "thorn_core":
-                public = name in thorn_core.__all__ or name.split(".")[0] in PUBLIC
-                assert not name or public, f"{path}: {module}"
+                first = name.split(".")[0]
+                assert not name or first in {*thorn_core.__all__, *PUBLIC}, f"{path}: {module}"
+                assert not any(part.startswith("_") for part in name.split(".")), module
 
 
 def test_the_version_is_the_same_everywhere():

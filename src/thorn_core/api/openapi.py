@@ -27,7 +27,8 @@ from thorn_core.api.schemas import (
 )
 from thorn_core.api.stats import DEFAULT_PERIOD, STEPS
 from thorn_core.app import Thorn
-from thorn_core.codecs import dump_json, envelope_of, media_type
+from thorn_core.codecs import dump_json, media_type
+from thorn_core.delivery import envelope_of
 from thorn_core.settings import Settings
 from thorn_core.subscriptions import OWNER_LENGTH
 from thorn_core.values import DeliveryState, Message

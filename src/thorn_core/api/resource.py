@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from importlib import metadata
 from typing import Any
 
 import attrs
 
-import thorn_core
 from thorn_core.api.calls import Call
 from thorn_core.api.exchange import EMPTY, ApiRequest, ApiResponse, etag_of, respond
 from thorn_core.api.preconditions import is_current
@@ -95,7 +95,7 @@ class Resource:
         self._described: dict[str, Any] = {
             "security_schemes": security_schemes,
             "title": title,
-            "version": thorn_core.__version__ if version is None else version,
+            "version": metadata.version("thorn-core") if version is None else version,
         }
 
     def __repr__(self) -> str:

@@ -5,6 +5,7 @@ from thorn_core.delivery.deliveries import (
     make_delivery,
     make_unstored_delivery,
 )
+from thorn_core.delivery.envelopes import envelope_of
 from thorn_core.delivery.headers import (
     HEADER_COUNT,
     HEADER_LENGTH,
@@ -26,6 +27,7 @@ __all__ = [
     "check_headers",
     "disabled_message",
     "encode_body",
+    "envelope_of",
     "failing_message",
     "follow_redirect",
     "judge",

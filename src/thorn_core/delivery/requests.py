@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from thorn_core.codecs import Codec, envelope_of, media_type
+from thorn_core.codecs import Codec, media_type
+from thorn_core.delivery.envelopes import envelope_of
 from thorn_core.delivery.headers import merge_headers
 from thorn_core.errors import PayloadError
 from thorn_core.settings import Settings

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 from thorn_core.dispatchers.background import BackgroundDispatcher
-from thorn_core.dispatchers.base import Dispatcher
 from thorn_core.dispatchers.disabled import DisabledDispatcher
 from thorn_core.dispatchers.inline import InlineDispatcher
 from thorn_core.dispatchers.outbox import OutboxDispatcher
 from thorn_core.hookspecs import hookimpl
-
-if TYPE_CHECKING:
-    from thorn_core.app import Thorn
+from thorn_core.ports.app import App
+from thorn_core.ports.dispatcher import Dispatcher
 
 
 class BuiltinDispatchers:
     """Thorn's own dispatchers, as a plugin."""
 
     @hookimpl
-    def thorn_dispatchers(self) -> Mapping[str, Callable[[Thorn], Dispatcher]]:
+    def thorn_dispatchers(self) -> Mapping[str, Callable[[App], Dispatcher]]:
         """Inline (Thorn 1.x: default), background, outbox, disabled."""
         return {
             "inline": InlineDispatcher,

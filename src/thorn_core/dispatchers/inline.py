@@ -6,12 +6,9 @@ import logging
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, wait
-from typing import TYPE_CHECKING
 
+from thorn_core.ports.app import App
 from thorn_core.values import Message
-
-if TYPE_CHECKING:
-    from thorn_core.app import Thorn
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +25,7 @@ class InlineDispatcher:
 
     publishes = True
 
-    def __init__(self, app: Thorn) -> None:
+    def __init__(self, app: App) -> None:
         self._app = app
         self._lock = threading.Lock()
         self._under_way: set[Future[None]] = set()

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from thorn_core.ports.app import App
 from thorn_core.values import Message
-
-if TYPE_CHECKING:
-    from thorn_core.app import Thorn
 
 
 class OutboxDispatcher:
@@ -20,7 +17,7 @@ class OutboxDispatcher:
 
     publishes = True
 
-    def __init__(self, app: Thorn) -> None:
+    def __init__(self, app: App) -> None:
         self._app = app
 
     def dispatch(self, messages: Sequence[Message]) -> None:

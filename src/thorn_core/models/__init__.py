@@ -1,15 +1,9 @@
 """Models that send events: webhook_model, ModelEvent, and what they need of a model."""
 
-from thorn_core.models.adapters import (
-    ModelAdapter,
-    ModelAdapters,
-    ModelWatcher,
-    PlainModelAdapter,
-)
+from thorn_core.models.adapters import ModelAdapters, PlainModelAdapter
 from thorn_core.models.decorating import watch_models, webhook_model
 from thorn_core.models.event import ModelEvent
 from thorn_core.models.names import (
-    ModelNames,
     class_names,
     follow,
     looks_secret,
@@ -17,6 +11,7 @@ from thorn_core.models.names import (
 )
 from thorn_core.models.reversing import ModelReverser, model_reverser
 from thorn_core.models.webhooks import ModelWebhooks, webhooks_of
+from thorn_core.ports.model_adapter import ModelAdapter, ModelNames, ModelWatcher
 
 __all__ = [
     "ModelAdapter",

@@ -12,10 +12,10 @@ from typing import Any, TypeVar, overload
 from thorn_core import signals
 from thorn_core.errors import ConfigurationError
 from thorn_core.hookspecs import PROJECT
-from thorn_core.models.adapters import ModelWatcher
 from thorn_core.models.event import ModelEvent
 from thorn_core.models.names import class_names
 from thorn_core.models.webhooks import ATTRIBUTE, ModelWebhooks, webhooks_of
+from thorn_core.ports.model_adapter import ModelWatcher
 
 M = TypeVar("M", bound=type)
 

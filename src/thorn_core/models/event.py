@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import Any, Protocol, Self, Unpack
 
 import attrs
 
@@ -19,17 +19,37 @@ from thorn_core.filters import Q
 from thorn_core.models.names import check_optional_path, follow
 from thorn_core.models.reversing import Reverser, check_reverser
 from thorn_core.patterns import check_template, fill, has_fields
+from thorn_core.ports.app import App
 from thorn_core.receipts import Receipt
 from thorn_core.send_options import SendArguments, SendOptions
 from thorn_core.spelling import misspelt
-from thorn_core.values import OPERATOR
-
-if TYPE_CHECKING:
-    from thorn_core.app import Thorn
-    from thorn_core.models.webhooks import ModelWebhooks
-    from thorn_core.values import Message
+from thorn_core.values import OPERATOR, Message
 
 logger = logging.getLogger(__name__)
+
+
+class EventsModel(Protocol):
+    """What an event asks of the webhooks of its model.
+
+    Attributes:
+        model: The class.
+        sender_field: Path to an instance's sender.
+    """
+
+    model: type
+    sender_field: str | None
+
+    def payload(self, instance: Any, app: App) -> Any:
+        """Return an instance's payload."""
+        ...
+
+    def headers(self, instance: Any) -> Mapping[str, str]:
+        """Return an instance's extra headers."""
+        ...
+
+    def ref(self, instance: Any, reverse: Reverser | None, app: App) -> str | None:
+        """Return an instance's URL."""
+        ...
 
 
 class ModelEvent(Event):
@@ -82,7 +102,7 @@ class ModelEvent(Event):
         self.signal_honors_transaction = signal_honors_transaction
         self.propagate_errors = check_switch(name, "propagate_errors", propagate_errors)
         self.triggers: set[tuple[str, str | None]] = set()
-        self._webhooks: weakref.ref[ModelWebhooks] | None = None
+        self._webhooks: weakref.ref[EventsModel] | None = None
 
     @staticmethod
     def _checked_name(name: str) -> str:
@@ -116,7 +136,7 @@ class ModelEvent(Event):
         self.triggers.add((trigger, field))
         return self
 
-    def bind(self, webhooks: ModelWebhooks) -> None:
+    def bind(self, webhooks: EventsModel) -> None:
         """Bind the event to a model's webhooks; called by `webhook_model`.
 
         Raises:
@@ -130,7 +150,7 @@ class ModelEvent(Event):
         self._webhooks = weakref.ref(webhooks)
 
     @property
-    def webhooks(self) -> ModelWebhooks:
+    def webhooks(self) -> EventsModel:
         """The webhooks of the event's model.
 
         Raises:
@@ -161,12 +181,13 @@ class ModelEvent(Event):
         if instance is None:
             return super().send(data, **options)
         app, chosen = self.app, SendOptions.of(options)
-        return app.send_message(
+        receipt: Receipt = app.send_message(
             self._compose_for(app, instance, data, chosen),
             within=chosen.within,
             dispatcher=self.dispatcher,
             callbacks=chosen.callbacks,
         )
+        return receipt
 
     async def asend(
         self, data: Any = None, *, instance: Any = None, **options: Unpack[SendArguments]
@@ -180,12 +201,13 @@ class ModelEvent(Event):
         if instance is None:
             return await super().asend(data, **options)
         app, chosen = self.app, SendOptions.of(options)
-        return await app.asend_message(
+        receipt: Receipt = await app.asend_message(
             partial(self._compose_for, app, instance, data, chosen),
             within=chosen.within,
             dispatcher=self.dispatcher,
             callbacks=chosen.callbacks,
         )
+        return receipt
 
     def _given(self, instance: Any, data: Any) -> tuple[Any, Any]:
         webhooks = self._webhooks() if self._webhooks is not None else None
@@ -235,7 +257,7 @@ class ModelEvent(Event):
             dispatcher=self.dispatcher,
         )
 
-    def _compose_for(self, app: Thorn, instance: Any, data: Any, options: SendOptions) -> Message:
+    def _compose_for(self, app: App, instance: Any, data: Any, options: SendOptions) -> Message:
         webhooks = self.webhooks
         own = webhooks.headers(instance)
         options = attrs.evolve(
@@ -251,7 +273,7 @@ class ModelEvent(Event):
             ref=webhooks.ref(instance, self.reverse, app),
         )
 
-    def _honors_transaction(self, app: Thorn) -> bool:
+    def _honors_transaction(self, app: App) -> bool:
         if self.signal_honors_transaction is None:
             return app.settings.signal_honors_transaction
         return self.signal_honors_transaction

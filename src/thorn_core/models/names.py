@@ -6,35 +6,13 @@ import dis
 import re
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-import attrs
-
 from thorn_core.errors import ConfigurationError
+from thorn_core.ports.model_adapter import ModelNames, NamesOf
 from thorn_core.spelling import misspelt, nearest
-
-
-@attrs.frozen(kw_only=True)
-class ModelNames:
-    """The names that the instances of a class have.
-
-    Attributes:
-        leads_to: Each name with the class of its value, whose names may follow in a path; None if
-            the class isn't known, so any name may follow.
-        many_to_many: Collections whose changes can be detected; None if that isn't known.
-        secret: Names that aren't allowed in `fields`, such as password columns.
-        open: Instances may have other names too; only likely misspellings are refused.
-    """
-
-    leads_to: Mapping[str, type | None] = attrs.field(factory=dict)
-    many_to_many: frozenset[str] | None = None
-    secret: frozenset[str] = frozenset()
-    open: bool = False
-
-
-NamesOf = Callable[[type], ModelNames]
 
 
 def check_path(model: type, path: str, names_of: NamesOf, where: str) -> None:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
 from thorn_core.callables import is_async
 from thorn_core.current_app import get_app
 from thorn_core.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from thorn_core.app import Thorn
+from thorn_core.ports.app import App
 
 Reverser = Callable[[Any], str | None]
 
@@ -43,14 +41,13 @@ class ModelReverser:
         """Return the URL, using the default app's web adapter."""
         return self.reverse(instance, get_app())
 
-    def reverse(self, instance: Any, app: Thorn) -> str:
+    def reverse(self, instance: Any, app: App) -> str:
         """Return the URL, using an app's web adapter."""
-        url = app.plugins.reverse(
+        return app.reverse(
             self.view,
             [attrgetter(path)(instance) for path in self.args],
             {key: attrgetter(path)(instance) for key, path in self.kwargs.items()},
         )
-        return app.absolute_url(url)
 
 
 def model_reverser(view: str, *args: str, **kwargs: str) -> ModelReverser:

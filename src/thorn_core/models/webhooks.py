@@ -5,18 +5,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from thorn_core.callables import is_async
 from thorn_core.codecs import as_json
 from thorn_core.errors import ConfigurationError
 from thorn_core.events import Event
 from thorn_core.filters import AMONG, Condition
-from thorn_core.models.adapters import ModelAdapter
 from thorn_core.models.event import ModelEvent
 from thorn_core.models.names import (
-    ModelNames,
-    NamesOf,
     check_optional_path,
     check_path,
     check_syntax,
@@ -25,10 +22,9 @@ from thorn_core.models.names import (
 )
 from thorn_core.models.reversing import ModelReverser, Reverser, check_reverser
 from thorn_core.patterns import field_paths
+from thorn_core.ports.app import App
+from thorn_core.ports.model_adapter import ModelAdapter, ModelNames, NamesOf
 from thorn_core.spelling import misspelt, nearest
-
-if TYPE_CHECKING:
-    from thorn_core.app import Thorn
 
 # Allowed names in `class webhooks` besides events.
 OPTIONS = ("sender_field", "fields", "reverse", "bulk")
@@ -238,7 +234,7 @@ class ModelWebhooks:
             ) from error
         return value
 
-    def payload(self, instance: Any, app: Thorn) -> Any:
+    def payload(self, instance: Any, app: App) -> Any:
         """Return an instance's payload: from a method of the declaration or model, or its fields.
 
         Without either it is `{}`, and recipients fetch the object from `ref`.
@@ -259,7 +255,7 @@ class ModelWebhooks:
             return instance.webhook_headers() or {}
         return {}
 
-    def ref(self, instance: Any, reverse: Reverser | None, app: Thorn) -> str | None:
+    def ref(self, instance: Any, reverse: Reverser | None, app: App) -> str | None:
         """Return an instance's URL: the event's reverser, the model's, or `get_absolute_url()`.
 
         Makes a path absolute if the base URL is known.

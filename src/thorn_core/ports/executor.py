@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
 from thorn_core.ports.tables import Column
-from thorn_core.unit_of_work import UnitOfWork
+from thorn_core.ports.unit_of_work import UnitOfWork
 
 
 class Failure(enum.Enum):

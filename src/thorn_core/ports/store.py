@@ -14,8 +14,8 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol, runtime_checkable
 
 from thorn_core.periods import Periods
+from thorn_core.ports.unit_of_work import UnitOfWork
 from thorn_core.queries import DeliveryQuery
-from thorn_core.unit_of_work import UnitOfWork
 from thorn_core.values import (
     Attempt,
     Claim,

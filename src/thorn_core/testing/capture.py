@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 
-from thorn_core.app import Thorn
-from thorn_core.current_app import get_app
+from thorn_core.app import Thorn, get_app
 from thorn_core.patterns import matches
 from thorn_core.values import Message
 

@@ -15,10 +15,10 @@ from thorn_core.errors import ConfigurationError
 from thorn_core.plugins import Plugins
 from thorn_core.ports.executor import Executor, Failure
 from thorn_core.ports.tables import Column, Index, Kind, Table
+from thorn_core.ports.unit_of_work import IMMEDIATE, UnitOfWork
 from thorn_core.stores.sql.database import Database
 from thorn_core.stores.sql.statements import Statements
 from thorn_core.stores.sql.wording import Wording
-from thorn_core.unit_of_work import IMMEDIATE, UnitOfWork
 
 T = TypeVar("T")
 PATIENCE = 30.0

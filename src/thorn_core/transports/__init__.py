@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from thorn_core.transports.base import Transport
+from thorn_core.ports.transport import Transport
 
 if TYPE_CHECKING:
     from thorn_core.transports.httpx import HttpxTransport

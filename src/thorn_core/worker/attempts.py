@@ -20,11 +20,11 @@ from thorn_core.delivery import (
 from thorn_core.errors import SecurityError, TransportError, TransportTimeout, UncheckedError
 from thorn_core.keys import attempt_id
 from thorn_core.message_recipients import INTERNAL
+from thorn_core.ports.transport import Transport
 from thorn_core.recipients import check_url
 from thorn_core.recipients.urls import shown
 from thorn_core.recipients.validators import OWN_VALIDATORS
 from thorn_core.retries import RetryPolicy
-from thorn_core.transports.base import Transport
 from thorn_core.values import (
     Attempt,
     Claim,

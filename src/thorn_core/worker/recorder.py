@@ -13,7 +13,7 @@ import attrs
 from thorn_core import signals
 from thorn_core.delivery import disabled_message, failing_message
 from thorn_core.errors import StoreError
-from thorn_core.unit_of_work import IMMEDIATE
+from thorn_core.ports.unit_of_work import IMMEDIATE
 from thorn_core.values import DeliveryState, Message, Settlement, Subscription
 from thorn_core.worker.logs import log_disabled, log_failing, log_settlement
 from thorn_core.worker.wiring import Wiring

@@ -13,10 +13,10 @@ from thorn_core.codecs import Codec
 from thorn_core.message_recipients import Unstored
 from thorn_core.plugins import Plugins
 from thorn_core.ports.store import Store
+from thorn_core.ports.transport import Transport
 from thorn_core.retries import RetryPolicy
 from thorn_core.settings import Settings
 from thorn_core.signatures import SignatureScheme
-from thorn_core.transports.base import Transport
 from thorn_core.values import Attempt, Delivery, Message
 
 

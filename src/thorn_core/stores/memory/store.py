@@ -13,13 +13,13 @@ import attrs
 from thorn_core.errors import StoreError
 from thorn_core.periods import Periods
 from thorn_core.ports.store import Change, Written
+from thorn_core.ports.unit_of_work import UnitOfWork
 from thorn_core.queries import DeliveryQuery
 from thorn_core.stores.memory.history import History
 from thorn_core.stores.memory.outbox import Outbox
 from thorn_core.stores.memory.queue import Queue
 from thorn_core.stores.memory.records import PENDING, DeliveryRecord
 from thorn_core.stores.memory.subscriptions import Subscriptions
-from thorn_core.unit_of_work import UnitOfWork
 from thorn_core.values import (
     Attempt,
     Claim,

@@ -13,9 +13,9 @@ from typing import Any
 from thorn_core.errors import ConfigurationError
 from thorn_core.ports.executor import Connection, Failure
 from thorn_core.ports.tables import Column
+from thorn_core.ports.unit_of_work import UnitOfWork
 from thorn_core.stores.sql.failures import failure_of
 from thorn_core.stores.sql.transactions import Transaction, begin
-from thorn_core.unit_of_work import UnitOfWork
 
 # UPDATE … FROM came with 3.33, RETURNING with 3.35.
 LEAST_VERSION = (3, 35)

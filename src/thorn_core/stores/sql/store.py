@@ -12,6 +12,7 @@ from typing import Any
 from thorn_core.periods import Periods
 from thorn_core.ports.executor import Executor
 from thorn_core.ports.store import Change, Written
+from thorn_core.ports.unit_of_work import UnitOfWork
 from thorn_core.queries import DeliveryQuery
 from thorn_core.stores.notifications import Notifications
 from thorn_core.stores.sql import figures, purging, setup
@@ -27,7 +28,6 @@ from thorn_core.stores.sql.schema import PREFIX
 from thorn_core.stores.sql.statements import Statements
 from thorn_core.stores.sql.subscriptions import Subscriptions
 from thorn_core.stores.sql.wording import POSTGRESQL, SQLITE, Wording
-from thorn_core.unit_of_work import UnitOfWork
 from thorn_core.values import (
     Attempt,
     Claim,

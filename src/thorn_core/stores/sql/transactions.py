@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from thorn_core.errors import ConfigurationError
 from thorn_core.ports.executor import Connection, Executor
-from thorn_core.unit_of_work import UnitOfWork
+from thorn_core.ports.unit_of_work import UnitOfWork
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -6,6 +6,7 @@ import attrs
 
 from thorn_core.delivery import make_delivery
 from thorn_core.ports.store import Store
+from thorn_core.ports.unit_of_work import IMMEDIATE
 from thorn_core.queries import DeliveryQuery
 from thorn_core.testing.store_contract.steps import (
     DELIVERED,
@@ -17,7 +18,6 @@ from thorn_core.testing.store_contract.steps import (
     make_message,
     make_subscription,
 )
-from thorn_core.unit_of_work import IMMEDIATE
 from thorn_core.values import OPERATOR, DeliveryState, Subscription
 
 CANCELLED = DeliveryState.DISCARDED

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from thorn_core.delivery import make_cancelled_delivery, make_delivery
 from thorn_core.ports.store import Store
+from thorn_core.ports.unit_of_work import IMMEDIATE
 from thorn_core.queries import DeliveryQuery
 from thorn_core.retries import RetryPolicy
 from thorn_core.testing.store_contract.steps import (
@@ -20,7 +21,6 @@ from thorn_core.testing.store_contract.steps import (
     make_message,
     make_subscription,
 )
-from thorn_core.unit_of_work import IMMEDIATE
 from thorn_core.values import DeliveryState, Message
 
 

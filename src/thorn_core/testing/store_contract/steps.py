@@ -12,8 +12,8 @@ import pytest
 from thorn_core.delivery import make_delivery
 from thorn_core.keys import attempt_id, first_key, message_id
 from thorn_core.ports.store import Store
+from thorn_core.ports.unit_of_work import IMMEDIATE
 from thorn_core.queries import DeliveryQuery
-from thorn_core.unit_of_work import IMMEDIATE
 from thorn_core.values import (
     Attempt,
     Claim,

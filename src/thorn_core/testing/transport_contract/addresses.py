@@ -6,10 +6,10 @@ import attrs
 import pytest
 
 from thorn_core.errors import SecurityError, TransportError
+from thorn_core.ports.transport import Transport
 from thorn_core.recipients import block_internal_ips
 from thorn_core.testing.recipient import LocalRecipient
 from thorn_core.testing.transport_contract.kit import ALLOWED, TransportKit, resolving
-from thorn_core.transports.base import Transport
 from thorn_core.values import Response
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from thorn_core.errors import TransportError, TransportTimeout
+from thorn_core.ports.transport import Transport
 from thorn_core.testing.recipient import LocalRecipient
 from thorn_core.testing.transport_contract.kit import PATIENCE, TransportKit
-from thorn_core.transports.base import Transport
 from thorn_core.values import Response
 
 

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 import pytest
 
 from thorn_core.errors import TransportError
+from thorn_core.ports.transport import Transport
 from thorn_core.testing.raw_server import RawConnection, RawServer
 from thorn_core.testing.transport_contract.kit import TransportKit, resolving
-from thorn_core.transports.base import Transport
 from thorn_core.values import Response
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

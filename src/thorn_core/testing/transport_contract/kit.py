@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import attrs
 import pytest
 
+from thorn_core.ports.transport import Transport
 from thorn_core.recipients import allow_cidr_network, block_internal_ips
 from thorn_core.testing.recipient import LocalRecipient
-from thorn_core.transports.base import Transport
 from thorn_core.transports.resolution import Resolver
 from thorn_core.values import Request, Response
 

@@ -1,44 +1,15 @@
-"""The dispatcher port."""
+"""What a sender waits for after a dispatch, and for how long."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
 from concurrent.futures import Future, wait
 from time import monotonic
-from typing import Protocol, runtime_checkable
 
 import attrs
 
-from thorn_core.values import Message
 from thorn_core.worker.thread import in_event_loop
-
-
-@runtime_checkable
-class Dispatcher(Protocol):
-    """Decides who runs the engine after a send, and when; created by a factory with the app.
-
-    Attributes:
-        publishes: False keeps messages out of the store altogether.
-    """
-
-    publishes: bool
-
-    def dispatch(self, messages: Sequence[Message]) -> Future[None] | None:
-        """Have these messages delivered, which are committed to the store.
-
-        Called in the sender's thread, so it must be quick.
-
-        Returns:
-            A future if the sender should wait for it, else None. The sender waits for at most
-            `inline_timeout` seconds; the work continues afterwards.
-        """
-        ...
-
-    def close(self) -> None:
-        """Stop what it started; may be called twice."""
-        ...
 
 
 @attrs.frozen
