@@ -13,7 +13,7 @@ from celery.signals import task_postrun
 from celery_program import Setup, make
 
 from thorn_celery import install, work
-from thorn_celery.installation import celery_of, thorn_of
+from thorn_celery.registry import celery_of, thorn_of
 from thorn_celery.options import Route, options_of
 from thorn_core import ConfigurationError, InvalidNameError, Settings, Thorn
 

@@ -19,5 +19,6 @@ _ROOMS = {"CeleryDispatcher": "dispatcher", "install": "installation"}
 def __getattr__(name: str) -> Any:
     # The entry point makes every program import this package; Celery is for those that use it.
     if name in _ROOMS:
+        import_module(f"{__name__}.installation")  # registers the tasks
         return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Sequence
 
 from thorn_celery.hints import Hints
-from thorn_celery.installation import celery_of, note_use
 from thorn_celery.options import PLAIN, Options, Route, options_of
+from thorn_celery.registry import celery_of, note_use
 from thorn_core import ConfigurationError, Message, Thorn
 
 

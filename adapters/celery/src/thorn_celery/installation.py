@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from concurrent.futures import CancelledError
 from datetime import timedelta
 from typing import Any
-from weakref import WeakKeyDictionary, WeakSet
 
-from celery import current_app
 from celery.signals import beat_init, worker_init, worker_process_shutdown, worker_shutdown
 
+from thorn_celery import tasks  # noqa: F401 - every Celery app gets them
 from thorn_celery.options import options_of
-from thorn_core import Thorn, ThornError, get_app
+from thorn_celery.registry import Target, apps_in_use, is_registered, register
+from thorn_core import ThornError
 
 logger = logging.getLogger(__name__)
-
-# The name of the app that Celery creates for programs without one.
-NOBODYS = "default"
-
-Target = Thorn | Callable[[], Thorn] | None
-
-_installed: WeakKeyDictionary[Any, Target] = WeakKeyDictionary()
-# Apps in use in this process.
-_used: WeakSet[Thorn] = WeakSet()
 
 
 def install(celery: Any, thorn: Target = None) -> None:
@@ -47,16 +37,10 @@ def install(celery: Any, thorn: Target = None) -> None:
         >>> "thorn.deliver" in celery.tasks
         True
     """
-    _register_tasks()
-    _installed[celery] = thorn
+    register(celery, thorn)
     celery.on_after_configure.connect(_schedule, weak=False, dispatch_uid="thorn")
     if celery.configured:
         _schedule(celery)
-
-
-def _register_tasks() -> None:
-    # They import this module.
-    from thorn_celery import tasks  # noqa: F401
 
 
 def _schedule(sender: Any, **_: Any) -> None:
@@ -74,48 +58,6 @@ def _schedule(sender: Any, **_: Any) -> None:
     sender.conf.beat_schedule = {**ours, **sender.conf.beat_schedule}
 
 
-# -- which apps belong together
-
-
-def thorn_of(celery: Any) -> Thorn:
-    """Return the app whose messages a Celery app delivers.
-
-    Raises:
-        ConfigurationError: There is none.
-    """
-    return _resolved(_installed.get(celery))
-
-
-def celery_of(app: Thorn) -> Any:
-    """Return the latest Celery app installed for an app, otherwise the current one."""
-    _register_tasks()
-    for celery, target in reversed(list(_installed.items())):
-        if _means(target, app):
-            return celery
-    celery = current_app._get_current_object()
-    if celery.main == NOBODYS:
-        logger.warning(
-            "no Celery app is known in this process, so tasks go to Celery's default broker;"
-            " import the module that calls thorn_celery.install"
-        )
-    return celery
-
-
-def _resolved(target: Target) -> Thorn:
-    if target is None:
-        return get_app()
-    return target if isinstance(target, Thorn) else target()
-
-
-def _means(target: Target, app: Thorn) -> bool:
-    try:
-        return _resolved(target) is app
-    except Exception:
-        # For example outside of the context of its web app.
-        logger.debug("%r returns no app in this process", target, exc_info=True)
-        return False
-
-
 # -- the life of a worker
 
 
@@ -124,27 +66,22 @@ def _begins(sender: Any, **_: Any) -> None:
 
     Celery hides errors of its configuration, and beat would send nothing.
     """
-    if sender.app in _installed:
+    if is_registered(sender.app):
         try:
             options_of(sender.app.conf)
         except ThornError as error:
             raise SystemExit(str(error)) from error
 
 
-def note_use(app: Thorn) -> None:
-    """Remember that an app is in use in this process, to close it at the end."""
-    _used.add(app)
-
-
 def _child_ends(**_: Any) -> None:
     """Close apps in a prefork process, which ends without interpreter exit handlers."""
-    for app in list(_used):
+    for app in apps_in_use():
         app.close()
 
 
 def _worker_ends(**_: Any) -> None:
     """Let requests in flight finish when a worker stops; its process may continue."""
-    for app in list(_used):
+    for app in apps_in_use():
         try:
             app.submit(app.engine.aclose()).result()
         except (ThornError, CancelledError):

@@ -18,7 +18,8 @@ def thorn_dispatchers() -> Mapping[str, Callable[[Thorn], CeleryDispatcher]]:
 
 
 def _dispatcher(app: Thorn) -> CeleryDispatcher:
-    # Celery is imported by programs that use it only.
+    # Celery is imported by programs that use it only; installation registers the tasks.
+    from thorn_celery import installation  # noqa: F401
     from thorn_celery.dispatcher import CeleryDispatcher
 
     return CeleryDispatcher(app)

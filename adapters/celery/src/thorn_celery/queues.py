@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from thorn_celery.hints import DELIVER, bounded_connection
-from thorn_celery.installation import celery_of
 from thorn_celery.options import Options, options_of
+from thorn_celery.registry import celery_of
 from thorn_core import Thorn, ThornError
 
 TASKS = (DELIVER, "thorn.sweep", "thorn.purge")

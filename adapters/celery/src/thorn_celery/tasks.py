@@ -8,8 +8,8 @@ from celery import shared_task
 
 from thorn_celery import work
 from thorn_celery.hints import DELIVER
-from thorn_celery.installation import note_use, thorn_of
 from thorn_celery.options import options_of
+from thorn_celery.registry import note_use, thorn_of
 from thorn_core import Thorn
 
 
