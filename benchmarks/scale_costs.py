@@ -26,9 +26,9 @@ from thorn_core import Attempt, Event, Message, Outcome, Routing, Settlement, Th
 from thorn_core.codecs import dump_json
 from thorn_core.delivery import make_delivery
 from thorn_core.keys import attempt_id, new_id
+from thorn_core.ports.unit_of_work import IMMEDIATE
 from thorn_core.stores import DeliveryQuery
 from thorn_core.transports.fast import FastTransport
-from thorn_core.ports.unit_of_work import IMMEDIATE
 from thorn_core.values import Claim, DeliveryState
 from thorn_core.worker import new_event_loop
 from thorn_sqlalchemy import SqlStore

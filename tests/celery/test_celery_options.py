@@ -13,8 +13,8 @@ from celery.signals import task_postrun
 from celery_program import Setup, make
 
 from thorn_celery import install, work
-from thorn_celery.registry import celery_of, thorn_of
 from thorn_celery.options import Route, options_of
+from thorn_celery.registry import celery_of, thorn_of
 from thorn_core import ConfigurationError, InvalidNameError, Settings, Thorn
 
 LOCAL = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1, 65536))
