@@ -13,7 +13,7 @@ from django.db.models.fields.files import FieldFile
 
 from thorn_core import ModelWebhooks
 from thorn_core.models import ModelNames, follow, split_path
-from thorn_django.model_events.listeners import watch
+from thorn_django.model_events import listeners
 from thorn_django.model_events.names import names_of, to_python
 from thorn_django.model_events.stored import is_known, other_values, with_values
 from thorn_django.model_events.watches import attributes, column
@@ -42,7 +42,7 @@ class DjangoModelAdapter:
                 asked for without the manager that it needs. If Django's models aren't all loaded
                 yet, that is raised once they are.
         """
-        watch(webhooks.model)
+        listeners.watch(webhooks.model, self)
 
     def names(self, model: type) -> ModelNames:
         """The fields, relations and properties of a model."""
@@ -97,3 +97,23 @@ ADAPTER = DjangoModelAdapter()
 def model_adapter(model: type) -> DjangoModelAdapter | None:
     """The adapter, if a class is one of Django's models; else None."""
     return ADAPTER if isinstance(model, type) and issubclass(model, Model) else None
+
+
+class _Watcher:
+    """What asks for the Django models among the decorated classes, in place of an app."""
+
+    def model_adapter(self, model: type) -> DjangoModelAdapter | None:
+        return model_adapter(model)
+
+
+_WATCHER = _Watcher()
+
+
+def start() -> None:
+    """Watch every Django model that sends events, those there are and those to come.
+
+    Raises:
+        ConfigurationError: An event names a many-to-many field that isn't there, or something else
+            has taken the place of a model's `webhooks`.
+    """
+    listeners.start(ADAPTER, _WATCHER)

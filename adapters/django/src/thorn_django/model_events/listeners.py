@@ -12,7 +12,7 @@ from django.apps import apps
 from django.db.models import Model
 from django.db.models.signals import class_prepared, post_delete, pre_delete, pre_save
 
-from thorn_core import ConfigurationError, ModelAdapter, watch_models
+from thorn_core import ConfigurationError, ModelAdapter, ModelWatcher, watch_models
 from thorn_django.model_events import deletions, previous, saves
 from thorn_django.model_events.fixtures import follow_fixtures
 from thorn_django.model_events.many_to_many import UID, watch_fields
@@ -31,65 +31,67 @@ _waiting: WeakSet[type[Model]] = WeakSet()
 MARK = "_thorn_tells"
 
 
-def start() -> None:
+def start(adapter: ModelAdapter, watcher: ModelWatcher) -> None:
     """Watch every Django model that sends events, those there are and those to come.
 
     Models may inherit their events from a class that is none of Django's. Called when all models
     are loaded, by `thorn_django`'s app config.
 
+    Args:
+        adapter: What the declarations are checked with.
+        watcher: What asks for the Django models among the decorated classes, in place of an app.
+
     Raises:
         ConfigurationError: An event names a many-to-many field that isn't there, or something else
             has taken the place of a model's `webhooks`.
     """
-    class_prepared.connect(_prepared, weak=False, dispatch_uid=UID)
+    _notice(adapter)
     follow_fixtures()
-    watch_models(_WATCHER)
+    watch_models(watcher)
     with _lock:
         waiting = list(_waiting)
         _waiting.clear()
     for model in [*waiting, *apps.get_models(include_auto_created=True)]:
         if sends(model):
-            watch(model)
+            watch(model, adapter)
 
 
-def watch(model: type[Model]) -> None:
+def watch(model: type[Model], adapter: ModelAdapter) -> None:
     """Watch a decorated class and all that inherits from it, as soon as all models are loaded.
+
+    Args:
+        model: The class.
+        adapter: What the declarations are checked with.
 
     Raises:
         ConfigurationError: An event names a many-to-many field that isn't there.
     """
-    class_prepared.connect(_prepared, weak=False, dispatch_uid=UID)
+    _notice(adapter)
     with _lock:
         if not apps.models_ready:
             _waiting.add(model)
             return
         for below in models_below(model):
-            _listen(below)
+            _listen(below, adapter)
 
 
-def _prepared(sender: type[Model], **_: Any) -> None:
+def _notice(adapter: ModelAdapter) -> None:
+    """Notice classes that are made from now on."""
+    prepared = functools.partial(_prepared, adapter)
+    class_prepared.connect(prepared, weak=False, dispatch_uid=UID)
+
+
+def _prepared(adapter: ModelAdapter, sender: type[Model], **_: Any) -> None:
     if apps.models_ready and sends(sender):
         try:
-            watch(sender)
+            watch(sender, adapter)
         except ConfigurationError:
             refused.add(sender)
             raise
 
 
-class _Watcher:
-    """What asks for the Django models among the decorated classes, in place of an app."""
-
-    def model_adapter(self, model: type) -> ModelAdapter | None:
-        from thorn_django.model_events.adapter import model_adapter
-
-        return model_adapter(model)
-
-
-_WATCHER = _Watcher()
-
-
-def _listen(model: type[Model]) -> None:
-    _check(model)
+def _listen(model: type[Model], adapter: ModelAdapter) -> None:
+    _check(model, adapter)
     watch = make_watch(model)
     watch_fields(model, watch.m2m)
     if watch.create or watch.change:
@@ -103,15 +105,13 @@ def _listen(model: type[Model]) -> None:
         post_delete.connect(deletions.after_delete, sender=model, weak=False, dispatch_uid=UID)
 
 
-def _check(model: type[Model]) -> None:
-    from thorn_django.model_events.adapter import ADAPTER
-
+def _check(model: type[Model], adapter: ModelAdapter) -> None:
     for webhooks in declarations(model):
         if webhooks.model is model:
-            webhooks.check(ADAPTER)
+            webhooks.check(adapter)
         elif not _has_rows(webhooks.model):
             # Its fields are those of the models that inherit from it.
-            webhooks.check(ADAPTER, model)
+            webhooks.check(adapter, model)
         if webhooks.bulk and not any(
             isinstance(manager.get_queryset(), WebhookQuerySet) for manager in model._meta.managers
         ):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.plumbing import ComponentRegistry, ResolvedComponent
@@ -12,9 +12,6 @@ from drf_spectacular.settings import spectacular_settings
 from thorn_core import get_app
 from thorn_core.api import openapi_document
 from thorn_django.rest import below_of
-
-if TYPE_CHECKING:
-    from thorn_django.rest_framework.views import ResourceViewSet
 
 TAG = "webhooks"
 # A project may have messages and subscriptions of its own.
@@ -36,7 +33,8 @@ class ResourceSchema(AutoSchema):
         """The operation of a path and a method."""
         self.registry = registry
         document = openapi_document(get_app(), hooks_at_root=True)
-        item = document["paths"]["/" + below_of(path, cast("ResourceViewSet", self.view).depth)]
+        view: Any = self.view  # a ResourceViewSet
+        item = document["paths"]["/" + below_of(path, view.depth)]
         translated = _Translation(document["components"], registry)
         operation: dict[str, Any] = translated.of(item[method.lower()])
         shared = translated.of(item.get("parameters", []))

@@ -40,7 +40,7 @@ class SqlModelAdapter:
             ConfigurationError: An event names a many-to-many field that isn't there. If the
                 mappers aren't configured yet, that is raised once they are.
         """
-        watch(webhooks.model)
+        watch(webhooks.model, self)
 
     def names(self, model: type) -> ModelNames:
         """The attributes of a mapped class: columns, relationships, hybrids and properties."""
@@ -98,7 +98,7 @@ def model_adapter(model: type) -> SqlModelAdapter | None:
 
     A class that is mapped only later, imperatively, is watched from then on.
     """
-    start()
+    start(ADAPTER)
     declarative = isinstance(getattr(model, "registry", None), registry)
     mapper: Mapper[Any] | None = mapper_of(model)
     return ADAPTER if declarative or mapper is not None else None

@@ -11,7 +11,7 @@ from weakref import ref
 from sqlalchemy import event
 from sqlalchemy.orm import Mapper, Session
 
-from thorn_core import ConfigurationError
+from thorn_core import ConfigurationError, ModelAdapter
 from thorn_sqlalchemy.models import changes
 from thorn_sqlalchemy.models.bulk import on_statement
 from thorn_sqlalchemy.models.relationships import links_to
@@ -29,39 +29,43 @@ _lock = threading.RLock()
 _listened: set[str] = set()
 
 
-def start() -> None:
+def start(adapter: ModelAdapter) -> None:
     """Notice classes that are mapped from now on."""
-    _listen_once(Mapper, "after_mapper_constructed", _mapped)
+    _listen_once(Mapper, "after_mapper_constructed", partial(_mapped, adapter))
     _listen_once(Mapper, "after_configured", _configured)
 
 
-def watch(model: type) -> None:
+def watch(model: type, adapter: ModelAdapter) -> None:
     """Watch a decorated class and all that inherits from it.
+
+    Args:
+        model: The class.
+        adapter: What the declarations are checked with.
 
     Raises:
         ConfigurationError: The mappers are configured, and the events name what a class hasn't.
     """
-    start()
-    _settle([mapper for mapper in mappers_below(model) if _watch(mapper)])
+    start(adapter)
+    _settle([mapper for mapper in mappers_below(model) if _watch(mapper, adapter)])
 
 
-def _mapped(mapper: Mapper[Any], model: type) -> None:
+def _mapped(adapter: ModelAdapter, mapper: Mapper[Any], model: type) -> None:
     if declarations(model):
-        _watch(mapper)
+        _watch(mapper, adapter)
 
 
 def _configured() -> None:
     _settle([mapper for mapper, watch in all_watches() if not watch.refused])
 
 
-def _watch(mapper: Mapper[Any]) -> bool:
+def _watch(mapper: Mapper[Any], adapter: ModelAdapter) -> bool:
     """Listen to what happens to a class's instances; False if all is settled already."""
     declared = declarations(mapper.class_)
     with _lock:
         watch = make_watch(mapper)
         if watch.declared == frozenset(map(ref, declared)):
             return watch.refused
-        watch.ask(declared)
+        watch.ask(declared, adapter)
         _listen(mapper, watch)
     _listen_once(Session, "before_flush", changes.begin)
     _listen_once(Session, "after_flush", changes.gather_changes)

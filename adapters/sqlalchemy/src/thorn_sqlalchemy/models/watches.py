@@ -19,7 +19,7 @@ from sqlalchemy.orm import (
 )
 from sqlalchemy.orm.exc import UnmappedColumnError
 
-from thorn_core import ModelWebhooks
+from thorn_core import ModelAdapter, ModelWebhooks
 from thorn_core.models import webhooks_of
 from thorn_sqlalchemy.models.relationships import Link
 from thorn_sqlalchemy.models.stored import Converter, converter
@@ -50,6 +50,7 @@ class Watch:
         links: The relationships whose collections are looked at in its instances.
         listening: The mapper events listened to.
         declared: Whose events those are.
+        adapter: What the declarations are checked with.
         refused: What they ask for isn't there; that has been said.
     """
 
@@ -71,11 +72,12 @@ class Watch:
     links: tuple[Link, ...] = ()
     listening: set[str] = attrs.field(factory=set)
     declared: frozenset[ref[ModelWebhooks]] = frozenset()
+    adapter: ModelAdapter | None = None
     refused: bool = False
 
-    def ask(self, declared: Collection[ModelWebhooks]) -> None:
+    def ask(self, declared: Collection[ModelWebhooks], adapter: ModelAdapter) -> None:
         """Ask for what the events of a class, and of those it inherits from, need."""
-        self.declared = frozenset(map(ref, declared))
+        self.declared, self.adapter = frozenset(map(ref, declared)), adapter
         self.create = any(webhooks.triggered("create") for webhooks in declared)
         self.change = any(webhooks.triggered("change") for webhooks in declared)
         self.delete = any(webhooks.triggered("delete") for webhooks in declared)
@@ -98,10 +100,9 @@ class Watch:
         Raises:
             ConfigurationError: The events name what the class hasn't.
         """
-        from thorn_sqlalchemy.models.adapter import ADAPTER
-
         for webhooks in filter(None, (reference() for reference in self.declared)):
-            webhooks.check(ADAPTER, mapper.class_)
+            assert self.adapter is not None
+            webhooks.check(self.adapter, mapper.class_)
         columns = {
             prop.key: prop.columns[0].type.compare_values for prop in column_properties(mapper)
         }
