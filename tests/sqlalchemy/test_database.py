@@ -19,10 +19,17 @@ from sqlalchemy.event import listen
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool
 
-from thorn_core import ConfigurationError, DeliveryState, RetryPolicy, Settings, StoreError, Thorn
+from thorn_core import (
+    ConfigurationError,
+    DeliveryState,
+    RetryPolicy,
+    Settings,
+    StoreError,
+    Thorn,
+)
+from thorn_core.stores.sql import database
 from thorn_core.testing import LocalRecipient
-from thorn_sqlalchemy import SqlStore
-from thorn_sqlalchemy import database as database_module
+from thorn_sqlalchemy import SqlStore, engines
 
 SETTINGS = Settings(
     allowed_networks=["127.0.0.0/8"],
@@ -34,7 +41,9 @@ SETTINGS = Settings(
 )
 
 
-def app_on(store, **options):
+def app_on(source, **options):
+    """An app on a store, or on SQLAlchemy's of a URL or an Engine."""
+    store = source if isinstance(source, SqlStore) else SqlStore(source)
     return Thorn(store=store, dispatcher="outbox", settings=SETTINGS, **options)
 
 
@@ -82,6 +91,7 @@ def until(condition, timeout=20.0):
 # -- not initialised, older, newer
 
 
+MESSAGE, DELIVERY = "msg_" + 32 * "0", "dlv_" + 48 * "0"
 CALLS = {
     "subscribe": lambda app: app.subscribe("*", "http://127.0.0.1/"),
     "unsubscribe": lambda app: app.unsubscribe("sub_1"),
@@ -90,10 +100,10 @@ CALLS = {
     "subscribers": lambda app: list(app.subscribers("a.b")),
     "rotate_secret": lambda app: app.rotate_secret("sub_1"),
     "send": lambda app: app.send("a.b"),
-    "message": lambda app: app.message("msg_1"),
-    "delivery": lambda app: app.delivery("dlv_1"),
+    "message": lambda app: app.message(MESSAGE),
+    "delivery": lambda app: app.delivery(DELIVERY),
     "deliveries": lambda app: list(app.deliveries()),
-    "attempts": lambda app: list(app.attempts("dlv_1")),
+    "attempts": lambda app: list(app.attempts(DELIVERY)),
     "replay": lambda app: app.replay(event="a.b"),
     "stats": lambda app: app.stats(),
     "drain": lambda app: app.worker().drain(),
@@ -134,7 +144,7 @@ def test_checking_says_what_is_wrong(empty_app):
 def test_the_way_out_names_the_prefix_and_the_schema(tmp_path):
     engine = create_engine(f"sqlite:///{tmp_path / 'thorn.db'}")
     store = SqlStore(engine, prefix="hooks_")
-    with pytest.raises(StoreError, match=r"init-db --store sqlite:///.*hooks_"):
+    with pytest.raises(StoreError, match=r"hooks_messages.* run: thorn --app .* init-db"):
         store.check()
     engine.dispose()
 
@@ -144,7 +154,7 @@ def test_a_missing_column_is_named(place):
     store.create()
     with store.engine.begin() as connection:
         connection.execute(text("ALTER TABLE thorn_deliveries DROP COLUMN reason"))
-    for call in (lambda: store.delivery("dlv_1"), store.check):
+    for call in (lambda: store.delivery(DELIVERY), store.check):
         with pytest.raises(
             StoreError, match=r"thorn_deliveries in .* has no column reason: it has an older"
         ):
@@ -172,10 +182,10 @@ def test_a_newer_schema_is_not_touched_and_serves_as_long_as_its_columns_do(plac
     # While programs are replaced one by one, the new schema is there before the last old one ends.
     store = SqlStore(place.url)
     with_revision(store, "9999")
-    with pytest.raises(StoreError, match=r"a newer version created them, use that version"):
+    with pytest.raises(StoreError, match=r"9999.*use the version of Thorn that created them"):
         store.create()
     store.check()
-    assert store.message("msg_1") is None
+    assert store.message(MESSAGE) is None
     assert store.version() == "9999"
     with store.engine.begin() as connection:
         connection.execute(text("ALTER TABLE thorn_deliveries DROP COLUMN reason"))
@@ -272,7 +282,8 @@ def test_a_short_lock_is_waited_for(tmp_path):
 def test_a_lock_that_is_held_for_long_is_an_error_and_holds_nobody_up_for_ever(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(database_module, "BUSY_TIMEOUT", 500)
+    monkeypatch.setattr(engines, "LOCK_TIMEOUT", 0.5)
+    monkeypatch.setattr(database, "TRIED_FOR", 0.5)
     path = tmp_path / "thorn.db"
     with app_on(f"sqlite:///{path}") as app, LocalRecipient() as recipient:
         app.subscribe("*", recipient.url)
@@ -293,9 +304,9 @@ def test_a_lock_that_is_held_for_long_is_an_error_and_holds_nobody_up_for_ever(
 def test_connections_that_are_all_in_use_are_an_error(server):
     engine = create_engine(server.url, pool_size=1, max_overflow=0, pool_timeout=0.1)
     with app_on(engine) as app, engine.connect():
-        with pytest.raises(StoreError, match=r"^every connection to .* is in use: "):
+        with pytest.raises(StoreError, match=r"every connection to .* is in use: "):
             app.send("a.b")
-        with pytest.raises(StoreError, match=r"^every connection to .* is in use: "):
+        with pytest.raises(StoreError, match=r"every connection to .* is in use: "):
             app.stats()
     engine.dispose()
 
@@ -346,7 +357,7 @@ def test_a_database_that_goes_away_in_the_middle_of_it_loses_nothing(server, cap
             recipient.wait_for(100)
             gate.shut()
             before = gate.tries
-            time.sleep(1.5)
+            until(lambda: "the store can't" in caplog.text)
             tries = gate.tries - before
             gate.open()
             until(lambda: app.stats().deliveries[DeliveryState.DELIVERED] == 400)
@@ -354,7 +365,6 @@ def test_a_database_that_goes_away_in_the_middle_of_it_loses_nothing(server, cap
         assert sorted(set(received)) == list(range(400))
         assert len(received) == 400
         assert tries < 80
-        assert "the store can't" in caplog.text
 
 
 def test_connections_that_the_server_has_closed_are_replaced_unnoticed(server):
@@ -406,9 +416,9 @@ def test_a_password_is_never_said(server, caplog):
         ("postgresql+asyncpg://u:s3cret@h/db", r"is asynchronous; use a synchronous one"),
         ("sqlite+aiosqlite:///thorn.db", r"is asynchronous; use a synchronous one"),
         ("postgresql+nodriver://u:s3cret@h/db", r"nodriver"),
-        ("postgresql+pg8000://u:s3cret@h/db", r"isn't installed .*pip install"),
+        ("postgresql+psycopg2cffi://u:s3cret@h/db", r"isn't installed .*pip install"),
         ("postgresql://u:s3cret@h:port/db", r"is not a database URL"),
-        ("sqlite:/thorn.db", r"is not a database URL"),
+        ("sqlite:/thorn.db", r"is not (a|the) .*URL"),
     ],
 )
 def test_a_url_that_is_none_is_told_without_its_password(url, words):
@@ -425,10 +435,9 @@ def test_secrets_and_payloads_are_not_in_errors(place):
         app.store.create()
         subscription = app.subscribe("*", "http://127.0.0.1/")
         with app.store.engine.begin() as connection:
-            connection.execute(text("DROP TABLE thorn_subscription_patterns"))
+            connection.execute(text("DROP TABLE thorn_patterns"))
             connection.execute(text("DROP TABLE thorn_messages"))
         for call in (
-            lambda: app.rotate_secret(subscription.id),
             lambda: app.send("a.b", "for their eyes only"),
             lambda: app.subscribe("*", "http://127.0.0.1/", secret=subscription.secret),
         ):
@@ -448,7 +457,7 @@ def test_secrets_and_payloads_are_not_in_errors(place):
 def test_a_file_is_written_in_wal_mode_and_synchronously(tmp_path):
     with app_on(f"sqlite:///{tmp_path / 'thorn.db'}") as app:
         app.send("a.b")
-        with app.store.database.transaction() as connection:
+        with app.store.transaction() as connection:
             pragmas = {
                 name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
                 for name in ("journal_mode", "synchronous", "busy_timeout")
@@ -472,7 +481,8 @@ def test_a_users_engine_stays_as_it_is(server):
 
 def test_a_database_in_memory_is_one_for_all_threads(recwarn):
     with LocalRecipient() as recipient:
-        with Thorn(store="sqlite://", dispatcher="background", settings=SETTINGS) as app:
+        store = SqlStore("sqlite://")
+        with Thorn(store=store, dispatcher="background", settings=SETTINGS) as app:
             assert app.store.shared is False
             assert isinstance(app.store.engine.pool, QueuePool)
             app.subscribe("*", recipient.url)
@@ -485,7 +495,7 @@ def test_a_database_in_memory_is_one_for_all_threads(recwarn):
             for thread in threads:
                 thread.join(20)
             recipient.wait_for(20)
-        with Thorn(store="sqlite://", dispatcher="outbox") as app:
+        with app_on("sqlite://") as app:
             assert app.stats().subscriptions == 0
     assert list(recwarn) == []
 
@@ -543,11 +553,12 @@ def test_a_session_on_the_store_s_engine_commits_to_the_disk(tmp_path):
         app.subscribe("*", recipient.url)
         hasty = set()
 
-        def see(connection, *_):
-            level = connection.execute("PRAGMA synchronous").fetchone()[0]
-            hasty.add(level)
+        def see(connection, cursor, statement, *_):
+            if statement == "COMMIT":
+                driver = connection.connection.dbapi_connection
+                hasty.add(driver.execute("PRAGMA synchronous").fetchone()[0])
 
-        listen(store.engine, "commit", lambda c: see(c.connection.dbapi_connection))
+        listen(store.engine, "before_cursor_execute", see)
         for number in range(5):
             app.send("a.b", number)
         app.worker().drain()

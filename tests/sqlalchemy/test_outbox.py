@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import threading
 from contextlib import contextmanager
 
@@ -645,7 +646,7 @@ def test_dispatchers_deliver_after_an_asynchronous_commit(async_world):
 def test_an_embedded_store_delivers_inline_after_the_commit(within):
     with (
         LocalRecipient() as recipient,
-        Thorn(store="sqlite://", dispatcher="inline", settings=LOCAL) as app,
+        Thorn(store=SqlStore("sqlite://"), dispatcher="inline", settings=LOCAL) as app,
     ):
         app.subscribe("*", recipient.url)
         with within(app.store.engine) as handle:
@@ -676,7 +677,7 @@ def test_a_callback_that_raises_is_logged_and_stops_nobody(world, caplog):
 def test_the_first_send_to_an_own_sqlite_database_creates_the_tables(
     tmp_path, within, commits, url
 ):
-    with Thorn(store=url.format(tmp_path), dispatcher="outbox") as app:
+    with Thorn(store=SqlStore(url.format(tmp_path)), dispatcher="outbox") as app:
         for number in range(2):
             with abandoned(), within(app.store.engine) as handle:
                 app.send("a.b", number, within=handle)
@@ -757,8 +758,15 @@ def inserts(statements):
     return [s for s in statements if not s.startswith("BEGIN")]
 
 
+def costs(statements, url):
+    """How many statements there were for each message, which are nothing but INSERTs."""
+    one = 1 if url.startswith("postgresql") else 2
+    assert all(re.search("^INSERT|^WITH made AS .INSERT", statement) for statement in statements)
+    return len(statements) / one
+
+
 @HANDLES
-def test_a_message_costs_one_insert_and_nothing_else(world, within):
+def test_a_message_costs_its_inserts_and_nothing_else(world, within):
     with (
         counting(world.engine) as statements,
         counting(world.app.store.engine) as others,
@@ -766,19 +774,19 @@ def test_a_message_costs_one_insert_and_nothing_else(world, within):
     ):
         for number in (1, 2):
             world.send(number, handle)
-        assert [s[:20] for s in inserts(statements)] == ["INSERT INTO thorn_me"] * 2
+        assert costs(inserts(statements), world.url) == 2
         assert others == []
     assert world.kept() == [1, 2]
 
 
-def test_an_asynchronous_message_costs_one_insert_and_nothing_else(async_world):
+def test_an_asynchronous_message_costs_its_inserts_and_nothing_else(async_world):
     world = async_world
 
     async def main(engine):
         async with AsyncSession(engine) as session, session.begin():
             with counting(engine.sync_engine) as statements:
                 await world.asend(1, session)
-            assert [s[:20] for s in inserts(statements)] == ["INSERT INTO thorn_me"]
+            assert costs(inserts(statements), world.url) == 1
 
     run(world, main)
 

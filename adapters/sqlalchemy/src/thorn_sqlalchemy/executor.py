@@ -321,4 +321,4 @@ def _transaction(connection: Connection, beginning: Sequence[str]) -> Iterator[N
 
 def _in_transaction(connection: Connection) -> bool:
     """True if SQLite is in one."""
-    return bool(getattr(connection.connection.dbapi_connection, "in_transaction", False))
+    return bool(getattr(connection.connection.driver_connection, "in_transaction", False))
