@@ -12,10 +12,12 @@ from django.test import override_settings
 from scale import size
 
 from thorn_core import Subscription
+from thorn_core.stores.sql.schema import TABLES
 from thorn_core.testing.store_contract import (
     LEASE,
     NOW,
     StoreContract,
+    make_message,
     make_subscription,
 )
 
@@ -79,6 +81,41 @@ class TestDjangoStoreInATransaction(TestDjangoStoreOnTheThreadsConnection):
         store = self.make_store()
         assert store.stats(now=NOW, window=LEASE).messages == 0
         store.close()
+
+
+# -- connections
+
+
+def test_a_store_is_in_whichever_database_its_alias_has(server_alias):
+    from magazine_project import administered
+
+    from thorn_django.store import DjangoStore
+    from thorn_django.tables import wording_of
+
+    settings, store = connections[server_alias].settings_dict, DjangoStore(server_alias)
+    assert store.stats(now=NOW, window=LEASE).messages == 0
+    first, second = settings["NAME"], f"{settings['NAME']}_run"
+    with administered(server_alias) as cursor:
+        cursor.execute(f"CREATE DATABASE {second}")
+        try:
+            connections[server_alias].close()
+            # As Django's test runner does.
+            settings["NAME"] = second
+            with connections[server_alias].cursor() as there:
+                for statement in wording_of(store.executor.dialect).ddl(TABLES):
+                    there.execute(statement)
+            with transaction.atomic(using=server_alias):
+                store.publish([make_message(1)], within=store.unit_of_work())
+            store.publish([make_message(2)], within=store.unit_of_work())
+            assert store.stats(now=NOW, window=LEASE).messages == 2
+            connections[server_alias].close()
+            settings["NAME"] = first
+            assert store.stats(now=NOW, window=LEASE).messages == 0
+        finally:
+            settings["NAME"] = first
+            store.close()
+            connections[server_alias].close()
+            cursor.execute(f"DROP DATABASE {second}")
 
 
 # -- fields

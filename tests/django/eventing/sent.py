@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,8 +11,15 @@ from django.test.utils import CaptureQueriesContext
 
 from thorn_core import Thorn
 
-# What waits to be routed, where that is a statement of its own.
+# What waits to be routed, where that is a statement of its own; on PostgreSQL it is one with the
+# message's.
 OUTBOX = ('INSERT INTO "thorn_outbox"', "INSERT INTO `thorn_outbox`")
+BOTH = "WITH made AS ("
+
+
+def of_messages(statements: Iterable[str]) -> list[str]:
+    """Statements without those of what waits to be routed, which go with the messages'."""
+    return [sql.removeprefix(BOTH) for sql in statements if not sql.startswith(OUTBOX)]
 
 
 class Sent:
@@ -47,18 +54,14 @@ class Sent:
 
     @contextmanager
     def queries(self) -> Iterator[list[str]]:
-        """The statements executed inside the block, but for those of transactions.
-
-        What waits to be routed is inserted with the message, which is one statement on PostgreSQL
-        and a second one elsewhere; it isn't told.
-        """
+        """The statements inside the block, but for those of transactions and of the outbox."""
         found: list[str] = []
         with CaptureQueriesContext(connections[self.alias]) as captured:
             yield found
         control = ("BEGIN", "COMMIT", "SAVEPOINT", "RELEASE", "ROLLBACK", "SET ")
         # Of several rows, it says "2 times: INSERT".
         statements = [q["sql"].split(" times: ")[-1] for q in captured.captured_queries]
-        found += [sql for sql in statements if not sql.startswith((*control, *OUTBOX))]
+        found += of_messages(sql for sql in statements if not sql.startswith(control))
 
 
 @contextmanager

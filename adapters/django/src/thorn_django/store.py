@@ -60,6 +60,8 @@ class DjangoStore(SqlStore):
         table = table_of(subscription_model())
         super().__init__(
             self.executor,
+            # That of Django's connection: a test run has another database of the same alias.
+            schema="",
             names={} if table is None else {SUBSCRIPTIONS.name: table},
             subscriptions=partial(Subscriptions, insert=insert_rows, delete=delete_row),
         )

@@ -53,7 +53,7 @@ def wording_of(vendor: str, subscriptions: str | None = None) -> Wording:
         subscriptions: The table of subscriptions, if the project has one of its own.
     """
     names = {} if subscriptions is None else {SUBSCRIPTIONS.name: subscriptions}
-    return Wording(vendor, "%s", PREFIX, None, names=names)
+    return Wording(vendor, "%s", PREFIX, "", names=names)
 
 
 def _own_tables() -> list[Table]:

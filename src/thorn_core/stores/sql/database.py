@@ -168,7 +168,7 @@ class Database:
             raise StoreSetupError(wrong)
 
     def _wrong(self, statements: Statements) -> str | None:
-        default = self.wording.prefix == PREFIX and self._schema is None
+        default = self.wording.prefix == PREFIX and not self._schema
         # A URL tells neither prefix nor schema; an app's store has its own.
         way_out = self.executor.way_out if default else "thorn --app module:attribute init-db"
         return setup.wrong_with(statements, self.executor.place, way_out)

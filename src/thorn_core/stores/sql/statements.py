@@ -44,7 +44,7 @@ class Statements:
 
     def columns(self, table: Table) -> frozenset[str]:
         """The names of the columns that a table has in the database; none if it isn't there."""
-        name, schema = self.wording.table_name(table), self.wording.schema
+        name, schema = self.wording.table_name(table), self.wording.schema or None
         rows = self.rows(self.wording.columns_of, name=name, schema=schema)
         return frozenset(row[0] for row in rows)
 

@@ -51,7 +51,8 @@ class SqlStore:
     Args:
         executor: Lends connections to it.
         prefix: What the tables' names begin with.
-        schema: The database schema that they are in; None is the connection's.
+        schema: The database schema that they are in; None is that of the store's own connections,
+            an empty one whichever a connection is in when a statement runs.
         names: Whole names of tables that are called otherwise than by the prefix.
         subscriptions: Makes the part that keeps subscriptions.
 

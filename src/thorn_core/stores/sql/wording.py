@@ -60,7 +60,7 @@ class Wording:
         dialect: `postgresql`, `mysql` or `sqlite`.
         placeholder: How a parameter is written: `%s`, `?`, or `$` for `$1`, `$2` …
         prefix: What the tables' names begin with.
-        schema: The schema or database that they are in; None is the connection's.
+        schema: The schema or database that they are in; None or empty is the connection's.
         names: Whole names, not quoted, of tables that are called otherwise than by the prefix.
 
     Example:
@@ -129,7 +129,7 @@ class Wording:
     def table(self, name: str) -> str:
         """A table's whole name, quoted."""
         own = self.quoted(self._name(name))
-        return own if self.schema is None else f"{self.quoted(self.schema)}.{own}"
+        return own if not self.schema else f"{self.quoted(self.schema)}.{own}"
 
     # -- statements
 
@@ -312,7 +312,7 @@ class Wording:
         columns = ", ".join(map(self.quoted, index.columns))
         unique = "UNIQUE " if index.unique else ""
         on = self.table(table.name)
-        if self.dialect == SQLITE and self.schema is not None:
+        if self.dialect == SQLITE and self.schema:
             # SQLite names the schema with the index.
             name, on = (
                 f"{self.quoted(self.schema)}.{name}",
