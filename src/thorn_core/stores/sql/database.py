@@ -97,8 +97,8 @@ class Database:
             self.locate()
             statements = Statements(connection, self.wording)
             if not self._created and not setup.begun(statements):
-                # If the caller rolls back, they are gone again. A driver that begins the transaction
-                # with the first INSERT would keep the tables, without their version.
+                # If the caller rolls back, they are gone again. A driver that begins the
+                # transaction with the first INSERT would keep the tables, without their version.
                 connection.execute("SAVEPOINT thorn_tables")
                 setup.create(statements, self.executor.place)
                 connection.execute("RELEASE thorn_tables")
