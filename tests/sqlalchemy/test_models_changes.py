@@ -230,7 +230,7 @@ def test_what_was_not_loaded_before_is_not_read_for_nothing(world, heard):
         with world.statements() as statements:
             session.commit()
         assert former(heard) == [{}]
-        assert [s.split()[0] for s in statements] == ["UPDATE", "INSERT"]
+        assert [s.split()[0] for s in statements] == ["UPDATE", "INSERT", "INSERT"]
 
 
 def test_a_former_value_that_a_filter_needs_is_read_narrowly_and_once_for_all(world, heard):
@@ -632,24 +632,25 @@ def test_tests_can_capture_what_is_sent(declare):
 # -- what it costs
 
 
-def test_an_event_costs_one_insert_and_no_read(world):
+def test_an_event_costs_its_inserts_and_no_read(world):
     with world.session() as session:
         with world.statements() as statements:
             session.add(Article(title="Hello"))
             session.flush()
-        assert [s.split()[0] for s in statements] == ["INSERT", "INSERT"]
+        # A message's are two on SQLite: its own, and its row in the outbox.
+        assert [s.split()[0] for s in statements] == ["INSERT"] * 3
         article = session.get(Article, 1)
         for change in ("PUBLISHED", "DRAFT"):
             article.state = change
             with world.statements() as statements:
                 session.flush()
-            assert [s.split()[0] for s in statements] == ["UPDATE", "INSERT"]
+            assert [s.split()[0] for s in statements] == ["UPDATE", "INSERT", "INSERT"]
         session.commit()
         session.refresh(article)
         session.delete(article)
         with world.statements() as statements:
             session.flush()
-        assert [s.split()[0] for s in statements] == ["DELETE", "INSERT"]
+        assert [s.split()[0] for s in statements] == ["DELETE", "INSERT", "INSERT"]
 
 
 def test_a_model_without_webhooks_is_not_listened_to(world):
