@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
+import shutil
+import socket
 import sqlite3
+import subprocess
+import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 import pytest
 from places import Place, make_place
@@ -591,6 +599,69 @@ def test_postgresql_is_listened_to(places, driver):
                 while not listening.notifies:
                     listening.poll()
         assert store.executor.engine.pool.checkedout() == 0
+
+
+def listens(port):
+    with socket.socket() as asking:
+        return asking.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextmanager
+def pooler_of(url, path):
+    """PgBouncer in transaction mode in front of PostgreSQL, with two connections."""
+    binary = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+    if binary is None:
+        pytest.skip("pgbouncer isn't installed")
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        port = reserved.getsockname()[1]
+    path.chmod(0o755)
+    (path / "pgbouncer.ini").write_text(
+        f"[databases]\n* = host=127.0.0.1 port={url.port or 5432} user={url.username}\n"
+        f"[pgbouncer]\nlisten_addr=127.0.0.1\nlisten_port={port}\nunix_socket_dir=\n"
+        "auth_type=any\npool_mode=transaction\ndefault_pool_size=2\n"
+    )
+    # It refuses to run as root.
+    user = {"user": "nobody", "group": "nogroup"} if os.geteuid() == 0 else {}
+    command = [binary, path / "pgbouncer.ini"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, **quiet, **user)
+    try:
+        deadline = time.monotonic() + 20
+        while not listens(port):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+        yield url.set(host="127.0.0.1", port=port)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def test_a_pooler_s_connections_are_nobody_s(places):
+    """A statement that was prepared on one would be missing on the next, or be another one."""
+    url, errors = url_of(places, "psycopg"), []
+
+    def work(store, thread):
+        try:
+            for n in range(20):
+                row = waiting(100 * thread + n)
+                store.run(lambda s, row=row: s.insert(OUTBOX, [row]))
+                store.count()
+        except StoreError as error:
+            errors.append(error)
+
+    with ExitStack() as stack:
+        path = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        store = stack.enter_context(store_on(stack.enter_context(pooler_of(url, path))))
+        threads = [threading.Thread(target=work, args=[store, n]) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert errors == []
+        assert store.count() == 80
+        with pytest.raises(StoreSetupError, match="is a pooler's"):
+            store.executor.listening("thorn_work").__enter__()
 
 
 @pytest.mark.parametrize("driver", ["pg8000", "pymysql", "sqlite"])

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 from outbox import Abandoned, Article, Recorder, abandoned, asynchronous, with_savepoints, world_at
-from sqlalchemy import create_engine, event, insert, select, text
+from sqlalchemy import MetaData, create_engine, event, insert, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import (
     AsyncSession,
@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from thorn_core import ConfigurationError, Event, Settings, StoreError, Thorn, buffer_events
 from thorn_core.testing import LocalRecipient
-from thorn_sqlalchemy import SqlStore
+from thorn_sqlalchemy import SqlStore, define_tables
 
 LOCAL = Settings(allowed_networks=["127.0.0.0/8"], allowed_ports=range(1, 65536))
 
@@ -789,6 +789,66 @@ def test_an_asynchronous_message_costs_its_inserts_and_nothing_else(async_world)
             assert costs(inserts(statements), world.url) == 1
 
     run(world, main)
+
+
+# -- where it is written
+
+
+@pytest.mark.parametrize("ends", ["commit", "rollback"])
+def test_a_session_that_has_joined_a_transaction_sends_when_that_commits(world, ends):
+    with world.engine.connect() as connection:
+        outer = connection.begin()
+        with Session(bind=connection) as session:
+            session.add(Article(id=1))
+            world.send(1, session)
+            session.commit()
+        assert world.told == []
+        getattr(outer, ends)()
+    assert world.kept() == world.told == world.articles() == ([1] if ends == "commit" else [])
+
+
+def test_a_session_that_has_joined_a_savepoint_goes_with_it(world):
+    with world.engine.connect() as connection, connection.begin():
+        with abandoned(), connection.begin_nested():
+            with Session(bind=connection, join_transaction_mode="create_savepoint") as session:
+                world.send(1, session)
+                session.commit()
+            raise Abandoned
+        with Session(bind=connection) as session:
+            world.send(2, session)
+            session.commit()
+        assert world.told == []
+    assert world.kept() == world.told == [2]
+
+
+def test_a_store_elsewhere_waits_for_the_transaction_that_a_session_has_joined(world):
+    with Thorn(dispatcher="outbox") as app, world.engine.connect() as connection:
+        outer = connection.begin()
+        for number in (1, 2):
+            with Session(bind=connection) as session:
+                app.send("a.b", {"number": number}, within=session)
+                session.commit()
+            assert app.messages_to_route() == []
+        outer.rollback()
+        assert app.messages_to_route() == []
+
+
+def test_a_session_of_another_schema_writes_where_the_store_reads(world):
+    """A tenant's schema may even have tables of Thorn's."""
+    options = {}
+    if world.kind == "postgresql":
+        with world.engine.begin() as connection:
+            connection.execute(text("CREATE SCHEMA IF NOT EXISTS tenant"))
+        tables = define_tables(MetaData(), schema="tenant")
+        tables.metadata.create_all(world.engine)
+    else:
+        options = {"schema_translate_map": {None: "tenant"}}
+    with Session(world.engine.execution_options(**options)) as session:
+        if world.kind == "postgresql":
+            session.execute(text("SET LOCAL search_path TO tenant"))
+        world.send(1, session)
+        session.commit()
+    assert world.kept() == world.told == [1]
 
 
 # -- what goes wrong
