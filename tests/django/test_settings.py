@@ -368,10 +368,13 @@ def test_tables_that_are_missing_are_a_warning_that_lets_migrate_run(tmp_path, m
         (message,) = checked("thorn.W002", databases=["other"])
         assert message.msg.endswith("; run: manage.py migrate --database other")
         with pytest.raises(StoreSetupError, match=r"run: manage\.py migrate --database other"):
+            get_app().store.create()
+        with pytest.raises(StoreSetupError, match=r"run: manage\.py migrate --database other"):
             get_app().stats()
         call_command("migrate", "thorn_django", database="other", stdout=StringIO())
         assert checked(databases=["other"]) == []
         assert get_app().stats().messages == 0
+        assert get_app().store.create() is None
         with connections["other"].cursor() as cursor:
             cursor.execute("ALTER TABLE thorn_deliveries DROP COLUMN reason")
         (message,) = checked("thorn.W002", databases=["other"])

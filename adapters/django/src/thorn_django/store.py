@@ -79,6 +79,15 @@ class DjangoStore(SqlStore):
         """The alias of its database."""
         return self.executor.alias
 
+    def create(self) -> None:
+        """Nothing but a check: Django's migrations create the tables.
+
+        Raises:
+            StoreSetupError: They haven't; `manage.py migrate` does.
+            StoreError: The database can't be asked.
+        """
+        self.check()
+
     def check(self) -> None:
         """See that the tables are there and have the columns that they need.
 

@@ -70,7 +70,9 @@ class DeliveryAdmin(HistoryAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """With the names of events, and without what is long, and may hold secrets."""
-        found = super().get_queryset(request).defer("target").select_related("recipient", "queued")
+        # Joined to the few recipients, MariaDB would read all deliveries of each and sort them.
+        found = super().get_queryset(request).defer("target")
+        found = found.prefetch_related("recipient", "queued")
         key = Func(
             OuterRef("pk"), Value(1), Value(16), function="substr", output_field=MessageIdField()
         )
