@@ -87,9 +87,9 @@ os.environ["PATH"] = os.pathsep.join(
 def tests(session: nox.Session) -> None:
     """Every test on the first Python found; those without servers on the last one.
 
-    The last one has the newest Django, the first one the oldest. On those between, only the tests
-    of the core run. The session `docs` has the rest. THORN_COVERAGE=1 measures coverage on the
-    first one, which takes longer.
+    On those between, only the tests of the core run. The session `docs` has the rest, and the
+    session `django` tests the newest Django. THORN_COVERAGE=1 measures coverage on the first one,
+    which takes longer.
     """
     oldest = session.python == PYTHONS[0]
     session.install(*EVERYTHING, *group("test"), OLDEST_DJANGO if oldest else "django>=5.2")
@@ -103,7 +103,6 @@ def tests(session: nox.Session) -> None:
             session.run(*PYTEST, *CORE, *alone)
             return
         session.run(*PYTEST, *others, *(f"--ignore={path}" for path in SERVERS), *alone)
-        session.run(*PYTEST, *DJANGO, *alone)
         return
     if os.environ.get("THORN_COVERAGE") != "1":
         session.run(*PYTEST, *others)
@@ -123,7 +122,7 @@ def tests(session: nox.Session) -> None:
 def campaign(session: nox.Session) -> None:
     """Kill processes, fan out hugely, and search at random, for an hour or more.
 
-    `-- short` takes some minutes and is part of CI.
+    `-- short` takes some minutes.
     """
     length, *more = session.posargs or ["long"]
     if length not in ("short", "long"):
