@@ -6,6 +6,7 @@ import contextlib
 import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -113,6 +114,8 @@ class SqliteExecutor:
         self._room = threading.BoundedSemaphore(1 if self.embedded else CONNECTIONS)
         self._idle: list[SqliteConnection] = []
         self._in_use: set[SqliteConnection] = set()
+        # Python 3.13 warns of connections that nobody closes.
+        self._unclosed = weakref.finalize(self, _close_all, self._idle)
 
     # -- connections
 
@@ -246,7 +249,7 @@ class SqliteExecutor:
         itself to hold a lock that only its parent has.
         """
         if not self.embedded:
-            self._close_idle()
+            _close_all(self._idle)
 
     def after_fork(self) -> None:
         """In a forked child: forget the connections.
@@ -255,16 +258,18 @@ class SqliteExecutor:
         """
         # Closing one would end its log, which the parent writes.
         self._inherited += [*self._idle, *self._in_use]
+        self._unclosed.detach()
         self._begin_life()
 
     def close(self) -> None:
         """Close the connections; those in use when they are given back."""
         self._in_use = set()
-        self._close_idle()
+        _close_all(self._idle)
 
-    def _close_idle(self) -> None:
-        while self._idle:
-            self._idle.pop().driver.close()
+
+def _close_all(idle: list[SqliteConnection]) -> None:
+    while idle:
+        idle.pop().driver.close()
 
 
 def _path(url: str) -> str:
