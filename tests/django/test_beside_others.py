@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 import unittest
 
 import pytest
@@ -139,6 +140,10 @@ class TestTestRuns:
             assert app.store.executor.own._idle or app.store._notifications._notifier
             destroy(connection)
             assert not app.store.executor.own._idle
+            # The server takes a moment to let a closed connection go.
+            deadline = time.monotonic() + 30
+            while others_connected(connection) and time.monotonic() < deadline:
+                time.sleep(0.05)
             assert others_connected(connection) == 0
 
 

@@ -125,7 +125,8 @@ def test_the_threads_connection_serves_if_it_is_open(alias):
             connections[alias].close()
             for number in (2, 3):
                 world.send(number)
-            assert opened.count(threading.current_thread()) == 1
+            # None, if the one that notified is free by now.
+            assert opened.count(threading.current_thread()) <= 1
             assert connections[alias].connection is None
         finally:
             connection_created.disconnect(note)
