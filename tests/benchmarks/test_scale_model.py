@@ -31,7 +31,7 @@ class Watched(Model):
         super().__init__(*arguments, **options)
 
     def attempted(self, item):
-        self.attempts[item.id, item.recipient].append(self.clock.now)
+        self.attempts[item.id, item.subscription_id].append(self.clock.now)
         super().attempted(item)
 
 
