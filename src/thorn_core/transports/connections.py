@@ -7,7 +7,7 @@ import os
 import select
 import ssl
 from time import monotonic
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from thorn_core.errors import TransportError, TransportTimeout
 from thorn_core.recipients import RecipientURL, parse_url
@@ -33,7 +33,12 @@ class Http1Transport:
     one byte of an answer came. The recipient may have acted on it; but a failed attempt would be
     retried with the same `webhook-id` all the same (RFC 9110 section 9.2.2), only later. After any
     byte of an answer, it is never repeated.
+
+    Attributes:
+        make_reader: Makes the reader of a new connection.
     """
+
+    make_reader: ClassVar[type[Reader]]
 
     def __init__(
         self,
@@ -52,10 +57,6 @@ class Http1Transport:
             close=Connection.abort,
         )
         descriptors().pools.add(self._idle)
-
-    def make_reader(self) -> Reader:
-        """Make the reader of a new connection."""
-        raise NotImplementedError
 
     async def send(self, request: Request) -> Response:
         """Perform the request.

@@ -6,7 +6,7 @@ import re
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from thorn_core.transports.answers import AnswerReader, Reader, joined_headers
+from thorn_core.transports.answers import AnswerReader, joined_headers
 from thorn_core.transports.connections import Http1Transport
 from thorn_core.transports.limits import CHUNK_LIMIT, HEAD_LIMIT, LINE_LIMIT
 from thorn_core.values import Response
@@ -15,25 +15,6 @@ _WITHOUT_BODY = frozenset({204, 304})  # RFC 9112 section 6.3
 # No sane length is longer; h11 decides what this one is.
 _LENGTH_DIGITS = 18
 _CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-
-
-class FastTransport(Http1Transport):
-    """Performs requests on kept connections and reads their answers by httptools.
-
-    httptools reads the plain answer that nearly every recipient gives. Whatever is unusual about
-    one (interim answers, trailers, more than 64 KiB, anything that httptools refuses) is read
-    again from its first byte by `AnswerReader`. So both transports agree on every answer.
-
-    Args:
-        resolver: Looks names up; None asks the operating system.
-        ssl_context: For TLS; None verifies certificates by the system's roots.
-        max_connections: Idle connections to keep.
-        idle_timeout: Seconds after which an idle connection is closed.
-    """
-
-    def make_reader(self) -> Reader:
-        """Make the reader of a new connection."""
-        return FastReader()
 
 
 class _Unusual(Exception):  # noqa: N818 - never leaves this file
@@ -172,3 +153,20 @@ class FastReader:
     def on_message_complete(self) -> None:
         """Take the end of the answer."""
         self._complete, self._keep = True, self._parser.should_keep_alive()
+
+
+class FastTransport(Http1Transport):
+    """Performs requests on kept connections and reads their answers by httptools.
+
+    httptools reads the plain answer that nearly every recipient gives. Whatever is unusual about
+    one (interim answers, trailers, more than 64 KiB, anything that httptools refuses) is read
+    again from its first byte by `AnswerReader`. So both transports agree on every answer.
+
+    Args:
+        resolver: Looks names up; None asks the operating system.
+        ssl_context: For TLS; None verifies certificates by the system's roots.
+        max_connections: Idle connections to keep.
+        idle_timeout: Seconds after which an idle connection is closed.
+    """
+
+    make_reader = FastReader

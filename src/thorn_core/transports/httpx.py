@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from thorn_core.transports.answers import AnswerReader, Reader
+from thorn_core.transports.answers import AnswerReader
 from thorn_core.transports.connections import Http1Transport
 
 
@@ -19,6 +19,4 @@ class HttpxTransport(Http1Transport):
         idle_timeout: Seconds after which an idle connection is closed.
     """
 
-    def make_reader(self) -> Reader:
-        """Make the reader of a new connection."""
-        return AnswerReader()
+    make_reader = AnswerReader

@@ -1,37 +1,50 @@
-"""What Thorn finds by the entry point: stores, units of work, the model adapter."""
+"""What Thorn finds by the entry point: stores, units of work, the model adapter.
+
+It is loaded wherever the package is installed, also by programs that don't use SQLAlchemy.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from thorn_core import Settings, hookimpl
-from thorn_core.stores import sql
-from thorn_sqlalchemy.models import SqlModelAdapter, model_adapter
-from thorn_sqlalchemy.store import SqlStore
-from thorn_sqlalchemy.unit_of_work import SqlUnitOfWork, unit_of_work
+from thorn_core import ModelAdapter, Settings, UnitOfWork, hookimpl
+
+if TYPE_CHECKING:
+    from thorn_sqlalchemy.store import SqlStore
 
 # `sqlite` in place of the core's own store on the same tables, which no Session can join.
 SCHEMES = ("postgresql", "mysql", "mariadb", "sqlite", "oracle", "mssql", "cockroachdb")
 
 
 @hookimpl
-def thorn_stores() -> Mapping[str, Callable[[Any, Settings], sql.SqlStore]]:
+def thorn_stores() -> Mapping[str, Callable[[Any, Settings], SqlStore]]:
     """A store for the URL of a database, or an Engine."""
     return dict.fromkeys(SCHEMES, _store)
 
 
-def _store(source: Any, settings: Settings) -> sql.SqlStore:
+def _store(source: Any, settings: Settings) -> SqlStore:
+    from thorn_sqlalchemy.store import SqlStore
+
     return SqlStore(source)
 
 
 @hookimpl
-def thorn_unit_of_work(handle: Any) -> SqlUnitOfWork | None:
+def thorn_unit_of_work(handle: Any) -> UnitOfWork | None:
     """The unit of work of a Session or a Connection, synchronous or not."""
+    if "sqlalchemy" not in sys.modules:
+        return None
+    from thorn_sqlalchemy.unit_of_work import unit_of_work
+
     return unit_of_work(handle)
 
 
 @hookimpl
-def thorn_model_adapter(model: type) -> SqlModelAdapter | None:
+def thorn_model_adapter(model: type) -> ModelAdapter | None:
     """The adapter for a class that SQLAlchemy maps, or a declarative base makes it so."""
+    if "sqlalchemy.orm" not in sys.modules:
+        return None
+    from thorn_sqlalchemy.models import model_adapter
+
     return model_adapter(model)

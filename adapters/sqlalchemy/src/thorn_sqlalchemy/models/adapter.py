@@ -91,6 +91,7 @@ def _is_instance(value: Any) -> bool:
 
 
 ADAPTER = SqlModelAdapter()
+start(ADAPTER)
 
 
 def model_adapter(model: type) -> SqlModelAdapter | None:
@@ -98,7 +99,6 @@ def model_adapter(model: type) -> SqlModelAdapter | None:
 
     A class that is mapped only later, imperatively, is watched from then on.
     """
-    start(ADAPTER)
     declarative = isinstance(getattr(model, "registry", None), registry)
     mapper: Mapper[Any] | None = mapper_of(model)
     return ADAPTER if declarative or mapper is not None else None
