@@ -72,7 +72,7 @@ class Statements:
         found = []
         for some in _chunks(rows, ROWS):
             whole = self.wording.for_each(text, given, len(some))
-            found += self.rows(whole, **values, **_named(given, some))
+            found += self.rows(whole, **values, **self.wording.given(given, some))
         return found
 
     def change(self, text: str, **values: Any) -> int:
@@ -139,7 +139,7 @@ class Statements:
             self.given(text, given, some)
 
     def given(self, text: str, columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> None:
-        """Run a statement whose parameters are named by column and row, `at_0`.
+        """Run a statement whose parameters are rows, as `Wording.given` names them.
 
         Args:
             text: The statement.
@@ -147,7 +147,7 @@ class Statements:
             rows: Few enough for one statement: a batch.
         """
         statement = self.wording.statement(text)
-        self.connection.change(statement.sql, statement.params(_named(columns, rows)))
+        self.connection.change(statement.sql, statement.params(self.wording.given(columns, rows)))
 
     def _split(self, text: str, values: dict[str, Any]) -> Iterator[tuple[str, list[Any]]]:
         lists = {name: list(value) for name, value in values.items() if _is_list(value)}
@@ -181,15 +181,6 @@ def batches(rows: Sequence[Sequence[Any]]) -> Iterator[Sequence[Sequence[Any]]]:
         size += length
     if batch:
         yield batch
-
-
-def _named(columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
-    """Parameters of many rows, named by column and row."""
-    return {
-        f"{column.name}_{n}": value
-        for n, row in enumerate(rows)
-        for column, value in zip(columns, row, strict=True)
-    }
 
 
 def _is_list(value: Any) -> bool:

@@ -3,8 +3,12 @@
 A statement is written once, in a notation of three marks:
 
 - `$messages` is a table, with its prefix and schema;
-- `:name.kind` is a parameter of a `Kind`, cast where the database needs it;
-- `:name.kind*` is a list of them, for `IN (…)`.
+- `:name.kind` is a parameter of a `Kind`, cast where the database needs it; `:name.kind[]` is an
+  array of PostgreSQL's;
+- `IN (:name.kind*)` is a list of them.
+
+PostgreSQL takes lists and rows as arrays: a statement is the same for any number of them, so that
+driver and server prepare it once. A driver parses a statement with very many parameters each time.
 
 No statement has a literal `%` or `?`.
 """
@@ -20,7 +24,9 @@ import attrs
 from thorn_core.ports.tables import Column, Index, Kind, Table
 
 MARK = re.compile(
-    r"\$(?P<table>[a-z_]+)|:(?P<name>[a-z_][a-z0-9_]*)\.(?P<kind>[a-z]+)(?P<many>\*)?"
+    r"\$(?P<table>[a-z_]+)"
+    r"|:(?P<name>[a-z_][a-z0-9_]*)\.(?P<kind>[a-z]+)(?P<array>\[\])?"
+    r"|(?P<negated>NOT )?\bIN \(:(?P<list>[a-z_][a-z0-9_]*)\.(?P<of>[a-z]+)\*\)"
 )
 # Values of one list: every database takes as many, and few statements are worded differently.
 LIST_SIZE = 512
@@ -67,7 +73,9 @@ class Wording:
         >>> wording = Wording("postgresql", "$", "thorn_", None)
         >>> text = "SELECT 1 FROM $outbox WHERE message_id IN (:keys.key*)"
         >>> wording.statement(text, {"keys": 2}).sql
-        'SELECT 1 FROM "thorn_outbox" WHERE message_id IN ($1::bytea, $2::bytea)'
+        'SELECT 1 FROM "thorn_outbox" WHERE message_id = ANY ($1::bytea[])'
+        >>> Wording("sqlite", "?", "thorn_", None).statement(text, {"keys": 2}).sql
+        'SELECT 1 FROM "thorn_outbox" WHERE message_id IN (?, ?)'
     """
 
     def __init__(
@@ -84,6 +92,8 @@ class Wording:
         self._placeholder = placeholder
         self._made: dict[tuple[str, tuple[tuple[str, int], ...]], Statement] = {}
         mysql, sqlite = dialect == MYSQL, dialect == SQLITE
+        #: Whether lists and rows are parameters as arrays.
+        self.arrays = dialect == POSTGRESQL
         #: Behind a SELECT: locks its rows; without those that others have locked.
         self.for_update = "" if sqlite else " FOR UPDATE"
         self.skip_locked = "" if sqlite else " FOR UPDATE SKIP LOCKED"
@@ -140,7 +150,7 @@ class Wording:
             text: In the notation of this module.
             sizes: Of the lists, by name.
         """
-        key = (text, tuple(sorted(sizes.items())) if sizes else ())
+        key = (text, tuple(sorted(sizes.items())) if sizes and not self.arrays else ())
         made = self._made.get(key)
         if made is None:
             made = self._make(text, dict(key[1]))
@@ -152,7 +162,7 @@ class Wording:
     def _make(self, text: str, sizes: Mapping[str, int]) -> Statement:
         names: list[tuple[str, int | None]] = []
 
-        def parameter(name: str, place: int | None, kind: str) -> str:
+        def parameter(name: str, place: int | None, kind: str, array: str = "") -> str:
             names.append((name, place))
             mark = f"${len(names)}" if self._placeholder == "$" else self._placeholder
             if self.dialect != POSTGRESQL:
@@ -160,15 +170,19 @@ class Wording:
             # A driver may write the value itself, and a minus sign binds less than a cast: the
             # least number of a type would be out of its range.
             kept = f"({mark})" if mark == "%s" else mark
-            return f"{kept}::{CASTS[Kind(kind)]}"
+            return f"{kept}::{CASTS[Kind(kind)]}{array}"
 
         def word(match: re.Match[str]) -> str:
             if match["table"]:
                 return self.table(match["table"])
-            if not match["many"]:
-                return parameter(match["name"], None, match["kind"])
-            places = range(sizes[match["name"]])
-            return ", ".join(parameter(match["name"], place, match["kind"]) for place in places)
+            if match["name"]:
+                return parameter(match["name"], None, match["kind"], match["array"] or "")
+            name, kind, negated = match["list"], match["of"], match["negated"] or ""
+            if self.arrays:
+                comparison = "<> ALL" if negated else "= ANY"
+                return f"{comparison} ({parameter(name, None, kind, '[]')})"
+            marks = ", ".join(parameter(name, place, kind) for place in range(sizes[name]))
+            return f"{negated}IN ({marks})"
 
         sql = MARK.sub(word, text)
         return Statement(sql, tuple(names))
@@ -186,8 +200,27 @@ class Wording:
         """
         return f" LIMIT (SELECT {most})" if self.dialect == POSTGRESQL else f" LIMIT {most}"
 
+    def given(self, columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
+        """The parameters of rows: named by column and row, `at_0`, or an array each, `at_n`."""
+        if self.arrays and len(rows) > 1:
+            values = zip(*rows, strict=True)
+            return {f"{c.name}_n": list(some) for c, some in zip(columns, values, strict=True)}
+        return {
+            f"{column.name}_{n}": value
+            for n, row in enumerate(rows)
+            for column, value in zip(columns, row, strict=True)
+        }
+
+    def _rows(self, columns: Sequence[Column], rows: int) -> str:
+        """A statement that has the rows of `given`."""
+        if self.arrays and rows > 1:
+            arrays = ", ".join(f":{c.name}_n.{c.kind.value}[]" for c in columns)
+            return f"SELECT * FROM unnest({arrays})"
+        values = (", ".join(f":{c.name}_{n}.{c.kind.value}" for c in columns) for n in range(rows))
+        return f"VALUES {', '.join(f'({each})' for each in values)}"
+
     def insert(self, table: Table, rows: int = 1, *, ignoring: bool = False) -> str:
-        """An INSERT of whole rows, whose parameters are named by column and row, `at_0`.
+        """An INSERT of whole rows, whose parameters are those of `given`.
 
         Args:
             table: Where to.
@@ -195,11 +228,8 @@ class Wording:
             ignoring: Leave a row of the same primary key as it is. How many rows there were can't
                 be told on MySQL.
         """
-        values = ", ".join(
-            f"({', '.join(f':{c.name}_{n}.{c.kind.value}' for c in table.columns)})"
-            for n in range(rows)
-        )
-        text = f"INSERT INTO ${table.name} ({', '.join(table.names)}) VALUES {values}"
+        values = self._rows(table.columns, rows)
+        text = f"INSERT INTO ${table.name} ({', '.join(table.names)}) {values}"
         return f"{text} {self.on_conflict(table, '')}" if ignoring else text
 
     def on_conflict(self, table: Table, change: str) -> str:
@@ -229,25 +259,24 @@ class Wording:
             table: Which.
             given: The columns of what is given, the primary key's first.
             change: What is set; `v.` before a column is what is given, `t.` the row's.
-            rows: How many; parameters are named by column and row, `id_0`.
+            rows: How many; parameters are those of `given`.
             where: A further condition, ` AND …`.
         """
         keys = " AND ".join(f"t.{key} = v.{key}" for key in table.key)
-
-        def each(n: int, form: str) -> str:
-            return ", ".join(form.format(f":{c.name}_{n}.{c.kind.value}", c.name) for c in given)
-
         if self.dialect == MYSQL:
-            values = " UNION ALL ".join(f"SELECT {each(n, '{} AS {}')}" for n in range(rows))
+
+            def each(n: int) -> str:
+                return ", ".join(f":{c.name}_{n}.{c.kind.value} AS {c.name}" for c in given)
+
+            values = " UNION ALL ".join(f"SELECT {each(n)}" for n in range(rows))
             told = re.sub(r"(^|, )([a-z_]+) =", r"\1t.\2 =", change)
             # In the order given, so that rows are locked in it, and none that isn't to change.
             return (
                 f"UPDATE ({values}) v STRAIGHT_JOIN ${table.name} t ON {keys} SET {told}"
                 f" WHERE 1 = 1{where}"
             )
-        values = ", ".join(f"({each(n, '{}')})" for n in range(rows))
         return (
-            f"WITH v ({', '.join(c.name for c in given)}) AS (VALUES {values})"
+            f"WITH v ({', '.join(c.name for c in given)}) AS ({self._rows(given, rows)})"
             f" UPDATE ${table.name} AS t SET {change} FROM v WHERE {keys}{where}"
         )
 
@@ -257,18 +286,13 @@ class Wording:
         Args:
             text: The SELECT; it may be ordered and limited. `v.` before a column is what is given.
             given: The columns of what is given.
-            rows: How many; parameters are named by column and row, `recipient_0`.
+            rows: How many; parameters are those of `given`.
         """
         if self.dialect == POSTGRESQL:
             # Planning a long UNION takes longer.
-            values = ", ".join(
-                f"({', '.join(f':{c.name}_{n}.{c.kind.value}' for c in given)})"
-                for n in range(rows)
-            )
             names = ", ".join(c.name for c in given)
-            return (
-                f"SELECT f.* FROM (VALUES {values}) AS v ({names}) CROSS JOIN LATERAL ({text}) AS f"
-            )
+            values = f"({self._rows(given, rows)}) AS v ({names})"
+            return f"SELECT f.* FROM {values} CROSS JOIN LATERAL ({text}) AS f"
         kinds = {column.name: column.kind.value for column in given}
 
         def each(n: int) -> str:
