@@ -61,7 +61,7 @@ class DriverConnection:
         result = self._run(sql, tuple(params))
         if not result.returns_rows:
             return []
-        rows = [tuple(row) for row in result]
+        rows = [tuple(row) for row in result.all()]
         if any(isinstance(value, memoryview) for value in itertools.chain(*rows[:1])):  # psycopg2
             return [tuple(map(_plain, row)) for row in rows]
         return rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from thorn_core.ports.executor import Connection
@@ -70,7 +70,7 @@ class Statements:
             **values: Parameters that are the same for each.
         """
         found = []
-        for some in _chunks(rows, ROWS):
+        for some in self._sized(_chunks(rows, ROWS)):
             whole = self.wording.for_each(text, given, len(some))
             found += self.rows(whole, **values, **self.wording.given(given, some))
         return found
@@ -95,7 +95,7 @@ class Statements:
             rows: Values in the order of the columns.
             ignoring: Leave rows of the same primary key as they are.
         """
-        for some in batches(rows):
+        for some in self._sized(batches(rows)):
             text = self.wording.insert(table, len(some), ignoring=ignoring)
             self.given(text, table.columns, some)
 
@@ -113,7 +113,7 @@ class Statements:
             rows: Values in the order of the columns, each key once.
             change: As `Wording.on_conflict` takes it.
         """
-        for some in batches(rows):
+        for some in self._sized(batches(rows)):
             text = self.wording.insert(table, len(some))
             self.given(f"{text} {self.wording.on_conflict(table, change)}", table.columns, some)
 
@@ -134,7 +134,7 @@ class Statements:
             change: As `Wording.update_from` takes it.
             where: A further condition, ` AND …`.
         """
-        for some in _chunks(rows, ROWS):
+        for some in self._sized(_chunks(rows, ROWS)):
             text = self.wording.update_from(table, given, change, len(some), where)
             self.given(text, given, some)
 
@@ -148,6 +148,18 @@ class Statements:
         """
         statement = self.wording.statement(text)
         self.connection.change(statement.sql, statement.params(self.wording.given(columns, rows)))
+
+    def _sized(self, chunks: Iterable[Sequence[T]]) -> Iterator[Sequence[T]]:
+        """Chunks in pieces of powers of two, so that few statements are worded differently."""
+        if self.wording.arrays:
+            yield from chunks
+            return
+        for chunk in chunks:
+            start = 0
+            while left := len(chunk) - start:
+                size = 1 << (left.bit_length() - 1)
+                yield chunk[start : start + size]
+                start += size
 
     def _split(self, text: str, values: dict[str, Any]) -> Iterator[tuple[str, list[Any]]]:
         lists = {name: list(value) for name, value in values.items() if _is_list(value)}
