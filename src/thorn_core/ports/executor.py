@@ -40,7 +40,12 @@ class Connection(Protocol):
     """
 
     def execute(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Run a statement and give back its rows; none where it has none."""
+        """Run a statement and give back its rows; none where it has none.
+
+        Args:
+            sql: The statement.
+            params: Values; on PostgreSQL, lists too, for arrays.
+        """
         ...
 
     def change(self, sql: str, params: Sequence[Any] = ()) -> int:
