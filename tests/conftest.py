@@ -6,10 +6,11 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
-from thorn_core import events
+from thorn_core import current_app, events
 
 try:
     from hypothesis import HealthCheck, settings
@@ -61,3 +62,26 @@ def _declarations() -> Iterator[None]:
     yield
     events._kept.clear()
     events._kept.update(before)
+
+
+@contextmanager
+def _default_app_kept() -> Iterator[None]:
+    """Fail if what runs here leaves another default app behind, which later tests would use."""
+    before = current_app._default_app
+    yield
+    left = current_app._default_app
+    if left is not before and current_app._make_default is None:
+        current_app.set_default_app(before)
+        pytest.fail(f"the default app was {before!r}, and {left!r} is left: close the app")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _default_app_of_a_module() -> Iterator[None]:
+    with _default_app_kept():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _default_app_of_a_test() -> Iterator[None]:
+    with _default_app_kept():
+        yield

@@ -10,6 +10,7 @@ from sqlalchemy import Engine, MetaData, create_engine, event, make_url, select
 from sqlalchemy.orm import Session
 
 from thorn_core import Message, Settings, Thorn, signals
+from thorn_core.current_app import app_here, set_default_app
 from thorn_core.keys import message_id
 from thorn_core.values import EMPTY
 from thorn_sqlalchemy import SqlStore
@@ -78,8 +79,10 @@ def world_of(url: str, metadata: MetaData, **settings) -> Iterator[World]:
     store = SqlStore(engine)
     store.create()
     metadata.create_all(engine)
+    outer = app_here()
     with Thorn(store=store, dispatcher="outbox", settings=Settings(**settings)) as app:
         yield World(engine, app.make_default(), store)
+    set_default_app(outer)
     if engine.dialect.name != "sqlite":  # of which each test has a file
         metadata.drop_all(engine)
         with engine.begin() as connection:

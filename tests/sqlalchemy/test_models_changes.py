@@ -173,11 +173,11 @@ def test_several_instances_come_in_the_order_they_were_written(world):
 
 def test_many_messages_of_a_flush_are_written_together(world):
     with world.session() as session, session.begin():
-        session.add_all([Article(title=str(n)) for n in range(20)])
+        session.add_all([Article(title=str(n)) for n in range(16)])
         with world.statements() as statements:
             session.flush()
     assert sum("thorn_messages" in s for s in statements) == 1
-    assert len(world.messages()) == 20
+    assert len(world.messages()) == 16
 
 
 def test_more_messages_than_a_batch_holds_are_all_written(world, monkeypatch):
