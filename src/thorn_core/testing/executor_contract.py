@@ -159,6 +159,14 @@ class ExecutorContract:
             assert type(each) is tuple
             assert {type(value) for value in each} <= {bytes, str, int, float, type(None)}
 
+    def test_bytes_are_bytes_after_a_row_without_them(self, executor: Executor) -> None:
+        self.insert(executor, row(1, data=None), row(2, data=b"\x00a"))
+        with executor.reading() as connection:
+            statements = self.statements(executor, connection)
+            rows = statements.rows("SELECT data FROM $contract ORDER BY id")
+        assert rows == [(None,), (b"\x00a",)]
+        assert type(rows[1][0]) is bytes
+
     def test_names_are_compared_by_code_points(self, executor: Executor) -> None:
         names = ["a", "a ", "A", "á", "Z", "🎉", "z"]
         self.insert(executor, *(row(n, name=name) for n, name in enumerate(names)))

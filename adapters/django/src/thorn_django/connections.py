@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,9 +13,14 @@ from django.db import DataError, Error, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from thorn_core import ConfigurationError
-from thorn_core.ports.tables import Column, Kind
-from thorn_core.stores.sql.statements import batches
-from thorn_core.stores.sql.wording import CASTS
+from thorn_core.ports.tables import Column
+from thorn_core.stores.sql.drivers import (
+    MAX_PACKET,
+    copy_rows,
+    inserts,
+    packet_problem,
+    plain_rows,
+)
 
 # Connections kept: the engine's threads', and one for notifications.
 KEPT = 5
@@ -27,18 +31,8 @@ LOCK_TIMEOUT = 10
 # Seconds that a statement may take: a purge of a large batch takes its time.
 STATEMENT_TIMEOUT = 300
 CONNECT_TIMEOUT = 5
-# Every server takes statements of so many bytes.
-SMALL = 256 * 1024
 # SQLite's words for how it waits for the disk.
 NORMAL, FULL = 1, 2
-# How COPY in binary form takes values.
-COPIED = {
-    **CASTS,
-    Kind.BIG: "int8",
-    Kind.INT: "int4",
-    Kind.SMALL: "int2",
-    Kind.REAL: "float8",
-}
 # Connections of a parent process: a driver that closed them here would close the parent's.
 _inherited: list[BaseDatabaseWrapper] = []
 
@@ -69,10 +63,7 @@ class DjangoConnection:
             self._run(cursor, sql, params)
             if cursor.description is None:
                 return []
-            rows = cursor.fetchall()
-        if any(isinstance(value, memoryview) for value in itertools.chain(*rows)):  # psycopg2
-            return [tuple(map(_plain, row)) for row in rows]
-        return list(rows)
+            return plain_rows(cursor.fetchall())
 
     def change(self, sql: str, params: Sequence[Any] = ()) -> int:
         """Run a statement and say how many rows it matched."""
@@ -102,11 +93,8 @@ class DjangoConnection:
         if self.wrapper.vendor == "sqlite":
             self.execute_many(f"{insert}({', '.join(['%s'] * len(columns))})", rows)
             return
-        casting = self.wrapper.vendor == "postgresql"
-        marks = ", ".join(f"(%s)::{CASTS[c.kind]}" if casting else "%s" for c in columns)
-        for some in batches(rows):
-            values = ", ".join([f"({marks})"] * len(some))
-            self.change(insert + values, list(itertools.chain.from_iterable(some)))
+        for statement, params in inserts(self.wrapper.vendor, insert, columns, rows):
+            self.change(statement, params)
 
     def _copy(self, sql: str, columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> None:
         # Django has opened the transaction, so that it ends with the others' statements.
@@ -116,9 +104,7 @@ class DjangoConnection:
             self.wrapper.wrap_database_errors,
             cursor.copy(sql) as copy,
         ):
-            copy.set_types([COPIED[column.kind] for column in columns])
-            for row in rows:
-                copy.write_row(row)
+            copy_rows(copy, columns, rows)
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
@@ -153,18 +139,14 @@ class DjangoConnection:
 
     def _check_size(self, cursor: Any, sql: str, params: Sequence[Any]) -> None:
         """Refuse a statement that the server would end the connection for, a program's at worst."""
-        # The drivers write a byte as two hexadecimal digits, or escape it.
-        size = len(sql) + 2 * sum(len(value) for value in params if isinstance(value, str | bytes))
-        if size >= SMALL and size >= (most := max_allowed_packet(cursor)):
-            raise PacketTooLargeError(
-                f"a statement may have {size} bytes, more than max_allowed_packet, {most}; raise"
-                " that setting of the server"
-            )
+        problem = packet_problem(sql, params, lambda: max_allowed_packet(cursor))
+        if problem is not None:
+            raise PacketTooLargeError(problem)
 
 
 def max_allowed_packet(cursor: Any) -> int:
     """Bytes that MySQL takes of a statement."""
-    cursor.execute("SELECT @@max_allowed_packet")
+    cursor.execute(MAX_PACKET)
     return int(cursor.fetchone()[0])
 
 
@@ -199,10 +181,6 @@ def _copies() -> bool:
     from django.db.backends.postgresql.psycopg_any import is_psycopg3
 
     return bool(is_psycopg3)
-
-
-def _plain(value: Any) -> Any:
-    return value.tobytes() if isinstance(value, memoryview) else value
 
 
 class OwnConnections:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, CursorResult
 from sqlalchemy.exc import StatementError
 
-from thorn_core.ports import Column, Kind
-from thorn_core.stores.sql.statements import batches
-from thorn_core.stores.sql.wording import CASTS
-from thorn_sqlalchemy.engines import DIALECTS, MYSQL, POSTGRESQL, SQLITE
+from thorn_core.ports import Column
+from thorn_core.stores.sql.drivers import (
+    MAX_PACKET,
+    copy_rows,
+    inserts,
+    packet_problem,
+    plain_rows,
+)
+from thorn_sqlalchemy.engines import DIALECTS, MYSQL, SQLITE
 from thorn_sqlalchemy.failures import PacketTooLargeError, tidy
 from thorn_sqlalchemy.quiet import quietly
 
@@ -22,16 +26,6 @@ OPTIONS: Mapping[str, Any] = {
     "stream_results": False,
     "yield_per": None,
     "preserve_rowcount": True,
-}
-# Every server takes statements of so many bytes.
-SMALL = 256 * 1024
-# How COPY in binary form takes values.
-COPIED = {
-    **CASTS,
-    Kind.BIG: "int8",
-    Kind.INT: "int4",
-    Kind.SMALL: "int2",
-    Kind.REAL: "float8",
 }
 
 
@@ -61,10 +55,7 @@ class DriverConnection:
         result = self._run(sql, tuple(params))
         if not result.returns_rows:
             return []
-        rows = [tuple(row) for row in result.all()]
-        if any(isinstance(value, memoryview) for value in itertools.chain(*rows[:1])):  # psycopg2
-            return [tuple(map(_plain, row)) for row in rows]
-        return rows
+        return plain_rows(result.all())
 
     def change(self, sql: str, params: Sequence[Any] = ()) -> int:
         """Run a statement and say how many rows it matched."""
@@ -91,25 +82,17 @@ class DriverConnection:
         elif self._connection.dialect.driver == "psycopg":
             self._copy(f"COPY {table} ({names}) FROM STDIN (FORMAT BINARY)", columns, rows)
         else:
-            self._insert(f"INSERT INTO {table} ({names}) VALUES ", columns, rows)  # noqa: S608
+            insert = f"INSERT INTO {table} ({names}) VALUES "  # noqa: S608
+            for statement, params in inserts(self._dialect, insert, columns, rows):
+                self._run(statement, tuple(params))
 
     def _copy(self, sql: str, columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> None:
         cursor = self._connection.connection.cursor()
         try:
             with cursor.copy(sql) as copy:
-                copy.set_types([COPIED[column.kind] for column in columns])
-                for row in rows:
-                    copy.write_row(row)
+                copy_rows(copy, columns, rows)
         finally:
             cursor.close()
-
-    def _insert(self, sql: str, columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> None:
-        # psycopg2 writes values itself, and a minus sign binds less than a cast.
-        casting = self._dialect == POSTGRESQL
-        marks = ", ".join(f"(%s)::{CASTS[c.kind]}" if casting else "%s" for c in columns)
-        for some in batches(rows):
-            values = ", ".join([f"({marks})"] * len(some))
-            self._run(sql + values, tuple(itertools.chain.from_iterable(some)))
 
     def _run(self, sql: str, params: Any) -> CursorResult[Any]:
         if self._dialect == MYSQL and isinstance(params, tuple):
@@ -132,16 +115,12 @@ class DriverConnection:
 
     def _check_size(self, sql: str, params: tuple[Any, ...]) -> None:
         """Refuse a statement that the server would end the connection for, a caller's at worst."""
-        # The drivers write a byte as two hexadecimal digits, or escape it.
-        size = len(sql) + 2 * _size(params)
-        if size < SMALL:
-            return
-        ((most,),) = self._connection.exec_driver_sql("SELECT @@max_allowed_packet").all()
-        if size >= most:
-            raise PacketTooLargeError(
-                f"a statement may have {size} bytes, more than max_allowed_packet, {most}; raise"
-                " that setting of the server"
-            )
+        problem = packet_problem(sql, params, self._max_packet)
+        if problem is not None:
+            raise PacketTooLargeError(problem)
+
+    def _max_packet(self) -> int:
+        return int(self._connection.exec_driver_sql(MAX_PACKET).scalar_one())
 
 
 @functools.lru_cache(maxsize=512)
@@ -150,11 +129,3 @@ def numbered(sql: str) -> str:
     parts = sql.split("%s")
     marked = (f"{part}${number}" for number, part in enumerate(parts[:-1], start=1))
     return "".join((*marked, parts[-1]))
-
-
-def _size(values: Sequence[Any]) -> int:
-    return sum(len(value) for value in values if isinstance(value, str | bytes))
-
-
-def _plain(value: Any) -> Any:
-    return value.tobytes() if isinstance(value, memoryview) else value

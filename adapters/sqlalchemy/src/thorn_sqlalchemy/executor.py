@@ -16,6 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from thorn_core import StoreSetupError, UnitOfWork
 from thorn_core.ports.executor import Failure
+from thorn_core.stores.sql.drivers import MAX_PACKET
 from thorn_sqlalchemy.connections import DriverConnection, placeholder_of
 from thorn_sqlalchemy.engines import (
     DIALECTS,
@@ -112,7 +113,7 @@ class SqlAlchemyExecutor:
             # SQLite compiles its limit in; PostgreSQL's is that of a message.
             return 1_000_000_000
         with self.reading() as connection:
-            return int(connection.execute("SELECT @@max_allowed_packet")[0][0])
+            return int(connection.execute(MAX_PACKET)[0][0])
 
     # -- connections
 
