@@ -24,13 +24,11 @@ from thorn_sqlalchemy import SqlStore
 START = datetime(2026, 3, 1, tzinfo=UTC)
 SUBSCRIPTION = "sub_" + "7" * 32
 # Of a hundred deliveries, five have failed, and ten are of another event.
-EXHAUSTED = 20
+FAILING = 20
 OTHERS = 10
 FILTERS: Mapping[str, DeliveryQuery] = {
     "": DeliveryQuery(subscription_id=SUBSCRIPTION),
-    "state=exhausted": DeliveryQuery(
-        subscription_id=SUBSCRIPTION, states=(DeliveryState.EXHAUSTED,)
-    ),
+    "state=failed": DeliveryQuery(subscription_id=SUBSCRIPTION, states=(DeliveryState.FAILED,)),
     "event=order.*": DeliveryQuery(subscription_id=SUBSCRIPTION, event="order.*"),
     "since=2026-03-01T00:00:01Z": DeliveryQuery(
         subscription_id=SUBSCRIPTION, since=START + timedelta(seconds=1)
@@ -67,7 +65,7 @@ def insert(statements: Statements, *, numbers: range, recipient: int) -> None:
         key, at = key_of(n), micros(START) + 1000 * n
         event = "order.paid" if n % OTHERS == 3 else "article.changed"
         messages.append((key, event, b"{}", at, None, None, None, None))
-        state = FAILED if n % EXHAUSTED == 7 else DELIVERED
+        state = FAILED if n % FAILING == 7 else DELIVERED
         delivery = key + recipient.to_bytes(8, "big")
         deliveries.append((delivery, recipient, state, 1, at, at, None, None))
     statements.insert_fast(MESSAGES, messages)

@@ -9,12 +9,12 @@ from datetime import UTC, datetime, timedelta
 from common import PAYLOAD, Figure, alternate
 
 from thorn_core import (
+    Completion,
     Event,
     MemoryStore,
     Message,
     Outcome,
     Routing,
-    Settlement,
     Subscription,
     Thorn,
 )
@@ -98,7 +98,7 @@ def waiting(number: int) -> MemoryStore:
 
 
 def claim(store: MemoryStore) -> float:
-    """Microseconds of claiming and settling a delivery."""
+    """Microseconds of claiming and recording a delivery."""
     number = 0
     begun = time.perf_counter()
     for batch in range(40):
@@ -111,7 +111,7 @@ def claim(store: MemoryStore) -> float:
             busy={},
         )
         outcome = Outcome(state=DeliveryState.DELIVERED)
-        store.settle([Settlement(claim=c, outcome=outcome, attempt=None, at=NOW) for c in claims])
+        store.record([Completion(claim=c, outcome=outcome, attempt=None, at=NOW) for c in claims])
         number += len(claims)
     return (time.perf_counter() - begun) / number * 1e6
 
@@ -154,7 +154,7 @@ def run(port: int, *, quick: bool) -> Iterator[Figure]:
     small, large = waiting(few), waiting(many)
     peer, subject, ratio = alternate(lambda: claim(waiting(few)), lambda: claim(large), 3)
     yield Figure(
-        name=f"claim and settle, {many:,} pending",
+        name=f"claim and record, {many:,} pending",
         subject=subject,
         peer=peer,
         against=f"{few:,}",

@@ -67,7 +67,7 @@ def each(costs: Costs, chunk: int = 100) -> Each:
             return cost.client / rows + cost.client_each
         return cost.server / rows + cost.server_each
 
-    steps = (costs.route, costs.claim, costs.settle)
+    steps = (costs.route, costs.claim, costs.record)
     return Each(
         worker=costs.request + sum(of(cost, chunk, client=True) for cost in steps),
         database=sum(of(cost, chunk, client=False) for cost in (*steps, costs.purge))

@@ -22,7 +22,7 @@ from databases import analyze, database
 from server import running
 from sqlalchemy import text
 
-from thorn_core import Attempt, Event, Message, Outcome, Routing, Settlement, Thorn
+from thorn_core import Attempt, Completion, Event, Message, Outcome, Routing, Thorn
 from thorn_core.codecs import dump_json
 from thorn_core.delivery import make_delivery
 from thorn_core.keys import attempt_id, new_id
@@ -75,18 +75,18 @@ class Costs:
         send: Writing messages in a transaction.
         route: Leasing messages, and writing a delivery for each.
         claim: Leasing deliveries.
-        settle: Writing how deliveries ended.
-        purge: Removing settled deliveries and their messages.
+        record: Writing how deliveries ended.
+        purge: Removing finished deliveries and their messages.
         request: Milliseconds of a worker's processor for a request: sign, send, read, judge.
         recipient: Milliseconds of the benchmark's own recipient for a request.
         kept: Bytes that a delivery, its message and its attempt take in the database.
-        logged: Bytes that a delivery adds to the write-ahead log, from send to settlement.
+        logged: Bytes that a delivery adds to the write-ahead log, from send to completion.
     """
 
     send: Cost
     route: Cost
     claim: Cost
-    settle: Cost
+    record: Cost
     purge: Cost
     request: float
     recipient: float
@@ -137,18 +137,18 @@ def steps(store: SqlStore, size: int) -> Mapping[str, Callable[[int], object]]:
         assert len(leased) == size, len(leased)
         claims.append(leased)
 
-    def settle(call: int) -> None:
+    def record(call: int) -> None:
         now = datetime.now(UTC)
-        store.settle([settled(claim, now) for claim in claims[call]])
+        store.record([finished(claim, now) for claim in claims[call]])
 
     def purge(_: int) -> None:
         query = DeliveryQuery(until=datetime.now(UTC), states=(DeliveryState.DELIVERED,))
         assert store.purge(query, limit=size) == size
 
-    return {"send": send, "route": route, "claim": claim, "settle": settle, "purge": purge}
+    return {"send": send, "route": route, "claim": claim, "record": record, "purge": purge}
 
 
-def settled(claim: Claim, now: datetime) -> Settlement:
+def finished(claim: Claim, now: datetime) -> Completion:
     """A delivery that went well."""
     attempt = Attempt(
         id=attempt_id(claim.delivery.id, now),
@@ -159,7 +159,7 @@ def settled(claim: Claim, now: datetime) -> Settlement:
         status=204,
     )
     outcome = Outcome(state=DeliveryState.DELIVERED)
-    return Settlement(claim=claim, outcome=outcome, attempt=attempt, at=now)
+    return Completion(claim=claim, outcome=outcome, attempt=attempt, at=now)
 
 
 def of_calls(size: int) -> tuple[dict[str, Sequence[float]], dict[str, float]]:

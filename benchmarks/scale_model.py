@@ -267,7 +267,7 @@ class Database:
 
 
 class Process:
-    """A worker: routes, claims, requests and settles, as the engine does."""
+    """A worker: routes, claims, requests and records, as the engine does."""
 
     def __init__(self, model: Model, cpu: Cores) -> None:
         self.model, self.cpu = model, cpu
@@ -275,9 +275,9 @@ class Process:
         self.load = load.Load(self.settings, self.settings.chunksize)
         self.dead = False
         self.held: set[Item] = set()
-        self._lanes = 0
-        self._unsettled: list[tuple[Item, int | None]] = []
-        self._settling = False
+        self._busy = 0
+        self._unrecorded: list[tuple[Item, int | None]] = []
+        self._recording = False
         self._room: Line = deque()
         for steps in (self._route(), self._claim(), self._poll()):
             model.clock.start(steps)
@@ -319,7 +319,7 @@ class Process:
         database, size = self.model.database, self.settings.chunksize
         while not self.dead:
             self._fill_lanes()
-            wanted = self.load.wanted(len(self._unsettled))
+            wanted = self.load.wanted(len(self._unrecorded))
             if wanted <= size // 2:
                 yield self._room
                 continue
@@ -333,8 +333,8 @@ class Process:
             self.load.claimed(claims)
 
     def _fill_lanes(self) -> None:
-        for _ in range(min(self.load.startable, self.load.lanes() - self._lanes)):
-            self._lanes += 1
+        for _ in range(min(self.load.startable, self.load.slots() - self._busy)):
+            self._busy += 1
             self.model.clock.start(self._lane())
 
     def _lane(self) -> Steps:
@@ -352,26 +352,26 @@ class Process:
             yield from self.cpu.use(half)
             self.load.heed(item.subscription_id, answered=status is not None)
             self.load.ended(item)
-            self._unsettled.append((item, status))
-            if not self._settling:
-                self._settling = True
-                model.clock.start(self._settle())
+            self._unrecorded.append((item, status))
+            if not self._recording:
+                self._recording = True
+                model.clock.start(self._record())
             model.clock.wake(self._room)
-        self._lanes -= 1
+        self._busy -= 1
 
-    def _settle(self) -> Steps:
-        while self._unsettled and not self.dead:
-            batch = self._unsettled[: self.settings.chunksize]
-            yield from self._call(self.model.costs.settle, len(batch))
+    def _record(self) -> Steps:
+        while self._unrecorded and not self.dead:
+            batch = self._unrecorded[: self.settings.chunksize]
+            yield from self._call(self.model.costs.record, len(batch))
             if self.dead:
                 return
-            del self._unsettled[: len(batch)]
+            del self._unrecorded[: len(batch)]
             for item, status in batch:
                 self.held.discard(item)
-                self.model.settled(item, status)
+                self.model.finished(item, status)
             # What it held of a recipient may be claimed.
             self.model.clock.wake(self.model.database.idle)
-        self._settling = False
+        self._recording = False
 
 
 class Model:
@@ -429,7 +429,7 @@ class Model:
         ):
             self.waits.append(self.clock.now - item.sent)
 
-    def settled(self, item: Item, status: int | None) -> None:
+    def finished(self, item: Item, status: int | None) -> None:
         """A request has ended."""
         if status == 200:
             self.database.delivered += 1

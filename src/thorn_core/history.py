@@ -111,7 +111,7 @@ class HistoryCalls:
             subscription_id: To this subscription.
             event: Of events that match this pattern.
             state: In this state or one of these; without it and without ids, those that failed
-                (`exhausted` and `discarded`).
+                (`failed` and `cancelled`).
             since: Of messages sent at or after this time, to the millisecond.
             until: Of messages sent before this time.
             missing: Also deliver to this subscription what matches it and was never meant for it,
@@ -244,7 +244,7 @@ class HistoryCalls:
         batch: int = paging.PAGE,
         progress: Callable[[int], object] | None = None,
     ) -> int:
-        """Remove settled deliveries of messages from before a time, with their attempts.
+        """Remove finished deliveries of messages from before a time, with their attempts.
 
         What is pending or in flight stays, and so does a message while it has deliveries; those
         left without any go. Without other criteria, older messages that reached nobody go as well.

@@ -37,14 +37,14 @@ class DeliveryQuery:
     since: datetime | None = None
     until: datetime | None = None
 
-    def only_settled(self) -> Self:
+    def only_finished(self) -> Self:
         """The same, but without what is pending or in flight.
 
         Example:
-            >>> DeliveryQuery(states=(DeliveryState.PENDING,)).only_settled().states
+            >>> DeliveryQuery(states=(DeliveryState.PENDING,)).only_finished().states
             ()
         """
-        return self.only(state for state in DeliveryState if state.settled)
+        return self.only(state for state in DeliveryState if state.finished)
 
     def only(self, states: Iterable[DeliveryState]) -> Self:
         """The same, but without what is in other states."""

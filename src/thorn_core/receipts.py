@@ -70,7 +70,7 @@ class Receipt:
         return f"<Receipt {self._message.id} of {self._message.event}>"
 
     def __bool__(self) -> bool:
-        return self._finished() and all(
+        return self._routed() and all(
             delivery.state is DeliveryState.DELIVERED for delivery in self._pages()
         )
 
@@ -97,9 +97,9 @@ class Receipt:
         return tuple(self._pages())
 
     @property
-    def settled(self) -> bool:
+    def finished(self) -> bool:
         """True when the message has been routed and every delivery is in a final state."""
-        return self._finished() and all(delivery.state.settled for delivery in self._pages())
+        return self._routed() and all(delivery.state.finished for delivery in self._pages())
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until every delivery is in a final state, in any worker.
@@ -127,13 +127,13 @@ class Receipt:
                 f"{self!r} has not been sent: it waits in a buffer or for a commit, or was rolled"
                 f" back; wait for its deliveries after the commit or the end of the buffer"
             )
-        return self.settled
+        return self.finished
 
     def _there(self) -> bool:
         """Whether the message was sent, as far as this process or the store knows."""
         return self._sent or self._app.store.message(self._message.id) is not None
 
-    def _finished(self) -> bool:
+    def _routed(self) -> bool:
         return self._there() and self._app.store.routed(self._message.id)
 
     def _pages(self) -> Iterator[Delivery]:

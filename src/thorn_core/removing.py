@@ -52,7 +52,7 @@ def cancel_deliveries(
         cancelled = store.cancel(page, now=now, limit=size, reason=reason)
         for delivery in cancelled:
             log_cancelled(delivery, reason, subscription)
-            signals.tell(signals.delivery_discarded, app, delivery=delivery, attempt=None)
+            signals.tell(signals.delivery_cancelled, app, delivery=delivery, attempt=None)
         count += len(cancelled)
         if progress is not None:
             progress(count)
@@ -114,7 +114,7 @@ def purge_deliveries(
     batch: int,
     progress: Callable[[int], object] | None = None,
 ) -> int:
-    """Remove settled deliveries of messages from before a time, with those messages.
+    """Remove finished deliveries of messages from before a time, with those messages.
 
     Args:
         store: Where they are.
@@ -137,19 +137,19 @@ def purge_deliveries(
         )
     check_batch(batch)
     query = delivery_query(None, subscription_id, event, state, None, until)
-    unsettled = [str(s) for s in query.states or () if not s.settled]
-    if unsettled:
+    unfinished = [str(s) for s in query.states or () if not s.finished]
+    if unfinished:
         raise ConfigurationError(
-            f"state={state!r}: what is {' or '.join(unsettled)} is never purged; only"
-            " delivered, exhausted and discarded deliveries are"
+            f"state={state!r}: what is {' or '.join(unfinished)} is never purged; only"
+            " delivered, failed and cancelled deliveries are"
         )
     count = 0
-    for page in pages(store, query.only_settled(), batch):
+    for page in pages(store, query.only_finished(), batch):
         count += store.purge(page, limit=batch)
         if progress is not None:
             progress(count)
     if query == DeliveryQuery(until=until):
-        # What was settled meanwhile, and the messages that reached nobody.
+        # What was finished meanwhile, and the messages that reached nobody.
         while gone := store.purge(query, limit=batch):
             count += gone
     return count

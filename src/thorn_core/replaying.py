@@ -18,7 +18,7 @@ from thorn_core.queries import DeliveryQuery
 from thorn_core.sending import MessagesById
 from thorn_core.values import Delivery, DeliveryState, Message, Routing, Subscription
 
-FAILED = (DeliveryState.EXHAUSTED, DeliveryState.DISCARDED)
+UNDELIVERED = (DeliveryState.FAILED, DeliveryState.CANCELLED)
 
 
 class Tell:
@@ -76,7 +76,7 @@ def replay_deliveries(
     tell: Tell,
     progress: Callable[[int], object] | None = None,
 ) -> int:
-    """Make settled deliveries pending again.
+    """Make finished deliveries pending again.
 
     Args:
         store: Where they are.
@@ -97,9 +97,9 @@ def replay_deliveries(
             "replay needs a filter: pass a delivery_id, subscription_id, event or since"
         )
     if query.states is None and query.ids is None:
-        query = attrs.evolve(query, states=FAILED)
+        query = attrs.evolve(query, states=UNDELIVERED)
     count = 0
-    for page in pages(store, query if query.ids is not None else query.only_settled(), size):
+    for page in pages(store, query if query.ids is not None else query.only_finished(), size):
         replayed = store.replay(page, now=now, limit=size)
         count += len(replayed)
         tell.of(replayed)

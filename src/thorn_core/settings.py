@@ -269,7 +269,7 @@ class Settings:
         lease: Seconds before a dead worker's deliveries are taken over.
         poll_interval: Seconds between looks at a store that can't wake its workers.
         grace_period: Seconds that requests under way are given to end at a stop.
-        history: Settled deliveries that the memory store keeps.
+        history: Finished deliveries that the memory store keeps.
         user_agent: The `User-Agent` header.
         base_url: What the paths in events' `ref` are relative to: `https://example.com`.
         subscriber_model: Django: the subscription model, `app.Model`.

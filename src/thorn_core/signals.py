@@ -18,15 +18,15 @@ but `message_sent`, so they must be fast. Their errors are logged and have no ot
     message_sent            message=
     attempt_made            attempt=, delivery=
     delivery_delivered      delivery=, attempt=
-    delivery_exhausted      delivery=, attempt=
-    delivery_discarded      delivery=, attempt= (None if no request was made)
+    delivery_failed         delivery=, attempt=
+    delivery_cancelled      delivery=, attempt= (None if no request was made)
     subscription_disabled   subscription=
 
 Example:
     >>> from thorn_core import signals
-    >>> def on_exhausted(app, *, delivery, attempt):
+    >>> def on_failed(app, *, delivery, attempt):
     ...     print("gave up on", delivery.id)
-    >>> receiver = signals.delivery_exhausted.connect(on_exhausted)
+    >>> receiver = signals.delivery_failed.connect(on_failed)
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ model_m2m_cleared = _namespace.signal("model-m2m-cleared")
 message_sent = _namespace.signal("message-sent")
 attempt_made = _namespace.signal("attempt-made")
 delivery_delivered = _namespace.signal("delivery-delivered")
-delivery_exhausted = _namespace.signal("delivery-exhausted")
-delivery_discarded = _namespace.signal("delivery-discarded")
+delivery_failed = _namespace.signal("delivery-failed")
+delivery_cancelled = _namespace.signal("delivery-cancelled")
 subscription_disabled = _namespace.signal("subscription-disabled")
 
 

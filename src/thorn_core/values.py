@@ -50,16 +50,16 @@ class DeliveryState(enum.StrEnum):
     PENDING = "pending"
     IN_FLIGHT = "in_flight"
     DELIVERED = "delivered"
-    EXHAUSTED = "exhausted"
-    DISCARDED = "discarded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
 
     @property
-    def settled(self) -> bool:
+    def finished(self) -> bool:
         """True for the states that a delivery leaves only by a replay."""
-        return self in _SETTLED
+        return self in _FINISHED
 
 
-_SETTLED = frozenset({DeliveryState.DELIVERED, DeliveryState.EXHAUSTED, DeliveryState.DISCARDED})
+_FINISHED = frozenset({DeliveryState.DELIVERED, DeliveryState.FAILED, DeliveryState.CANCELLED})
 
 
 @attrs.frozen(kw_only=True)
@@ -198,7 +198,7 @@ class Delivery:
         attempts_before: Of those, how many belong to before its latest replay.
         due_at: When the next attempt may be made.
         created_at: When it was routed.
-        settled_at: When it reached a final state.
+        finished_at: When it reached a final state.
         reason: Why it stands where it stands: a status, an error, a refusal.
         target: The subscription itself, where it isn't in the store (static, an event's, a
             plugin's).
@@ -214,7 +214,7 @@ class Delivery:
     attempts_before: int = 0
     due_at: datetime
     created_at: datetime
-    settled_at: datetime | None = None
+    finished_at: datetime | None = None
     reason: str | None = None
     target: Subscription | None = None
     held: bool = False
@@ -313,7 +313,7 @@ class Claim:
 
 
 @attrs.frozen(kw_only=True)
-class Settlement:
+class Completion:
     """How a claim ended: what a store writes in one go.
 
     Attributes:

@@ -14,7 +14,7 @@ from thorn_core import RetryPolicy, Settings
 
 STEP = Cost(client=1.0, server=0.3, wait=0.3, client_each=0.02, server_each=0.01, wait_each=0.01)
 COSTS = Costs(
-    **dict.fromkeys(("send", "route", "claim", "settle", "purge"), STEP),
+    **dict.fromkeys(("send", "route", "claim", "record", "purge"), STEP),
     request=0.1,
     recipient=0.02,
     kept=4000,

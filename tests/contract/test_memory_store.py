@@ -34,7 +34,7 @@ class TestMemoryStore(StoreContract):
         store = MemoryStore(history=10)
         for number in range(50):
             self.deliver(store, make_message(number), make_subscription(number % 3))
-            store.settle([self.settlement(claim) for claim in self.claim(store)])
+            store.record([self.completion(claim) for claim in self.claim(store)])
             self.deliver(store, make_message(1000 + number))
         kept = store.deliveries(DeliveryQuery(), limit=100)
         assert [d.message_id for d in kept] == [make_message(n).id for n in range(40, 50)]
@@ -48,7 +48,7 @@ class TestMemoryStore(StoreContract):
         self.publish(store, make_message(2))
         with pytest.raises(StoreError, match="3 messages and deliveries wait"):
             self.publish(store, make_message(3))
-        store.settle([self.settlement(claim) for claim in self.claim(store, limit=1)])
+        store.record([self.completion(claim) for claim in self.claim(store, limit=1)])
         self.publish(store, make_message(3))
 
     def test_a_message_waits_for_the_commit(self):
@@ -88,21 +88,21 @@ class TestMemoryStore(StoreContract):
         self.publish(store, make_message(2))
         assert not woken
 
-    def test_settling_what_has_gone_is_no_fault(self):
+    def test_recording_what_has_gone_is_no_fault(self):
         store = MemoryStore(history=0)
         self.deliver(store, make_message(), make_subscription())
         (claim,) = self.claim(store)
-        settlement = self.settlement(claim)
-        store.settle([settlement])
+        completion = self.completion(claim)
+        store.record([completion])
         assert store.delivery(claim.delivery.id) is None
-        assert list(store.settle([settlement])) == []
+        assert list(store.record([completion])) == []
         store.route([Routing(message=make_message(77), deliveries=[])])
 
     def test_a_recipient_that_nothing_waits_for_is_forgotten(self):
         store = MemoryStore()
         for number in range(100):
             self.deliver(store, make_message(number), make_subscription(number))
-        store.settle([self.settlement(claim) for claim in self.claim(store)])
+        store.record([self.completion(claim) for claim in self.claim(store)])
         assert not self.claim(store)
         assert not store._queue.turns._lines
 
@@ -115,7 +115,7 @@ class TestMemoryStore(StoreContract):
             deliveries = [make_delivery(message, make_subscription(), NOW)]
             store.route([Routing(message=message, deliveries=deliveries)])
             claims = self.claim(store, message_ids=[message.id])
-            store.settle([self.settlement(claim) for claim in claims])
+            store.record([self.completion(claim) for claim in claims])
         queues = [store._outbox._unrouted, store._outbox._leases, store._queue._leases]
         queues += [line.waiting for line in store._queue.turns._lines.values()]
         assert max(len(queue._entries) for queue in queues) <= 130
@@ -196,8 +196,8 @@ class Model(RuleBasedStateMachine):
         entry = self.known[claim.delivery.id]
         return entry[0] == "in_flight" and entry[3] == claim.token
 
-    @rule(data=st.data(), state=st.sampled_from(["delivered", "exhausted", "pending"]))
-    def settle(self, data, state):
+    @rule(data=st.data(), state=st.sampled_from(["delivered", "failed", "pending"]))
+    def record(self, data, state):
         if not self.claims:
             return
         key = data.draw(st.sampled_from(sorted(self.claims)))
@@ -205,11 +205,11 @@ class Model(RuleBasedStateMachine):
         pause = data.draw(st.none() | st.integers(1, 90))
         until = None if pause is None else self.now + timedelta(seconds=pause)
         due = self.now + timedelta(seconds=7)
-        settlement = self.contract.settlement(
+        completion = self.contract.completion(
             claim, DeliveryState(state), at=self.now, due_at=due, pause_until=until
         )
         held = self.held(claim)
-        self.store.settle([settlement])
+        self.store.record([completion])
         if held:
             entry = self.known[claim.delivery.id]
             entry[:4] = [state, due, None, None]
@@ -236,18 +236,18 @@ class Model(RuleBasedStateMachine):
     def replay(self):
         replayed = self.store.replay(DeliveryQuery(), now=self.now, limit=2)
         for delivery in replayed:
-            assert self.known[delivery.id][0] in ("delivered", "exhausted")
+            assert self.known[delivery.id][0] in ("delivered", "failed")
             self.known[delivery.id][:2] = ["pending", self.now]
 
     @rule()
     def purge(self):
-        settled = {k for k, e in self.known.items() if e[0] in ("delivered", "exhausted")}
+        finished = {k for k, e in self.known.items() if e[0] in ("delivered", "failed")}
         gone = self.store.purge(DeliveryQuery(), limit=1)
-        assert gone == min(1, len(settled))
+        assert gone == min(1, len(finished))
         if gone:
             left = {d.id for d in self.store.deliveries(DeliveryQuery(), limit=10_000)}
             (key,) = set(self.known) - left
-            assert key in settled
+            assert key in finished
             del self.known[key]
             self.claims = {t: c for t, c in self.claims.items() if c.delivery.id != key}
 

@@ -400,7 +400,7 @@ def test_of_very_many_attempts_the_latest_are_shown(app, ada, recipient):
     assert [attempt["number"] for attempt in seen["attempts"]] == list(range(6, 106))
 
 
-def test_a_settled_delivery_is_tried_again(ada, recipient):
+def test_a_finished_delivery_is_tried_again(ada, recipient):
     made = ada.subscribe(recipient.url)
     path = ada("POST", made["subscription"] + "test/").json["delivery"]
     again = ada("POST", path + "retry/")
@@ -442,7 +442,7 @@ def test_everything_that_failed_since_a_time_is_recovered(recipient):
         assert [r.json["data"]["hour"] for r in recipient.received[before:]] == [1, 2]
         assert ada("POST", path, body).json["recovered"] == 0
         states = [d.state for d in app.deliveries(subscription_id=other["id"])]
-        assert states == ["exhausted"] * 4 + ["delivered"]
+        assert states == ["failed"] * 4 + ["delivered"]
 
 
 def test_very_many_are_recovered_call_by_call():

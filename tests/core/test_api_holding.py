@@ -69,7 +69,7 @@ def test_a_pending_delivery_is_cancelled_and_can_be_retried(app, ada, recipient)
     there = f"/deliveries/{delivery.id}/"
     cancelled = ada("POST", there + "cancel/")
     assert cancelled.status == 200
-    assert cancelled.json["state"] == "discarded"
+    assert cancelled.json["state"] == "cancelled"
     assert cancelled.json["reason"] == "cancelled by its owner"
     problem(ada("POST", there + "cancel/"), 409, "conflict")
     assert ada("POST", there + "retry/").json["state"] == "held"

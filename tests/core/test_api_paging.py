@@ -124,7 +124,7 @@ def test_deliveries_are_filtered(log):
     # What a plus becomes that isn't percent-encoded.
     assert found(since="2026-03-01T19:00:00 01:00") == [6]
     assert found(state="pending") == [6, 5, 4, 3, 2, 1, 0]
-    assert found(state="delivered,exhausted") == []
+    assert found(state="delivered,failed") == []
     assert found(state=["pending", "delivered"], order="oldest", event="user.created") == [
         *(0, 2, 4, 6)
     ]

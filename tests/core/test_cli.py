@@ -78,7 +78,7 @@ def test_send_fails_where_the_recipient_does(capfd, recipient):
     recipient.answer(status=500)
     assert run(["send", "a.b", "--url", recipient.url, "--allow-local", "--json"]) == 1
     (told,) = lines(capfd.readouterr().out)
-    assert (told["state"], told["attempts"][0]["status"]) == ("exhausted", 500)
+    assert (told["state"], told["attempts"][0]["status"]) == ("failed", 500)
 
 
 def test_send_refuses_this_machine_unless_it_is_allowed(capfd, recipient):
@@ -235,7 +235,7 @@ def test_the_users_app_is_asked(shop, capfd, recipient):
     assert "No deliveries match these filters." in capfd.readouterr().out
     assert run([*app, "stats"]) == 0
     counts = dict(line.split()[:2] for line in capfd.readouterr().out.splitlines()[:9])
-    assert (counts["messages"], counts["delivered"], counts["exhausted"]) == ("1", "1", "0")
+    assert (counts["messages"], counts["delivered"], counts["failed"]) == ("1", "1", "0")
     assert run([*app, "stats", "--json"]) == 0
     (told,) = lines(capfd.readouterr().out)
     assert told["deliveries"]["delivered"] == 1
@@ -263,7 +263,7 @@ def test_replaying(capfd, recipient, monkeypatch):
     monkeypatch.setattr("thorn_core.cli.replay.find_app", lambda path: _Open(app))
     assert run(["replay", ids[0]]) == 0
     assert capfd.readouterr() == ("Replayed 1 delivery.\n", "")
-    assert run(["replay", "--state", "exhausted", "--json"]) == 0
+    assert run(["replay", "--state", "failed", "--json"]) == 0
     assert lines(capfd.readouterr().out) == [{"replayed": 1}]
     assert run(["replay", "--since", "1d"]) == 1
     assert run(["replay"]) == 2
@@ -291,7 +291,7 @@ def test_replaying_by_criteria_takes_what_failed_by_the_page(capfd, recipient, m
         assert capfd.readouterr().out == "Replayed 5 deliveries.\n"
         # What was delivered stays so, and the other event waits.
         assert len(recipient.received) == 5
-        assert [d.event for d in app.deliveries(state="exhausted")] == ["c.d"]
+        assert [d.event for d in app.deliveries(state="failed")] == ["c.d"]
         assert run(["replay", "--event", "a.*", "--state", "delivered"]) == 0
         assert capfd.readouterr().out == "Replayed 6 deliveries.\n"
 
@@ -369,7 +369,7 @@ def test_lists_fit_the_terminal(capfd, monkeypatch, width):
             assert row.endswith(("0", "enabled"))
 
 
-def test_purging_removes_what_is_settled_and_old_enough(capfd, recipient, monkeypatch):
+def test_purging_removes_what_is_finished_and_old_enough(capfd, recipient, monkeypatch):
     settings = Settings(
         allowed_networks=["127.0.0.0/8"], allowed_ports=range(1, 65536), retry=False
     )
@@ -387,8 +387,8 @@ def test_purging_removes_what_is_settled_and_old_enough(capfd, recipient, monkey
         assert (told["purged"], told["found"], told["dry_run"]) == (0, 3, True)
         assert run(["purge", "--older-than", now, "--event", "a.*", "--dry-run"]) == 0
         assert capfd.readouterr().out == "Would delete 3 deliveries.\n"
-        exhausted = ["--state", "exhausted", "--batch", "1"]
-        assert run(["purge", "--older-than", now, *exhausted, "--yes", "--json"]) == 0
+        failed = ["--state", "failed", "--batch", "1"]
+        assert run(["purge", "--older-than", now, *failed, "--yes", "--json"]) == 0
         assert lines(capfd.readouterr().out)[0]["purged"] == 1
         assert [app.message(r.message.id) is None for r in receipts] == [False] * 3 + [True]
         assert run(["purge", "--older-than", "0s", "--yes"]) == 0

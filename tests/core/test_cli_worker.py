@@ -112,8 +112,8 @@ def test_what_a_worker_does_is_counted():
         recipient.answer(status=500)
         app.send("a.b")
         before = tally.figures
-    assert before == Figures(attempts=3, failed=2, delivered=1, discarded=1, retrying=1)
-    assert str(before) == "1 delivered, 2 failed (1 to retry), 1 discarded"
+    assert before == Figures(attempts=3, failed_attempts=2, delivered=1, cancelled=1, retrying=1)
+    assert str(before) == "1 delivered, 2 attempts failed (1 to retry), 1 cancelled"
     assert Figures(attempts=5, delivered=3).since(Figures(attempts=1, delivered=2)) == Figures(
         attempts=4, delivered=1
     )
@@ -132,8 +132,8 @@ def test_a_delivery_that_is_given_up_is_not_to_be_retried():
         app.send("a.b")
         app.update_subscription(subscription.id, url="http://127.0.0.1:1/")
         app.send("a.b")
-    assert tally.figures == Figures(attempts=2, failed=2, exhausted=2)
-    assert str(tally.figures) == "0 delivered, 2 failed (0 to retry), 2 exhausted"
+    assert tally.figures == Figures(attempts=2, failed_attempts=2, failed=2)
+    assert str(tally.figures) == "0 delivered, 2 attempts failed (0 to retry), 2 failed"
 
 
 def test_the_rate_speaks_of_the_last_seconds():
@@ -153,7 +153,11 @@ def lines_of(text, width=80):
 
 def test_the_status_fits_80_columns_whatever_the_figures():
     figures = Figures(
-        attempts=10**9, delivered=123_456_789, failed=1_234_567, retrying=1_234_567, exhausted=9
+        attempts=10**9,
+        delivered=123_456_789,
+        failed_attempts=1_234_567,
+        retrying=1_234_567,
+        failed=9,
     )
     first, second = lines_of(
         status_line(figures, rate=12_345.6, in_flight=12_288, backlog="1,000,000 waiting")
@@ -188,8 +192,8 @@ def test_trouble_is_shown_once_until_the_store_works_again():
     trouble.emit(make_record("can't work", retry_in=1.0))
     trouble.over()
     assert trouble.seconds is None
-    trouble.emit(make_record("can't settle", retry_in=1.0))
-    assert shown == ["can't work", "something else", "works again", "can't work", "can't settle"]
+    trouble.emit(make_record("can't record", retry_in=1.0))
+    assert shown == ["can't work", "something else", "works again", "can't work", "can't record"]
 
 
 def test_the_backlog_says_how_much_waits_and_how_long():

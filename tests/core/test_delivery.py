@@ -98,9 +98,9 @@ def test_each_failure_waits_for_the_next_of_the_schedule():
     assert judged(attempt(500), delivery=second).due_at == NOW + timedelta(seconds=300)
 
 
-def test_attempts_used_up_is_exhausted():
+def test_attempts_used_up_is_failed():
     third = attrs.evolve(DELIVERY, attempt_count=2)
-    assert judged(attempt(500), delivery=third).state is DeliveryState.EXHAUSTED
+    assert judged(attempt(500), delivery=third).state is DeliveryState.FAILED
 
 
 def test_a_replay_starts_the_schedule_anew():
@@ -110,7 +110,7 @@ def test_a_replay_starts_the_schedule_anew():
 
 def test_gone_discards_and_disables():
     outcome = judged(attempt(410))
-    assert outcome.state is DeliveryState.DISCARDED
+    assert outcome.state is DeliveryState.CANCELLED
     assert "410" in outcome.disable
 
 
@@ -135,10 +135,10 @@ def test_retry_after_of_another_status_means_nothing():
     assert judged(attempt(500, headers={"retry-after": "90"})).pause_until is None
 
 
-def test_retry_after_pauses_the_recipient_of_an_exhausted_delivery_too():
+def test_retry_after_pauses_the_recipient_of_an_failed_delivery_too():
     third = attrs.evolve(DELIVERY, attempt_count=2)
     outcome = judged(attempt(503, headers={"retry-after": "90"}), delivery=third)
-    assert outcome.state is DeliveryState.EXHAUSTED
+    assert outcome.state is DeliveryState.FAILED
     assert outcome.pause_until == NOW + timedelta(seconds=90)
 
 

@@ -141,7 +141,7 @@ def test_a_flaky_recipient_that_does_not_recover_is_seen():
         report = run_demo(recipients)
     assert failed_checks(report) == {FLAKY, UNASKED}
     (row,) = [row for row in report.rows if row.recipient == "flaky"]
-    assert (row.state, row.statuses) == ("exhausted", ("503",) * 4)
+    assert (row.state, row.statuses) == ("failed", ("503",) * 4)
 
 
 def test_a_recipient_that_is_not_gone_is_seen():

@@ -52,11 +52,11 @@ def test_what_waits_is_cancelled_and_told(app):
     def listen(sender, *, delivery, attempt):
         told.append((delivery.reason, attempt))
 
-    with signals.delivery_discarded.connected_to(listen, app):
+    with signals.delivery_cancelled.connected_to(listen, app):
         assert app.cancel(event="a.*", reason="sent by mistake") == 2
     assert told == [("sent by mistake", None)] * 2
     states = [receipt.deliveries[0].shown_state for receipt in receipts]
-    assert states == ["discarded", "discarded", "held"]
+    assert states == ["cancelled", "cancelled", "held"]
     (delivery,) = receipts[2].deliveries
     assert app.cancel(delivery.id) == 1
     assert app.cancel(subscription_id=subscription.id) == 0
@@ -73,7 +73,7 @@ def test_unsubscribing_cancels_what_waits(app, caplog):
     assert app.unsubscribe(subscription.id)
     deliveries = [receipt.deliveries[0] for receipt in receipts]
     assert [d.reason for d in deliveries] == ["the subscription was removed"] * 3
-    assert all(d.settled_at is not None for d in deliveries)
+    assert all(d.finished_at is not None for d in deliveries)
     assert caplog.text.count("a.b to https://example.com) was cancelled") == 3
     assert not app.unsubscribe(subscription.id)
 

@@ -102,7 +102,7 @@ def test_a_send_waits_inline_timeout_at_most_and_the_rest_goes_on(recipient, hel
     with Thorn(settings=settings(inline_timeout=0.02)) as app:
         app.subscribe("*", recipient.url)
         receipt = app.send("a.b")
-        assert not receipt.settled
+        assert not receipt.finished
         held.released.set()
         assert receipt.wait(10)
 
@@ -110,7 +110,7 @@ def test_a_send_waits_inline_timeout_at_most_and_the_rest_goes_on(recipient, hel
 def test_an_asynchronous_send_waits_as_long(recipient, held):
     async def main(app):
         receipt = await app.asend("a.b")
-        assert not receipt.settled
+        assert not receipt.finished
         held.released.set()
         async with asyncio.timeout(10):
             return await receipt
@@ -166,7 +166,7 @@ def test_recovering_by_rest_waits_inline_timeout_at_most(recipient, held):
             )
         )
         assert response.status < 300
-        assert not receipt.settled
+        assert not receipt.finished
         held.released.set()
         assert receipt.wait(10)
 

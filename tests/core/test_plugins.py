@@ -68,7 +68,7 @@ def test_a_plugin_can_refuse_a_recipient_even_later():
         with pytest.raises(SecurityError, match="on the list"):
             app.subscribe("*", recipient.url)
         (delivery,) = app.send("a.b").deliveries
-        assert (delivery.state, delivery.attempt_count) == ("discarded", 0)
+        assert (delivery.state, delivery.attempt_count) == ("cancelled", 0)
         assert "on the list" in delivery.reason
         assert recipient.received == ()
 

@@ -55,7 +55,7 @@ def test_a_criterion_that_is_none_is_told(app, criteria, error, message):
     assert len(list(app.deliveries())) == 1
 
 
-def test_only_what_is_old_enough_and_settled_goes(app, recipient):
+def test_only_what_is_old_enough_and_finished_goes(app, recipient):
     old = app.send("a.b").message
     until = app.clock()
     young = app.send("a.b").message
@@ -84,7 +84,7 @@ def test_a_replay_that_fails_again_ends(app, recipient, monkeypatch):
     for _ in range(5):
         app.send("a.b")
     told = []
-    assert app.replay(state="exhausted", progress=told.append) == 5
+    assert app.replay(state="failed", progress=told.append) == 5
     assert told == [2, 4, 5]
     assert len(recipient.received) == 10
 
@@ -95,7 +95,7 @@ def test_a_replay_of_many_ids_goes_by_the_page(app, recipient, monkeypatch):
     told = []
     assert app.replay(iter([*ids, "dlv_x"]), progress=told.append) == 3
     assert told == [2, 3]
-    assert app.replay(ids, state="exhausted") == 0
+    assert app.replay(ids, state="failed") == 0
 
 
 def test_a_dispatcher_may_look_at_what_is_replayed(app):

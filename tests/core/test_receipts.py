@@ -133,7 +133,7 @@ def test_what_is_not_sent_yet_is_no_success_and_can_not_be_waited_for(app):
         within = app.send("a.b", within=unit)
         for receipt in (buffered, within):
             assert not receipt
-            assert not receipt.settled
+            assert not receipt.finished
             with pytest.raises(ConfigurationError, match="has not been sent"):
                 receipt.wait(1)
     unit.commit()

@@ -22,7 +22,7 @@ from thorn_core.codecs import Envelope
 from thorn_core.recipients import parse_url
 from thorn_core.signatures import Signable
 from thorn_core.testing.recipient import Received
-from thorn_core.values import Claim, Outcome, Routing, Settlement
+from thorn_core.values import Claim, Completion, Outcome, Routing
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 URL = "https://e.com/hook?token=pa55"
@@ -60,7 +60,7 @@ VALUES = (
     ATTEMPT,
     CLAIM,
     Routing(message=MESSAGE, deliveries=[DELIVERY]),
-    Settlement(claim=CLAIM, outcome=Outcome(state="pending"), attempt=ATTEMPT, at=NOW),
+    Completion(claim=CLAIM, outcome=Outcome(state="pending"), attempt=ATTEMPT, at=NOW),
     Request(url=URL, headers=HEADERS, body=b"pa55"),
     Response(status=200, headers=HEADERS, body=b"pa55"),
     Signable(id="msg_1", timestamp=0, body=b"pa55"),

@@ -112,11 +112,11 @@ def test_a_bad_static_recipient_is_one_cancelled_delivery(store, recipient, faul
         assert sorted(r.path for r in recipient.received) == ["/static", "/stored"]
         assert app.stats().unrouted == 0
         (cancelled,) = [d for d in receipt.deliveries if d.state != "delivered"]
-        assert (cancelled.state, cancelled.attempt_count) == ("discarded", 0)
+        assert (cancelled.state, cancelled.attempt_count) == ("cancelled", 0)
         assert words in cancelled.reason
         assert "db.internal" not in cancelled.reason
         assert "pa55" not in cancelled.reason
-        assert cancelled.settled_at == clock.now - timedelta(minutes=60)
+        assert cancelled.finished_at == clock.now - timedelta(minutes=60)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_an_owners_bad_recipient_is_cancelled_for_that_owner_only(store, recipie
         receipts = [app.send("a.b", sender=sender) for sender in ("ada", "bob")]
         drain(app, clock)
         states = [sorted(d.state for d in receipt.deliveries) for receipt in receipts]
-        assert states == [["delivered", "discarded"], ["delivered"]]
+        assert states == [["delivered", "cancelled"], ["delivered"]]
 
 
 def test_a_generator_that_fails_halfway_costs_the_rest_of_its_own(store, recipient):
@@ -146,7 +146,7 @@ def test_a_coroutine_is_no_subscriber(store, recipient):
     with working(store, recipient, lambda message: forgotten_await(message)) as (app, clock):
         receipt = app.send("a.b", 1)
         drain(app, clock)
-        assert sorted(d.state for d in receipt.deliveries) == ["delivered", "discarded"]
+        assert sorted(d.state for d in receipt.deliveries) == ["delivered", "cancelled"]
 
 
 def test_an_events_own_bad_recipient_costs_nothing_either(store, recipient):
@@ -175,10 +175,10 @@ def test_a_cancelled_delivery_is_logged_and_signalled_once(store, recipient, cap
         told.append((delivery.reason, attempt))
 
     with working(store, recipient, broken) as (app, clock):
-        with signals.delivery_discarded.connected_to(receiver, sender=app):
+        with signals.delivery_cancelled.connected_to(receiver, sender=app):
             receipt = app.send("a.b", 1)
             drain(app, clock)
-        (cancelled,) = [d for d in receipt.deliveries if d.state == "discarded"]
+        (cancelled,) = [d for d in receipt.deliveries if d.state == "cancelled"]
     assert told == [("an internal error", None)]
     records = [r for r in caplog.records if r.name == "thorn_core.worker"]
     assert [(r.levelname, getattr(r, "delivery_id", None)) for r in records] == [
@@ -192,10 +192,10 @@ def test_a_replay_of_a_cancelled_delivery_is_cancelled_again(store, recipient):
     with working(store, recipient, lambda m: "https://north east.example.com/") as (app, clock):
         receipt = app.send("a.b", 1)
         drain(app, clock)
-        (cancelled,) = [d for d in receipt.deliveries if d.state == "discarded"]
+        (cancelled,) = [d for d in receipt.deliveries if d.state == "cancelled"]
         assert app.replay(cancelled.id) == 1
         drain(app, clock)
-        assert app.delivery(cancelled.id).state == "discarded"
+        assert app.delivery(cancelled.id).state == "cancelled"
 
 
 def test_of_a_sender_only_what_is_its_own_is_recorded(recipient):
@@ -203,7 +203,7 @@ def test_of_a_sender_only_what_is_its_own_is_recorded(recipient):
     with working("memory://", recipient, lambda m: targets) as (app, clock):
         receipt = app.send("a.b", 1, sender="1")
         drain(app, clock)
-        assert sorted(d.state for d in receipt.deliveries) == ["delivered", "discarded"]
+        assert sorted(d.state for d in receipt.deliveries) == ["delivered", "cancelled"]
 
 
 # -- hooks
@@ -272,7 +272,7 @@ def test_a_hook_that_never_answers_is_given_up_in_the_end(store, recipient, hook
         assert app.stats().unrouted == 0
         assert hooks.asked == 77
         left = [(d.state, d.reason) for d in receipt.deliveries if d.state != "delivered"]
-        assert left == ([] if hook == "subscriptions" else [("discarded", "an internal error")])
+        assert left == ([] if hook == "subscriptions" else [("cancelled", "an internal error")])
         assert "are given up" in caplog.text
 
 

@@ -8,15 +8,15 @@ import attrs
 import pytest
 
 from thorn_core.retries import RetryPolicy
-from thorn_core.stores.rules import Health, after_settlement, judge_subscriptions, pauses
+from thorn_core.stores.rules import Health, after_completion, judge_subscriptions, pauses
 from thorn_core.values import (
     Attempt,
     Claim,
+    Completion,
     Delivery,
     DeliveryState,
     Message,
     Outcome,
-    Settlement,
     Subscription,
 )
 
@@ -29,7 +29,7 @@ def hours(number):
     return NOW + timedelta(hours=number)
 
 
-def settlement(at=0.0, status=500, key="sub_1", *, attempt=True, **outcome):
+def completion(at=0.0, status=500, key="sub_1", *, attempt=True, **outcome):
     """How an attempt ended, so many hours after the beginning."""
     subscription = Subscription(
         id=key, events=("*",), url="https://e.com/", created_at=NOW, updated_at=NOW
@@ -42,7 +42,7 @@ def settlement(at=0.0, status=500, key="sub_1", *, attempt=True, **outcome):
     made = Attempt(
         id="att_1", delivery_id="dlv_1_1", number=1, at=hours(at), duration=1.0, status=status
     )
-    return Settlement(
+    return Completion(
         claim=Claim(delivery=delivery, message=message, subscription=subscription, token="t"),
         outcome=Outcome(**{"state": DeliveryState.PENDING, "disable_after": FIVE_DAYS, **outcome}),
         attempt=made if attempt else None,
@@ -54,7 +54,7 @@ def run(times, health=None, **outcome):
     """The health after failures at these hours, and when that disabled or warned."""
     health, disabled, warned = health or Health(), None, []
     for at in times:
-        changes = judge_subscriptions({"sub_1": health}, [settlement(at, **outcome)])
+        changes = judge_subscriptions({"sub_1": health}, [completion(at, **outcome)])
         health = changes.health.get("sub_1", health)
         if changes.disabled:
             disabled = at
@@ -72,7 +72,7 @@ def test_five_days_of_failures_disable_at_the_first_failure_after_them():
 
 def test_a_success_ends_the_streak():
     health, _, _ = run([n * 12.0 for n in range(10)])
-    healthy = after_settlement(health, settlement(5 * DAY, status=204))
+    healthy = after_completion(health, completion(5 * DAY, status=204))
     assert healthy == Health()
     _, disabled, _ = run([6 * DAY], health=healthy)
     assert disabled is None
@@ -122,34 +122,34 @@ def test_what_made_no_request_changes_nothing():
 
 
 def test_an_outcome_can_disable_at_once_and_only_once():
-    gone = settlement(1, status=410, disable="the recipient answered 410 Gone")
-    changes = judge_subscriptions({"sub_1": Health()}, [gone, settlement(2, disable="again")])
+    gone = completion(1, status=410, disable="the recipient answered 410 Gone")
+    changes = judge_subscriptions({"sub_1": Health()}, [gone, completion(2, disable="again")])
     assert changes.disabled == {"sub_1": hours(1)}
     assert changes.health["sub_1"].disabled_reason == "the recipient answered 410 Gone"
 
 
-def test_settlements_count_in_the_order_they_ended():
+def test_completions_count_in_the_order_they_ended():
     failing = Health(failing_since=hours(-200), failures=50, last_failure_at=hours(-1))
-    changes = judge_subscriptions({"sub_1": failing}, [settlement(2), settlement(1, status=200)])
+    changes = judge_subscriptions({"sub_1": failing}, [completion(2), completion(1, status=200)])
     assert not changes.disabled
     assert changes.health["sub_1"].failures == 1
 
 
 def test_a_subscription_that_the_store_does_not_know_is_left_alone():
-    changes = judge_subscriptions({}, [settlement(disable="gone")])
+    changes = judge_subscriptions({}, [completion(disable="gone")])
     assert (changes.health, changes.disabled, changes.warned) == ({}, {}, frozenset())
 
 
 def test_a_success_of_a_healthy_subscription_changes_nothing():
-    assert judge_subscriptions({"sub_1": Health()}, [settlement(status=200)]).health == {}
+    assert judge_subscriptions({"sub_1": Health()}, [completion(status=200)]).health == {}
 
 
 def test_a_pause_is_that_of_the_subscription_whose_recipient_asked_for_it():
-    paused = settlement(1, status=429, key="sub_2", pause_until=hours(2))
-    assert list(pauses([settlement(1), paused])) == [("sub_2", hours(2))]
+    paused = completion(1, status=429, key="sub_2", pause_until=hours(2))
+    assert list(pauses([completion(1), paused])) == [("sub_2", hours(2))]
 
 
 def test_a_late_failure_does_not_move_the_last_one_back():
     health = Health(failing_since=NOW, failures=2, last_failure_at=hours(5))
-    after = after_settlement(health, settlement(3))
+    after = after_completion(health, completion(3))
     assert after == attrs.evolve(health, failures=3)

@@ -1,4 +1,4 @@
-"""The worker: routes, claims, delivers, settles; over real HTTP."""
+"""The worker: routes, claims, delivers, records; over real HTTP."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_failure_is_tried_again_when_it_is_due(app, recipient, clock):
     assert int(second.headers["webhook-timestamp"]) == int(first.headers["webhook-timestamp"]) + 7
 
 
-def test_attempts_used_up_is_exhausted_and_can_be_replayed(clock, recipient):
+def test_attempts_used_up_is_failed_and_can_be_replayed(clock, recipient):
     once = settings(retry=False)
     with Thorn(dispatcher="outbox", settings=once, clock=clock) as app:
         recipient.answer(status=500, times=1)
@@ -117,8 +117,8 @@ def test_attempts_used_up_is_exhausted_and_can_be_replayed(clock, recipient):
         receipt = app.send("a.b")
         worker = app.worker()
         worker.drain()
-        assert [d.state for d in receipt.deliveries] == [DeliveryState.EXHAUSTED]
-        assert receipt.settled
+        assert [d.state for d in receipt.deliveries] == [DeliveryState.FAILED]
+        assert receipt.finished
         assert not receipt
         assert not receipt.wait(timeout=WAIT)
         assert app.replay(subscription_id=subscription.id) == 1
@@ -147,7 +147,7 @@ def test_gone_disables_the_subscription_and_tells_its_owner(app, recipient):
         app.worker().drain()
         app.worker().drain()
         signals.subscription_disabled.disconnect(receiver)
-    assert [r.deliveries[0].state for r in receipts] == [DeliveryState.DISCARDED] * 2
+    assert [r.deliveries[0].state for r in receipts] == [DeliveryState.CANCELLED] * 2
     assert not app.subscription(lost.id).enabled
     assert "410" in app.subscription(lost.id).disabled_reason
     assert [s.id for s in disabled] == [lost.id]
@@ -156,7 +156,7 @@ def test_gone_disables_the_subscription_and_tells_its_owner(app, recipient):
     assert told.json["data"]["id"] == lost.id
 
 
-def test_what_is_pending_for_a_removed_or_disabled_subscription_is_discarded(app, recipient, clock):
+def test_what_is_pending_for_a_removed_or_disabled_subscription_is_cancelled(app, recipient, clock):
     recipient.answer(status=500)
     removed = app.subscribe("a.*", recipient.url)
     disabled = app.subscribe("b.*", recipient.url)
@@ -188,13 +188,13 @@ def test_retry_after_pauses_the_subscription_and_no_other(app, recipient, clock)
     assert len(recipient.received) == 4
 
 
-def test_a_refused_recipient_is_discarded_without_a_request(clock):
+def test_a_refused_recipient_is_cancelled_without_a_request(clock):
     with LocalRecipient() as recipient, Thorn(dispatcher="outbox", clock=clock) as app:
         static = Event("a.b", app=app, subscribers=recipient.url)
         receipt = static.send()
         app.worker().drain()
         (delivery,) = receipt.deliveries
-        assert (delivery.state, delivery.attempt_count) == (DeliveryState.DISCARDED, 0)
+        assert (delivery.state, delivery.attempt_count) == (DeliveryState.CANCELLED, 0)
         assert recipient.connections == 0
 
 
@@ -203,7 +203,7 @@ def test_an_events_validators_take_the_place_of_the_settings(app, recipient):
     app.subscribe("*", recipient.url)
     receipt = strict.send()
     app.worker().drain()
-    assert receipt.deliveries[0].state is DeliveryState.DISCARDED
+    assert receipt.deliveries[0].state is DeliveryState.CANCELLED
     assert "port" in receipt.deliveries[0].reason
 
 
@@ -302,8 +302,8 @@ def test_outcomes_are_signalled(app, recipient, clock):
         for signal in (
             signals.attempt_made,
             signals.delivery_delivered,
-            signals.delivery_exhausted,
-            signals.delivery_discarded,
+            signals.delivery_failed,
+            signals.delivery_cancelled,
         )
     }
     for signal, receiver in receivers.items():
@@ -329,9 +329,9 @@ def test_outcomes_are_signalled(app, recipient, clock):
         ("attempt-made", "in_flight", 200),
         ("delivery-delivered", "delivered", 200),
         ("attempt-made", "in_flight", 500),
-        ("delivery-exhausted", "exhausted", 500),
+        ("delivery-failed", "failed", 500),
         ("attempt-made", "in_flight", 410),
-        ("delivery-discarded", "discarded", 410),
+        ("delivery-cancelled", "cancelled", 410),
     ]
 
 
@@ -644,9 +644,9 @@ class Flaky(MemoryStore):
         self._maybe("claim_messages")
         return super().claim_messages(**arguments)
 
-    def settle(self, settlements):
-        self._maybe("settle")
-        return super().settle(settlements)
+    def record(self, completions):
+        self._maybe("record")
+        return super().record(completions)
 
     def release(self, claims):
         self._maybe("release")
@@ -661,13 +661,13 @@ def test_a_store_that_fails_is_tried_again(recipient, caplog):
     store = Flaky()
     with Thorn(store=store, dispatcher="background", settings=settings(poll_interval=0.01)) as app:
         app.subscribe("*", recipient.url)
-        store.failures.update(claim_messages=2, settle=1)
+        store.failures.update(claim_messages=2, record=1)
         receipt = app.send("a.b")
         assert receipt.wait(timeout=WAIT)
         assert len(recipient.received) == 1
     assert "the store can't work: claim_messages: the database is away" in caplog.text
     assert "the store works again" in caplog.text
-    assert "the store can't settle" in caplog.text
+    assert "the store can't record" in caplog.text
 
 
 def test_a_store_that_fails_at_the_stop_leaves_it_to_the_leases(caplog):

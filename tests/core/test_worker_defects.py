@@ -147,7 +147,7 @@ def test_a_defect_is_repeated_by_the_default_schedule_and_in_the_end_given_up():
             tries += app.worker().drain()
             clock.forward(hours=2)
         (delivery,) = receipt.deliveries
-        assert (delivery.state, delivery.reason) == ("exhausted", "an internal error")
+        assert (delivery.state, delivery.reason) == ("failed", "an internal error")
         assert tries == 10
 
 
@@ -240,6 +240,6 @@ def test_an_url_that_has_come_to_be_refused_cancels_without_a_request():
         receipt = app.send("a.b", 1)
         app.worker().drain()
         (delivery,) = receipt.deliveries
-        assert (delivery.state, delivery.attempt_count) == ("discarded", 0)
+        assert (delivery.state, delivery.attempt_count) == ("cancelled", 0)
         assert delivery.reason == "example.com is on the list"
         assert app.subscription(subscription.id).failures == 0

@@ -98,7 +98,7 @@ def test_the_last_attempt_says_so(told):
         drain()
         (record,) = told()
         assert record["message"].endswith("failed: status 404; no attempts are left")
-        assert (record["outcome"], record["retry_at"]) == ("exhausted", None)
+        assert (record["outcome"], record["retry_at"]) == ("failed", None)
 
 
 def test_success_is_no_record(told):

@@ -499,9 +499,9 @@ def test_pending_deliveries_are_cancelled_once_that_is_confirmed(client, app, re
     page = client.post(f"{ROOT}delivery/", {**selected, "confirmed": "yes"}, follow=True)
     assert said(page) == ["1 delivery was cancelled."]
     gone = app.delivery(pending.id)
-    assert (gone.state, gone.reason) == (DeliveryState.DISCARDED, "cancelled by an operator")
-    assert gone.settled_at is not None
-    assert app.delivery(over.id).state is DeliveryState.EXHAUSTED
+    assert (gone.state, gone.reason) == (DeliveryState.CANCELLED, "cancelled by an operator")
+    assert gone.finished_at is not None
+    assert app.delivery(over.id).state is DeliveryState.FAILED
     assert history() == [(pending.id, "Cancelled.")]
     received = len(recipient.received)
     app.worker().drain()
@@ -523,7 +523,7 @@ def test_what_failed_since_a_time_is_recovered(client, app, recipient):
     page = client.post(url, {"since": since.strftime("%Y-%m-%dT%H:%M")}, follow=True)
     assert said(page) == ["1 delivery was retried."]
     states = [app.delivery(delivery.id).state for delivery in (first, second, other)]
-    assert states == [DeliveryState.EXHAUSTED, DeliveryState.PENDING, DeliveryState.EXHAUSTED]
+    assert states == [DeliveryState.FAILED, DeliveryState.PENDING, DeliveryState.FAILED]
     ((key, words),) = history()
     assert key == mine.id
     assert words.startswith("Retried deliveries that failed since ")
@@ -557,7 +557,7 @@ def test_too_many_at_once_are_left_to_the_command(client, app, recipient, monkey
     assert f"manage.py thorn_replay --subscription {made.id} --since 2026-01-01T00:00" in text_of(
         page
     )
-    assert all(app.delivery(d.id).state is DeliveryState.EXHAUSTED for d in found)
+    assert all(app.delivery(d.id).state is DeliveryState.FAILED for d in found)
 
 
 def test_actions_need_the_permission_to_change_deliveries(app, recipient):
@@ -565,7 +565,7 @@ def test_actions_need_the_permission_to_change_deliveries(app, recipient):
     (delivery,) = failed(app, recipient)
     selected = {"action": "retry", "_selected_action": [delivery.id]}
     somebody("view_delivery").post(f"{ROOT}delivery/", selected)
-    assert app.delivery(delivery.id).state is DeliveryState.EXHAUSTED
+    assert app.delivery(delivery.id).state is DeliveryState.FAILED
     somebody("view_delivery", "change_delivery").post(f"{ROOT}delivery/", selected)
     assert app.delivery(delivery.id).state is DeliveryState.PENDING
 
@@ -585,10 +585,10 @@ def test_deliveries_are_found(client, app, recipient):
     assert found("subscription=sub_other") == found("q=msg_other") == []
     assert found(f"q={old.id}") == found(f"q={old.message_id}") == [old.id]
     assert found("made=24h") == found("state=pending") == found("event=order.paid") == [new.id]
-    assert found("state=exhausted") == found("event=article.*") == [old.id]
+    assert found("state=failed") == found("event=article.*") == [old.id]
     assert found("event=*.paid") == [new.id]
     assert found("event=*.b") == found("state=in_flight") == []
-    assert found("state=exhausted&event=article.*&made=7d") == [old.id]
+    assert found("state=failed&event=article.*&made=7d") == [old.id]
 
 
 def test_lists_count_and_look_through_a_bounded_number(client, app, recipient, monkeypatch):
@@ -600,7 +600,7 @@ def test_lists_count_and_look_through_a_bounded_number(client, app, recipient, m
     assert client.get(f"{ROOT}delivery/").context["cl"].result_count == 3
     monkeypatch.setattr(lists, "LISTED", 10_000)
     monkeypatch.setattr(lists, "REACH", 2)
-    rows = client.get(f"{ROOT}delivery/?state=exhausted").context["cl"].result_list
+    rows = client.get(f"{ROOT}delivery/?state=failed").context["cl"].result_list
     assert [row.pk for row in rows] == [delivery.id for delivery in found[:1:-1]]
 
 
@@ -637,7 +637,7 @@ def test_the_chart_shows_every_outcome_of_the_last_days(client, app, recipient):
     page = text_of(client.get(page_of(made)))
     assert 'role="img"' in page
     assert "1 delivered</title>" in page
-    assert "1 exhausted</title>" in page
+    assert "1 failed</title>" in page
     assert page.count("<text ") == 14
     assert "style=" not in page.partition("thorn-chart")[2].partition("</section>")[0]
 
@@ -648,7 +648,7 @@ def test_one_failure_among_thousands_can_be_seen():
 
     from thorn_django.admin.chart import HEIGHT, Day, blocks
 
-    counts = Counter(delivered=100_000, exhausted=1, discarded=1)
+    counts = Counter(delivered=100_000, failed=1, cancelled=1)
     found = blocks(Day(date(2026, 1, 1), counts), 100_002)
     assert [(block.outcome, block.count) for block in found] == list(counts.items())
     assert sum(block.height for block in found) == HEIGHT
@@ -711,24 +711,24 @@ def test_lists_and_actions_work_on_servers(kind, client, recipient):
         app = get_app()
         client.post(f"{ROOT}subscription/add/", {**NEW, "url": recipient.url})
         (made,) = app.subscriptions()
-        exhausted, pending = failed(app, recipient, "article.a", "article.b")
+        used_up, pending = failed(app, recipient, "article.a", "article.b")
         app.replay(pending.id)
 
         def found(query):
             results = client.get(f"{ROOT}delivery/?{query}").context["cl"].result_list
             return [row.pk for row in results]
 
-        assert found("state=exhausted&event=article.*") == [exhausted.id]
+        assert found("state=failed&event=article.*") == [used_up.id]
         assert found("state=pending") == found(f"q={pending.message_id}") == [pending.id]
         assert found("state=in_flight") == []
         assert len(found(f"subscription={made.id}&made=1h")) == 2
         assert client.get(f"{ROOT}message/?routed=yes").context["cl"].result_count == 2
-        for thing in (made, exhausted, app.message(pending.message_id)):
+        for thing in (made, used_up, app.message(pending.message_id)):
             assert client.get(page_of(thing)).status_code == 200
         selected = {"action": "cancel", "_selected_action": [pending.id], "confirmed": "yes"}
         page = client.post(f"{ROOT}delivery/", selected, follow=True)
         assert said(page) == ["1 delivery was cancelled."]
-        assert app.delivery(pending.id).state is DeliveryState.DISCARDED
+        assert app.delivery(pending.id).state is DeliveryState.CANCELLED
 
 
 def test_lists_are_read_in_the_order_of_an_index(client, recipient):

@@ -193,7 +193,7 @@ def test_from_a_subscription_to_its_deliveries_and_back(server, browser, recipie
     failed = app.send("article.created", {"title": "Hello", "tags": ["a", "b"]})
     failed.wait(PATIENCE)
     (delivery,) = failed.deliveries
-    assert delivery.state is DeliveryState.EXHAUSTED
+    assert delivery.state is DeliveryState.FAILED
     browser.driver.get(f"{server}/admin/thorn_django/delivery/")
     browser.picture("deliveries")
     browser.fill("event", "article.*")

@@ -274,7 +274,7 @@ def failed(app, recipient):
 
 def test_options_are_given_as_words_or_by_name(app, failed):
     assert called("thorn_replay", failed[0].id) == "Replayed 1 delivery.\n"
-    by_name = called("thorn_replay", state=["exhausted"], since=app.clock().replace(year=2020))
+    by_name = called("thorn_replay", state=["failed"], since=app.clock().replace(year=2020))
     assert by_name == "Replayed 2 deliveries.\n"
     assert called("thorn_worker", once=True, log_format="text").count("3 delivered") == 1
     assert all(app.delivery(d.id).state is DeliveryState.DELIVERED for d in failed)

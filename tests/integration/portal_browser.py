@@ -222,16 +222,16 @@ def send_tests(browser, recipient):
     recipient.answer(status=500, body=b"\x1b[31m away \xe2\x80\xae")
     browser.press("Send test")
     browser.see(".notice", "Test failed: 500")
-    browser.see(".stacks .state", "exhausted")
-    browser.see(".readout", "2 deliveries: 1 delivered, 1 exhausted")
+    browser.see(".stacks .state", "failed")
+    browser.see(".readout", "2 deliveries: 1 delivered, 1 failed")
 
 
 def look_and_retry(browser, recipient):
     """Look at what failed; retry it when the recipient is mended."""
-    browser.find("input[value=exhausted]").click()
+    browser.find("input[value=failed]").click()
     browser.press("Filter")
     browser.wait(lambda: len(browser.all(".stacks tbody tr")) == 1)
-    assert "state=exhausted" in browser.driver.current_url
+    assert "state=failed" in browser.driver.current_url
     browser.picture("subscription")
     browser.find(".stacks tbody a").click()
     browser.see("h1", "thorn.test")
@@ -272,7 +272,7 @@ def see_the_chart(browser, url):
     browser.driver.find_element("link text", url).click()
     browser.see(".readout", "2 deliveries: 2 delivered")
     assert browser.find(".charts > figure > svg rect.fill.delivered")
-    assert not browser.all(".charts > figure > svg .fill.exhausted")
+    assert not browser.all(".charts > figure > svg .fill.failed")
     drawing = browser.find(".charts > figure > svg")
     browser.driver.execute_script("arguments[0].focus()", drawing)
     browser.key(Keys.ARROW_LEFT)

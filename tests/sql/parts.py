@@ -20,17 +20,17 @@ from thorn_core.stores.sql.subscriptions import Subscriptions
 from thorn_core.values import (
     Attempt,
     Claim,
+    Completion,
     Delivery,
     DeliveryState,
     Message,
     Outcome,
-    Settlement,
     Subscription,
 )
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123000, tzinfo=UTC)
 PENDING, IN_FLIGHT = DeliveryState.PENDING, DeliveryState.IN_FLIGHT
-DELIVERED, EXHAUSTED = DeliveryState.DELIVERED, DeliveryState.EXHAUSTED
+DELIVERED, FAILED = DeliveryState.DELIVERED, DeliveryState.FAILED
 
 
 def later(seconds: float) -> datetime:
@@ -66,7 +66,7 @@ def delivery(of: Message, to: Subscription, **changes: Any) -> Delivery:
         created_at=of.at,
     )
     made = attrs.evolve(made, **changes)
-    return attrs.evolve(made, settled_at=of.at) if made.state.settled else made
+    return attrs.evolve(made, finished_at=of.at) if made.state.finished else made
 
 
 def attempt(of: Delivery, at: datetime, *, status: int | None = 200, duration: float = 0.25):
@@ -142,8 +142,8 @@ class Parts:
         }
         return self.run(lambda s: self.queue.claim(s, **arguments))
 
-    def record(self, *settlements: Settlement) -> list[Subscription]:
-        return self.run(lambda s: self.queue.record(s, settlements))
+    def record(self, *completions: Completion) -> list[Subscription]:
+        return self.run(lambda s: self.queue.record(s, completions))
 
     def fill(self, rows: Sequence[tuple[Message, Sequence[Delivery]]]) -> None:
         """Insert very many messages and deliveries, finished ones with an attempt each."""
@@ -152,13 +152,13 @@ class Parts:
             statements.insert_fast(MESSAGES, [message_row(each) for each, _ in rows])
             made = [each for _, some in rows for each in some]
             statements.insert_fast(DELIVERIES, [delivery_row(each) for each in made])
-            tried = [attempt(each, each.created_at) for each in made if each.state.settled]
+            tried = [attempt(each, each.created_at) for each in made if each.state.finished]
             statements.insert_fast(ATTEMPTS, [attempt_row(each) for each in tried])
 
         self.run(work)
 
 
-def settlement(
+def completion(
     claim: Claim,
     state: DeliveryState = DELIVERED,
     *,
@@ -166,9 +166,9 @@ def settlement(
     at: datetime = NOW,
     duration: float = 0.25,
     **outcome: Any,
-) -> Settlement:
+) -> Completion:
     """How a claim ended."""
-    return Settlement(
+    return Completion(
         claim=claim,
         outcome=Outcome(state=state, **outcome),
         attempt=attempt(claim.delivery, at, status=status, duration=duration),

@@ -14,11 +14,11 @@ from thorn_core.stores.sql.schema import DELIVERIES, MESSAGES
 from thorn_core.values import (
     Attempt,
     Claim,
+    Completion,
     Delivery,
     DeliveryState,
     Message,
     Outcome,
-    Settlement,
     Subscription,
 )
 
@@ -55,7 +55,7 @@ class NoSubscriptions:
     def get_many(self, statements, ids):
         return {}
 
-    def judge(self, statements, settlements):
+    def judge(self, statements, completions):
         return []
 
 
@@ -96,8 +96,8 @@ class Queued:
         values |= {"now": micros(now), "until": micros(now + timedelta(seconds=60)), **changes}
         return self.database.run(lambda statements: self.queue.claim(statements, **values))
 
-    def record(self, *settlements: Settlement) -> None:
-        self.database.run(lambda statements: self.queue.record(statements, settlements))
+    def record(self, *completions: Completion) -> None:
+        self.database.run(lambda statements: self.queue.record(statements, completions))
 
     def row(self, delivery: Delivery) -> dict[str, Any] | None:
         """The delivery's row."""
@@ -117,7 +117,7 @@ def ended(
     at: datetime = NOW,
     attempted: bool = True,
     **outcome: Any,
-) -> Settlement:
+) -> Completion:
     """How a claim ended."""
     number = claim.delivery.attempt_count + 1
     attempt = Attempt(
@@ -128,7 +128,7 @@ def ended(
         duration=0.25,
         status=200,
     )
-    return Settlement(
+    return Completion(
         claim=claim,
         outcome=Outcome(state=state, **outcome),
         attempt=attempt if attempted else None,

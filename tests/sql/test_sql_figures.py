@@ -7,14 +7,14 @@ from datetime import timedelta
 import attrs
 from parts import (
     DELIVERED,
-    EXHAUSTED,
+    FAILED,
     IN_FLIGHT,
     NOW,
     PENDING,
     Parts,
+    completion,
     later,
     message,
-    settlement,
     subscription,
 )
 
@@ -39,14 +39,14 @@ def test_stats_count_what_there_is_and_how_attempts_went(store):
     first, second = store.claim(later(0))
     third, *_ = store.claim(later(30))
     store.record(
-        settlement(first, at=later(1), duration=0.25),
-        settlement(second, EXHAUSTED, status=500, at=later(2), duration=0.75),
-        settlement(third, PENDING, status=None, at=later(30), due_at=later(45)),
+        completion(first, at=later(1), duration=0.25),
+        completion(second, FAILED, status=500, at=later(2), duration=0.75),
+        completion(third, PENDING, status=None, at=later(30), due_at=later(45)),
     )
     found = stats(store, 40)
     assert (found.subscriptions, found.messages, found.unrouted) == (1, 3, 1)
     assert found.deliveries == {
-        PENDING: 1, IN_FLIGHT: 0, DELIVERED: 1, EXHAUSTED: 1, DeliveryState.DISCARDED: 0
+        PENDING: 1, IN_FLIGHT: 0, DELIVERED: 1, FAILED: 1, DeliveryState.CANCELLED: 0
     }  # fmt: skip
     assert (found.attempts, found.failed, found.window) == (3, 2, timedelta(seconds=60))
     assert found.latency == {50: 0.25, 95: 0.75, 99: 0.75}
@@ -68,7 +68,7 @@ def test_stats_count_what_there_is_and_how_attempts_went(store):
 def test_the_busiest_recipient_comes_first(store):
     for n in range(3):
         store.deliver(message(n), TWO, *([ONE] if n else []))
-    store.record(*(settlement(claim) for claim in store.claim()))
+    store.record(*(completion(claim) for claim in store.claim()))
     assert list(stats(store, 1).recipients) == [TWO.id, ONE.id]
 
 
@@ -95,17 +95,17 @@ def test_periods_tell_how_one_subscriptions_deliveries_went(store):
     mine = {c.delivery.id: c for c in claims if c.delivery.subscription_id == ONE.id}
     before, first, last, second, third, after = (mine[key] for key in sorted(mine))
     store.record(
-        settlement(before, at=later(-0.0005), duration=9),
-        settlement(first, at=later(0)),
-        settlement(last, PENDING, status=500, at=later(59.9), due_at=later(90)),
-        settlement(second, DeliveryState.DISCARDED, status=410, at=later(119), duration=0.5),
-        settlement(after, at=later(121), duration=9),
-        *(settlement(c, at=later(1), duration=9) for c in claims if c not in mine.values()),
+        completion(before, at=later(-0.0005), duration=9),
+        completion(first, at=later(0)),
+        completion(last, PENDING, status=500, at=later(59.9), due_at=later(90)),
+        completion(second, DeliveryState.CANCELLED, status=410, at=later(119), duration=0.5),
+        completion(after, at=later(121), duration=9),
+        *(completion(c, at=later(1), duration=9) for c in claims if c not in mine.values()),
     )
     one, two = periods(store)
     assert (one.at, two.at) == (NOW, later(60))
     assert one.deliveries == {DELIVERED: 1, PENDING: 1}
-    assert two.deliveries == {DeliveryState.DISCARDED: 1, IN_FLIGHT: 1}
+    assert two.deliveries == {DeliveryState.CANCELLED: 1, IN_FLIGHT: 1}
     assert one.latency == dict.fromkeys((50, 95, 99), 0.25)
     assert two.latency == dict.fromkeys((50, 95, 99), 0.5)
     assert third.delivery.id in mine

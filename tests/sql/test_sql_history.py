@@ -8,14 +8,14 @@ import attrs
 import pytest
 from parts import (
     DELIVERED,
-    EXHAUSTED,
+    FAILED,
     IN_FLIGHT,
     PENDING,
     Parts,
+    completion,
     delivery,
     later,
     message,
-    settlement,
     subscription,
 )
 
@@ -35,8 +35,8 @@ def every(store: Parts) -> list[Delivery]:
     store.deliver(message(3, 120), ONE, TWO)
     first, second, _ = store.claim(later(60), limit=3)
     store.record(
-        settlement(first, at=later(1)),
-        settlement(second, EXHAUSTED, status=500, at=later(2), reason="status 500"),
+        completion(first, at=later(1)),
+        completion(second, FAILED, status=500, at=later(2), reason="status 500"),
     )
     return walked(store, DeliveryQuery(), limit=100)
 
@@ -56,7 +56,7 @@ def walked(store: Parts, query: DeliveryQuery, limit: int, **order: Any) -> list
 def test_deliveries_are_found_by_any_criterion(store, every):
     assert [each.id for each in every] == sorted(each.id for each in every)
     states = [each.state for each in every]
-    assert sorted(states) == sorted([DELIVERED, EXHAUSTED, IN_FLIGHT, PENDING, PENDING, PENDING])
+    assert sorted(states) == sorted([DELIVERED, FAILED, IN_FLIGHT, PENDING, PENDING, PENDING])
 
     def found(**criteria: Any) -> list[int]:
         query = DeliveryQuery(**criteria)
@@ -85,7 +85,7 @@ def test_deliveries_are_found_by_any_criterion(store, every):
         (IN_FLIGHT,),
         (PENDING, IN_FLIGHT),
         (PENDING, DELIVERED),
-        (IN_FLIGHT, EXHAUSTED, DELIVERED),
+        (IN_FLIGHT, FAILED, DELIVERED),
     ):
         assert found(states=wanted) == where(*wanted)
         both = [n for n in where(*wanted) if n in mine]
@@ -103,8 +103,8 @@ def test_a_delivery_is_shown_as_it_stands(store, every):
     for each in every:
         assert store.read(lambda s, each=each: store.history.delivery(s, each.id)) == each
     assert store.read(lambda s: store.history.delivery(s, "dlv_none")) is None
-    (failed,) = (each for each in every if each.state is EXHAUSTED)
-    assert (failed.reason, failed.attempt_count, failed.settled_at) == ("status 500", 1, later(2))
+    (failed,) = (each for each in every if each.state is FAILED)
+    assert (failed.reason, failed.attempt_count, failed.finished_at) == ("status 500", 1, later(2))
 
 
 def test_a_recipient_with_the_same_key_sees_nothing(store, every, monkeypatch):
@@ -142,7 +142,7 @@ def test_attempts_come_in_pages(store):
     one, two = store.deliver(message(1), ONE, TWO)
     for n in range(3):
         for claim in store.claim(later(n)):
-            store.record(settlement(claim, PENDING, status=500, at=later(n), due_at=later(n)))
+            store.record(completion(claim, PENDING, status=500, at=later(n), due_at=later(n)))
 
     def attempts(ids, after=None, limit=100):
         return store.read(lambda s: store.history.attempts(s, ids, after, limit))
@@ -166,14 +166,14 @@ def test_a_finished_delivery_is_replayed_once(store, every):
     (first,) = replay(DeliveryQuery(), 1)
     (second,) = replay(DeliveryQuery())
     assert not replay(DeliveryQuery())
-    finished = [each for each in every if each.state.settled]
+    finished = [each for each in every if each.state.finished]
     assert [first, second] == [
         attrs.evolve(
             each,
             state=PENDING,
             due_at=now,
             attempts_before=1,
-            settled_at=None,
+            finished_at=None,
             reason=None,
         )
         for each in finished

@@ -198,7 +198,7 @@ def test_deliveries_are_made_once(outgoing):
     outgoing.route(of, first, complete=False)
     assert not outgoing.routed(of.id)
     (claim,) = outgoing.parts.claim()
-    outgoing.parts.record(parts.settlement(claim))
+    outgoing.parts.record(parts.completion(claim))
     for _ in range(2):
         outgoing.route(of, first, second, cancelled)
         assert outgoing.routed(of.id)

@@ -9,10 +9,10 @@ from parts import (
     DELIVERED,
     PENDING,
     Parts,
+    completion,
     delivery,
     later,
     message,
-    settlement,
     subscription,
 )
 
@@ -46,14 +46,14 @@ def test_what_is_finished_goes_with_its_message_and_key(store):
     store.deliver(message(2, 60), ONE)
     store.publish(message(3, 120))
     first, second = store.claim(later(1))
-    store.record(settlement(first))
+    store.record(completion(first))
     assert purge(store) == 1
     everything = {
         "messages": 3, "idempotency": 1, "outbox": 1, "queue": 2, "deliveries": 2
     }  # fmt: skip
     assert counts(store) == everything
     assert purge(store) == 0
-    store.record(settlement(second))
+    store.record(completion(second))
     assert purge(store, until=later(0)) == 0
     assert purge(store, subscription_id="sub_none") == 0
     assert purge(store, until=later(1)) == 1
@@ -62,14 +62,14 @@ def test_what_is_finished_goes_with_its_message_and_key(store):
 
 def test_a_purge_takes_no_more_than_asked_for(store):
     store.deliver(message(1), *(subscription(n) for n in range(1, 6)))
-    store.record(*(settlement(claim) for claim in store.claim()))
+    store.record(*(completion(claim) for claim in store.claim()))
     assert [purge(store, 3, states=(DELIVERED,)) for _ in range(3)] == [3, 2, 0]
     assert counts(store) == {}
 
 
 def test_what_is_replayed_meanwhile_stays(store, monkeypatch):
     (made,) = store.deliver(message(1), ONE)
-    store.record(*(settlement(claim) for claim in store.claim()))
+    store.record(*(completion(claim) for claim in store.claim()))
     find = purging.find
 
     def find_and_replay(statements, *arguments):
@@ -106,14 +106,14 @@ def test_all_that_is_a_senders_is_erased_wherever_it_stands(store):
         store.deliver(message(n, n, sender=sender, idempotency=bytes([n]) * 32), ONE, TWO)
     store.publish(message(9, 9, sender="ada"))
     claims = store.claim(later(9), limit=4)
-    store.record(*(settlement(claim) for claim in claims[:2]))
+    store.record(*(completion(claim) for claim in claims[:2]))
     assert erase(store, "ada") == 3
     assert erase(store, "ada") is None
     left = counts(store)
     assert (left["messages"], left["idempotency"], left["deliveries"]) == (2, 2, 4)
     assert "outbox" not in left
     # What was under way comes back as nothing.
-    store.record(*(settlement(claim, at=later(10)) for claim in claims[2:]))
+    store.record(*(completion(claim, at=later(10)) for claim in claims[2:]))
     assert counts(store)["deliveries"] == 4
     assert erase(store, "ada") is None
 

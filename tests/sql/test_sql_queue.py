@@ -15,7 +15,7 @@ from thorn_core.stores.sql import recipients as recipients_module
 from thorn_core.stores.sql.rows import CANCELLED, DELIVERED, FAILED, OPEN, micros
 from thorn_core.values import DeliveryState
 
-PENDING, EXHAUSTED = DeliveryState.PENDING, DeliveryState.EXHAUSTED
+PENDING, USED_UP = DeliveryState.PENDING, DeliveryState.FAILED
 ATTEMPTS = "SELECT count(*) FROM $attempts"
 QUEUED = "SELECT count(*) FROM $queue"
 
@@ -230,7 +230,7 @@ def test_a_retry_waits_until_it_is_due(queued):
 def test_an_end_without_an_attempt_counts_none(queued):
     (made,) = queued.deliver(message(1), subscription(1))
     (claim,) = queued.claim()
-    queued.record(ended(claim, EXHAUSTED, attempted=False, reason="why"))
+    queued.record(ended(claim, USED_UP, attempted=False, reason="why"))
     row = queued.row(made)
     assert row is not None
     assert (row["state"], row["attempts"], row["reason"]) == (FAILED, 0, "why")
@@ -241,7 +241,7 @@ def test_a_late_attempt_is_kept_and_counted_and_changes_nothing_else(queued):
     (made,) = queued.deliver(message(1), subscription(1))
     (first,) = queued.claim()
     (second,) = queued.claim(later(60), token="two")
-    late = ended(first, EXHAUSTED, at=later(61), pause_until=later(1000))
+    late = ended(first, USED_UP, at=later(61), pause_until=later(1000))
     queued.record(late)
     queued.record(late)
     row = queued.row(made)
@@ -277,7 +277,7 @@ def test_many_end_at_once_each_in_its_own_way(queued):
         queued.deliver(message(number), subscription(number % 3))
     claims = queued.claim(limit=300, per_recipient=300)
     assert len(claims) == 300
-    states = (DeliveryState.DELIVERED, PENDING, EXHAUSTED)
+    states = (DeliveryState.DELIVERED, PENDING, USED_UP)
     queued.record(
         *(ended(c, states[n % 3], due_at=later(n), reason=str(n)) for n, c in enumerate(claims))
     )

@@ -186,7 +186,7 @@ def failing(store) -> list[Claim]:
 
 def failed(claim, seconds: float, **outcome):
     values = {"due_at": parts.later(9e9), "disable_after": timedelta(days=4), **outcome}
-    return parts.settlement(claim, parts.PENDING, status=500, at=parts.later(seconds), **values)
+    return parts.completion(claim, parts.PENDING, status=500, at=parts.later(seconds), **values)
 
 
 def test_a_failing_subscription_is_disabled_once(store, failing):
@@ -215,7 +215,7 @@ def test_a_failing_subscription_is_disabled_once(store, failing):
         )
     )
     assert (changed.enabled, changed.failures) == (False, 11)
-    store.record(parts.settlement(third, at=parts.later(11 * 43_200)))
+    store.record(parts.completion(third, at=parts.later(11 * 43_200)))
     assert store.read(lambda s: store.subscriptions.get(s, one.id)).failures == 0
 
 

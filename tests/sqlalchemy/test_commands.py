@@ -226,7 +226,7 @@ def test_a_transaction_that_can_not_begin_is_a_store_error():
 # -- purge
 
 
-def settle(app, events, *, status=200):
+def record(app, events, *, status=200):
     """Send these events and deliver them."""
     with LocalRecipient() as recipient:
         recipient.answer(status=status)
@@ -237,11 +237,11 @@ def settle(app, events, *, status=200):
     return [receipt.message.id for receipt in receipts]
 
 
-def test_purge_removes_what_is_settled_with_its_attempts_and_messages(place, capfd, shop):
+def test_purge_removes_what_is_finished_with_its_attempts_and_messages(place, capfd, shop):
     with open_app(place) as app:
         unreached = [app.send("nobody.wants").message.id for _ in range(5)]
         app.worker().drain()
-        ids = settle(app, ["a.b"] * 5)
+        ids = record(app, ["a.b"] * 5)
         app.subscribe("*", "http://127.0.0.1:9/")
         waiting = app.send("a.b").message.id
         app.messages_to_route()
@@ -254,16 +254,16 @@ def test_purge_removes_what_is_settled_with_its_attempts_and_messages(place, cap
 
 def test_purge_goes_by_event_state_subscription_and_time(place):
     with open_app(place) as app:
-        settle(app, ["a.b", "a.c", "d.c"])
-        settle(app, ["a.b"], status=500)
+        record(app, ["a.b", "a.c", "d.c"])
+        record(app, ["a.b"], status=500)
         after = app.clock()
-        (failed,) = app.deliveries(state="exhausted")
+        (failed,) = app.deliveries(state="failed")
         assert app.purge(until=after - timedelta(hours=1)) == 0
         assert app.purge(until=after, event="*.c", batch=1) == 2
         assert app.purge(until=after, subscription_id=failed.subscription_id) == 1
         assert [d.event for d in app.deliveries()] == ["a.b"]
-        assert app.purge(until=after, state="exhausted") == 0
-        assert app.purge(until=after, state=["delivered", "discarded"]) == 1
+        assert app.purge(until=after, state="failed") == 0
+        assert app.purge(until=after, state=["delivered", "cancelled"]) == 1
         assert app.stats().messages == 0
 
 
@@ -282,7 +282,7 @@ def test_purge_keeps_a_message_while_it_has_deliveries(place):
 def test_purge_tells_how_far_it_is(place):
     told = []
     with open_app(place) as app:
-        settle(app, ["a.b"] * 5)
+        record(app, ["a.b"] * 5)
         assert app.purge(until=app.clock(), batch=2, progress=told.append) == 5
     assert told == [2, 4, 5]
 
@@ -292,9 +292,9 @@ def test_purge_tells_how_far_it_is(place):
 
 def test_replay_takes_what_failed_of_a_subscription_since_a_time(place, capfd, shop, recipient):
     with open_app(place) as app:
-        settle(app, ["a.b", "c.d"], status=500)
+        record(app, ["a.b", "c.d"], status=500)
         since = app.clock()
-        settle(app, ["a.b", "a.c", "c.d"], status=500)
+        record(app, ["a.b", "a.c", "c.d"], status=500)
         (subscription, *_) = {d.subscription_id for d in app.deliveries(since=since)}
         app.update_subscription(subscription, enabled=True, url=recipient.url)
         chosen = ["--subscription", subscription, "--since", since.isoformat()]
@@ -317,15 +317,15 @@ def test_replay_sees_each_delivery_once_though_it_fails_again(place, monkeypatch
             app.send("a.b")
         app.worker().drain()
         with app.dispatching_by(app.dispatcher("inline")):
-            assert app.replay(state="exhausted", progress=told.append) == 5
+            assert app.replay(state="failed", progress=told.append) == 5
         assert len(recipient.received) == 10
-        assert app.store.count(DeliveryQuery(states=(DeliveryState.EXHAUSTED,))) == 5
+        assert app.store.count(DeliveryQuery(states=(DeliveryState.FAILED,))) == 5
     assert told == [2, 4, 5]
 
 
 def test_replay_reads_no_messages_that_nobody_looks_at(place, monkeypatch):
     with open_app(place) as app:
-        settle(app, ["a.b"] * 3)
+        record(app, ["a.b"] * 3)
         monkeypatch.setattr(app.store, "message", None)
         assert app.replay(state="delivered") == 3
 
@@ -335,15 +335,15 @@ def test_replay_reads_no_messages_that_nobody_looks_at(place, monkeypatch):
 
 def test_stats_show_what_fails_and_waits(place, capfd, shop):
     with open_app(place) as app:
-        settle(app, ["a.b"] * 3)
-        settle(app, ["a.b"], status=500)
+        record(app, ["a.b"] * 3)
+        record(app, ["a.b"], status=500)
         app.send("a.b")
     assert run([*shop, "stats"]) == 0
     out = capfd.readouterr().out
     rows = {line[:18].strip(): line[18:].split() for line in out.splitlines()}
     assert rows["messages"] == ["5"]
     assert rows["not yet routed"] == ["1"]
-    assert (rows["delivered"], rows["exhausted"]) == (["3"], ["1"])
+    assert (rows["delivered"], rows["failed"]) == (["3"], ["1"])
     assert rows["longest wait"][1] == "s"
     assert rows["attempts in 1 h"][:1] == ["4"]
     assert rows["failed"] == ["1", "25.0", "%"]

@@ -71,7 +71,7 @@ def test_a_month_is_where_its_ids_are_and_can_be_dropped_when_nothing_waits(plac
     with pytest.raises(psycopg.Error, match="unfinished work"):
         run(store, "drop")
     claims = contract.claim(store, now=at, message_ids=[before.id, after.id])
-    store.settle([contract.settlement(claim, at=at) for claim in claims])
+    store.record([contract.completion(claim, at=at) for claim in claims])
     run(store, "drop")
     assert store.message(before.id) is None
     assert store.message(later.id) == later

@@ -16,7 +16,7 @@ from thorn_core.errors import InvalidNameError
 from thorn_core.keys import MESSAGE_KEY, message_id
 from thorn_core.patterns import check_pattern
 from thorn_core.queries import DeliveryQuery
-from thorn_core.replaying import FAILED, Missing, Tell
+from thorn_core.replaying import UNDELIVERED, Missing, Tell
 from thorn_core.values import Delivery, Subscription
 
 FILTERS = ("state", "event", "since", "until", "order")
@@ -132,7 +132,7 @@ def recover(call: Call) -> ApiResponse:
 def _recover_failed(call: Call, query: DeliveryQuery, after: str | None) -> tuple[int, str | None]:
     page = call.app.store.deliveries(query, after=after, limit=RECOVERED_AT_ONCE)
     ids = [delivery.id for delivery in page]
-    count = call.app.replay(ids, state=FAILED) if ids else 0
+    count = call.app.replay(ids, state=UNDELIVERED) if ids else 0
     return count, ids[-1] if len(page) == RECOVERED_AT_ONCE else None
 
 
@@ -181,7 +181,7 @@ def _what_to_recover(
         raise faulty("invalid", faults)
     query = DeliveryQuery(
         subscription_id=subscription.id,
-        states=FAILED,
+        states=UNDELIVERED,
         event=event,
         since=times["since"],
         until=times["until"],

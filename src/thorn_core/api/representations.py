@@ -73,7 +73,7 @@ def delivery_document(
         "attempt_count": delivery.attempt_count,
         "created_at": _time(delivery.created_at),
         "due_at": _time(delivery.due_at) if waits else None,
-        "settled_at": _time(delivery.settled_at),
+        "finished_at": _time(delivery.finished_at),
     }
 
 

@@ -291,7 +291,7 @@ _DELIVERY: Mapping[str, Schema] = {
     "attempt_count": WHOLE,
     "created_at": TIME,
     "due_at": described(OPTIONAL_TIME, "Time of the next attempt, while pending."),
-    "settled_at": OPTIONAL_TIME,
+    "finished_at": OPTIONAL_TIME,
 }
 _DETAIL: Mapping[str, Schema] = {
     "message": {"oneOf": [ref("Message"), {"type": "null"}]},

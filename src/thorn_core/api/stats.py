@@ -25,8 +25,8 @@ DEFAULT_PERIOD = "day"
 OUTCOMES = {
     "delivered": (DeliveryState.DELIVERED,),
     "waiting": (DeliveryState.PENDING, DeliveryState.IN_FLIGHT),
-    "exhausted": (DeliveryState.EXHAUSTED,),
-    "discarded": (DeliveryState.DISCARDED,),
+    "failed": (DeliveryState.FAILED,),
+    "cancelled": (DeliveryState.CANCELLED,),
 }
 # Maximum deliveries counted in a response: databases took 0.1 to 0.3 s for this many.
 COUNTED = 20_000

@@ -12,7 +12,7 @@ from thorn_core.values import DeliveryState
 
 F = TypeVar("F", bound=Callable[..., Any])
 STATES = click.Choice([str(state) for state in DeliveryState])
-SETTLED = click.Choice([str(state) for state in DeliveryState if state.settled])
+FINISHED = click.Choice([str(state) for state in DeliveryState if state.finished])
 
 
 if TYPE_CHECKING:

@@ -226,7 +226,7 @@ def _check_deliveries(rows: Sequence[Row]) -> dict[str, bool]:
     by_name: dict[str, list[Row]] = {"healthy": [], "flaky": [], "gone": []}
     for row in rows:
         by_name[row.recipient].append(row)
-    delivered, discarded = str(DeliveryState.DELIVERED), str(DeliveryState.DISCARDED)
+    delivered, cancelled = str(DeliveryState.DELIVERED), str(DeliveryState.CANCELLED)
     return {
         "the healthy recipient got all five messages at the first attempt": (
             Counter(row.event for row in by_name["healthy"])
@@ -239,7 +239,7 @@ def _check_deliveries(rows: Sequence[Row]) -> dict[str, bool]:
         ),
         "the gone recipient got one request": (
             [(r.event, r.state, r.statuses) for r in by_name["gone"]]
-            == [("article.created", discarded, ("410",))]
+            == [("article.created", cancelled, ("410",))]
         ),
     }
 
@@ -396,7 +396,7 @@ def _show(out: Console, report: Report) -> None:
     for column in ("message", "recipient", "attempts", "status", "latency", "state"):
         right = column in ("attempts", "latency")
         table.add_column(column, justify="right" if right else "left", no_wrap=True)
-    colours = {"delivered": "green", "discarded": "yellow", "exhausted": "red"}
+    colours = {"delivered": "green", "cancelled": "yellow", "failed": "red"}
     for row in report.rows:
         table.add_row(
             row.event,

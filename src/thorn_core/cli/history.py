@@ -102,7 +102,7 @@ def deliveries(
                     "attempts": d.attempt_count,
                     "created_at": d.created_at.isoformat(),
                     "due_at": d.due_at.isoformat(),
-                    "settled_at": d.settled_at and d.settled_at.isoformat(),
+                    "finished_at": d.finished_at and d.finished_at.isoformat(),
                     "reason": d.reason,
                 }
                 for d in found
@@ -124,9 +124,9 @@ def _when(delivery: Delivery, now: datetime) -> str:
     """When the delivery is due, or finished."""
     if delivery.held:
         return "when resumed"
-    if delivery.settled_at is None and delivery.due_at <= now:
+    if delivery.finished_at is None and delivery.due_at <= now:
         return "now"
-    return when(delivery.settled_at or delivery.due_at, now)
+    return when(delivery.finished_at or delivery.due_at, now)
 
 
 @click.command()
@@ -173,7 +173,7 @@ def _show(delivery: Delivery, whom: str, found: Sequence[Attempt]) -> None:
     out.print(plain(f"{delivery.event} to {whom}: {delivery.shown_state} after {many}{reason}"))
     if delivery.held:
         out.print("It is held until its subscription is resumed.")
-    elif delivery.settled_at is None:
+    elif delivery.finished_at is None:
         out.print(f"Next attempt at {delivery.due_at.astimezone():%Y-%m-%d %H:%M:%S}.")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("#", "time", "duration", "status", "response"):

@@ -10,7 +10,7 @@ import click
 
 from thorn_core.cli.app import find_app
 from thorn_core.cli.common import counted, progress_bar, write_json
-from thorn_core.cli.criteria import SETTLED, Ago
+from thorn_core.cli.criteria import FINISHED, Ago
 from thorn_core.paging import PAGE
 from thorn_core.queries import delivery_query
 from thorn_core.removing import BATCH_LIMIT
@@ -22,7 +22,7 @@ from thorn_core.removing import BATCH_LIMIT
     "--state",
     "states",
     multiple=True,
-    type=SETTLED,
+    type=FINISHED,
     help="Only deliveries in this state (repeatable).",
 )
 @click.option("--event", help="Only events that match this pattern.")
@@ -66,7 +66,7 @@ def purge(
     with find_app(app_path) as app:
         query = delivery_query(
             None, chosen["subscription_id"], chosen["event"], state, None, until
-        ).only_settled()
+        ).only_finished()
         total = app.store.count(query)
         several = counted(total, "delivery", "deliveries")
         question = f"Delete {several} created before {until.astimezone():%Y-%m-%d %H:%M}"

@@ -14,7 +14,7 @@ from thorn_core.history import queried
 from thorn_core.values import DeliveryState
 
 # The states to replay by default.
-FAILED = (str(DeliveryState.EXHAUSTED), str(DeliveryState.DISCARDED))
+UNDELIVERED = (str(DeliveryState.FAILED), str(DeliveryState.CANCELLED))
 
 
 @click.command()
@@ -47,7 +47,7 @@ def replay(
             "replay needs delivery ids or a filter: --subscription, --message, --event,"
             " --state or --since"
         )
-    states_chosen = states or (None if delivery_ids else FAILED)
+    states_chosen = states or (None if delivery_ids else UNDELIVERED)
     with find_app(app_path) as app:
         count = _replay(app, delivery_ids, states_chosen, chosen, missing=missing)
     if as_json:
@@ -67,6 +67,6 @@ def _replay(
 ) -> int:
     query = queried(ids or None, state=states, **chosen)
     # How many are missing isn't known before.
-    total = None if missing else app.store.count(query.only_settled())
+    total = None if missing else app.store.count(query.only_finished())
     with progress_bar("Replaying", total) as progress:
         return app.replay(ids or None, state=states, missing=missing, **chosen, progress=progress)

@@ -78,7 +78,7 @@ def send(
         delivered = bool(receipt) if dispatcher == "inline" else receipt.wait(wait)
         _show(app, receipt, as_json=as_json)
         refused = any(
-            (d.state is DeliveryState.DISCARDED and not d.attempt_count)
+            (d.state is DeliveryState.CANCELLED and not d.attempt_count)
             or "an address that is refused" in (d.reason or "")
             for d in receipt.deliveries
         )

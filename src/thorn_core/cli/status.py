@@ -33,18 +33,18 @@ class Figures:
 
     Attributes:
         attempts: Requests made.
-        failed: Requests without a 2xx response.
+        failed_attempts: Requests without a 2xx response.
         delivered: Successful deliveries.
-        exhausted: Deliveries that used up their attempts.
-        discarded: Deliveries that will not be attempted: refused, gone, or without a subscription.
+        failed: Deliveries that used up their attempts.
+        cancelled: Deliveries that will not be attempted: refused, gone, or without a subscription.
         retrying: Failed attempts that will be retried.
     """
 
     attempts: int = 0
-    failed: int = 0
+    failed_attempts: int = 0
     delivered: int = 0
-    exhausted: int = 0
-    discarded: int = 0
+    failed: int = 0
+    cancelled: int = 0
     retrying: int = 0
 
     def since(self, former: Figures) -> Figures:
@@ -54,12 +54,13 @@ class Figures:
 
     def __str__(self) -> str:
         told = [f"{self.delivered:,} delivered"]
+        if self.failed_attempts:
+            attempts = "attempt" if self.failed_attempts == 1 else "attempts"
+            told.append(f"{self.failed_attempts:,} {attempts} failed ({self.retrying:,} to retry)")
         if self.failed:
-            told.append(f"{self.failed:,} failed ({self.retrying:,} to retry)")
-        if self.exhausted:
-            told.append(f"{self.exhausted:,} exhausted")
-        if self.discarded:
-            told.append(f"{self.discarded:,} discarded")
+            told.append(f"{self.failed:,} failed")
+        if self.cancelled:
+            told.append(f"{self.cancelled:,} cancelled")
         return ", ".join(told)
 
 
@@ -79,8 +80,8 @@ class Tally:
         for signal, receiver in (
             (signals.attempt_made, self._attempted),
             (signals.delivery_delivered, self._delivered),
-            (signals.delivery_exhausted, self._exhausted),
-            (signals.delivery_discarded, self._discarded),
+            (signals.delivery_failed, self._failed),
+            (signals.delivery_cancelled, self._cancelled),
         ):
             self._stack.enter_context(signal.connected_to(receiver, sender=self._app))
         return self
@@ -98,18 +99,18 @@ class Tally:
     def _attempted(self, sender: Thorn, *, attempt: Attempt, delivery: Delivery) -> None:
         self._counts["attempts"] += 1
         if not attempt.ok:
-            self._counts["failed"] += 1
+            self._counts["failed_attempts"] += 1
             self._counts["retrying"] += 1
 
     def _delivered(self, sender: Thorn, **told: Any) -> None:
         self._counts["delivered"] += 1
 
-    def _exhausted(self, sender: Thorn, **told: Any) -> None:
-        self._counts["exhausted"] += 1
+    def _failed(self, sender: Thorn, **told: Any) -> None:
+        self._counts["failed"] += 1
         self._counts["retrying"] -= 1
 
-    def _discarded(self, sender: Thorn, *, delivery: Delivery, attempt: Attempt | None) -> None:
-        self._counts["discarded"] += 1
+    def _cancelled(self, sender: Thorn, *, delivery: Delivery, attempt: Attempt | None) -> None:
+        self._counts["cancelled"] += 1
         if attempt is not None:
             self._counts["retrying"] -= 1
 

@@ -50,10 +50,10 @@ def make_cancelled_delivery(
         message_id=message.id,
         subscription_id=subscription.id,
         event=message.event,
-        state=DeliveryState.DISCARDED,
+        state=DeliveryState.CANCELLED,
         due_at=at,
         created_at=at,
-        settled_at=at,
+        finished_at=at,
         reason=reason,
         target=None if stored else subscription,
     )

@@ -52,7 +52,7 @@ def judge(
     reason = attempt.error or f"status {attempt.status}"
     if attempt.status == 410:
         return Outcome(
-            state=DeliveryState.DISCARDED,
+            state=DeliveryState.CANCELLED,
             reason="status 410: the recipient is gone",
             disable="the recipient answered 410 Gone",
         )
@@ -63,7 +63,7 @@ def judge(
     delay = policy.delay(max(1, failures), random=random)
     if delay is None:
         return Outcome(
-            state=DeliveryState.EXHAUSTED,
+            state=DeliveryState.FAILED,
             reason=reason,
             pause_until=pause_until,
             disable_after=disable_after,

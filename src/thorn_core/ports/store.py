@@ -19,11 +19,11 @@ from thorn_core.queries import DeliveryQuery
 from thorn_core.values import (
     Attempt,
     Claim,
+    Completion,
     Delivery,
     Message,
     Period,
     Routing,
-    Settlement,
     Stats,
     Subscription,
 )
@@ -187,7 +187,7 @@ class Queue(Protocol):
         """Give leases back unused: pending again as before, where they are still held."""
         ...
 
-    def settle(self, settlements: Sequence[Settlement]) -> Sequence[Subscription]:
+    def record(self, completions: Sequence[Completion]) -> Sequence[Subscription]:
         """Write how claims ended, all in one go.
 
         Every attempt is recorded, of deliveries that are still here. Where the lease is still held,
@@ -203,7 +203,7 @@ class Queue(Protocol):
     def cancel(
         self, query: DeliveryQuery, *, now: datetime, limit: int, reason: str
     ) -> Sequence[Delivery]:
-        """Make pending deliveries, held ones too, `discarded` for a reason; others stay.
+        """Make pending deliveries, held ones too, `cancelled` for a reason; others stay.
 
         Returns:
             Those that it changed, at most `limit`; call again until there are none.
@@ -257,7 +257,7 @@ class History(Protocol):
         ...
 
     def replay(self, query: DeliveryQuery, *, now: datetime, limit: int) -> Sequence[Delivery]:
-        """Make settled deliveries pending again, due now, with a fresh retry schedule.
+        """Make finished deliveries pending again, due now, with a fresh retry schedule.
 
         Returns:
             Those that it changed, at most `limit`; call again until there are none.
@@ -292,7 +292,7 @@ class History(Protocol):
         ...
 
     def purge(self, query: DeliveryQuery, *, limit: int) -> int:
-        """Remove settled deliveries with their attempts, and routed messages left without any.
+        """Remove finished deliveries with their attempts, and routed messages left without any.
 
         Returns:
             How many deliveries went, at most `limit`; call again until there are none.

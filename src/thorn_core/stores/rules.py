@@ -10,7 +10,7 @@ import attrs
 from thorn_core.codecs import format_datetime
 from thorn_core.errors import ConfigurationError
 from thorn_core.patterns import matches
-from thorn_core.values import OPERATOR, Message, Settlement, Subscription
+from thorn_core.values import OPERATOR, Completion, Message, Subscription
 
 # Failures before a subscription can be disabled: one event retried by the default policy makes ten.
 LEAST_FAILURES = 10
@@ -41,7 +41,7 @@ class Health:
 
 @attrs.frozen(kw_only=True)
 class Changes:
-    """What settlements change of subscriptions.
+    """What completions change of subscriptions.
 
     Attributes:
         health: The new health of those whose health changed, by id.
@@ -62,41 +62,41 @@ def health_of(subscription: Subscription) -> Health:
 HEALTH = tuple(field.name for field in attrs.fields(Health))
 
 
-def judge_subscriptions(health: Mapping[str, Health], settlements: Iterable[Settlement]) -> Changes:
-    """Decide what settlements change of subscriptions.
+def judge_subscriptions(health: Mapping[str, Health], completions: Iterable[Completion]) -> Changes:
+    """Decide what completions change of subscriptions.
 
     Args:
         health: By subscription id, as the store has it now. Others are left alone: they were
             removed, or are not in the store.
-        settlements: Those whose lease is still held.
+        completions: Those whose lease is still held.
     """
     now = dict(health)
     disabled: dict[str, datetime] = {}
     warned: set[str] = set()
-    for settlement in sorted(settlements, key=lambda settlement: settlement.at):
-        key = settlement.claim.delivery.subscription_id
+    for completion in sorted(completions, key=lambda completion: completion.at):
+        key = completion.claim.delivery.subscription_id
         if key not in now:
             continue
         before = now[key]
-        after = now[key] = after_settlement(before, settlement)
+        after = now[key] = after_completion(before, completion)
         if before.enabled and not after.enabled:
-            disabled[key] = settlement.at
-        elif _is_warning(before, after, settlement.outcome.disable_after):
+            disabled[key] = completion.at
+        elif _is_warning(before, after, completion.outcome.disable_after):
             warned.add(key)
     changed = {key: after for key, after in now.items() if after != health[key]}
     return Changes(health=changed, disabled=disabled, warned=frozenset(warned - disabled.keys()))
 
 
-def after_settlement(health: Health, settlement: Settlement) -> Health:
-    """The health of a subscription after a settlement.
+def after_completion(health: Health, completion: Completion) -> Health:
+    """The health of a subscription after a completion.
 
     A success ends a streak of failures; so do two days without a failure. A streak disables the
     subscription when it has lasted for the outcome's `disable_after` and counts ten failures. An
-    internal failure, and a settlement without an attempt, change nothing.
+    internal failure, and a completion without an attempt, change nothing.
 
     Args:
         health: Before.
-        settlement: What happened.
+        completion: What happened.
 
     Example:
         >>> from datetime import UTC
@@ -109,12 +109,12 @@ def after_settlement(health: Health, settlement: Settlement) -> Health:
         >>> claim = Claim(delivery=delivery, message=message, subscription=None, token="t")
         >>> attempt = Attempt(id="att_1", delivery_id="dlv_1_1", number=1, at=at, duration=1.0)
         >>> pending = Outcome(state=DeliveryState.PENDING)
-        >>> failed = Settlement(claim=claim, outcome=pending, attempt=attempt, at=at)
-        >>> after_settlement(Health(), failed).failures
+        >>> failed = Completion(claim=claim, outcome=pending, attempt=attempt, at=at)
+        >>> after_completion(Health(), failed).failures
         1
     """
-    attempt, outcome = settlement.attempt, settlement.outcome
-    if attempt is None or settlement.internal:
+    attempt, outcome = completion.attempt, completion.outcome
+    if attempt is None or completion.internal:
         return health
     if attempt.ok:
         streak = attrs.evolve(health, failing_since=None, failures=0, last_failure_at=None)
@@ -156,12 +156,12 @@ def _is_warning(before: Health, after: Health, limit: timedelta | None) -> bool:
     return any(former < share * limit <= _lasted(after) for share in WARNINGS)
 
 
-def pauses(settlements: Iterable[Settlement]) -> Iterator[tuple[str, datetime]]:
+def pauses(completions: Iterable[Completion]) -> Iterator[tuple[str, datetime]]:
     """The ids of subscriptions to make no request to, and until when: their recipients asked."""
-    for settlement in settlements:
-        until = settlement.outcome.pause_until
+    for completion in completions:
+        until = completion.outcome.pause_until
         if until is not None:
-            yield settlement.claim.delivery.subscription_id, until
+            yield completion.claim.delivery.subscription_id, until
 
 
 def reaches(subscription: Subscription, sender: str | None) -> bool:

@@ -28,12 +28,12 @@ from thorn_core.retries import RetryPolicy
 from thorn_core.values import (
     Attempt,
     Claim,
+    Completion,
     DeliveryState,
     Message,
     Outcome,
     Request,
     Response,
-    Settlement,
     Subscription,
 )
 from thorn_core.worker.deadlines import Deadlines
@@ -78,7 +78,7 @@ class Attempts:
         # Keep the validators alive, so that their ids aren't reused.
         self._allowed: dict[tuple[str, int], tuple[Any, ...]] = {}
 
-    async def deliver(self, claim: Claim) -> Settlement:
+    async def deliver(self, claim: Claim) -> Completion:
         """Attempt a claimed delivery, and decide the outcome.
 
         Raises nothing but CancelledError. What goes wrong on this side (a plugin, a codec, the
@@ -88,9 +88,9 @@ class Attempts:
         clock, settings = self._wiring.clock, self._settings
         at = clock()
         if subscription is None:
-            return _discarded(claim, "the subscription was removed", at)
+            return _cancelled(claim, "the subscription was removed", at)
         if not subscription.enabled:
-            return _discarded(
+            return _cancelled(
                 claim, f"the subscription is disabled: {subscription.disabled_reason}", at
             )
         if not self._wiring.knows(message):
@@ -100,14 +100,14 @@ class Attempts:
                 due_at=at + UNDECLARED_WAIT,
                 reason="waiting for a worker that knows its event",
             )
-            return Settlement(claim=claim, outcome=waits, attempt=None, at=at)
+            return Completion(claim=claim, outcome=waits, attempt=None, at=at)
         if subscription.rate_limit:
             slot = self._slot(subscription, at)
             if slot > at:
                 waits = Outcome(state=DeliveryState.PENDING, due_at=slot, reason="rate limit")
-                return Settlement(claim=claim, outcome=waits, attempt=None, at=at)
+                return Completion(claim=claim, outcome=waits, attempt=None, at=at)
         request = self._prepare(claim, subscription, at)
-        if isinstance(request, Settlement):
+        if isinstance(request, Completion):
             return request
         began = perf_counter()
         response, error, timed_out = None, None, False
@@ -146,11 +146,11 @@ class Attempts:
             at=ended,
             random=random.random(),  # noqa: S311 - jitter needs no secrecy
         )
-        return Settlement(claim=claim, outcome=outcome, attempt=attempt, at=ended)
+        return Completion(claim=claim, outcome=outcome, attempt=attempt, at=ended)
 
     def _prepare(
         self, claim: Claim, subscription: Subscription, at: datetime
-    ) -> Request | Settlement:
+    ) -> Request | Completion:
         """Return the checked and signed request of a claim, or the outcome if there is none."""
         reason = f"the payload can't be encoded as {subscription.content_type}"
         try:
@@ -160,7 +160,7 @@ class Attempts:
             refusal = self._refusal(request)
             # The owner must not see a URL that a plugin chose.
             if refusal is not None and request.url == subscription.url:
-                return _discarded(claim, refusal.reason, at)
+                return _cancelled(claim, refusal.reason, at)
             if refusal is not None:
                 raise refusal
             return sign_request(
@@ -208,7 +208,7 @@ class Attempts:
 
     def _failed_internally(
         self, claim: Claim, at: datetime, failure: Exception, reason: str = INTERNAL
-    ) -> Settlement:
+    ) -> Completion:
         """Log a defect of this program; the attempt is retried, and the recipient isn't blamed."""
         delivery = claim.delivery
         self._defects.log(
@@ -227,10 +227,10 @@ class Attempts:
         failures = attempt.number - delivery.attempts_before
         delay = INTERNAL_POLICY.delay(failures, random=random.random())  # noqa: S311 - as above
         if delay is None:
-            outcome = Outcome(state=DeliveryState.EXHAUSTED, reason=reason)
+            outcome = Outcome(state=DeliveryState.FAILED, reason=reason)
         else:
             outcome = Outcome(state=DeliveryState.PENDING, due_at=at + delay, reason=reason)
-        return Settlement(claim=claim, outcome=outcome, attempt=attempt, at=at, internal=True)
+        return Completion(claim=claim, outcome=outcome, attempt=attempt, at=at, internal=True)
 
     def _check(self, request: Request) -> None:
         """Validate the URL, unless the result is cached."""
@@ -287,6 +287,6 @@ class Attempts:
         return slot
 
 
-def _discarded(claim: Claim, reason: str, at: datetime) -> Settlement:
-    outcome = Outcome(state=DeliveryState.DISCARDED, reason=reason)
-    return Settlement(claim=claim, outcome=outcome, attempt=None, at=at)
+def _cancelled(claim: Claim, reason: str, at: datetime) -> Completion:
+    outcome = Outcome(state=DeliveryState.CANCELLED, reason=reason)
+    return Completion(claim=claim, outcome=outcome, attempt=None, at=at)

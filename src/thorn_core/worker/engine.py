@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
-from thorn_core.values import Claim, Settlement
+from thorn_core.values import Claim, Completion
 from thorn_core.worker.attempts import Attempts
 from thorn_core.worker.leases import Leases
 from thorn_core.worker.load import SLOW_SECONDS, Load
@@ -262,7 +262,7 @@ class Engine:
     def _fill_slots(self) -> None:
         """Start requests for waiting deliveries, as far as there is capacity."""
         startable = self.load.startable
-        for _ in range(min(startable, self.load.lanes() - len(self._slots))):
+        for _ in range(min(startable, self.load.slots() - len(self._slots))):
             self._slots.add(self._loop.create_task(self._work()))
         if startable and self._refill is None:
             # Requests in flight become slow and make room, even if none has ended.
@@ -291,7 +291,7 @@ class Engine:
                 self._drop(claim)
                 continue
             try:
-                settlement = await self._attempts.deliver(claim)
+                completion = await self._attempts.deliver(claim)
             except Exception:
                 # A defect; the delivery is retried when its lease expires unrenewed.
                 logger.exception("delivery %s could not be attempted", claim.delivery.id)
@@ -300,14 +300,14 @@ class Engine:
             finally:
                 load.ended(claim)
                 self.wake.set()
-            self._recorder.add(settlement)
+            self._recorder.add(completion)
 
     def _drop(self, claim: Claim) -> None:
         self.leases.drop([claim])
         self._progressed()
 
-    def _recorded(self, settlements: Sequence[Settlement]) -> None:
-        self.leases.drop(settlement.claim for settlement in settlements)
+    def _recorded(self, completions: Sequence[Completion]) -> None:
+        self.leases.drop(completion.claim for completion in completions)
         self._progressed()
 
     def _progressed(self) -> None:

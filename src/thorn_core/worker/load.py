@@ -131,7 +131,7 @@ class Load:
         """True if the limit of requests in flight is reached, including slow ones."""
         return len(self._begun) >= self._concurrency
 
-    def lanes(self) -> int:
+    def slots(self) -> int:
         """The current limit of requests in flight; slow ones make room for others."""
         if len(self._begun) < self._concurrency:
             return self._concurrency
@@ -146,15 +146,15 @@ class Load:
                 break
             yield recipient
 
-    def wanted(self, unsettled: int) -> int:
+    def wanted(self, unrecorded: int) -> int:
         """Return how many more deliveries to claim.
 
         Args:
-            unsettled: Number of outcomes not yet recorded in the store.
+            unrecorded: Number of outcomes not yet recorded in the store.
         """
-        room = self.lanes() - len(self._begun) - self.startable
+        room = self.slots() - len(self._begun) - self.startable
         # Requests may run ahead of a slow store, up to a limit.
-        return min(room + self._ahead, 4 * (self._concurrency + self._ahead) - unsettled)
+        return min(room + self._ahead, 4 * (self._concurrency + self._ahead) - unrecorded)
 
     @property
     def per_recipient(self) -> int:

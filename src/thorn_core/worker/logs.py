@@ -13,7 +13,7 @@ from typing import Any
 
 from thorn_core.codecs import format_datetime
 from thorn_core.recipients import origin_of
-from thorn_core.values import Delivery, DeliveryState, Message, Settlement, Subscription
+from thorn_core.values import Completion, Delivery, DeliveryState, Message, Subscription
 
 logger = logging.getLogger("thorn_core.worker")
 
@@ -85,12 +85,12 @@ def _place(failure: Exception) -> str:
     return f"{traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}"
 
 
-def log_settlement(settlement: Settlement) -> None:
+def log_completion(completion: Completion) -> None:
     """Log the outcome of a claim, unless it was delivered or only waits."""
-    outcome, attempt = settlement.outcome, settlement.attempt
-    delivery, subscription = settlement.claim.delivery, settlement.claim.subscription
+    outcome, attempt = completion.outcome, completion.attempt
+    delivery, subscription = completion.claim.delivery, completion.claim.subscription
     if attempt is not None and not attempt.ok:
-        then = _then(settlement)
+        then = _then(completion)
         reason = attempt.error or f"status {attempt.status}"
         logger.warning(
             "attempt %d of %s failed: %s; %s",
@@ -103,11 +103,11 @@ def log_settlement(settlement: Settlement) -> None:
                 "attempt": attempt.number,
                 "status": attempt.status,
                 "reason": _one_line(reason),
-                "retry_at": _retry_at(settlement),
+                "retry_at": _retry_at(completion),
                 "outcome": str(outcome.state),
             },
         )
-    elif attempt is None and outcome.state is DeliveryState.DISCARDED:
+    elif attempt is None and outcome.state is DeliveryState.CANCELLED:
         log_cancelled(delivery, outcome.reason, subscription)
 
 
@@ -126,7 +126,7 @@ def log_cancelled(
             "status": None,
             "reason": words,
             "retry_at": None,
-            "outcome": str(DeliveryState.DISCARDED),
+            "outcome": str(DeliveryState.CANCELLED),
         },
     )
 
@@ -190,20 +190,20 @@ def _owned(subscription: Subscription) -> str:
     return f"subscription {subscription.id}{owner}"
 
 
-def _then(settlement: Settlement) -> str:
-    retry_at = _retry_at(settlement)
+def _then(completion: Completion) -> str:
+    retry_at = _retry_at(completion)
     if retry_at is not None:
         return f"next attempt at {retry_at}"
-    if settlement.outcome.state is DeliveryState.EXHAUSTED:
+    if completion.outcome.state is DeliveryState.FAILED:
         return "no attempts are left"
     return "it will not be retried"
 
 
-def _retry_at(settlement: Settlement) -> str | None:
-    outcome = settlement.outcome
+def _retry_at(completion: Completion) -> str | None:
+    outcome = completion.outcome
     if outcome.state is not DeliveryState.PENDING:
         return None
-    return format_datetime((outcome.due_at or settlement.at).replace(microsecond=0))
+    return format_datetime((outcome.due_at or completion.at).replace(microsecond=0))
 
 
 def _one_line(text: str) -> str:

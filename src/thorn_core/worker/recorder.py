@@ -14,8 +14,8 @@ from thorn_core import signals
 from thorn_core.delivery import disabled_message, failing_message
 from thorn_core.errors import StoreError
 from thorn_core.ports.unit_of_work import IMMEDIATE
-from thorn_core.values import DeliveryState, Message, Settlement, Subscription
-from thorn_core.worker.logs import log_disabled, log_failing, log_settlement
+from thorn_core.values import Completion, DeliveryState, Message, Subscription
+from thorn_core.worker.logs import log_completion, log_disabled, log_failing
 from thorn_core.worker.wiring import Wiring
 
 logger = logging.getLogger(__name__)
@@ -26,12 +26,12 @@ LONGEST_DELAY = 30.0
 
 
 class Recorder:
-    """Writes the settlements of one worker, and notifies callbacks, plugins and signals.
+    """Writes the completions of one worker, and notifies callbacks, plugins and signals.
 
     Args:
         wiring: From the app.
         io: Awaits a function of the store, which may block.
-        recorded: Called with the settlements after they are written.
+        recorded: Called with the completions after they are written.
         deliver: Delivers the messages with these ids, which no other process may know of.
     """
 
@@ -40,12 +40,12 @@ class Recorder:
         wiring: Wiring,
         io: Callable[..., Awaitable[Any]],
         *,
-        recorded: Callable[[Sequence[Settlement]], None],
+        recorded: Callable[[Sequence[Completion]], None],
         deliver: Callable[[Sequence[str]], Awaitable[object]],
     ) -> None:
         self._wiring, self._io = wiring, io
         self._recorded, self._deliver = recorded, deliver
-        self._waiting: list[Settlement] = []
+        self._waiting: list[Completion] = []
         self._writer: asyncio.Task[None] | None = None
         self._notices: set[asyncio.Task[object]] = set()
         self._closing = False
@@ -53,14 +53,14 @@ class Recorder:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, settlement: Settlement) -> None:
-        """Queue a settlement."""
-        self._waiting.append(settlement)
+    def add(self, completion: Completion) -> None:
+        """Queue a completion."""
+        self._waiting.append(completion)
         if self._writer is None:
             self._writer = asyncio.create_task(self._write())
 
     async def close(self) -> None:
-        """Write the queued settlements, unless the store fails, and stop."""
+        """Write the queued completions, unless the store fails, and stop."""
         self._closing = True
         if self._writer is not None:
             await self._writer
@@ -69,14 +69,14 @@ class Recorder:
         self._waiting.clear()
 
     async def _write(self) -> None:
-        """Write the queued settlements in batches until none is left."""
+        """Write the queued completions in batches until none is left."""
         delay = FIRST_DELAY
         while self._waiting:
             batch = self._waiting[: self._wiring.settings.chunksize]
             try:
-                notable = await self._io(self._wiring.store.settle, batch)
+                notable = await self._io(self._wiring.store.record, batch)
             except Exception as error:
-                log_store_failure("can't settle", error, delay)
+                log_store_failure("can't record", error, delay)
                 if self._closing:
                     break
                 await asyncio.sleep(delay)
@@ -84,8 +84,8 @@ class Recorder:
                 continue
             delay = FIRST_DELAY
             del self._waiting[: len(batch)]
-            for settlement in batch:
-                self._notify(settlement)
+            for completion in batch:
+                self._notify(completion)
             if notable:
                 await self._announce(notable, batch[-1].at)
             self._wiring.progressed()
@@ -115,21 +115,21 @@ class Recorder:
         log_failing(subscription, disabled_at)
         return failing_message(subscription, disabled_at, at)
 
-    def _notify(self, settlement: Settlement) -> None:
+    def _notify(self, completion: Completion) -> None:
         wiring = self._wiring
-        delivery, attempt = settlement.claim.delivery, settlement.attempt
-        log_settlement(settlement)
+        delivery, attempt = completion.claim.delivery, completion.attempt
+        log_completion(completion)
         if attempt is not None:
             wiring.attempted(attempt, delivery)
             wiring.plugins.attempted(attempt, delivery)
             signals.tell(signals.attempt_made, wiring.app, attempt=attempt, delivery=delivery)
-        ended_by = _ENDED_BY.get(settlement.outcome.state)
+        ended_by = _ENDED_BY.get(completion.outcome.state)
         if ended_by is not None and ended_by.receivers:
             ended = attrs.evolve(
                 delivery,
-                state=settlement.outcome.state,
-                reason=settlement.outcome.reason,
-                settled_at=settlement.at,
+                state=completion.outcome.state,
+                reason=completion.outcome.reason,
+                finished_at=completion.at,
                 attempt_count=delivery.attempt_count + (attempt is not None),
             )
             signals.tell(ended_by, wiring.app, delivery=ended, attempt=attempt)
@@ -149,6 +149,6 @@ def log_store_failure(what: str, error: Exception, delay: float) -> None:
 
 _ENDED_BY = {
     DeliveryState.DELIVERED: signals.delivery_delivered,
-    DeliveryState.EXHAUSTED: signals.delivery_exhausted,
-    DeliveryState.DISCARDED: signals.delivery_discarded,
+    DeliveryState.FAILED: signals.delivery_failed,
+    DeliveryState.CANCELLED: signals.delivery_cancelled,
 }

@@ -211,11 +211,11 @@ class Router:
         """
         if not routing.complete:
             return None
-        cancelled = [delivery for delivery in routing.deliveries if delivery.state.settled]
+        cancelled = [delivery for delivery in routing.deliveries if delivery.state.finished]
         for delivery in cancelled:
             log_cancelled(delivery, delivery.reason)
             signals.tell(
-                signals.delivery_discarded, self._wiring.app, delivery=delivery, attempt=None
+                signals.delivery_cancelled, self._wiring.app, delivery=delivery, attempt=None
             )
         return len(routing.deliveries) - len(cancelled)
 

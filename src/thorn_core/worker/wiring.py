@@ -51,7 +51,7 @@ class Wiring:
         unstored: Returns the recipients of a message that aren't in the store.
         knows: Returns whether the declaration of a message's event is known, if needed.
         attempted: Called after every attempt.
-        progressed: Called after every settlement.
+        progressed: Called after every completion.
         calls: Calls of the store running in threads.
     """
 

@@ -16,7 +16,7 @@ from kills.run import RECIPIENTS, Arrival, Outcome, Run
 from thorn_core import DeliveryState
 
 # What a worker may hold at once: requests under way, slow ones beside, and four times as many as it
-# may claim that it hasn't settled yet.
+# may claim that it hasn't finished yet.
 HELD = 3 * CONCURRENCY + 5 * (CONCURRENCY + CHUNK)
 
 

@@ -73,7 +73,7 @@ export const nextQuery = (page) => (page.next ? new URL(page.next, location.href
 // after about 15 seconds.
 const LOOKS = [100, 200, 400, 800, 1500, 2500, 4000, 6000];
 
-export async function settled(id, { attempts = 0, stopped = () => false } = {}) {
+export async function finished(id, { attempts = 0, stopped = () => false } = {}) {
   let tried = false;
   for (const pause of LOOKS) {
     try {

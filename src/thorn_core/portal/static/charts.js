@@ -5,7 +5,7 @@ import { get, hookPath } from "./api.js";
 import { busy, duration, el, plural, problemBox, svg, whole } from "./dom.js";
 
 const PERIODS = { hour: "1 hour", day: "24 hours", week: "7 days", month: "30 days" };
-const OUTCOMES = ["delivered", "waiting", "exhausted", "discarded"];
+const OUTCOMES = ["delivered", "waiting", "failed", "cancelled"];
 const PERCENTILES = ["p50", "p95", "p99"];
 const HEIGHT = 150;
 const EDGE = { left: 52, right: 8, top: 10, bottom: 22 };

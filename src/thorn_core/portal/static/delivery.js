@@ -1,6 +1,6 @@
 // One delivery: its message, and the request and response of each attempt.
 
-import { deliveryPath, get, hookPath, post, settled } from "./api.js";
+import { deliveryPath, get, hookPath, post, finished } from "./api.js";
 import { block, button, duration, el, facts, heading, notify, printable, readable, state, time } from "./dom.js";
 import { signatureCheck } from "./signatures.js";
 
@@ -23,7 +23,7 @@ export async function show({ parts: [hookId, id], stopped, reload }) {
       button("Refresh", reload)),
     facts([
       ["Created", time(delivery.created_at)],
-      ["Finished", delivery.settled_at && time(delivery.settled_at)],
+      ["Finished", delivery.finished_at && time(delivery.finished_at)],
       ["Next attempt", delivery.state === "held" ? "when the subscription is resumed" : delivery.due_at && time(delivery.due_at)],
       ["Reason", printable(delivery.reason ?? "")],
       ["Message", el("code", {}, delivery.message_id)],
@@ -45,7 +45,7 @@ async function cancel(delivery, reload) {
 
 async function retry(delivery, { stopped, reload }) {
   await post(deliveryPath(delivery.id, "retry"));
-  const now = await settled(delivery.id, { attempts: delivery.attempts.length, stopped });
+  const now = await finished(delivery.id, { attempts: delivery.attempts.length, stopped });
   if (stopped()) return;
   if (now === null) notify("The retry is queued. No worker has picked it up yet.");
   else if (now.state === "delivered") notify("Delivered.");
@@ -57,7 +57,7 @@ function attemptPart(attempt, delivery, hook, open) {
   const answer = attempt.status ?? printable(attempt.error ?? "no response");
   return el("details", { class: "attempt", open },
     el("summary", {},
-      el("span", { class: `state ${attempt.ok ? "delivered" : "exhausted"}` }, String(answer)),
+      el("span", { class: `state ${attempt.ok ? "delivered" : "failed"}` }, String(answer)),
       ` #${attempt.number} · `, time(attempt.at), ` · ${duration(attempt.duration)}`),
     el("div", { class: "halves" },
       el("section", {}, el("h3", {}, "Request"), requestPart(attempt, delivery, hook)),

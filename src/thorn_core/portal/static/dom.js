@@ -135,7 +135,7 @@ export function facts(pairs) {
     el("div", {}, el("dt", {}, name), el("dd", {}, [value].flat()))));
 }
 
-export const STATES = ["pending", "in_flight", "delivered", "exhausted", "discarded"];
+export const STATES = ["pending", "in_flight", "delivered", "failed", "cancelled"];
 
 export const state = (name) => el("span", { class: `state ${name}` }, name.replace("_", " "));
 

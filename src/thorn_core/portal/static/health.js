@@ -6,7 +6,7 @@ export function health(hook) {
   if (!hook.enabled) return el("span", { class: "state disabled" }, "disabled");
   if (hook.paused) return el("span", { class: "state held" }, "paused");
   if (hook.failing_since) {
-    return el("span", {}, el("span", { class: "state exhausted" }, "failing"),
+    return el("span", {}, el("span", { class: "state failed" }, "failing"),
       el("span", { class: "quiet under" }, "since ", time(hook.failing_since)));
   }
   return el("span", { class: "state delivered" }, "active");

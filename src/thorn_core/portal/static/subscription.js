@@ -1,6 +1,6 @@
 // One subscription: its settings, actions, activity and deliveries.
 
-import { call, get, hookPath, post, settled } from "./api.js";
+import { call, get, hookPath, post, finished } from "./api.js";
 import { button, confirmed, dotted, el, facts, heading, notify, openDialog, plural, printable, time, busy, problemBox } from "./dom.js";
 import { charts } from "./charts.js";
 import { edit } from "./editor.js";
@@ -55,7 +55,7 @@ function actions(hook, page) {
 
 async function test(hook, page) {
   const { value: sent } = await post(hookPath(hook.id, "test"));
-  const delivery = await settled(sent.delivery_id, page);
+  const delivery = await finished(sent.delivery_id, page);
   if (page.stopped()) return;
   const last = delivery?.attempts.at(-1);
   if (delivery?.state === "delivered") notify(`Test delivered: ${last.status}.`);
@@ -110,7 +110,7 @@ function recover(hook, page) {
       }
     };
     return el("form", { onsubmit: (event) => { event.preventDefault(); busy(go, submit); } }, told,
-      el("p", {}, "Exhausted and discarded deliveries are sent again."),
+      el("p", {}, "Failed and cancelled deliveries are sent again."),
       el("div", { class: "field" }, el("label", { for: "recover-since" }, "Events since"), since),
       el("div", { class: "field" }, el("label", { class: "choice" }, missing, "Also events that were never meant for this subscription when they were sent")),
       el("div", { class: "actions" }, go, el("button", { type: "button", onclick: () => close() }, "Cancel")));

@@ -27,7 +27,7 @@ class History:
     Nothing here locks: the store does.
 
     Args:
-        limit: How many settled deliveries to keep, how many messages that reached nobody, and how
+        limit: How many finished deliveries to keep, how many messages that reached nobody, and how
             many attempts to count.
 
     Attributes:
@@ -43,7 +43,7 @@ class History:
         self._by_sender: dict[str, dict[str, None]] = {}
         self._unrouted = 0
         self._keyed: dict[bytes, str] = {}
-        self._settled: OrderedDict[str, None] = OrderedDict()
+        self._finished: OrderedDict[str, None] = OrderedDict()
         self._unreached: OrderedDict[str, None] = OrderedDict()
         self._attempted: deque[tuple[datetime, str, float | None, bool]] = deque(maxlen=limit)
 
@@ -85,24 +85,24 @@ class History:
         latency = None if attempt.status is None else attempt.duration
         self._attempted.append((attempt.at, delivery.made.subscription_id, latency, attempt.ok))
 
-    def settled(self, delivery: DeliveryRecord) -> None:
+    def finished(self, delivery: DeliveryRecord) -> None:
         """A delivery has come to its end."""
-        self._settled[delivery.made.id] = None
+        self._finished[delivery.made.id] = None
 
     def reopened(self, delivery: DeliveryRecord) -> None:
-        """A settled delivery is to be made again."""
-        del self._settled[delivery.made.id]
+        """A finished delivery is to be made again."""
+        del self._finished[delivery.made.id]
 
     def trim(self) -> None:
         """Let the oldest of what is over go, down to the bound."""
-        while len(self._settled) > self._limit:
-            self._drop(next(iter(self._settled)))
+        while len(self._finished) > self._limit:
+            self._drop(next(iter(self._finished)))
         while len(self._unreached) > self._limit:
             self._forget(self._unreached.popitem(last=False)[0])
 
     def purge(self, query: DeliveryQuery, limit: int) -> int:
-        """Let settled deliveries go, and messages left without any."""
-        found = self.found(query.only_settled(), limit)
+        """Let finished deliveries go, and messages left without any."""
+        found = self.found(query.only_finished(), limit)
         for delivery in found:
             self._drop(delivery.made.id)
         if len(found) < limit and query == DeliveryQuery(until=query.until):
@@ -120,7 +120,7 @@ class History:
             kept = self.messages[key]
             for delivery in list(kept.deliveries):
                 # What queues hold of it holds no longer.
-                self.deliveries[delivery].state = DeliveryState.DISCARDED
+                self.deliveries[delivery].state = DeliveryState.CANCELLED
                 self._drop(delivery)
             self._unreached.pop(key, None)
             if key in self.messages:
@@ -129,7 +129,7 @@ class History:
         return len(ids)
 
     def _drop(self, key: str) -> None:
-        self._settled.pop(key, None)
+        self._finished.pop(key, None)
         made = self.deliveries.pop(key).made
         siblings = self._by_subscription[made.subscription_id]
         del siblings[key]
@@ -156,8 +156,8 @@ class History:
 
     @property
     def waiting(self) -> int:
-        """How many messages aren't routed and deliveries aren't settled."""
-        return self._unrouted + len(self.deliveries) - len(self._settled)
+        """How many messages aren't routed and deliveries aren't finished."""
+        return self._unrouted + len(self.deliveries) - len(self._finished)
 
     def found(
         self,

@@ -17,7 +17,7 @@ from thorn_core.stores.memory.records import (
 )
 from thorn_core.stores.memory.time_queue import TimeQueue
 from thorn_core.stores.memory.turns import Turns
-from thorn_core.values import Claim, Delivery, DeliveryState, Routing, Settlement
+from thorn_core.values import Claim, Completion, Delivery, DeliveryState, Routing
 
 
 class Queue:
@@ -46,9 +46,9 @@ class Queue:
             if made.id not in self._history.deliveries:
                 delivery = DeliveryRecord(made, next(self._serials), made.state, made.due_at)
                 self._history.add(delivery, kept)
-                if made.state.settled:
-                    delivery.settled_at, delivery.reason = made.settled_at, made.reason
-                    self._history.settled(delivery)
+                if made.state.finished:
+                    delivery.finished_at, delivery.reason = made.finished_at, made.reason
+                    self._history.finished(delivery)
                 else:
                     self.turns.add(delivery)
 
@@ -136,55 +136,55 @@ class Queue:
                 self._unlease(delivery, PENDING)
                 self.turns.add(delivery)
 
-    def settle(self, settlements: Sequence[Settlement]) -> list[Settlement]:
+    def record(self, completions: Sequence[Completion]) -> list[Completion]:
         """Write how claims ended; gives those whose lease was still held."""
         held = []
-        for settlement in settlements:
-            delivery = self._history.deliveries.get(settlement.claim.delivery.id)
+        for completion in completions:
+            delivery = self._history.deliveries.get(completion.claim.delivery.id)
             if delivery is None:
                 continue
-            mine = self._held(settlement.claim) is not None
-            if settlement.attempt is not None:
-                self._history.attempted(delivery, settlement.attempt)
+            mine = self._held(completion.claim) is not None
+            if completion.attempt is not None:
+                self._history.attempted(delivery, completion.attempt)
             if mine:
-                self._apply(delivery, settlement)
-                held.append(settlement)
+                self._apply(delivery, completion)
+                held.append(completion)
         for recipient, until in rules.pauses(held):
             self.turns.pause(recipient, until)
         return held
 
-    def _apply(self, delivery: DeliveryRecord, settlement: Settlement) -> None:
-        outcome = settlement.outcome
+    def _apply(self, delivery: DeliveryRecord, completion: Completion) -> None:
+        outcome = completion.outcome
         if outcome.state is PENDING:
             self._unlease(delivery, PENDING)
             delivery.reason = outcome.reason
-            delivery.due_at = outcome.due_at or settlement.at
+            delivery.due_at = outcome.due_at or completion.at
             self.turns.add(delivery)
         else:
-            self._end(delivery, outcome.state, outcome.reason, settlement.at)
+            self._end(delivery, outcome.state, outcome.reason, completion.at)
 
     def _end(
         self, delivery: DeliveryRecord, state: DeliveryState, reason: str | None, at: datetime
     ) -> None:
         self._unlease(delivery, state)
-        delivery.reason, delivery.settled_at = reason, at
-        self._history.settled(delivery)
+        delivery.reason, delivery.finished_at = reason, at
+        self._history.finished(delivery)
 
     def cancel(
         self, deliveries: Sequence[DeliveryRecord], reason: str, now: datetime
     ) -> list[Delivery]:
         """Let deliveries that are pending not be made."""
         for delivery in deliveries:
-            self._end(delivery, DeliveryState.DISCARDED, reason, now)
+            self._end(delivery, DeliveryState.CANCELLED, reason, now)
         return [delivery.value() for delivery in deliveries]
 
     def replay(self, deliveries: Sequence[DeliveryRecord], now: datetime) -> None:
-        """Make deliveries that are settled pending again."""
+        """Make deliveries that are finished pending again."""
         for delivery in deliveries:
             self._unlease(delivery, PENDING)
             delivery.attempts_before = delivery.attempt_count
             delivery.due_at = now
-            delivery.settled_at = delivery.reason = None
+            delivery.finished_at = delivery.reason = None
             self._history.reopened(delivery)
             self.turns.add(delivery)
 

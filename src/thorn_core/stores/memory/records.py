@@ -32,7 +32,7 @@ class DeliveryRecord:
     due_at: datetime
     attempt_count: int = 0
     attempts_before: int = 0
-    settled_at: datetime | None = None
+    finished_at: datetime | None = None
     reason: str | None = None
     token: str | None = None
     leased_until: datetime | None = None
@@ -55,7 +55,7 @@ class DeliveryRecord:
             attempts_before=self.attempts_before,
             due_at=self.due_at,
             created_at=made.created_at,
-            settled_at=self.settled_at,
+            finished_at=self.finished_at,
             reason=self.reason,
             target=made.target,
             held=held and self.state is PENDING,

@@ -23,11 +23,11 @@ from thorn_core.stores.memory.subscriptions import Subscriptions
 from thorn_core.values import (
     Attempt,
     Claim,
+    Completion,
     Delivery,
     Message,
     Period,
     Routing,
-    Settlement,
     Stats,
     Subscription,
 )
@@ -40,7 +40,7 @@ class MemoryStore:
     remain its parent's, and with the subscriptions.
 
     Args:
-        history: Settled deliveries to keep; beyond that the oldest go, with their messages.
+        history: Finished deliveries to keep; beyond that the oldest go, with their messages.
         backlog: Messages and deliveries that may wait; beyond that `publish` raises StoreError.
     """
 
@@ -231,17 +231,17 @@ class MemoryStore:
             self._queue.release(claims)
         self._wake()
 
-    def settle(self, settlements: Sequence[Settlement]) -> Sequence[Subscription]:
+    def record(self, completions: Sequence[Completion]) -> Sequence[Subscription]:
         """Write how claims ended."""
         with self._lock:
-            held = self._queue.settle(settlements)
+            held = self._queue.record(completions)
             self._history.trim()
             return self._subscriptions.judge(held)
 
     def cancel(
         self, query: DeliveryQuery, *, now: datetime, limit: int, reason: str
     ) -> Sequence[Delivery]:
-        """Make pending deliveries discarded."""
+        """Make pending deliveries cancelled."""
         if query.states is not None and PENDING not in query.states:
             return []
         with self._lock:
@@ -305,9 +305,9 @@ class MemoryStore:
             return self._history.count(query)
 
     def replay(self, query: DeliveryQuery, *, now: datetime, limit: int) -> Sequence[Delivery]:
-        """Make settled deliveries pending again."""
+        """Make finished deliveries pending again."""
         with self._lock:
-            found = self._history.found(query.only_settled(), limit)
+            found = self._history.found(query.only_finished(), limit)
             self._queue.replay(found, now)
             replayed = [self._value(delivery) for delivery in found]
         self._wake()
@@ -327,7 +327,7 @@ class MemoryStore:
             return self._history.missing(subscription, since, until, after, limit)
 
     def purge(self, query: DeliveryQuery, *, limit: int) -> int:
-        """Remove settled deliveries with their attempts, and messages left without any."""
+        """Remove finished deliveries with their attempts, and messages left without any."""
         with self._lock:
             return self._history.purge(query, limit)
 

@@ -12,7 +12,7 @@ from thorn_core.errors import ConfigurationError, NotFoundError
 from thorn_core.ports.store import Change
 from thorn_core.stores import rules
 from thorn_core.stores.memory.subscription_index import SubscriptionIndex
-from thorn_core.values import Settlement, Subscription
+from thorn_core.values import Completion, Subscription
 
 
 class Subscriptions:
@@ -90,12 +90,12 @@ class Subscriptions:
         ids = islice(self._index.matching(event, sender, after), limit)
         return [self._by_id[key] for key in ids]
 
-    def judge(self, settlements: Sequence[Settlement]) -> list[Subscription]:
-        """Apply what settlements change; gives those disabled by it or to be warned."""
-        keys = {settlement.claim.delivery.subscription_id for settlement in settlements}
+    def judge(self, completions: Sequence[Completion]) -> list[Subscription]:
+        """Apply what completions change; gives those disabled by it or to be warned."""
+        keys = {completion.claim.delivery.subscription_id for completion in completions}
         known = {key: self._by_id[key] for key in keys if key in self._by_id}
         health = {key: rules.health_of(subscription) for key, subscription in known.items()}
-        changes = rules.judge_subscriptions(health, settlements)
+        changes = rules.judge_subscriptions(health, completions)
         for key, after in changes.health.items():
             changed = attrs.evolve(known[key], **attrs.asdict(after))
             if key in changes.disabled:

@@ -127,7 +127,7 @@ class History:
             now: Microseconds.
             limit: How many at most.
         """
-        keys = find(statements, query.only_settled(), None, limit)
+        keys = find(statements, query.only_finished(), None, limit)
         locked = lock_finished(statements, keys)
         if not locked:
             return []

@@ -232,7 +232,7 @@ class Outbox:
         there = {key for (key,) in statements.rows(THERE, keys=list(rows))}
         new = [row for key, row in rows.items() if key not in there]
         statements.insert_fast(DELIVERIES, new)
-        pending = [(row[0], made[row]) for row in new if not made[row].state.settled]
+        pending = [(row[0], made[row]) for row in new if not made[row].state.finished]
         # Last, for everybody's messages meet at the rows of busy recipients.
         self._queue.add(statements, [(key, micros(delivery.due_at)) for key, delivery in pending])
 

@@ -49,7 +49,7 @@ def purge(statements: Statements, query: DeliveryQuery, limit: int) -> int:
     Returns:
         How many deliveries went.
     """
-    keys = lock_finished(statements, find(statements, query.only_settled(), None, limit))
+    keys = lock_finished(statements, find(statements, query.only_finished(), None, limit))
     if keys:
         statements.change(REMOVE_ATTEMPTS, ids=keys)
         statements.change(REMOVE_DELIVERIES, ids=keys)

@@ -41,7 +41,7 @@ from thorn_core.stores.sql.schema import (
 from thorn_core.stores.sql.statements import Statements
 from thorn_core.stores.sql.wording import LIST_SIZE
 from thorn_core.stores.turns import queue_up, take_turns
-from thorn_core.values import Claim, DeliveryState, Message, Settlement, Subscription
+from thorn_core.values import Claim, Completion, DeliveryState, Message, Subscription
 
 # Messages asked for in one statement.
 RANGES = 64
@@ -119,7 +119,7 @@ class Subscriptions(Protocol):
         ...
 
     def judge(
-        self, statements: Statements, settlements: Sequence[Settlement]
+        self, statements: Statements, completions: Sequence[Completion]
     ) -> list[Subscription]:
         """Write what attempts change of subscriptions."""
         ...
@@ -281,14 +281,14 @@ class Queue:
     # -- end
 
     def record(
-        self, statements: Statements, settlements: Sequence[Settlement]
+        self, statements: Statements, completions: Sequence[Completion]
     ) -> list[Subscription]:
         """Write how claims ended, where their lease is still held; keep and count every attempt.
 
         Returns:
             The subscriptions that this disabled, and those whose owners are to be warned.
         """
-        ordered = sorted(settlements, key=lambda settlement: _key_of(settlement.claim))
+        ordered = sorted(completions, key=lambda completion: _key_of(completion.claim))
         tokens = dict(_standing(statements, {_key_of(s.claim) for s in ordered}))
         held = [s for s in ordered if tokens.get(_key_of(s.claim)) == s.claim.token]
         late = [s for s in ordered if tokens.get(_key_of(s.claim)) != s.claim.token]
@@ -299,7 +299,7 @@ class Queue:
         statements.insert(ATTEMPTS, sorted(rows, key=itemgetter(0, 1)), ignoring=True)
         again = [s for s in held if s.outcome.state is DeliveryState.PENDING]
         statements.update(QUEUE, _AGAIN, [_retry(s) for s in again], AGAIN)
-        if ended := [_key_of(s.claim) for s in held if s.outcome.state.settled]:
+        if ended := [_key_of(s.claim) for s in held if s.outcome.state.finished]:
             statements.change(REMOVE, keys=ended)
         judged = self._subscriptions.judge(statements, held)
         self._recipients.due(
@@ -381,10 +381,10 @@ def _held(statements: Statements, claims: Iterable[Claim]) -> dict[bytes, Claim]
     return {key: by_key[key] for key, token in standing if token == by_key[key].token}
 
 
-def _count_late(statements: Statements, late: Sequence[Settlement]) -> list[Settlement]:
+def _count_late(statements: Statements, late: Sequence[Completion]) -> list[Completion]:
     """Count the attempts of those whose lease was over; gives back those not counted before.
 
-    A settlement comes twice if it wasn't clear whether the first time was written. Nothing is kept
+    A completion comes twice if it wasn't clear whether the first time was written. Nothing is kept
     of a delivery that is gone.
     """
     if not late:
@@ -413,20 +413,20 @@ def _message_of(key: bytes) -> bytes:
     return key[:MESSAGE_KEY]
 
 
-def _outcome(settlement: Settlement) -> tuple[Any, ...]:
-    outcome = settlement.outcome
+def _outcome(completion: Completion) -> tuple[Any, ...]:
+    outcome = completion.outcome
     return (
-        _key_of(settlement.claim),
-        int(settlement.attempt is not None),
+        _key_of(completion.claim),
+        int(completion.attempt is not None),
         STATES[outcome.state],
-        micros(settlement.at) if outcome.state.settled else None,
+        micros(completion.at) if outcome.state.finished else None,
         clean(outcome.reason),
     )
 
 
-def _retry(settlement: Settlement) -> tuple[bytes, int, int]:
+def _retry(completion: Completion) -> tuple[bytes, int, int]:
     return (
-        _key_of(settlement.claim),
-        int(settlement.attempt is not None),
-        micros(settlement.outcome.due_at or settlement.at),
+        _key_of(completion.claim),
+        int(completion.attempt is not None),
+        micros(completion.outcome.due_at or completion.at),
     )

@@ -38,8 +38,8 @@ STATES = {
     DeliveryState.PENDING: OPEN,
     DeliveryState.IN_FLIGHT: OPEN,
     DeliveryState.DELIVERED: DELIVERED,
-    DeliveryState.EXHAUSTED: FAILED,
-    DeliveryState.DISCARDED: CANCELLED,
+    DeliveryState.FAILED: FAILED,
+    DeliveryState.CANCELLED: CANCELLED,
 }
 FINISHED = {number: state for state, number in STATES.items() if number != OPEN}
 # What `delivery_of` takes of $deliveries d, $recipients r and, LEFT JOINed, $queue q.
@@ -246,7 +246,7 @@ def delivery_row(delivery: Delivery) -> tuple[Any, ...]:
         STATES[delivery.state],
         delivery.attempt_count,
         micros(delivery.created_at),
-        optional_micros(delivery.settled_at),
+        optional_micros(delivery.finished_at),
         clean(delivery.reason),
         None if target is None else json.dumps(subscription_row(target)),
     )
@@ -287,7 +287,7 @@ def delivery_of(row: Sequence[Any], event: str) -> Delivery:
         attempts_before=attempts - tries,
         due_at=moment(due_at),
         created_at=moment(created_at),
-        settled_at=optional_moment(finished_at),
+        finished_at=optional_moment(finished_at),
         reason=reason,
         target=None if target is None else subscription_of(json.loads(target)),
     )

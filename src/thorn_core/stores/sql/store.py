@@ -31,11 +31,11 @@ from thorn_core.stores.sql.wording import POSTGRESQL, SQLITE, Wording
 from thorn_core.values import (
     Attempt,
     Claim,
+    Completion,
     Delivery,
     Message,
     Period,
     Routing,
-    Settlement,
     Stats,
     Subscription,
 )
@@ -352,9 +352,9 @@ class SqlStore:
         self.database.run(lambda s: self._queue.release(s, claims), durable=False)
         self._tell()
 
-    def settle(self, settlements: Sequence[Settlement]) -> Sequence[Subscription]:
+    def record(self, completions: Sequence[Completion]) -> Sequence[Subscription]:
         """Write how claims ended."""
-        return self.database.run(lambda s: self._queue.record(s, settlements), durable=False)
+        return self.database.run(lambda s: self._queue.record(s, completions), durable=False)
 
     def cancel(
         self, query: DeliveryQuery, *, now: datetime, limit: int, reason: str

@@ -15,7 +15,7 @@ from thorn_core.stores.sql.matching import NOBODY, first_ids, ids_of_each
 from thorn_core.stores.sql.rows import clean, micros, moment, subscription_of, subscription_row
 from thorn_core.stores.sql.schema import PATTERNS, SUBSCRIPTIONS
 from thorn_core.stores.sql.statements import Statements
-from thorn_core.values import Message, Settlement, Subscription
+from thorn_core.values import Completion, Message, Subscription
 
 COLUMNS = ", ".join(SUBSCRIPTIONS.names)
 HEALTH = tuple(
@@ -192,7 +192,7 @@ class Subscriptions:
         self._recipients.removed(statements, subscription_id, now)
 
     def judge(
-        self, statements: Statements, settlements: Sequence[Settlement]
+        self, statements: Statements, completions: Sequence[Completion]
     ) -> list[Subscription]:
         """Write what attempts change of subscriptions.
 
@@ -200,18 +200,18 @@ class Subscriptions:
 
         Args:
             statements: In the transaction that records the attempts.
-            settlements: Those whose lease is still held.
+            completions: Those whose lease is still held.
 
         Returns:
             Subscriptions disabled by this call (not ones already disabled by another), and those
             whose owners are to be warned, as they are now.
         """
-        ids = sorted({s.claim.delivery.subscription_id for s in settlements if s.attempt})
-        seen = judge_subscriptions(_health(statements, ids), settlements)
+        ids = sorted({s.claim.delivery.subscription_id for s in completions if s.attempt})
+        seen = judge_subscriptions(_health(statements, ids), completions)
         if not seen.health:
             return []
         locked = _health(statements, sorted(seen.health), statements.wording.for_update)
-        changes = judge_subscriptions(locked, settlements)
+        changes = judge_subscriptions(locked, completions)
         _write(statements, changes)
         found = self.get_many(statements, changes.warned | changes.disabled.keys())
         return [found[key] for key in sorted(found)]

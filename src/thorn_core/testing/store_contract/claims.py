@@ -123,8 +123,8 @@ class ClaimContract(StoreSteps):
         (claim,) = self.claim(store, limit=1, busy=full, per_recipient=9)
         assert claim.delivery.subscription_id == paused.id
         until = later(60)
-        ended = self.settlement(claim, PENDING, status=429, due_at=until, pause_until=until)
-        store.settle([ended])
+        ended = self.completion(claim, PENDING, status=429, due_at=until, pause_until=until)
+        store.record([ended])
         ids = [make_message(1).id, make_message(2).id]
         full = {busy.id: 9}
         claimed = self.claim(store, message_ids=ids, limit=1, busy=full, per_recipient=9)
@@ -187,5 +187,5 @@ class ClaimContract(StoreSteps):
         assert store.next_due(NOW) == later(10)
         (claim,) = self.claim(store, now=later(10))
         assert store.next_due(later(10)) == later(70)
-        store.settle([self.settlement(claim, PENDING, status=500, due_at=later(20))])
+        store.record([self.completion(claim, PENDING, status=500, due_at=later(20))])
         assert store.next_due(later(10)) == later(20)

@@ -20,7 +20,7 @@ from thorn_core.testing.store_contract.steps import (
 )
 from thorn_core.values import OPERATOR, DeliveryState, Subscription
 
-CANCELLED = DeliveryState.DISCARDED
+CANCELLED = DeliveryState.CANCELLED
 
 
 class ClearingContract(StoreSteps):
@@ -33,17 +33,17 @@ class ClearingContract(StoreSteps):
         self.deliver(store, make_message(1), one, two, three)
         busy = {two.id: 100, three.id: 100}
         (done,) = self.claim(store, busy=busy)
-        store.settle([self.settlement(done)])
+        store.record([self.completion(done)])
         (under_way,) = self.claim(store, busy={three.id: 100})
         (cancelled,) = store.cancel(DeliveryQuery(), now=later(5), limit=10, reason="a mistake")
         assert cancelled.subscription_id == three.id
         assert (cancelled.state, cancelled.reason) == (CANCELLED, "a mistake")
-        assert (cancelled.settled_at, cancelled.attempt_count) == (later(5), 0)
+        assert (cancelled.finished_at, cancelled.attempt_count) == (later(5), 0)
         assert store.delivery(cancelled.id) == cancelled
         assert not store.cancel(DeliveryQuery(), now=later(5), limit=10, reason="again")
         assert not self.claim(store, now=later(6))
         assert not self.claim(store, now=later(6), message_ids=[make_message(1).id])
-        store.settle([self.settlement(under_way)])
+        store.record([self.completion(under_way)])
         stats = store.stats(now=later(6), window=LEASE)
         assert (stats.deliveries[DELIVERED], stats.deliveries[CANCELLED]) == (2, 1)
         assert stats.due_since is None
@@ -63,7 +63,7 @@ class ClearingContract(StoreSteps):
         (made,) = self.deliver(store, make_message(), make_subscription())
         store.cancel(DeliveryQuery(ids=(made.id,)), now=NOW, limit=1, reason="not now")
         (again,) = store.replay(DeliveryQuery(ids=(made.id,)), now=later(9), limit=1)
-        assert (again.state, again.reason, again.settled_at) == (PENDING, None, None)
+        assert (again.state, again.reason, again.finished_at) == (PENDING, None, None)
         assert len(self.claim(store, now=later(9))) == 1
 
     def test_what_is_held_is_cancelled(self, store: Store) -> None:
@@ -72,7 +72,7 @@ class ClearingContract(StoreSteps):
         self.deliver(store, make_message(), subscription)
         store.pause(subscription.id, now=NOW)
         (cancelled,) = store.cancel(DeliveryQuery(), now=NOW, limit=5, reason="given up")
-        assert (cancelled.held, cancelled.shown_state) == (False, "discarded")
+        assert (cancelled.held, cancelled.shown_state) == (False, "cancelled")
         store.resume(subscription.id, now=NOW)
         assert not self.claim(store)
 
@@ -98,7 +98,7 @@ class ClearingContract(StoreSteps):
         for message in (mine[0], mine[1], mine[2], *others[:1]):
             self.deliver(store, message, subscription)
         (done,) = self.claim(store, message_ids=[mine[0].id])
-        store.settle([self.settlement(done)])
+        store.record([self.completion(done)])
         (under_way,) = self.claim(store, message_ids=[mine[1].id])
         self.publish(store, mine[3], *others[1:])
         assert [store.erase("ada", limit=3) for _ in range(3)] == [3, 1, 0]
@@ -108,8 +108,8 @@ class ClearingContract(StoreSteps):
             assert not store.deliveries(DeliveryQuery(message_id=message.id))
         assert not store.attempts([done.delivery.id])
         assert len(store.deliveries(DeliveryQuery())) == 1
-        # Nothing comes back: not by a late settlement, not by routing, not by a replay.
-        store.settle([self.settlement(under_way)])
+        # Nothing comes back: not by a late completion, not by routing, not by a replay.
+        store.record([self.completion(under_way)])
         store.renew([under_way], until=later(1000))
         store.release([under_way])
         self.route(store, mine[3], [make_delivery(mine[3], subscription, NOW)])

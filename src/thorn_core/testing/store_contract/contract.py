@@ -8,7 +8,7 @@ from thorn_core.testing.store_contract.figures import FigureContract
 from thorn_core.testing.store_contract.history import HistoryContract
 from thorn_core.testing.store_contract.messages import MessageContract
 from thorn_core.testing.store_contract.pauses import PauseContract
-from thorn_core.testing.store_contract.settling import SettlingContract
+from thorn_core.testing.store_contract.recording import RecordingContract
 from thorn_core.testing.store_contract.subscriptions import SubscriptionContract
 
 
@@ -16,7 +16,7 @@ class StoreContract(
     SubscriptionContract,
     MessageContract,
     ClaimContract,
-    SettlingContract,
+    RecordingContract,
     HistoryContract,
     ClearingContract,
     PauseContract,

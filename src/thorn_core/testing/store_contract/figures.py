@@ -41,8 +41,8 @@ class FigureContract(StoreSteps):
         assert store.stats(now=NOW, window=window).due_since is None
         self.deliver(store, make_message(), make_subscription())
         (claim,) = self.claim(store)
-        failed = self.settlement(claim, PENDING, status=500, due_at=later(30))
-        store.settle([failed])
+        failed = self.completion(claim, PENDING, status=500, due_at=later(30))
+        store.record([failed])
         stats = store.stats(now=later(1), window=window)
         assert (stats.attempts, stats.failed, stats.due_since) == (1, 1, None)
         assert store.stats(now=later(90), window=window).due_since == later(30)
@@ -56,30 +56,30 @@ class FigureContract(StoreSteps):
         claims = self.claim(store, now=later(600))
         mines = [c for c in claims if c.delivery.subscription_id == mine.id]
         before, first, last, second, after = sorted(mines, key=lambda c: c.delivery.id)
-        store.settle(
+        store.record(
             [
-                self.settlement(before, at=later(0)),
-                self.settlement(first, at=later(0)),
-                self.settlement(last, PENDING, status=500, at=later(59.9), due_at=later(90)),
-                self.settlement(second, DeliveryState.DISCARDED, status=410, at=later(119)),
-                self.settlement(after, at=later(121)),
-                *(self.settlement(c, at=later(1)) for c in claims if c not in mines),
+                self.completion(before, at=later(0)),
+                self.completion(first, at=later(0)),
+                self.completion(last, PENDING, status=500, at=later(59.9), due_at=later(90)),
+                self.completion(second, DeliveryState.CANCELLED, status=410, at=later(119)),
+                self.completion(after, at=later(121)),
+                *(self.completion(c, at=later(1)) for c in claims if c not in mines),
             ]
         )
         # Tried again in the next period, without an answer, and once more after the last one.
         for status, seconds in ((None, 90), (500, 120)):
             (again,) = self.claim(store, now=later(600))
-            slow = self.settlement(again, PENDING, status=status, at=later(seconds), due_at=NOW)
+            slow = self.completion(again, PENDING, status=status, at=later(seconds), due_at=NOW)
             assert slow.attempt is not None
             slow = attrs.evolve(slow, attempt=attrs.evolve(slow.attempt, duration=15.0))
-            store.settle([slow])
+            store.record([slow])
         asked = Periods(
             subscription_id=mine.id, since=NOW, step=timedelta(seconds=60), number=2, limit=100
         )
         one, two = store.periods(asked)
         assert (one.at, two.at) == (NOW, later(60))
         assert {k: n for k, n in one.deliveries.items() if n} == {DELIVERED: 1, PENDING: 1}
-        assert {k: n for k, n in two.deliveries.items() if n} == {DeliveryState.DISCARDED: 1}
+        assert {k: n for k, n in two.deliveries.items() if n} == {DeliveryState.CANCELLED: 1}
         assert one.latency == two.latency == {50: 0.25, 95: 0.25, 99: 0.25}
         nobody = store.periods(attrs.evolve(asked, subscription_id="sub_nobody"))
         assert [(dict(each.deliveries), each.latency) for each in nobody] == [({}, {})] * 2

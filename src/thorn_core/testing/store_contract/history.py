@@ -50,10 +50,10 @@ class HistoryContract(StoreSteps):
             claims = self.claim(
                 store, now=later(seconds), limit=1, message_ids=[make_message(1).id]
             )
-            settlement = self.settlement(
+            completion = self.completion(
                 claims[0], PENDING, status=500, at=later(seconds), due_at=later(seconds)
             )
-            store.settle([settlement])
+            store.record([completion])
         ids = [delivery.id for delivery in every]
         attempts = store.attempts(ids)
         assert len(attempts) == 4
@@ -113,19 +113,19 @@ class HistoryContract(StoreSteps):
 
     def test_a_page_begins_where_one_ended_that_is_gone(self, store: Store) -> None:
         every = self.history(store)
-        store.settle([self.settlement(claim) for claim in self.claim(store, now=later(60))])
+        store.record([self.completion(claim) for claim in self.claim(store, now=later(60))])
         page = store.deliveries(DeliveryQuery(), limit=2)
         assert store.purge(DeliveryQuery(ids=tuple(d.id for d in page)), limit=2) == 2
         rest = store.deliveries(DeliveryQuery(), after=page[-1].id)
         assert [d.id for d in rest] == [d.id for d in every[2:]]
 
-    def test_a_settled_delivery_can_be_replayed(self, store: Store) -> None:
+    def test_a_finished_delivery_can_be_replayed(self, store: Store) -> None:
         every = self.history(store)
         (replayed,) = store.replay(DeliveryQuery(), now=later(5), limit=10)
         assert replayed.id == every[0].id
         assert (replayed.state, replayed.due_at) == (PENDING, later(5))
         assert (replayed.attempt_count, replayed.attempts_before) == (1, 1)
-        assert (replayed.settled_at, replayed.reason) == (None, None)
+        assert (replayed.finished_at, replayed.reason) == (None, None)
         assert store.delivery(replayed.id) == replayed
         assert not store.replay(DeliveryQuery(), now=later(5), limit=10)
         claimed = self.claim(store, now=later(5), message_ids=[make_message(1).id])
@@ -133,18 +133,18 @@ class HistoryContract(StoreSteps):
 
     def test_a_replay_takes_no_more_than_asked_for(self, store: Store) -> None:
         self.deliver(store, make_message(), *(make_subscription(n) for n in range(5)))
-        store.settle([self.settlement(claim) for claim in self.claim(store)])
+        store.record([self.completion(claim) for claim in self.claim(store)])
         query = DeliveryQuery(message_id=make_message().id, states=(DELIVERED,))
         assert len(store.replay(query, now=NOW, limit=3)) == 3
         assert len(store.replay(query, now=NOW, limit=3)) == 2
 
-    def test_only_what_is_settled_is_purged(self, store: Store) -> None:
+    def test_only_what_is_finished_is_purged(self, store: Store) -> None:
         every = self.history(store)
         assert store.purge(DeliveryQuery(), limit=10) == 1
         assert list(store.deliveries(DeliveryQuery())) == every[1:]
         assert not store.attempts([every[0].id])
         assert store.message(make_message(1).id) is not None
-        store.settle([self.settlement(claim) for claim in self.claim(store, now=later(60))])
+        store.record([self.completion(claim) for claim in self.claim(store, now=later(60))])
         assert store.purge(DeliveryQuery(), limit=2) == 2
         assert store.purge(DeliveryQuery(), limit=2) == 1
         assert store.message(make_message(1).id) is None

@@ -156,7 +156,7 @@ class MessageContract(StoreSteps):
         assert not self.claim(store, now=later(1000))
         assert not self.claim(store, now=later(1000), message_ids=[message.id])
         stats = store.stats(now=later(2), window=LEASE)
-        assert stats.deliveries[DeliveryState.DISCARDED] == 1
+        assert stats.deliveries[DeliveryState.CANCELLED] == 1
         assert stats.due_since is None
         assert store.replay(DeliveryQuery(ids=(cancelled.id,)), now=later(3), limit=5)
         (claim,) = self.claim(store, now=later(3))
@@ -170,7 +170,7 @@ class MessageContract(StoreSteps):
         self.route(store, message, [delivery], complete=False)
         assert not store.routed(message.id)
         (claim,) = self.claim(store)
-        store.settle([self.settlement(claim)])
+        store.record([self.completion(claim)])
         self.route(store, message, [delivery])
         (kept,) = store.deliveries(DeliveryQuery(message_id=message.id))
         assert (kept.state, kept.attempt_count) == (DELIVERED, 1)

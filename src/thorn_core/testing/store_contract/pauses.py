@@ -103,12 +103,12 @@ class PauseContract(StoreSteps):
         self.deliver(store, make_message(2), subscription)
         one, two = self.claim(store)
         store.pause(subscription.id, now=later(1))
-        ended = self.settlement(two, PENDING, status=500, due_at=later(2))
-        store.settle([self.settlement(one), ended])
+        ended = self.completion(two, PENDING, status=500, due_at=later(2))
+        store.record([self.completion(one), ended])
         assert not self.claim(store, now=later(100))
         kept = store.delivery(one.delivery.id)
         assert kept is not None
-        assert (kept.state.settled, kept.held, kept.shown_state) == (True, False, "delivered")
+        assert (kept.state.finished, kept.held, kept.shown_state) == (True, False, "delivered")
         store.resume(subscription.id, now=later(101))
         (again,) = self.claim(store, now=later(101))
         assert again.delivery.id == two.delivery.id

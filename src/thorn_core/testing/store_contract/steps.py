@@ -17,12 +17,12 @@ from thorn_core.queries import DeliveryQuery
 from thorn_core.values import (
     Attempt,
     Claim,
+    Completion,
     Delivery,
     DeliveryState,
     Message,
     Outcome,
     Routing,
-    Settlement,
     Subscription,
 )
 
@@ -121,7 +121,7 @@ class StoreSteps:
         }
         return list(store.claim(**arguments))
 
-    def settlement(
+    def completion(
         self,
         claim: Claim,
         state: DeliveryState = DELIVERED,
@@ -130,7 +130,7 @@ class StoreSteps:
         at: datetime = NOW,
         attempt: bool = True,
         **outcome: Any,
-    ) -> Settlement:
+    ) -> Completion:
         """How a claim ended."""
         made = Attempt(
             id=attempt_id(claim.delivery.id, at),
@@ -140,7 +140,7 @@ class StoreSteps:
             duration=0.25,
             status=status,
         )
-        return Settlement(
+        return Completion(
             claim=claim,
             outcome=Outcome(state=state, **outcome),
             attempt=made if attempt else None,
@@ -160,5 +160,5 @@ class StoreSteps:
         self.deliver(store, make_message(1), one, two)
         self.deliver(store, make_message(2, event="user.created", at=later(60)), one, two)
         (claim,) = self.claim(store, limit=1, busy={two.id: 100})
-        store.settle([self.settlement(claim)])
+        store.record([self.completion(claim)])
         return list(store.deliveries(DeliveryQuery()))

@@ -117,15 +117,15 @@ class SubscriptionContract(StoreSteps):
         store.add_subscription(subscription)
         self.deliver(store, make_message(), subscription)
         (claim,) = self.claim(store)
-        settlement = self.settlement(claim, DeliveryState.DISCARDED, status=410, disable="gone")
+        completion = self.completion(claim, DeliveryState.CANCELLED, status=410, disable="gone")
         start = threading.Barrier(2)
         worker = self.reopen(store)
 
-        def settle() -> None:
+        def record() -> None:
             start.wait()
-            worker.settle([settlement])
+            worker.record([completion])
 
-        thread = threading.Thread(target=settle)
+        thread = threading.Thread(target=record)
         thread.start()
         start.wait()
         store.change_subscription(subscription.id, lambda s: attrs.evolve(s, description="mine"))

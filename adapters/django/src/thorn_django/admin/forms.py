@@ -194,7 +194,7 @@ class RecoverForm(forms.Form):
     since = forms.DateTimeField(
         initial=_yesterday,
         widget=forms.DateTimeInput(attrs={"type": "datetime-local"}, format="%Y-%m-%dT%H:%M"),
-        help_text="Retries exhausted and discarded deliveries created since then.",
+        help_text="Retries failed and cancelled deliveries created since then.",
     )
 
     def clean_since(self) -> Any:

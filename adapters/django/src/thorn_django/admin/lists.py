@@ -232,7 +232,7 @@ class StateFilter(SimpleListFilter):
         if value not in list(DeliveryState):
             return queryset
         state = DeliveryState(value)
-        if state.settled:
+        if state.finished:
             return within_reach(queryset, "id").filter(state=STATES[state])
         waiting = QueueEntry._base_manager.filter(leased_until__isnull=state == "pending")
         return queryset.filter(pk__in=waiting.values("pk"))

@@ -350,7 +350,7 @@ def _tried(app: Thorn, message_id: str) -> DeliveryValue | None:
 
     def tried() -> bool:
         found[:] = app.deliveries(message_id=message_id)
-        return any(d.attempt_count or d.state.settled for d in found)
+        return any(d.attempt_count or d.state.finished for d in found)
 
     app.wait_until(tried, PATIENCE)
     return found[0] if found else None
@@ -359,7 +359,7 @@ def _tried(app: Thorn, message_id: str) -> DeliveryValue | None:
 def _outcome(app: Thorn, delivery: DeliveryValue | None) -> tuple[str, str]:
     """What came of a test, and of what level that is."""
     attempts = [] if delivery is None else list(app.attempts(delivery.id))
-    if delivery is None or not (attempts or delivery.state.settled):
+    if delivery is None or not (attempts or delivery.state.finished):
         return "Test message queued; a worker will deliver it.", "INFO"
     if not attempts:
         return f"The test message wasn't delivered: {delivery.reason}.", "ERROR"

@@ -22,27 +22,27 @@ from thorn_core.testing.store_contract.steps import (
 from thorn_core.values import DeliveryState, Subscription
 
 
-class SettlingContract(StoreSteps):
+class RecordingContract(StoreSteps):
     """A store writes attempts, states, pauses, and what becomes of subscriptions."""
 
-    def test_a_delivered_one_is_settled_with_its_attempt(self, store: Store) -> None:
+    def test_a_delivered_one_is_finished_with_its_attempt(self, store: Store) -> None:
         self.deliver(store, make_message(), make_subscription())
         (claim,) = self.claim(store)
-        settlement = self.settlement(claim, at=later(1))
-        assert list(store.settle([settlement])) == []
+        completion = self.completion(claim, at=later(1))
+        assert list(store.record([completion])) == []
         kept = store.delivery(claim.delivery.id)
         assert kept is not None
-        assert (kept.state, kept.attempt_count, kept.settled_at) == (DELIVERED, 1, later(1))
-        assert list(store.attempts([kept.id])) == [settlement.attempt]
+        assert (kept.state, kept.attempt_count, kept.finished_at) == (DELIVERED, 1, later(1))
+        assert list(store.attempts([kept.id])) == [completion.attempt]
         assert not self.claim(store, now=later(1000))
 
     def test_an_attempt_comes_back_as_it_was(self, store: Store) -> None:
         self.deliver(store, make_message(), make_subscription())
         (claim,) = self.claim(store)
-        settlement = self.settlement(claim, PENDING, due_at=later(5))
-        assert settlement.attempt is not None
+        completion = self.completion(claim, PENDING, due_at=later(5))
+        assert completion.attempt is not None
         full = attrs.evolve(
-            settlement.attempt,
+            completion.attempt,
             duration=1.5,
             status=None,
             headers={"content-type": "text/plain"},
@@ -50,41 +50,41 @@ class SettlingContract(StoreSteps):
             error="no response in time",
             timed_out=True,
         )
-        store.settle([attrs.evolve(settlement, attempt=full)])
+        store.record([attrs.evolve(completion, attempt=full)])
         assert list(store.attempts([claim.delivery.id])) == [full]
 
     def test_a_retry_waits_until_it_is_due(self, store: Store) -> None:
         self.deliver(store, make_message(), make_subscription())
         (claim,) = self.claim(store)
-        store.settle([self.settlement(claim, PENDING, status=500, due_at=later(5), reason="500")])
+        store.record([self.completion(claim, PENDING, status=500, due_at=later(5), reason="500")])
         kept = store.delivery(claim.delivery.id)
         assert kept is not None
         assert (kept.state, kept.due_at, kept.reason) == (PENDING, later(5), "500")
-        assert (kept.attempt_count, kept.settled_at) == (1, None)
+        assert (kept.attempt_count, kept.finished_at) == (1, None)
         assert not self.claim(store, now=later(4))
         (again,) = self.claim(store, now=later(5))
         assert again.delivery.attempt_count == 1
 
-    @pytest.mark.parametrize("state", [DeliveryState.EXHAUSTED, DeliveryState.DISCARDED])
+    @pytest.mark.parametrize("state", [DeliveryState.FAILED, DeliveryState.CANCELLED])
     def test_a_final_state_is_final(self, store: Store, state: DeliveryState) -> None:
         self.deliver(store, make_message(), make_subscription())
         (claim,) = self.claim(store)
-        store.settle([self.settlement(claim, state, attempt=False, reason="why")])
+        store.record([self.completion(claim, state, attempt=False, reason="why")])
         kept = store.delivery(claim.delivery.id)
         assert kept is not None
         assert (kept.state, kept.reason, kept.attempt_count) == (state, "why", 0)
         assert not self.claim(store, now=later(1000))
         assert not store.attempts([kept.id])
 
-    def test_a_late_settlement_is_history_only(self, store: Store) -> None:
+    def test_a_late_completion_is_history_only(self, store: Store) -> None:
         self.deliver(store, make_message(), make_subscription())
         (first,) = self.claim(store)
         (second,) = self.claim(store, now=later(60), token="two")
-        store.settle([self.settlement(first, DeliveryState.EXHAUSTED, status=500, at=later(61))])
+        store.record([self.completion(first, DeliveryState.FAILED, status=500, at=later(61))])
         kept = store.delivery(first.delivery.id)
         assert kept is not None
         assert kept.state is DeliveryState.IN_FLIGHT
-        store.settle([self.settlement(second, at=later(62))])
+        store.record([self.completion(second, at=later(62))])
         kept = store.delivery(first.delivery.id)
         assert kept is not None
         assert (kept.state, kept.attempt_count) == (DELIVERED, 2)
@@ -95,7 +95,7 @@ class SettlingContract(StoreSteps):
         self.deliver(store, make_message(1), mine)
         (claim,) = self.claim(store)
         pause: dict[str, Any] = {"due_at": later(5), "pause_until": later(30)}
-        store.settle([self.settlement(claim, PENDING, status=429, **pause)])
+        store.record([self.completion(claim, PENDING, status=429, **pause)])
         self.deliver(store, make_message(2), mine, other)
         claimed = self.claim(store, now=later(10))
         assert [claim.delivery.subscription_id for claim in claimed] == [other.id]
@@ -108,7 +108,7 @@ class SettlingContract(StoreSteps):
         self.deliver(store, make_message(1), mine)
         (claim,) = self.claim(store)
         pause: dict[str, Any] = {"due_at": later(5), "pause_until": later(30)}
-        store.settle([self.settlement(claim, PENDING, status=429, **pause)])
+        store.record([self.completion(claim, PENDING, status=429, **pause)])
         self.deliver(store, make_message(2), mine, others)
         (claimed,) = self.claim(store, now=later(1))
         assert claimed.delivery.subscription_id == others.id
@@ -119,7 +119,7 @@ class SettlingContract(StoreSteps):
         self.deliver(store, make_message(), subscription)
         (claim,) = self.claim(store)
         pause: dict[str, Any] = {"due_at": later(5), "pause_until": later(3000)}
-        store.settle([self.settlement(claim, PENDING, status=429, **pause)])
+        store.record([self.completion(claim, PENDING, status=429, **pause)])
 
         def describe(current: Subscription) -> Subscription:
             return attrs.evolve(current, description="the same URL", updated_at=later(6))
@@ -140,9 +140,9 @@ class SettlingContract(StoreSteps):
             self.deliver(store, make_message(number), make_subscription())
         claims = self.claim(store)
         ends = (later(60), later(20))
-        store.settle(
+        store.record(
             [
-                self.settlement(claim, PENDING, status=429, due_at=later(1), pause_until=end)
+                self.completion(claim, PENDING, status=429, due_at=later(1), pause_until=end)
                 for claim, end in zip(claims, ends, strict=True)
             ]
         )
@@ -153,18 +153,18 @@ class SettlingContract(StoreSteps):
         subscription = make_subscription()
         store.add_subscription(subscription)
 
-        def settle(number: int, status: int, at: datetime) -> datetime | None:
+        def record(number: int, status: int, at: datetime) -> datetime | None:
             self.deliver(store, make_message(number), subscription)
             (claim,) = self.claim(store, now=at)
-            store.settle([self.settlement(claim, DELIVERED, status=status, at=at)])
+            store.record([self.completion(claim, DELIVERED, status=status, at=at)])
             kept = store.subscription(subscription.id)
             assert kept is not None
             return kept.failing_since
 
-        assert settle(1, 500, later(1)) == later(1)
-        assert settle(2, 500, later(2)) == later(1)
-        assert settle(3, 200, later(3)) is None
-        assert settle(4, 200, later(4)) is None
+        assert record(1, 500, later(1)) == later(1)
+        assert record(2, 500, later(2)) == later(1)
+        assert record(3, 200, later(3)) is None
+        assert record(4, 200, later(4)) is None
 
     def test_a_streak_of_failures_is_counted_and_disables(self, store: Store) -> None:
         subscription = make_subscription()
@@ -174,10 +174,10 @@ class SettlingContract(StoreSteps):
             at = later(3600 * hour)
             self.deliver(store, make_message(hour), subscription)
             (claim,) = self.claim(store, now=at, message_ids=[make_message(hour).id])
-            failed = self.settlement(
-                claim, DeliveryState.EXHAUSTED, status=500, at=at, disable_after=limit
+            failed = self.completion(
+                claim, DeliveryState.FAILED, status=500, at=at, disable_after=limit
             )
-            changed.append([(s.enabled, s.failures) for s in store.settle([failed])])
+            changed.append([(s.enabled, s.failures) for s in store.record([failed])])
         assert changed[5] == [(True, 6)]
         assert changed[9] == [(False, 10)]
         assert [number for number, some in enumerate(changed) if some] == [5, 9]
@@ -193,11 +193,11 @@ class SettlingContract(StoreSteps):
         store.add_subscription(subscription)
         for number in (1, 2):
             self.deliver(store, make_message(number), subscription)
-        settlements = [
-            self.settlement(claim, DeliveryState.DISCARDED, status=410, disable="gone")
+        completions = [
+            self.completion(claim, DeliveryState.CANCELLED, status=410, disable="gone")
             for claim in self.claim(store)
         ]
-        (disabled,) = store.settle(settlements)
+        (disabled,) = store.record(completions)
         assert store.subscription(subscription.id) == disabled
         assert (disabled.enabled, disabled.disabled_reason) == (False, "gone")
         assert not self.matched(store, "article.created")
@@ -207,5 +207,5 @@ class SettlingContract(StoreSteps):
         self.publish(store, message)
         self.route(store, message, [make_unstored_delivery(message, make_subscription(), NOW)])
         (claim,) = self.claim(store)
-        settlement = self.settlement(claim, DeliveryState.DISCARDED, status=410, disable="gone")
-        assert not store.settle([settlement])
+        completion = self.completion(claim, DeliveryState.CANCELLED, status=410, disable="gone")
+        assert not store.record([completion])
