@@ -387,7 +387,7 @@ class Stats:
         due_since: When that became due, of all that waits for a worker, which waits the longest;
             None if nothing is due.
         attempts: Attempts counted in `window`.
-        failed: Of those, how many got no 2xx.
+        failed_attempts: Of those, how many got no 2xx.
         window: What the figures of attempts speak of.
         latency: Seconds by percentile (50, 95, 99) of those attempts that got a response.
         recipients: The same latency by subscription id, the busiest first, at most 20.
@@ -401,7 +401,7 @@ class Stats:
     deliveries: Mapping[DeliveryState, int]
     due_since: datetime | None
     attempts: int
-    failed: int
+    failed_attempts: int
     window: timedelta
     latency: Mapping[int, float]
     recipients: Mapping[str, Mapping[int, float]]

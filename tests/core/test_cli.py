@@ -239,7 +239,7 @@ def test_the_users_app_is_asked(shop, capfd, recipient):
     assert run([*app, "stats", "--json"]) == 0
     (told,) = lines(capfd.readouterr().out)
     assert told["deliveries"]["delivered"] == 1
-    assert (told["attempts"], told["failed"], told["due_since"]) == (1, 0, None)
+    assert (told["attempts"], told["failed_attempts"], told["due_since"]) == (1, 0, None)
     assert run(["--app", f"{shop}:number", "stats"]) == 2
 
 

@@ -48,7 +48,7 @@ def test_stats_count_what_there_is_and_how_attempts_went(store):
     assert found.deliveries == {
         PENDING: 1, IN_FLIGHT: 0, DELIVERED: 1, FAILED: 1, DeliveryState.CANCELLED: 0
     }  # fmt: skip
-    assert (found.attempts, found.failed, found.window) == (3, 2, timedelta(seconds=60))
+    assert (found.attempts, found.failed_attempts, found.window) == (3, 2, timedelta(seconds=60))
     assert found.latency == {50: 0.25, 95: 0.75, 99: 0.75}
     one, two = first.delivery.subscription_id, second.delivery.subscription_id
     assert found.recipients == {

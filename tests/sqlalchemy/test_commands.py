@@ -346,13 +346,13 @@ def test_stats_show_what_fails_and_waits(place, capfd, shop):
     assert (rows["delivered"], rows["failed"]) == (["3"], ["1"])
     assert rows["longest wait"][1] == "s"
     assert rows["attempts in 1 h"][:1] == ["4"]
-    assert rows["failed"] == ["1", "25.0", "%"]
+    assert rows["failed attempts"] == ["1", "25.0", "%"]
     assert "127.0.0.1" in out
     counts, _ = out.split("\n\n")
     assert max(map(len, counts.splitlines())) <= 80
     assert run([*shop, "stats", "--json"]) == 0
     told = json.loads(capfd.readouterr().out)
-    assert (told["attempts"], told["failed"], told["unrouted"]) == (4, 1, 1)
+    assert (told["attempts"], told["failed_attempts"], told["unrouted"]) == (4, 1, 1)
     assert told["due_since"] is not None
 
 

@@ -269,7 +269,11 @@ def test_once_tries_all_that_is_due_and_exits(app, workers, recipient):
     records, code = ended(workers.start("--once"))
     # Whatever the recipients answer: what failed is due in an hour.
     assert code == 0
-    assert (records[-1]["attempts"], records[-1]["failed"], records[-1]["retrying"]) == (3, 1, 1)
+    assert (records[-1]["attempts"], records[-1]["failed_attempts"], records[-1]["retrying"]) == (
+        3,
+        1,
+        1,
+    )
     assert states(app) == {"delivered": 2, "pending": 1}
     records, code = ended(workers.start("--once"))
     assert (code, records[-1]["attempts"]) == (0, 0)

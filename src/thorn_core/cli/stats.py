@@ -50,7 +50,7 @@ def _plain(stats: Stats) -> dict[str, object]:
         "deliveries": {str(state): count for state, count in stats.deliveries.items()},
         "due_since": stats.due_since and stats.due_since.isoformat(),
         "attempts": stats.attempts,
-        "failed": stats.failed,
+        "failed_attempts": stats.failed_attempts,
         "window": stats.window.total_seconds(),
         "latency": stats.latency,
         "recipients": stats.recipients,
@@ -77,8 +77,8 @@ def _counts(stats: Stats, now: datetime, window: str) -> Table:
     table.add_row("longest wait", waits)
     per_second = stats.attempts / stats.window.total_seconds()
     add(f"attempts in {window}", stats.attempts, f"{per_second:,.2f} per second")
-    share = f"{100 * stats.failed / stats.attempts:.1f} %" if stats.attempts else ""
-    add("  failed", stats.failed, share)
+    share = f"{100 * stats.failed_attempts / stats.attempts:.1f} %" if stats.attempts else ""
+    add("  failed attempts", stats.failed_attempts, share)
     for event, count in sorted(stats.unsent.items()):
         add(f"not sent by this process: {event}", count, "see its log")
     return table

@@ -242,8 +242,8 @@ def status_line(
     """
     line = Text(f"{figures.delivered:,} delivered", style="bold", no_wrap=True, overflow="ellipsis")
     line.append(f"  {rate:,.0f}/s", style="cyan")
-    if figures.failed:
-        line.append(f"  {figures.failed:,} failed", style="red")
+    if figures.failed_attempts:
+        line.append(f"  {figures.failed_attempts:,} failed", style="red")
         line.append(f"  {figures.retrying:,} to retry", style="yellow")
     line.append(f"  {in_flight:,} in flight\n")
     if stopping:

@@ -276,7 +276,7 @@ class History:
             deliveries=states,
             due_since=min([*due, *unrouted], default=None),
             attempts=len(recent),
-            failed=sum(not ok for *_, ok in recent),
+            failed_attempts=sum(not ok for *_, ok in recent),
             window=window,
             latency=percentiles(Counter(x for some in by_recipient.values() for x in some)),
             recipients={recipient: percentiles(Counter(some)) for recipient, some in busiest},

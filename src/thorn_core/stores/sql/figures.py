@@ -90,7 +90,7 @@ def stats(statements: Statements, now: datetime, window: timedelta) -> Stats:
         deliveries=states,
         due_since=moment(min(since)) if since else None,
         attempts=made,
-        failed=int(failed or 0),
+        failed_attempts=int(failed or 0),
         window=window,
         latency=percentiles(overall),
         recipients=_busiest(statements, lately),

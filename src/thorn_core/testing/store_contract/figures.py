@@ -33,7 +33,7 @@ class FigureContract(StoreSteps):
         assert stats.deliveries[DELIVERED] == 1
         assert (stats.attempts, stats.latency) == (1, {50: 0.25, 95: 0.25, 99: 0.25})
         assert stats.recipients == {make_subscription(1).id: stats.latency}
-        assert (stats.failed, stats.due_since) == (0, NOW)
+        assert (stats.failed_attempts, stats.due_since) == (0, NOW)
         assert store.stats(now=later(3600), window=timedelta(minutes=1)).attempts == 0
 
     def test_stats_tell_failures_and_what_waits_the_longest(self, store: Store) -> None:
@@ -44,7 +44,7 @@ class FigureContract(StoreSteps):
         failed = self.completion(claim, PENDING, status=500, due_at=later(30))
         store.record([failed])
         stats = store.stats(now=later(1), window=window)
-        assert (stats.attempts, stats.failed, stats.due_since) == (1, 1, None)
+        assert (stats.attempts, stats.failed_attempts, stats.due_since) == (1, 1, None)
         assert store.stats(now=later(90), window=window).due_since == later(30)
         self.publish(store, make_message(2, at=later(20)))
         assert store.stats(now=later(90), window=window).due_since == later(20)
