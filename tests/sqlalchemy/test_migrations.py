@@ -14,7 +14,7 @@ from alembic.script import ScriptDirectory
 from places import make_place
 from schemas.freeze import HEADERS, SECRET, schema_of, statements_of
 from schemas.freeze import HERE as SCHEMAS
-from sqlalchemy import Column, Engine, Integer, MetaData, Table, create_engine, inspect, text
+from sqlalchemy import Column, Engine, Integer, MetaData, Table, create_engine, event, inspect, text
 
 from thorn_core import DeliveryState, Settings, StoreError, StoreSetupError, Thorn
 from thorn_core.stores.sql import schema
@@ -95,6 +95,17 @@ def test_the_tables_are_created_once(opened, engine):
     assert described(engine) == before
     assert store.version() == VERSION
     journey(store)
+
+
+def test_creating_what_is_there_changes_nothing_and_locks_nothing(opened, engine):
+    """A CREATE INDEX that finds its index waits for writers, and may meet one in a deadlock."""
+    store = opened()
+    store.create()
+    seen = []
+    event.listen(store.engine, "before_cursor_execute", lambda *a: seen.append(a[2].split()[0]))
+    store.create()
+    assert not {"CREATE", "ALTER", "DROP", "INSERT"} & set(seen), seen
+    assert seen
 
 
 def test_the_migrations_make_what_is_defined(opened, engine):

@@ -76,13 +76,12 @@ def app(served):
 
 @contextlib.contextmanager
 def emptied(url):
-    store = SqlStore(url)
-    store.create()
-    with store.engine.begin() as connection:
-        for table in store.tables.all():
-            connection.execute(table.delete())
-    yield store
-    store.close()
+    with contextlib.closing(SqlStore(url)) as store:
+        store.create()
+        with store.engine.begin() as connection:
+            for table in store.tables.all():
+                connection.execute(table.delete())
+        yield store
 
 
 @pytest.fixture

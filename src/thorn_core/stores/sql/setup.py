@@ -42,8 +42,11 @@ def create(statements: Statements, place: str) -> str | None:
         if before is None and there:
             _check_foreign(statements, place, there)
             return None
-        statements.create((*TABLES, SCHEMA_VERSION))
+        # A table that exists isn't touched: CREATE INDEX locks it, if the index exists or not, and
+        # may meet a worker in a deadlock.
+        statements.create([table for table in TABLES if table.name not in there])
         if before is None:
+            statements.create([SCHEMA_VERSION])
             statements.insert(SCHEMA_VERSION, [(VERSION,)])
     return before
 
