@@ -25,7 +25,7 @@ class Engine(Protocol):
     async def adrain(
         self, message_ids: Collection[str] | None = None, *, at_once: bool = False
     ) -> int:
-        """Work until nothing is due; return the number of attempts.
+        """Work until no delivery is due; return the number of attempts.
 
         Args:
             message_ids: Only deliveries of these messages; None is all.
@@ -34,18 +34,18 @@ class Engine(Protocol):
         ...
 
     def stop(self) -> None:
-        """Stop soon: `arun` ends."""
+        """Make `arun` end soon."""
         ...
 
 
 class App(Protocol):
-    """What events, models, dispatchers and receipts ask of the app.
+    """The services of the app for events, models, dispatchers and receipts.
 
     Attributes:
         settings: The app's settings.
         store: The app's store.
         clock: The time, aware UTC.
-        kept_events: Events declared for this app, which it keeps alive, by name.
+        kept_events: Events declared for this app, by name; the app keeps them alive.
     """
 
     settings: Settings
@@ -83,7 +83,7 @@ class App(Protocol):
         ...
 
     def subscribers(self, event: str, *, sender: Any = None) -> Iterator[Subscription]:
-        """Return the subscriptions that would get a message of an event now."""
+        """Return the subscriptions that match an event now."""
         ...
 
     def count_unsent(self, event: str) -> None:
@@ -99,14 +99,14 @@ class App(Protocol):
         ...
 
     def absolute_url(self, url: str) -> str:
-        """Make a path a URL, if the base URL is known."""
+        """Turn a path into a URL, if the base URL is known."""
         ...
 
     # -- for dispatchers
 
     @property
     def engine(self) -> Engine:
-        """The worker on the app's own loop."""
+        """Return the worker on the app's own loop."""
         ...
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
@@ -120,11 +120,11 @@ class App(Protocol):
         ...
 
     def wait_until(self, done: Callable[[], bool], timeout: float | None) -> bool:
-        """Wait until something is done, for at most some seconds; return False if it isn't."""
+        """Wait until a condition is true, for a limited time; return False on a time-out."""
         ...
 
     async def await_until(self, done: Callable[[], bool]) -> None:
-        """Wait until something is done, without blocking the loop."""
+        """Wait until a condition is true, without blocking the loop."""
         ...
 
     async def await_call(self, function: Callable[[], T]) -> T:

@@ -11,25 +11,25 @@ from thorn_core.values import Message
 
 @runtime_checkable
 class Dispatcher(Protocol):
-    """Decides who runs the engine after a send, and when; created by a factory with the app.
+    """Decides who runs the engine after a send, and when; a factory creates it with the app.
 
     Attributes:
-        publishes: False keeps messages out of the store altogether.
+        publishes: If False, the store gets no messages.
     """
 
     publishes: bool
 
     def dispatch(self, messages: Sequence[Message]) -> Future[None] | None:
-        """Have these messages delivered, which are committed to the store.
+        """Have committed messages delivered.
 
-        Called in the sender's thread, so it must be quick.
+        The sender's thread calls it, so it must return quickly.
 
         Returns:
-            A future if the sender should wait for it, else None. The sender waits for at most
+            A future if the sender should wait, else None. The sender waits for at most
             `inline_timeout` seconds; the work continues afterwards.
         """
         ...
 
     def close(self) -> None:
-        """Stop what it started; may be called twice."""
+        """Stop what `dispatch` started; calling it twice is safe."""
         ...

@@ -1,4 +1,4 @@
-"""The executor port: runs the SQL store's statements on connections of some library's."""
+"""The executor port: runs the SQL store's statements on a library's connections."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from thorn_core.ports.unit_of_work import UnitOfWork
 
 
 class Failure(enum.Enum):
-    """What a database's error means to the store.
+    """The meaning of a database error for the store.
 
-    `RETRY`: a deadlock, a serialization failure, a lock not had in time. `LOST`: the connection is
-    gone, and the outcome of a commit unknown. `DUPLICATE`: a key is taken. `DATA`: a value that
-    can't be stored. `TOO_LARGE`: the statement or a value is. `MISSING`: a table or column isn't
-    there. `READ_ONLY` and `FULL`: nothing can be written now.
+    `RETRY`: a deadlock, a serialization failure or a lock time-out. `LOST`: the connection broke,
+    and the outcome of a commit is unknown. `DUPLICATE`: a key already exists. `DATA`: the database
+    can't store a value. `TOO_LARGE`: the statement or a value is too large. `MISSING`: a table or
+    column doesn't exist. `READ_ONLY` and `FULL`: the database accepts no writes now.
     """
 
     RETRY = "retry"
@@ -35,12 +35,12 @@ class Failure(enum.Enum):
 class Connection(Protocol):
     """A connection in a transaction; one thread uses it at a time.
 
-    Rows are tuples. Bytes come back as `bytes`, whatever the driver gives. Errors are the library's
-    own; `Executor.classify` says what they mean.
+    Rows are tuples. Binary values are `bytes`, whatever the driver returns. Errors are the
+    library's own; `Executor.classify` maps them to a `Failure`.
     """
 
     def execute(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Run a statement and give back its rows; none where it has none.
+        """Run a statement and return its rows; an empty list if it returns none.
 
         Args:
             sql: The statement.
@@ -49,7 +49,7 @@ class Connection(Protocol):
         ...
 
     def change(self, sql: str, params: Sequence[Any] = ()) -> int:
-        """Run a statement and say how many rows it matched; never tells duplicates."""
+        """Run a statement and return the number of rows it matched; don't count duplicates."""
         ...
 
     def execute_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
@@ -59,27 +59,27 @@ class Connection(Protocol):
     def insert_many(
         self, table: str, columns: Sequence[Column], rows: Sequence[Sequence[Any]]
     ) -> None:
-        """Insert rows by the fastest way there is: COPY, or statements of many rows.
+        """Insert rows in the fastest way: COPY, or INSERTs of many rows.
 
         Args:
-            table: Its name, quoted and qualified as the database wants it.
-            columns: What the rows hold.
-            rows: Tuples in the order of the columns. No key may be taken.
+            table: The table's name, quoted and qualified for the database.
+            columns: The columns of the rows.
+            rows: Tuples in the order of the columns. Their keys must be new.
         """
         ...
 
 
 @runtime_checkable
 class Executor(Protocol):
-    """Lends the SQL store connections.
+    """Lends connections to the SQL store.
 
     Attributes:
         dialect: `postgresql`, `mysql` (MariaDB too) or `sqlite`.
-        placeholder: How a parameter is written: `%s`, `?`, or `$` for `$1`, `$2` …
-        embedded: True if the database is only this process's, as SQLite in memory is.
-        creates: True if the store creates its tables at first use, as in an SQLite file of its own.
-        place: Where the database is, to be shown: no password.
-        way_out: The command that creates the tables, to be shown.
+        placeholder: The notation of a parameter: `%s`, `?`, or `$` for `$1`, `$2` …
+        embedded: True if only this process can use the database, such as SQLite in memory.
+        creates: True if the store creates its tables at first use, such as in a SQLite file.
+        place: The database's location for messages, without a password.
+        way_out: The command that creates the tables, for messages.
     """
 
     dialect: str
@@ -91,60 +91,60 @@ class Executor(Protocol):
 
     @property
     def max_bytes(self) -> int:
-        """Bytes that one statement may have."""
+        """Return the maximum size of a statement in bytes."""
         ...
 
     def transaction(self, *, durable: bool = True) -> AbstractContextManager[Connection]:
-        """A transaction of the store's own: it commits at the end, or rolls back if that raises.
+        """Open a transaction of the store's own: commit at the end, roll back on an exception.
 
-        It has really begun (on SQLite: IMMEDIATE), is READ COMMITTED, and waits for locks and
-        statements for a bounded time.
+        The transaction has begun in the database (on SQLite: IMMEDIATE), is READ COMMITTED, and
+        limits the time for locks and statements.
 
         Args:
-            durable: False for what may be lost in a power failure, but never be half there.
+            durable: False if a power failure may undo the whole transaction.
         """
         ...
 
     def reading(self) -> AbstractContextManager[Connection]:
-        """A connection for SELECTs; it takes no lock."""
+        """Open a connection for SELECTs; it takes no locks."""
         ...
 
     def borrow(self, unit: UnitOfWork) -> Connection | None:
-        """The caller's connection, if its transaction is in this database; else None.
+        """Return the caller's connection if its transaction is in this database, else None.
 
-        The store calls `execute` and `change` on it, and nothing else.
+        The store calls only `execute` and `change` on it.
 
         Raises:
-            ConfigurationError: The transaction is over, or can't be used from here.
+            ConfigurationError: The transaction has ended, or this thread can't use it.
         """
         ...
 
     def classify(self, error: BaseException) -> Failure | None:
-        """Say what an error of the database's means; None if it isn't one."""
+        """Return the meaning of a database error, or None for any other error."""
         ...
 
     def begin(self) -> AbstractContextManager[Any]:
-        """A transaction for programs that have none of their own: it commits at the end.
+        """Open a transaction for a program without its own: commit at the end.
 
-        It gives what `within=` takes, and what the program can run its own statements on.
+        The program passes the result as `within=` and can run its own statements on it.
         """
         ...
 
     def listening(self, channel: str) -> AbstractContextManager[Any] | None:
-        """A connection of its own that listens to a channel of PostgreSQL's; None: poll.
+        """Open a connection that listens to a PostgreSQL channel; None if the store must poll.
 
-        It gives psycopg's or psycopg2's connection, and closes it at the end.
+        The context manager yields psycopg's or psycopg2's connection and closes it at the end.
         """
         ...
 
     def before_fork(self) -> None:
-        """In a process about to fork: close what a child can't share."""
+        """Close connections that a child can't share; called before a fork."""
         ...
 
     def after_fork(self) -> None:
-        """In a forked child: forget the connections, without closing them."""
+        """Forget the connections without closing them; called in a forked child."""
         ...
 
     def close(self) -> None:
-        """Close the connections that are its own; calling it twice is fine."""
+        """Close the executor's own connections; calling it twice is safe."""
         ...

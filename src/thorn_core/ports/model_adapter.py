@@ -1,4 +1,4 @@
-"""The model adapter port: what an ORM adapter does for the classes of its ORM."""
+"""The model adapter port: the services of an ORM adapter for the classes of its ORM."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import attrs
 
 @attrs.frozen(kw_only=True)
 class ModelNames:
-    """The names that the instances of a class have.
+    """The attribute names of a class's instances.
 
     Attributes:
-        leads_to: Each name with the class of its value, whose names may follow in a path; None if
-            the class isn't known, so any name may follow.
-        many_to_many: Collections whose changes can be detected; None if that isn't known.
-        secret: Names that aren't allowed in `fields`, such as password columns.
+        leads_to: The class of each name's value, by name. A path may continue with the names of
+            that class; None means an unknown class, so any name may follow.
+        many_to_many: Collections with detectable changes; None if unknown.
+        secret: Names that `fields` must not contain, such as password columns.
         open: Instances may have other names too; only likely misspellings are refused.
     """
 
@@ -31,24 +31,24 @@ NamesOf = Callable[[type], ModelNames]
 
 @runtime_checkable
 class ModelAdapter(Protocol):
-    """The operations that an ORM adapter provides for the classes of its ORM.
+    """The operations of an ORM adapter on the classes of its ORM.
 
-    Events show the values in the row. When a row was written, an adapter sends one of the six model
-    signals, with an instance that has the values in the database, whatever form the program
-    assigned: `"2"` for 2, a decimal with too many digits, a local time. So do previous values.
+    Events show the values in the row. After a write, an adapter sends one of the six model signals.
+    The instance and the previous values have the form of the database, even if the program assigned
+    another one: `"2"` for 2, a decimal with too many digits, a local time.
     """
 
     def watch(self, webhooks: Any) -> None:
-        """Send the six model signals for changes of a model; calling it twice is fine.
+        """Send the six model signals for changes of a model; calling it twice is safe.
 
-        It calls `webhooks.check(self)` as soon as the ORM knows the model's names: now, or when
-        its mappers are configured or its apps are ready, but before the first signal.
+        It calls `webhooks.check(self)` before the first signal, as soon as the ORM knows the
+        model's names: now, or when its mappers are configured or its apps are ready.
 
         Args:
             webhooks: The `ModelWebhooks` of the decorated class, with its `.model` and events.
 
         Raises:
-            ConfigurationError: The events use a name that the model doesn't have.
+            ConfigurationError: The events use an unknown name.
         """
         ...
 
@@ -56,13 +56,13 @@ class ModelAdapter(Protocol):
         """Return the names that events may use (columns, relations, properties) and their classes.
 
         Args:
-            model: A class of the ORM's, or one that `names` said a name leads to; for those that
-                aren't the ORM's, give `class_names(model)`.
+            model: A class of the ORM, or a class in `ModelNames.leads_to`. For a class outside the
+                ORM, return `class_names(model)`.
         """
         ...
 
     def values(self, instance: Any, fields: Sequence[str]) -> Mapping[str, Any]:
-        """The values of some attributes, as stored, by the names given.
+        """Return the stored values of some attributes, by the given names.
 
         A relation's value is the primary key of the related instance, or a list of keys. Loads
         missing values.
@@ -79,8 +79,9 @@ class ModelAdapter(Protocol):
         Filters compare with the converted values of their declarations.
 
         Args:
-            model: A class of the ORM's.
-            field: The name of an attribute; if it isn't a column, the value is returned unchanged.
+            model: A class of the ORM.
+            field: The name of an attribute; without a column of that name, return the value
+                unchanged.
             value: The value in the declaration.
 
         Raises:
@@ -90,8 +91,8 @@ class ModelAdapter(Protocol):
 
 
 class ModelWatcher(Protocol):
-    """Has decorated classes watched: an app, or an ORM adapter on its behalf."""
+    """Watches decorated classes: an app, or an ORM adapter on its behalf."""
 
     def model_adapter(self, model: type) -> ModelAdapter | None:
-        """Return the adapter to watch a class with; None if this watcher isn't responsible."""
+        """Return the adapter that watches a class, or None if this watcher isn't responsible."""
         ...

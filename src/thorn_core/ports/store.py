@@ -1,9 +1,9 @@
-"""The store port: where subscriptions, messages, deliveries and attempts live.
+"""The store port: holds subscriptions, messages, deliveries and attempts.
 
-Methods are synchronous, may be called from any thread, and take the time as an argument. Lists come
-ordered by id and are paged by it: `after` is the last id of the page before. The ids of messages
-and deliveries sort by the message's time (`thorn_core.keys`). The contract in full is
-`thorn_core.testing.StoreContract`, which every implementation passes.
+Methods are synchronous, run in any thread, and take the time as an argument. Lists are ordered and
+paged by id: `after` is the last id of the previous page. The ids of messages and deliveries sort by
+the message's time (`thorn_core.keys`). `thorn_core.testing.StoreContract` tests the complete
+contract; every implementation passes it.
 """
 
 from __future__ import annotations
@@ -28,136 +28,139 @@ from thorn_core.values import (
     Subscription,
 )
 
-# Gets the ids of keyed messages that were sent before, each with the id of the earlier message.
+# Takes the ids of duplicate messages (by idempotency key), each with the earlier message's id.
 Written = Callable[[Mapping[str, str]], object]
-# Makes a changed subscription of the one that there is; what it raises leaves that as it is.
+# Returns the changed subscription for the current one; an exception cancels the change.
 Change = Callable[[Subscription], Subscription]
 
 
 @runtime_checkable
 class Subscriptions(Protocol):
-    """Keeps subscriptions, and finds those that an event reaches."""
+    """Stores subscriptions and finds the ones that match an event."""
 
     def add_subscription(self, subscription: Subscription) -> None:
-        """Keep a new subscription; ConfigurationError if the id is taken."""
+        """Store a new subscription; raise ConfigurationError if the id exists."""
         ...
 
     def change_subscription(self, subscription_id: str, change: Change) -> Subscription:
-        """Change a subscription, under a lock: no two changes undo each other.
+        """Change a subscription under a lock, so that no two changes overwrite each other.
 
-        `change` gets the subscription as it is now; it may be called again and uses no store. What
-        it makes is subject to `stores.rules.changed`: a new URL forgets failures. It also lifts the
-        pause that the old recipient asked for. `paused` is not changed here.
+        `change` takes the current subscription. The store may call it again, so it must not use the
+        store. `stores.rules.changed` applies to its result: a new URL clears the failures. A new
+        URL also ends a pause that the old recipient requested. `change` must not set `paused`.
 
         Returns:
-            The subscription as it is then.
+            The changed subscription.
 
         Raises:
-            NotFoundError: There is none.
+            NotFoundError: The subscription doesn't exist.
         """
         ...
 
     def remove_subscription(self, subscription_id: str, *, now: datetime) -> bool:
-        """Remove it; its deliveries stay as history. False if there is none.
+        """Remove a subscription, but keep its deliveries; return False if it doesn't exist.
 
-        What waits for it can be claimed, paused or not, so that it doesn't wait for ever.
+        Workers can then claim its waiting deliveries, even if it was paused, so that none waits for
+        ever.
         """
         ...
 
     def subscription(self, subscription_id: str) -> Subscription | None:
-        """The subscription of that id."""
+        """Return the subscription with this id, or None."""
         ...
 
     def subscriptions(
         self, *, owner: str | None = None, after: str | None = None, limit: int = 100
     ) -> Sequence[Subscription]:
-        """A page of all subscriptions, or of one owner's."""
+        """Return a page of all subscriptions, or of one owner's."""
         ...
 
     def matching(
         self, event: str, *, sender: str | None, after: str | None, limit: int
     ) -> Sequence[Subscription]:
-        """A page of the enabled subscriptions that an event reaches, each once; paused ones, too.
+        """Return a page of the enabled subscriptions that match an event, paused ones included.
 
-        With a sender: those it owns and those without an owner. Without: every owner's. Found by
-        the name's candidate patterns, at a cost that doesn't grow with what doesn't match.
+        With a sender, return the sender's subscriptions and those without an owner; without a
+        sender, every owner's. Each appears once. The lookup uses the candidate patterns of the
+        event's name; its cost doesn't depend on the number of other subscriptions.
         """
         ...
 
     def matching_each(
         self, messages: Sequence[Message], *, limit: int
     ) -> Sequence[Sequence[Subscription]]:
-        """The first page of `matching` for each of the first of some messages.
+        """Return the first page of `matching` for one or more of the first messages.
 
-        Answers for one message at least, and for as many more as cost little more.
+        The result covers at least one message, and more if the additional cost is small.
         """
         ...
 
     def pause(self, subscription_id: str, *, now: datetime) -> Subscription:
-        """Hold its deliveries: none is claimed until it is resumed; NotFoundError if there is none.
+        """Hold a subscription's deliveries until `resume`; raise NotFoundError if it doesn't exist.
 
-        New deliveries wait, too. What is in flight goes on. `updated_at` becomes `now`, unless it
-        is paused already.
+        New deliveries wait, too. Attempts in flight continue. `updated_at` becomes `now`, unless
+        the subscription is already paused.
         """
         ...
 
     def resume(self, subscription_id: str, *, now: datetime) -> Subscription:
-        """Let what was held be claimed when it is due; NotFoundError if there is no subscription.
+        """Release a subscription's held deliveries; raise NotFoundError if it doesn't exist.
 
-        `updated_at` becomes `now`, if it was paused.
+        `updated_at` becomes `now` if the subscription was paused.
         """
         ...
 
 
 @runtime_checkable
 class Outbox(Protocol):
-    """Takes messages in, and hands them out to be routed."""
+    """Stores messages and hands them out for routing."""
 
     def publish(
         self, messages: Sequence[Message], *, within: UnitOfWork, written: Written | None = None
     ) -> None:
-        """Keep messages to be routed, in the caller's transaction or when that commits.
+        """Store messages for routing, in the caller's transaction or at its commit.
 
-        A message whose id is already there is left as it is; one whose `idempotency` is, isn't
-        kept. `written` is called once the messages are written, with the ids of those whose
-        `idempotency` was there before (or earlier in `messages`) and the ids of the earlier
-        messages; that may be at the commit.
+        The store ignores a message with an existing id or an existing `idempotency`. After it has
+        written the messages, perhaps at the commit, it calls `written` with the ids of the messages
+        whose `idempotency` existed (or came earlier in `messages`) and the ids of the earlier
+        messages.
         """
         ...
 
     def claim_messages(
         self, *, now: datetime, lease: timedelta, limit: int, ids: Collection[str] | None = None
     ) -> Sequence[Message]:
-        """Lease messages that aren't routed yet to the caller, the oldest first.
+        """Lease messages that are not routed yet to the caller, the oldest first.
 
-        While the lease lasts nobody else gets them; after that, anybody. `ids` narrows the choice.
+        No other worker gets them before the lease ends. `ids` restricts the choice to these
+        messages.
         """
         ...
 
     def postpone(self, message_ids: Sequence[str], *, until: datetime) -> None:
-        """Leave messages that are leased for routing until then: nobody gets them before."""
+        """Postpone the routing of leased messages: no worker gets them before the given time."""
         ...
 
     def route(self, routings: Sequence[Routing]) -> None:
-        """Keep deliveries of messages, all in one go; those already there are left as they are.
+        """Store the deliveries of messages in one transaction; skip existing ones.
 
-        A delivery may be finished already: one that no request can be made for. A message that is
-        routed may get more deliveries; one that is gone gets none.
+        A delivery may already be finished if no request is possible. A routed message may get more
+        deliveries; a deleted message gets none.
         """
         ...
 
     def message(self, message_id: str) -> Message | None:
-        """The message of that id."""
+        """Return the message with this id, or None."""
         ...
 
     def routed(self, message_id: str) -> bool:
-        """True if the message has been routed completely, or is no longer here."""
+        """Return True if the message is routed completely or no longer exists."""
         ...
 
 
 @runtime_checkable
 class Queue(Protocol):
-    """Hands out deliveries, and writes how they ended. A recipient is a subscription's id."""
+    """Hands out deliveries and records their results. A recipient is a subscription's id."""
 
     def claim(
         self,
@@ -170,65 +173,67 @@ class Queue(Protocol):
         busy: Mapping[str, int],
         message_ids: Collection[str] | None = None,
     ) -> Sequence[Claim]:
-        """Lease deliveries that are due, fairly between subscriptions.
+        """Lease due deliveries, fairly between subscriptions.
 
-        A delivery is due if it is pending and `due_at` has come, or in flight with its lease over;
-        and its subscription isn't paused, by `pause` or for a time that its recipient asked for.
-        Subscriptions take turns; each gets at most `per_recipient - busy.get(subscription_id, 0)`.
-        The same delivery is never leased to two at once.
+        A delivery is due if it is pending and `due_at` has passed, or if it is in flight and its
+        lease has expired. Deliveries are not due while `pause` or
+        the recipient's own request pauses their subscription. Subscriptions take turns; each gets
+        at most `per_recipient - busy.get(subscription_id, 0)`. Two workers never lease the same
+        delivery at once.
         """
         ...
 
     def renew(self, claims: Sequence[Claim], *, until: datetime) -> None:
-        """Make the leases last until then, where they are still held."""
+        """Extend leases until the given time, unless they have expired or changed hands."""
         ...
 
     def release(self, claims: Sequence[Claim]) -> None:
-        """Give leases back unused: pending again as before, where they are still held."""
+        """Release leases without an attempt: held deliveries become pending as before."""
         ...
 
     def record(self, completions: Sequence[Completion]) -> Sequence[Subscription]:
-        """Write how claims ended, all in one go.
+        """Record the completions of claims in one transaction.
 
-        Every attempt is recorded, of deliveries that are still here. Where the lease is still held,
-        the delivery takes the outcome's state, `due_at` and reason. What that does to subscriptions
-        is decided by `stores.rules`: `judge_subscriptions` and `pauses` (the latest pause wins).
+        The store records every attempt of an existing delivery. If the caller still holds the
+        lease, the delivery takes the outcome's state, `due_at` and reason. `stores.rules`
+        determines the effect on subscriptions: `judge_subscriptions` and `pauses` (the latest pause
+        wins).
 
         Returns:
-            The subscriptions that this call disabled, and the enabled ones whose owners are to be
-            warned, as they are now.
+            The subscriptions that this call disabled, and the enabled subscriptions whose owners
+            need a warning, both in their current state.
         """
         ...
 
     def cancel(
         self, query: DeliveryQuery, *, now: datetime, limit: int, reason: str
     ) -> Sequence[Delivery]:
-        """Make pending deliveries, held ones too, `cancelled` for a reason; others stay.
+        """Cancel pending deliveries, held ones too, for a reason; leave others unchanged.
 
         Returns:
-            Those that it changed, at most `limit`; call again until there are none.
+            The changed deliveries, at most `limit`; call again until there are none.
         """
         ...
 
     def next_due(self, now: datetime) -> datetime | None:
-        """When what can't be claimed now may be claimable; None if nothing is foreseen."""
+        """Return the earliest time at which more work may become claimable; None if unknown."""
         ...
 
     def on_work(self, wake: Callable[[], None]) -> Callable[[], None]:
-        """Call `wake` from any thread whenever there may be something new to claim.
+        """Call `wake`, from any thread, whenever new work may be claimable.
 
         Returns:
-            A function that ends it.
+            A function that ends the calls.
         """
         ...
 
 
 @runtime_checkable
 class History(Protocol):
-    """Finds what there was, makes it again, and lets it go."""
+    """Finds, replays and deletes messages, deliveries and attempts."""
 
     def delivery(self, delivery_id: str) -> Delivery | None:
-        """The delivery of that id."""
+        """Return the delivery with this id, or None."""
         ...
 
     def deliveries(
@@ -239,28 +244,28 @@ class History(Protocol):
         limit: int = 100,
         newest_first: bool = False,
     ) -> Sequence[Delivery]:
-        """A page of deliveries by id; the other way round, the newest first.
+        """Return a page of deliveries ordered by id, or the newest first.
 
-        A page of one subscription's, or of everybody's, costs as much as it holds and what the
-        other criteria leave out of it, wherever it begins.
+        The cost of a page depends only on the deliveries it contains and those that the criteria
+        exclude from it, wherever the page begins.
         """
         ...
 
     def attempts(
         self, delivery_ids: Sequence[str], *, after: str | None = None, limit: int = 100
     ) -> Sequence[Attempt]:
-        """A page of the attempts of these deliveries."""
+        """Return a page of the attempts of these deliveries."""
         ...
 
     def count(self, query: DeliveryQuery) -> int:
-        """How many deliveries there are."""
+        """Count deliveries."""
         ...
 
     def replay(self, query: DeliveryQuery, *, now: datetime, limit: int) -> Sequence[Delivery]:
-        """Make finished deliveries pending again, due now, with a fresh retry schedule.
+        """Make finished deliveries pending again: due now, with a new retry schedule.
 
         Returns:
-            Those that it changed, at most `limit`; call again until there are none.
+            The changed deliveries, at most `limit`; call again until there are none.
         """
         ...
 
@@ -273,86 +278,87 @@ class History(Protocol):
         after: str | None = None,
         limit: int = 100,
     ) -> tuple[Sequence[Message], str | None]:
-        """Routed messages that reach a subscription and have no delivery to it.
+        """Return matching routed messages without a delivery to the subscription.
 
-        A message reaches it by its event, its sender and `only`, enabled or not, whenever it was
-        made.
+        Event, sender and `only` decide whether a message matches. The subscription may be disabled
+        or newer than the message.
 
         Args:
-            subscription: Which.
+            subscription: The subscription.
             since: Only messages sent at or after this time.
             until: Only messages sent before this time.
-            after: Where to go on: what the call before gave.
-            limit: How many messages to look at.
+            after: The position that the previous call returned.
+            limit: The number of messages to examine.
 
         Returns:
-            Those found among the messages looked at, by id; and where to go on, or None if those
-            were the last.
+            The matching messages among those examined, by id; and the position for the next call,
+            or None at the end.
         """
         ...
 
     def purge(self, query: DeliveryQuery, *, limit: int) -> int:
-        """Remove finished deliveries with their attempts, and routed messages left without any.
+        """Delete finished deliveries with their attempts, and routed messages without deliveries.
 
         Returns:
-            How many deliveries went, at most `limit`; call again until there are none.
+            The number of deleted deliveries, at most `limit`; call again until it is 0.
         """
         ...
 
     def erase(self, sender: str, *, limit: int) -> int:
-        """Remove messages of a sender, with their deliveries and attempts, in whatever state.
+        """Delete messages of a sender with their deliveries and attempts, in any state.
 
-        What is under way ends without a trace: nothing that is erased comes back.
+        The store ignores the results of attempts in flight: erased messages and deliveries stay
+        erased.
 
         Returns:
-            How many messages went, at most `limit`; call again until there are none.
+            The number of deleted messages, at most `limit`; call again until it is 0.
         """
         ...
 
     def stats(self, *, now: datetime, window: timedelta) -> Stats:
-        """What there is, and how attempts went in the time before now."""
+        """Return counts of the store's contents and statistics of recent attempts."""
         ...
 
     def periods(self, asked: Periods) -> Sequence[Period]:
-        """How deliveries to one subscription went, period by period, the oldest first.
+        """Return the results of deliveries to one subscription, per period, the oldest first.
 
-        A delivery belongs to the period of its message's time, an attempt to that of its own. Looks
-        at no more than the newest `asked.limit` deliveries, however many there are.
+        A delivery belongs to the period of its message's time, an attempt to the period of its own
+        time. The result covers at most the newest `asked.limit` deliveries.
         """
         ...
 
 
 @runtime_checkable
 class Store(Subscriptions, Outbox, Queue, History, Protocol):
-    """Where subscriptions, messages, deliveries and attempts live: all of it, and its life.
+    """All parts of a store and its life cycle.
 
     Attributes:
         blocking: True if methods wait for I/O; the engine then calls them in a thread.
-        shared: True if other processes may work on the same data.
+        shared: True if other processes may use the same data.
     """
 
     blocking: bool
     shared: bool
 
     def check(self) -> None:
-        """See whether it is ready for work.
+        """Check that the store is ready for work.
 
         Raises:
-            StoreSetupError: It has to be set up or migrated first; the message says how.
-            StoreError: It can't be asked.
+            StoreSetupError: The store needs a setup or migration; the message explains how.
+            StoreError: The store doesn't respond.
         """
         ...
 
     def before_fork(self) -> None:
-        """In a process about to fork: close what a child can't share, as idle SQLite files."""
+        """Close resources that a child can't share, such as idle SQLite files, before a fork."""
         ...
 
     def after_fork(self) -> None:
-        """In a forked child: drop what belongs to the parent, such as its connections and work."""
+        """Drop the parent's resources, such as connections and leases, in a forked child."""
         ...
 
     def close(self) -> None:
-        """Let go of what is held open; calling it twice is fine."""
+        """Close the store's resources; calling it twice is safe."""
         ...
 
 
@@ -361,34 +367,34 @@ class Transactional(Protocol):
     """A store that can open a transaction in its own database."""
 
     def transaction(self) -> AbstractContextManager[Any]:
-        """A transaction that ends with the block; gives what `within=` takes."""
+        """Open a transaction for the block; yield the value for `within=`."""
         ...
 
 
 @runtime_checkable
 class WithTables(Protocol):
-    """A store whose tables `thorn init-db` creates.
+    """A store with tables that `thorn init-db` creates.
 
     Attributes:
-        place: Where they are, to be shown: no password.
+        place: The location of the tables for messages, without a password.
     """
 
     place: str
 
     def create(self) -> str | None:
-        """Create the tables, or migrate them; calling it again changes nothing.
+        """Create or migrate the tables; calling it again has no effect.
 
         Returns:
-            The version of the schema that was there before; None if there was none.
+            The previous version of the schema, or None if there was none.
 
         Raises:
-            StoreSetupError: There are tables that this version can't use.
+            StoreSetupError: Existing tables don't fit this version.
             StoreError: The database can't do it.
         """
         ...
 
     def version(self) -> str | None:
-        """The version of the schema that is there; None if other migrations made it.
+        """Return the version of the schema; None if other migrations created the tables.
 
         Raises:
             StoreError: The database can't be asked.
@@ -396,26 +402,26 @@ class WithTables(Protocol):
         ...
 
     def script(self) -> str:
-        """The SQL statements that create the tables in a new database, each ended by `;`."""
+        """Return the SQL that creates the tables in a new database, each statement with a `;`."""
         ...
 
 
 @runtime_checkable
 class Ambient(Protocol):
-    """A store that sees by itself whether a transaction is open in its database, as Django's does.
+    """A store that detects an open transaction in its database by itself, such as Django's.
 
-    A send without `within=` then belongs to it.
+    A send without `within=` then belongs to that transaction.
     """
 
     def unit_of_work(self) -> UnitOfWork:
-        """The unit of work of sends without `within=`: one for all, whatever thread they are in."""
+        """Return the unit of work for sends without `within=`: the same one for all threads."""
         ...
 
 
 @runtime_checkable
 class SingleWriter(Protocol):
-    """A store whose database may let one connection write at a time, as SQLite does."""
+    """A store that may allow only one writing connection at a time, such as SQLite."""
 
     def locked_by(self, unit: UnitOfWork) -> bool:
-        """True if a transaction keeps the store from writing anywhere but in that transaction."""
+        """Return True if the store can write only inside this transaction."""
         ...

@@ -8,11 +8,11 @@ import attrs
 
 
 class Kind(enum.Enum):
-    """What a column holds, and what a driver takes and gives for it.
+    """The type of a column and of its values in Python.
 
     `KEY` and `BYTES` are `bytes`, the first of a fixed length; `BIG`, `INT` and `SMALL` are `int`
-    of 64, 32 and 16 bits; `REAL` is `float`; `NAME` is a `str` of a bounded length that is compared
-    and ordered by code points; `TEXT` is a `str` of any length that is never compared.
+    of 64, 32 and 16 bits; `REAL` is `float`; `NAME` is a `str` of limited length, compared and
+    ordered by code points; `TEXT` is a `str` of any length, never compared.
     """
 
     KEY = "key"
@@ -30,9 +30,9 @@ class Column:
     """A column of a table.
 
     Attributes:
-        name: Its name.
-        kind: What it holds.
-        length: Bytes of a `KEY`, characters of a `NAME`.
+        name: The column's name.
+        kind: The type of its values.
+        length: The number of bytes of a `KEY` or characters of a `NAME`.
         null: Whether it may be NULL.
     """
 
@@ -44,13 +44,13 @@ class Column:
 
 @attrs.frozen
 class Index:
-    """An index; none is unique unless it says so, and none is partial.
+    """An index; partial indexes are not supported.
 
     Attributes:
-        columns: Names, in order.
-        unique: Whether it refuses a second row.
-        brin: Whether a block range index does where the database has one: rows are inserted in the
-            order of the column.
+        columns: The columns' names, in order.
+        unique: Whether the index is unique.
+        brin: Whether a block range index is enough if the database has one, because inserts follow
+            the order of the column.
     """
 
     columns: tuple[str, ...]
@@ -59,7 +59,7 @@ class Index:
 
     @property
     def name(self) -> str:
-        """What it is called, behind its table's name."""
+        """Return the suffix of the index's name, after the table's name."""
         return "_".join(self.columns)
 
 
@@ -68,12 +68,12 @@ class Table:
     """A table.
 
     Attributes:
-        name: Its name, without the prefix that all of them have.
-        columns: In order; a row is a tuple of their values.
-        key: Names of the primary key's columns.
-        indexes: The others.
-        narrow: Rows are short: SQLite keeps them in the key's own tree.
-        churning: Rows are updated often: PostgreSQL leaves room in each page.
+        name: The table's name, without the common prefix.
+        columns: The columns, in order; a row is a tuple of their values.
+        key: The names of the primary key's columns.
+        indexes: The other indexes.
+        narrow: Whether rows are short: SQLite then stores them in the primary key's tree.
+        churning: Whether rows change often: PostgreSQL then leaves free space in each page.
     """
 
     name: str
@@ -84,10 +84,10 @@ class Table:
     churning: bool = attrs.field(default=False, kw_only=True)
 
     def column(self, name: str) -> Column:
-        """The column of a name."""
+        """Return the column with this name."""
         return next(column for column in self.columns if column.name == name)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the columns, in order."""
+        """Return the names of the columns, in order."""
         return tuple(column.name for column in self.columns)

@@ -9,20 +9,21 @@ from thorn_core.values import Request, Response
 
 @runtime_checkable
 class Transport(Protocol):
-    """Performs one HTTP request. Lives on one event loop; made and closed there.
+    """Performs one HTTP request. Its event loop creates, uses and closes it.
 
-    Connections: a transport connects only to addresses that pass the request's validators. It
+    Connections: a transport connects only to addresses that the request's validators accept. It
     resolves the name once per connection, checks every address, and connects to one it checked,
-    with the original name for TLS and `Host`. It follows no redirects, uses no proxy of the
-    environment, keeps no cookies and doesn't decompress. Bytes that arrive while a connection is
-    idle never answer a request (RFC 9112 section 9.2).
+    with the original name for TLS and `Host`. It follows no redirects, uses no proxy from the
+    environment, stores no cookies and doesn't decompress bodies. It ignores bytes that arrive on an
+    idle connection (RFC 9112 section 9.2).
 
-    Answers: one that is complete by its own framing counts, whatever follows it. A transport keeps
-    status, headers and at most `response_limit` bytes of the body, reads a bounded number of bytes,
-    and makes no request again after any byte of an answer. The text of an error says what was wrong
-    with the answer, for the owner of a subscription to read: no address, nothing of the parser.
+    Responses: a response is valid once it is complete by its own framing; later bytes don't matter.
+    A transport keeps status, headers and at most `response_limit` bytes of the body, and limits
+    the number of bytes it reads. It never repeats a request after the first byte of a response.
+    An error describes the problem with the response for the owner of a subscription: without
+    addresses and without details of the parser.
 
-    The time for the whole request is the caller's: cancelling the call closes the connection at
+    The caller limits the time of the whole request: cancelling the call closes the connection at
     once. `thorn_core.testing.transport_contract.TransportContract` tests all of this.
     """
 
@@ -30,12 +31,12 @@ class Transport(Protocol):
         """Perform the request.
 
         Raises:
-            SecurityError: An address is refused for now; nothing was sent.
+            SecurityError: A validator refuses an address for now; nothing was sent.
             TransportTimeout: No connection within `connect_timeout`.
-            TransportError: No connection, TLS failure, reset, or an answer that can't be used.
+            TransportError: Connection or TLS failure, reset, or an unusable response.
         """
         ...
 
     async def close(self) -> None:
-        """Close every connection; calling it twice is fine."""
+        """Close every connection; calling it twice is safe."""
         ...

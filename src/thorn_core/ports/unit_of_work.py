@@ -13,20 +13,20 @@ class UnitOfWork(Protocol):
     """The caller's open transaction; adapters create it from a Session, Connection or alias.
 
     Attributes:
-        handle: The object the adapter created it from; stores may write in its transaction.
+        handle: The adapter's original object; stores may write in its transaction.
     """
 
     handle: Any
 
     @property
     def open(self) -> bool:
-        """True if a transaction is open."""
+        """Return True if a transaction is open."""
         ...
 
     def on_commit(self, callback: Callable[[], None]) -> None:
         """Call a function once, right after the commit; never after a rollback.
 
-        Callbacks registered inside a savepoint that is rolled back are not called. Without an open
+        The rollback of a savepoint drops the callbacks registered inside it. Without an open
         transaction, the callback runs immediately.
         """
         ...
@@ -37,13 +37,13 @@ class UnitOfWork(Protocol):
 
 
 class ImmediateUnitOfWork:
-    """No transaction: everything takes effect immediately."""
+    """A unit of work without a transaction: every change takes effect immediately."""
 
     handle: Any = None
     open = False
 
     def on_commit(self, callback: Callable[[], None]) -> None:
-        """Call back now."""
+        """Call the function now."""
         callback()
 
     async def run(self, function: Callable[[], T]) -> T:
