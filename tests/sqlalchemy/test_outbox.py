@@ -496,7 +496,7 @@ def test_a_transaction_elsewhere_keeps_its_messages_after_the_commit(
     other.dispose()
     assert world.kept() == world.told == [1]
     warnings = [r for r in caplog.records if r.levelno == logging.WARNING]
-    assert "other.db are kept in" in warnings[0].getMessage()
+    assert "other.db to" in warnings[0].getMessage()
     assert "a crash in between loses them" in warnings[0].getMessage()
     assert len(warnings) == 1
 

@@ -1,4 +1,4 @@
-"""Where subscriptions, messages, deliveries and attempts live."""
+"""Stores for subscriptions, messages, deliveries and attempts."""
 
 from thorn_core.latencies import BUSIEST, PERCENTILES, STEPS, percentiles
 from thorn_core.periods import Periods

@@ -1,8 +1,8 @@
-"""Who waits for work is woken: in this process at once, in others by what the database can send.
+"""Wakes workers: in this process at once, in others by the database's notifications.
 
-PostgreSQL's NOTIFY isn't part of the sender's transaction: it would make every commit of the
-database wait for every other one that notifies. It follows the commit, at most so often, from a
-thread; one that is lost costs a poll interval.
+PostgreSQL's NOTIFY isn't part of the sender's transaction, because notifying commits wait for each
+other. A thread sends it after the commit, at a limited rate. A lost notification delays a delivery
+by at most the poll interval.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ JOIN_TIMEOUT = 5.0
 
 
 class Notifications:
-    """Wakes workers, for stores.
+    """Wakes workers for stores.
 
     Args:
-        notify: Tells other processes, raising StoreError if it can't; None if the store has no way.
-        listening: Opens a connection that listens until the block ends, and gives the driver's
-            (psycopg's or psycopg2's); None if the store has no way.
+        notify: Notifies other processes, or raises StoreError; None if the store can't notify.
+        listening: Opens a connection that listens until the block ends, and yields the driver's
+            connection (psycopg's or psycopg2's); None if the store can't listen.
 
     Example:
         >>> notifications, woken = Notifications(), []
@@ -60,7 +60,7 @@ class Notifications:
         self._listener: _Listener | None = None
 
     def tell(self) -> None:
-        """There may be something new to claim."""
+        """Announce that new work may be claimable."""
         self.wake()
         if self._notify_others is None or self._stopping.is_set():
             return
@@ -78,7 +78,7 @@ class Notifications:
                     self._notifier.start()
 
     def wake(self) -> None:
-        """Wake those who wait in this process."""
+        """Wake the listeners of this process."""
         for wake in self._wakers:
             wake()
 
@@ -97,7 +97,7 @@ class Notifications:
             self._stopping.wait(NOTIFY_INTERVAL)
 
     def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
-        """Call `wake` from now on; the function returned ends it."""
+        """Call `wake` on every notification; return a function that ends the calls."""
         with self._lock:
             self._wakers = [*self._wakers, wake]
             if self._listening is not None and self._listener is None:
@@ -115,7 +115,7 @@ class Notifications:
         return forget
 
     def close(self) -> None:
-        """Stop the threads; what is still to be told is."""
+        """Stop the threads after they have sent outstanding notifications."""
         self._stopping.set()
         with self._lock:
             self._wakers = []
@@ -129,7 +129,7 @@ class Notifications:
 
 
 class _Listener:
-    """A thread with a connection of its own that listens."""
+    """A thread that listens on its own connection."""
 
     def __init__(
         self, listening: Callable[[], AbstractContextManager[Any]], wake: Callable[[], None]
@@ -142,7 +142,7 @@ class _Listener:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread."""
+        """Stop the thread."""
         self._stopping.set()
         with contextlib.suppress(OSError):
             self._theirs.send(b"x")
@@ -163,7 +163,7 @@ class _Listener:
 
     def _listen(self, driver: Any) -> None:
         self._delay = FIRST_DELAY
-        # Until now nobody heard.
+        # Notifications before this point are lost, so wake once.
         self._wake()
         with selectors.DefaultSelector() as selector:
             selector.register(driver.fileno(), selectors.EVENT_READ)

@@ -1,13 +1,13 @@
-"""What a database driver's error may say: drivers quote rows, which hold secrets and payloads."""
+"""Redacts database errors: drivers quote rows, which contain secrets and payloads."""
 
 from __future__ import annotations
 
 import re
 
-# Lines that PostgreSQL adds to its message: they quote rows and statements.
+# Lines that PostgreSQL adds to its message; they quote rows and statements.
 _ADDED = re.compile(r"\s*(?:DETAIL|HINT|CONTEXT|QUERY|STATEMENT|WHERE|LINE \d+)\b")
 _QUOTE = re.compile("['\"]")
-# What is quoted behind these words is a name, not a value.
+# After these words, drivers quote a name, not a value.
 _NAMES = re.compile(
     r"\b(?:table|relation|column|constraint|index|database|schema|role|user|key|type|encoding"
     r"|host name|server at|server on) $",
@@ -16,7 +16,7 @@ _NAMES = re.compile(
 
 
 def redacted(message: str) -> str:
-    """The message of a driver's error up to the first value that it quotes, on one line.
+    """Return the message of a driver's error up to the first quoted value, on one line.
 
     Args:
         message: The message.
@@ -36,7 +36,7 @@ def redacted(message: str) -> str:
     while (quote := _QUOTE.search(text, place)) is not None:
         end = text.find(quote[0], quote.end())
         name = _NAMES.search(text, 0, quote.start())
-        # An apostrophe, as in "can't", quotes nothing.
+        # An apostrophe, as in "can't", is not a quotation mark.
         apostrophe = quote[0] == "'" and text[quote.start() - 1 : quote.start()].isalpha()
         if apostrophe:
             place = quote.end()
@@ -48,12 +48,12 @@ def redacted(message: str) -> str:
 
 
 def redact(error: BaseException) -> None:
-    """Take the values that an exception and its causes quote out of their messages.
+    """Remove quoted values from the messages of an exception and its causes.
 
-    Whoever logs the exception logs all of them.
+    A traceback in a log contains all of these messages.
 
     Args:
-        error: A driver's, or a library's that passes one on.
+        error: A driver's error, or a library's error caused by one.
     """
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]

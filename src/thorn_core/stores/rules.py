@@ -1,4 +1,4 @@
-"""The rules that every store applies: what reaches subscriptions, what changes them; pure."""
+"""The pure rules that every store applies to subscriptions."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from thorn_core.errors import ConfigurationError
 from thorn_core.patterns import matches
 from thorn_core.values import OPERATOR, Completion, Message, Subscription
 
-# Failures before a subscription can be disabled: one event retried by the default policy makes ten.
+# Failures before a subscription is disabled: the default policy makes ten attempts per event.
 LEAST_FAILURES = 10
-# Failures further apart don't belong together. The default policy's longest wait is 24 h + 20 %.
+# A longer gap between failures ends the streak. The default policy waits at most 24 h + 20 %.
 LONGEST_GAP = timedelta(days=2)
-# Shares of `disable_after` at which the owner is warned.
+# Warn the owner at these shares of `disable_after`.
 WARNINGS = (0.5, 0.9)
 
 
 @attrs.frozen(kw_only=True)
 class Health:
-    """How attempts to a subscription went lately.
+    """The recent results of attempts for a subscription.
 
     Attributes:
         enabled: False stops deliveries.
-        disabled_reason: Why it is disabled.
+        disabled_reason: The reason for disabling it.
         failing_since: Time of the first failure of the current streak; None after a success.
         failures: Failed attempts in the streak.
-        last_failure_at: Time of the last one.
+        last_failure_at: Time of the last failure.
     """
 
     enabled: bool = True
@@ -41,12 +41,12 @@ class Health:
 
 @attrs.frozen(kw_only=True)
 class Changes:
-    """What completions change of subscriptions.
+    """The changes of subscriptions that completions cause.
 
     Attributes:
-        health: The new health of those whose health changed, by id.
-        disabled: When those were disabled that weren't before, by id.
-        warned: Ids of those whose owner is to be warned.
+        health: Changed health by subscription id.
+        disabled: The time of disabling of newly disabled subscriptions, by id.
+        warned: Ids of subscriptions whose owners need a warning.
     """
 
     health: Mapping[str, Health]
@@ -55,7 +55,7 @@ class Changes:
 
 
 def health_of(subscription: Subscription) -> Health:
-    """The health that a subscription's attributes tell."""
+    """Return the health in a subscription's attributes."""
     return Health(**{name: getattr(subscription, name) for name in HEALTH})
 
 
@@ -63,12 +63,12 @@ HEALTH = tuple(field.name for field in attrs.fields(Health))
 
 
 def judge_subscriptions(health: Mapping[str, Health], completions: Iterable[Completion]) -> Changes:
-    """Decide what completions change of subscriptions.
+    """Return the changes of subscriptions that completions cause.
 
     Args:
-        health: By subscription id, as the store has it now. Others are left alone: they were
-            removed, or are not in the store.
-        completions: Those whose lease is still held.
+        health: The stored health by subscription id. Completions for other subscriptions have no
+            effect: they were removed, or are not in the store.
+        completions: Completions with a valid lease.
     """
     now = dict(health)
     disabled: dict[str, datetime] = {}
@@ -88,15 +88,15 @@ def judge_subscriptions(health: Mapping[str, Health], completions: Iterable[Comp
 
 
 def after_completion(health: Health, completion: Completion) -> Health:
-    """The health of a subscription after a completion.
+    """Return the health of a subscription after a completion.
 
-    A success ends a streak of failures; so do two days without a failure. A streak disables the
-    subscription when it has lasted for the outcome's `disable_after` and counts ten failures. An
-    internal failure, and a completion without an attempt, change nothing.
+    A success or two days without a failure end a streak of failures. A streak disables the
+    subscription when it has lasted for the outcome's `disable_after` and counts ten failures.
+    Internal failures and completions without an attempt have no effect.
 
     Args:
-        health: Before.
-        completion: What happened.
+        health: The health before the completion.
+        completion: The completion.
 
     Example:
         >>> from datetime import UTC
@@ -149,7 +149,7 @@ def _why_disable(health: Health, limit: timedelta | None) -> str | None:
 
 
 def _is_warning(before: Health, after: Health, limit: timedelta | None) -> bool:
-    """Whether a streak has just reached one of the shares of the limit."""
+    """Return True if a streak has just reached one of the shares of the limit."""
     if limit is None or not after.enabled or after.failing_since is None:
         return False
     former = _lasted(before) if before.failing_since == after.failing_since else timedelta()
@@ -157,7 +157,7 @@ def _is_warning(before: Health, after: Health, limit: timedelta | None) -> bool:
 
 
 def pauses(completions: Iterable[Completion]) -> Iterator[tuple[str, datetime]]:
-    """The ids of subscriptions to make no request to, and until when: their recipients asked."""
+    """Return the times until which recipients asked for a pause, by subscription id."""
     for completion in completions:
         until = completion.outcome.pause_until
         if until is not None:
@@ -165,7 +165,7 @@ def pauses(completions: Iterable[Completion]) -> Iterator[tuple[str, datetime]]:
 
 
 def reaches(subscription: Subscription, sender: str | None) -> bool:
-    """True if a message of this sender is for a subscription of this owner.
+    """Return True if a message of this sender is for a subscription of this owner.
 
     Example:
         >>> from datetime import UTC
@@ -180,7 +180,7 @@ def reaches(subscription: Subscription, sender: str | None) -> bool:
 
 
 def is_for(message: Message, subscription: Subscription) -> bool:
-    """True if a message reaches a subscription: by `only`, its event and its sender."""
+    """Return True if `only`, event and sender of a message match a subscription."""
     return (
         message.only in (None, subscription.id)
         and reaches(subscription, message.sender)
@@ -189,10 +189,10 @@ def is_for(message: Message, subscription: Subscription) -> bool:
 
 
 def changed(before: Subscription, change: Callable[[Subscription], Subscription]) -> Subscription:
-    """The subscription that a change makes of another.
+    """Return the changed subscription after a check of the change.
 
     Raises:
-        ConfigurationError: It has another id, or is paused or resumed.
+        ConfigurationError: The change sets another id or `paused`.
     """
     after = change(before)
     if after.id != before.id:

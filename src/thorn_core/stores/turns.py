@@ -1,4 +1,4 @@
-"""Recipients take turns: deliveries that are due, queued up by recipient and merged."""
+"""Recipients take turns: due deliveries wait in one queue per recipient and are merged."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice, zip_longest
 from typing import TypeVar
 
-# What identifies a delivery, and a recipient.
+# Identifies a delivery, and a recipient.
 K = TypeVar("K")
 R = TypeVar("R")
 
@@ -14,12 +14,12 @@ R = TypeVar("R")
 def queue_up(
     due: Iterable[tuple[K, R]], *, per_recipient: int, busy: Mapping[R, int]
 ) -> list[list[K]]:
-    """Queue deliveries up, each recipient's by itself, as many as it may have.
+    """Return a queue of deliveries per recipient, as long as the recipient's limit allows.
 
     Args:
-        due: Ids and recipients, in order.
-        per_recipient: How many of a recipient may be under way.
-        busy: How many are.
+        due: Ids and recipients of due deliveries, in order.
+        per_recipient: The maximum number of deliveries in flight to a recipient.
+        busy: The number of deliveries in flight by recipient.
 
     Example:
         >>> queue_up([("a", "x"), ("b", "x"), ("c", "y")], per_recipient=2, busy={"x": 1})
@@ -34,7 +34,7 @@ def queue_up(
 
 
 def take_turns(queues: Sequence[Sequence[K]], limit: int) -> list[K]:
-    """Take the first of each queue, then the second of each, so many at most.
+    """Take the first of each queue, then the second of each, up to a limit.
 
     Example:
         >>> take_turns([["a", "b"], ["c"]], 10)

@@ -1,4 +1,4 @@
-"""The memory store: everything in this process, bounded, indexed."""
+"""The memory store: bounded, indexed data in this process."""
 
 from thorn_core.stores.memory.store import MemoryStore
 

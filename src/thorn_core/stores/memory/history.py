@@ -1,4 +1,4 @@
-"""What the memory store keeps: messages, deliveries, attempts, found by any criterion."""
+"""The history of the memory store: messages, deliveries and attempts, found by any criterion."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from thorn_core.values import Attempt, DeliveryState, Message, Period, Stats, Su
 
 
 class History:
-    """Messages and deliveries in whatever state; what is over is bounded.
+    """Messages and deliveries in any state; the number of finished ones is bounded.
 
-    Nothing here locks: the store does.
+    The store holds the lock, not this class.
 
     Args:
-        limit: How many finished deliveries to keep, how many messages that reached nobody, and how
-            many attempts to count.
+        limit: The maximum number of finished deliveries, of messages without deliveries, and of
+            attempts in the statistics.
 
     Attributes:
-        messages: By id.
-        deliveries: By id.
+        messages: Messages by id.
+        deliveries: Deliveries by id.
     """
 
     def __init__(self, limit: int) -> None:
@@ -47,14 +47,14 @@ class History:
         self._unreached: OrderedDict[str, None] = OrderedDict()
         self._attempted: deque[tuple[datetime, str, float | None, bool]] = deque(maxlen=limit)
 
-    # -- what happens
+    # -- changes
 
     def earlier(self, message: Message) -> str | None:
-        """The id of the message that was sent with the same idempotency key."""
+        """Return the id of an earlier message with the same idempotency key."""
         return None if message.idempotency is None else self._keyed.get(message.idempotency)
 
     def take_in(self, kept: MessageRecord) -> None:
-        """Keep a message that isn't here yet."""
+        """Store a new message."""
         message = kept.message
         self.messages[message.id] = kept
         self._unrouted += 1
@@ -64,7 +64,7 @@ class History:
             self._by_sender.setdefault(message.sender, {})[message.id] = None
 
     def add(self, delivery: DeliveryRecord, kept: MessageRecord) -> None:
-        """Keep a delivery of a message that is here."""
+        """Store a delivery of a stored message."""
         made = delivery.made
         self._unreached.pop(made.message_id, None)
         self.deliveries[made.id] = delivery
@@ -72,36 +72,36 @@ class History:
         self._by_subscription.setdefault(made.subscription_id, {})[made.id] = None
 
     def routed(self, kept: MessageRecord) -> None:
-        """A message has been routed, maybe to no subscription."""
+        """Mark a message as routed, perhaps to no subscription."""
         kept.routed = True
         self._unrouted -= 1
         if not kept.deliveries:
             self._unreached[kept.message.id] = None
 
     def attempted(self, delivery: DeliveryRecord, attempt: Attempt) -> None:
-        """An attempt was made for a delivery."""
+        """Note an attempt for a delivery."""
         delivery.attempts.append(attempt)
         delivery.attempt_count += 1
         latency = None if attempt.status is None else attempt.duration
         self._attempted.append((attempt.at, delivery.made.subscription_id, latency, attempt.ok))
 
     def finished(self, delivery: DeliveryRecord) -> None:
-        """A delivery has come to its end."""
+        """Mark a delivery as finished."""
         self._finished[delivery.made.id] = None
 
     def reopened(self, delivery: DeliveryRecord) -> None:
-        """A finished delivery is to be made again."""
+        """Reopen a finished delivery for a replay."""
         del self._finished[delivery.made.id]
 
     def trim(self) -> None:
-        """Let the oldest of what is over go, down to the bound."""
+        """Delete the oldest finished deliveries and unreached messages beyond the limit."""
         while len(self._finished) > self._limit:
             self._drop(next(iter(self._finished)))
         while len(self._unreached) > self._limit:
             self._forget(self._unreached.popitem(last=False)[0])
 
     def purge(self, query: DeliveryQuery, limit: int) -> int:
-        """Let finished deliveries go, and messages left without any."""
+        """Delete finished deliveries, and messages without deliveries."""
         found = self.found(query.only_finished(), limit)
         for delivery in found:
             self._drop(delivery.made.id)
@@ -114,12 +114,12 @@ class History:
         return len(found)
 
     def erase(self, sender: str, limit: int) -> int:
-        """Let a sender's messages go with their deliveries, in whatever state."""
+        """Delete a sender's messages with their deliveries, in any state."""
         ids = list(islice(self._by_sender.get(sender, ()), limit))
         for key in ids:
             kept = self.messages[key]
             for delivery in list(kept.deliveries):
-                # What queues hold of it holds no longer.
+                # The queues skip their entries of a deleted message.
                 self.deliveries[delivery].state = DeliveryState.CANCELLED
                 self._drop(delivery)
             self._unreached.pop(key, None)
@@ -152,11 +152,11 @@ class History:
             if not others:
                 del self._by_sender[message.sender]
 
-    # -- what there is
+    # -- queries
 
     @property
     def waiting(self) -> int:
-        """How many messages aren't routed and deliveries aren't finished."""
+        """Count messages that are not routed and deliveries that are not finished."""
         return self._unrouted + len(self.deliveries) - len(self._finished)
 
     def found(
@@ -167,7 +167,7 @@ class History:
         after: str | None = None,
         newest_first: bool = False,
     ) -> Sequence[DeliveryRecord]:
-        """A page of deliveries, by id."""
+        """Return a page of deliveries, ordered by id."""
         meeting = self._meeting(query)
         if newest_first:
             older = (d for d in meeting if after is None or d.made.id < after)
@@ -176,7 +176,7 @@ class History:
         return heapq.nsmallest(limit, newer, key=attrgetter("made.id"))
 
     def count(self, query: DeliveryQuery) -> int:
-        """How many deliveries there are."""
+        """Count deliveries."""
         return sum(1 for _ in self._meeting(query))
 
     def _meeting(self, query: DeliveryQuery) -> Iterator[DeliveryRecord]:
@@ -195,7 +195,7 @@ class History:
                 yield delivery
 
     def _candidates(self, query: DeliveryQuery) -> Iterable[str]:
-        """The ids among which are those that a query asks for."""
+        """Return a superset of the ids that a query selects."""
         if query.ids is not None:
             return [key for key in dict.fromkeys(query.ids) if key in self.deliveries]
         if query.message_id is not None:
@@ -208,7 +208,7 @@ class History:
     def attempts(
         self, delivery_ids: Sequence[str], after: str | None, limit: int
     ) -> Sequence[Attempt]:
-        """A page of the attempts of these deliveries."""
+        """Return a page of the attempts of these deliveries."""
         found = [
             attempt
             for key in dict.fromkeys(delivery_ids)
@@ -227,7 +227,7 @@ class History:
         after: str | None,
         limit: int,
     ) -> tuple[list[Message], str | None]:
-        """Routed messages that reach a subscription and have no delivery to it, of a page."""
+        """Return matching routed messages without a delivery to the subscription."""
         first, end = _first_id(since), _first_id(until)
         ids = (
             key
@@ -247,13 +247,13 @@ class History:
     def stats(
         self, now: datetime, window: timedelta, subscriptions: int, held: Callable[[str], bool]
     ) -> Stats:
-        """What there is, and how attempts went before now.
+        """Return counts of the contents, and statistics of recent attempts.
 
         Args:
-            now: The time.
-            window: What the figures of attempts speak of.
-            subscriptions: How many there are.
-            held: Whether a subscription is paused.
+            now: The current time.
+            window: The time span of the attempts' statistics.
+            subscriptions: The number of subscriptions.
+            held: Tells whether a subscription is paused.
         """
         states = dict.fromkeys(DeliveryState, 0)
         due = []
@@ -283,7 +283,7 @@ class History:
         )
 
     def periods(self, asked: Periods) -> Sequence[Period]:
-        """How deliveries to one subscription went, period by period."""
+        """Return the results of deliveries to one subscription, per period."""
         states: Counter[tuple[int, str]] = Counter()
         steps: Counter[tuple[int, float]] = Counter()
         since = time_of(first_key(asked.since))
@@ -312,5 +312,5 @@ def _first_id(at: datetime | None) -> str | None: ...
 
 
 def _first_id(at: datetime | None) -> str | None:
-    """The lowest id that a message of a time can have."""
+    """Return the lowest possible id of a message at a time."""
     return None if at is None else message_id(first_key(at))

@@ -1,4 +1,4 @@
-"""The outbox of the memory store: messages that wait to be routed."""
+"""The outbox of the memory store: messages that wait for routing."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from thorn_core.values import Message
 
 
 class Outbox:
-    """Messages in order of time, and their leases. Nothing here locks: the store does.
+    """Messages in the order of time, and their leases. The store holds the lock.
 
     Args:
-        history: Where messages are kept.
-        serials: Numbers that decide between equal times.
+        history: Stores the messages.
+        serials: Numbers that order entries with equal times.
     """
 
     def __init__(self, history: History, serials: Iterator[int]) -> None:
@@ -27,7 +27,7 @@ class Outbox:
         self._leases = TimeQueue(is_being_routed)
 
     def publish(self, messages: Sequence[Message]) -> dict[str, str]:
-        """Keep messages; gives the ids of those that were sent before, with the earlier ids."""
+        """Store messages; return the ids of duplicates with the earlier ids."""
         present = {}
         for message in messages:
             earlier = self._history.earlier(message)
@@ -42,7 +42,7 @@ class Outbox:
     def claim(
         self, now: datetime, until: datetime, limit: int, ids: Collection[str] | None
     ) -> list[Message]:
-        """Lease messages that aren't routed yet."""
+        """Lease messages that are not routed yet."""
         while (first := self._leases.first()) and first[0] <= now:
             kept = first[1]
             self._leases.pop()
@@ -66,13 +66,13 @@ class Outbox:
         return kept.message
 
     def postpone(self, message_ids: Sequence[str], until: datetime) -> None:
-        """Leave messages that are leased until then."""
+        """Postpone leased messages until the given time."""
         for key in message_ids:
             kept = self._history.messages.get(key)
             if kept is not None and kept.leased_until is not None and not kept.routed:
                 self._lease(kept, until)
 
     def next_time(self) -> datetime | None:
-        """When the next lease ends."""
+        """Return the end of the next lease."""
         first = self._leases.first()
         return None if first is None else first[0]

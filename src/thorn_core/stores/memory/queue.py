@@ -21,15 +21,15 @@ from thorn_core.values import Claim, Completion, Delivery, DeliveryState, Routin
 
 
 class Queue:
-    """Deliveries by subscription and time, and their leases. Nothing here locks: the store does.
+    """Deliveries by subscription and time, and their leases. The store holds the lock.
 
     Args:
-        history: Where deliveries are kept.
-        serials: Numbers that decide between equal times.
-        held: Whether a subscription is paused.
+        history: Stores the deliveries.
+        serials: Numbers that order entries with equal times.
+        held: Tells whether a subscription is paused.
 
     Attributes:
-        turns: Which subscription is next.
+        turns: Decides which subscription is next.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Queue:
         self.turns = Turns(held)
 
     def add(self, kept: MessageRecord, routing: Routing) -> None:
-        """Keep deliveries of a message that aren't here yet."""
+        """Store new deliveries of a message."""
         for made in routing.deliveries:
             if made.id not in self._history.deliveries:
                 delivery = DeliveryRecord(made, next(self._serials), made.state, made.due_at)
@@ -62,7 +62,7 @@ class Queue:
         busy: Mapping[str, int],
         message_ids: Collection[str] | None,
     ) -> Iterator[DeliveryRecord]:
-        """Lease deliveries that are due, subscriptions taking turns."""
+        """Lease due deliveries; subscriptions take turns."""
         self._take_back(now)
         self.turns.call_up(now)
         if message_ids is None:
@@ -76,7 +76,7 @@ class Queue:
             yield delivery
 
     def _take_back(self, now: datetime) -> None:
-        """Make what is leased beyond its time pending again."""
+        """Make deliveries with expired leases pending again."""
         while (first := self._leases.first()) and first[0] <= now:
             delivery = first[1]
             self._leases.pop()
@@ -90,7 +90,7 @@ class Queue:
         per_recipient: int,
         busy: Mapping[str, int],
     ) -> Iterator[DeliveryRecord]:
-        """The deliveries of these messages that are due."""
+        """Return the due deliveries of these messages."""
         taken: dict[str, int] = {}
         for message_id in message_ids:
             kept = self._history.messages.get(message_id)
@@ -122,14 +122,14 @@ class Queue:
         return delivery
 
     def renew(self, claims: Sequence[Claim], until: datetime) -> None:
-        """Make the leases last until then."""
+        """Extend the leases until the given time."""
         for claim in claims:
             delivery = self._held(claim)
             if delivery is not None:
                 self._lease(delivery, until)
 
     def release(self, claims: Sequence[Claim]) -> None:
-        """Give leases back unused."""
+        """Release leases without an attempt."""
         for claim in claims:
             delivery = self._held(claim)
             if delivery is not None:
@@ -137,7 +137,7 @@ class Queue:
                 self.turns.add(delivery)
 
     def record(self, completions: Sequence[Completion]) -> list[Completion]:
-        """Write how claims ended; gives those whose lease was still held."""
+        """Record the completions of claims; return those whose lease was still valid."""
         held = []
         for completion in completions:
             delivery = self._history.deliveries.get(completion.claim.delivery.id)
@@ -173,13 +173,13 @@ class Queue:
     def cancel(
         self, deliveries: Sequence[DeliveryRecord], reason: str, now: datetime
     ) -> list[Delivery]:
-        """Let deliveries that are pending not be made."""
+        """Cancel pending deliveries."""
         for delivery in deliveries:
             self._end(delivery, DeliveryState.CANCELLED, reason, now)
         return [delivery.value() for delivery in deliveries]
 
     def replay(self, deliveries: Sequence[DeliveryRecord], now: datetime) -> None:
-        """Make deliveries that are finished pending again."""
+        """Make finished deliveries pending again."""
         for delivery in deliveries:
             self._unlease(delivery, PENDING)
             delivery.attempts_before = delivery.attempt_count
@@ -189,7 +189,7 @@ class Queue:
             self.turns.add(delivery)
 
     def next_time(self) -> datetime | None:
-        """When a lease ends or a subscription that waits for its time is to be looked at."""
+        """Return the time of the next expired lease or due subscription."""
         first = self._leases.first()
         times = (None if first is None else first[0], self.turns.next_time())
         return min((time for time in times if time is not None), default=None)

@@ -1,4 +1,4 @@
-"""What the memory store keeps of a message and of a delivery, as they change."""
+"""The mutable records of messages and deliveries in the memory store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PENDING, IN_FLIGHT = DeliveryState.PENDING, DeliveryState.IN_FLIGHT
 
 @attrs.define(eq=False, slots=True)
 class MessageRecord:
-    """A message, and how far it has come."""
+    """A message and its progress."""
 
     message: Message
     serial: int
@@ -24,7 +24,7 @@ class MessageRecord:
 
 @attrs.define(eq=False, slots=True)
 class DeliveryRecord:
-    """A delivery as it changes; the frozen value is made when it is asked for."""
+    """A mutable delivery; `value` returns it as an immutable one."""
 
     made: Delivery
     serial: int
@@ -39,10 +39,10 @@ class DeliveryRecord:
     attempts: list[Attempt] = attrs.field(factory=list)
 
     def value(self, *, held: bool = False) -> Delivery:
-        """The delivery as it stands.
+        """Return the delivery in its current state.
 
         Args:
-            held: Whether its subscription is paused.
+            held: Whether the delivery's subscription is paused.
         """
         made = self.made
         return Delivery(
@@ -63,20 +63,20 @@ class DeliveryRecord:
 
 
 def is_pending(delivery: DeliveryRecord, due_at: datetime) -> bool:
-    """It waits for this time."""
+    """Return True if the delivery is pending until this time."""
     return delivery.state is PENDING and delivery.due_at == due_at
 
 
 def is_leased(delivery: DeliveryRecord, until: datetime) -> bool:
-    """Its lease ends at this time."""
+    """Return True if the delivery's lease ends at this time."""
     return delivery.state is IN_FLIGHT and delivery.leased_until == until
 
 
 def is_unrouted(kept: MessageRecord, at: datetime) -> bool:
-    """It waits to be routed."""
+    """Return True if the message waits for routing since this time."""
     return not kept.routed and kept.leased_until is None
 
 
 def is_being_routed(kept: MessageRecord, until: datetime) -> bool:
-    """It is leased for routing until this time."""
+    """Return True if the message is leased for routing until this time."""
     return not kept.routed and kept.leased_until == until

@@ -1,4 +1,4 @@
-"""The memory store, put together: each call holds the lock while its parts do the work."""
+"""The memory store: each call holds the lock while the store's parts do the work."""
 
 from __future__ import annotations
 
@@ -34,14 +34,16 @@ from thorn_core.values import (
 
 
 class MemoryStore:
-    """Keeps everything in this process: for one process, tests and trying things out.
+    """Keeps all data in this process: for a single process, tests and experiments.
 
-    What is pending is lost with the process. A forked child starts without the messages, which
-    remain its parent's, and with the subscriptions.
+    Pending deliveries are lost when the process ends. A forked child keeps the subscriptions and
+    starts without the messages, which stay with its parent.
 
     Args:
-        history: Finished deliveries to keep; beyond that the oldest go, with their messages.
-        backlog: Messages and deliveries that may wait; beyond that `publish` raises StoreError.
+        history: The maximum number of finished deliveries; beyond it, the store deletes the oldest
+            with their messages.
+        backlog: The maximum number of waiting messages and deliveries; beyond it, `publish` raises
+            StoreError.
     """
 
     blocking = False
@@ -67,7 +69,7 @@ class MemoryStore:
     # -- subscriptions
 
     def add_subscription(self, subscription: Subscription) -> None:
-        """Keep a new subscription."""
+        """Store a new subscription."""
         with self._lock:
             self._subscriptions.add(subscription)
 
@@ -81,7 +83,7 @@ class MemoryStore:
         return after
 
     def remove_subscription(self, subscription_id: str, *, now: datetime) -> bool:
-        """Remove it."""
+        """Remove a subscription."""
         with self._lock:
             removed = self._subscriptions.remove(subscription_id)
             self._queue.turns.wake(subscription_id, now)
@@ -89,27 +91,27 @@ class MemoryStore:
         return removed
 
     def subscription(self, subscription_id: str) -> Subscription | None:
-        """The subscription of that id."""
+        """Return the subscription with this id, or None."""
         return self._subscriptions.get(subscription_id)
 
     def subscriptions(
         self, *, owner: str | None = None, after: str | None = None, limit: int = 100
     ) -> Sequence[Subscription]:
-        """A page of all subscriptions, or of one owner's."""
+        """Return a page of all subscriptions, or of one owner's."""
         with self._lock:
             return self._subscriptions.page(owner, after, limit)
 
     def matching(
         self, event: str, *, sender: str | None, after: str | None, limit: int
     ) -> Sequence[Subscription]:
-        """A page of the enabled subscriptions that an event reaches."""
+        """Return a page of the enabled subscriptions that match an event."""
         with self._lock:
             return self._subscriptions.matching(event, sender, after, limit)
 
     def matching_each(
         self, messages: Sequence[Message], *, limit: int
     ) -> Sequence[Sequence[Subscription]]:
-        """The first page of `matching` for each of the first of some messages."""
+        """Return the first page of `matching` for one or more of the first messages."""
         pages: list[Sequence[Subscription]] = []
         room = limit
         for message in messages:
@@ -121,12 +123,12 @@ class MemoryStore:
         return pages
 
     def pause(self, subscription_id: str, *, now: datetime) -> Subscription:
-        """Hold its deliveries."""
+        """Pause a subscription: hold its deliveries."""
         with self._lock:
             return self._subscriptions.set_paused(subscription_id, paused=True, now=now)
 
     def resume(self, subscription_id: str, *, now: datetime) -> Subscription:
-        """Let what was held be claimed."""
+        """Resume a subscription: release its held deliveries."""
         with self._lock:
             resumed = self._subscriptions.set_paused(subscription_id, paused=False, now=now)
             self._queue.turns.wake(subscription_id, now)
@@ -138,10 +140,10 @@ class MemoryStore:
     def publish(
         self, messages: Sequence[Message], *, within: UnitOfWork, written: Written | None = None
     ) -> None:
-        """Keep messages to be routed, when the transaction commits.
+        """Store messages for routing when the transaction commits.
 
         Raises:
-            StoreError: As many messages and deliveries wait as may.
+            StoreError: The backlog is full.
         """
         waiting = self._history.waiting
         if waiting + len(messages) > self._backlog:
@@ -161,17 +163,17 @@ class MemoryStore:
     def claim_messages(
         self, *, now: datetime, lease: timedelta, limit: int, ids: Collection[str] | None = None
     ) -> Sequence[Message]:
-        """Lease messages that aren't routed yet."""
+        """Lease messages that are not routed yet."""
         with self._lock:
             return self._outbox.claim(now, now + lease, limit, ids)
 
     def postpone(self, message_ids: Sequence[str], *, until: datetime) -> None:
-        """Leave messages that are leased for routing until then."""
+        """Postpone the routing of leased messages until the given time."""
         with self._lock:
             self._outbox.postpone(message_ids, until)
 
     def route(self, routings: Sequence[Routing]) -> None:
-        """Keep deliveries of messages."""
+        """Store the deliveries of messages."""
         with self._lock:
             for routing in routings:
                 kept = self._history.messages.get(routing.message.id)
@@ -182,12 +184,12 @@ class MemoryStore:
             self._history.trim()
 
     def message(self, message_id: str) -> Message | None:
-        """The message of that id."""
+        """Return the message with this id, or None."""
         kept = self._history.messages.get(message_id)
         return None if kept is None else kept.message
 
     def routed(self, message_id: str) -> bool:
-        """True if the message has been routed completely, or is no longer here."""
+        """Return True if the message is routed completely or no longer exists."""
         kept = self._history.messages.get(message_id)
         return kept is None or kept.routed
 
@@ -204,7 +206,7 @@ class MemoryStore:
         busy: Mapping[str, int],
         message_ids: Collection[str] | None = None,
     ) -> Sequence[Claim]:
-        """Lease deliveries that are due, subscriptions taking turns."""
+        """Lease due deliveries; subscriptions take turns."""
         with self._lock:
             leased = self._queue.claim(
                 now, now + lease, token, limit, per_recipient, busy, message_ids
@@ -221,18 +223,18 @@ class MemoryStore:
             ]
 
     def renew(self, claims: Sequence[Claim], *, until: datetime) -> None:
-        """Make the leases last until then."""
+        """Extend the leases until the given time."""
         with self._lock:
             self._queue.renew(claims, until)
 
     def release(self, claims: Sequence[Claim]) -> None:
-        """Give leases back unused."""
+        """Release leases without an attempt."""
         with self._lock:
             self._queue.release(claims)
         self._wake()
 
     def record(self, completions: Sequence[Completion]) -> Sequence[Subscription]:
-        """Write how claims ended."""
+        """Record the completions of claims."""
         with self._lock:
             held = self._queue.record(completions)
             self._history.trim()
@@ -251,13 +253,13 @@ class MemoryStore:
             return cancelled
 
     def next_due(self, now: datetime) -> datetime | None:
-        """When there may next be something to claim that can't be claimed now."""
+        """Return the earliest time at which more work may become claimable."""
         with self._lock:
             times = (self._queue.next_time(), self._outbox.next_time())
             return min((time for time in times if time is not None), default=None)
 
     def on_work(self, wake: Callable[[], None]) -> Callable[[], None]:
-        """Call `wake` whenever there may be something new to claim."""
+        """Call `wake` whenever new work may be claimable."""
         self._wakers = [*self._wakers, wake]
 
         def forget() -> None:
@@ -272,7 +274,7 @@ class MemoryStore:
     # -- history
 
     def delivery(self, delivery_id: str) -> Delivery | None:
-        """The delivery of that id."""
+        """Return the delivery with this id, or None."""
         delivery = self._history.deliveries.get(delivery_id)
         return None if delivery is None else self._value(delivery)
 
@@ -287,7 +289,7 @@ class MemoryStore:
         limit: int = 100,
         newest_first: bool = False,
     ) -> Sequence[Delivery]:
-        """A page of deliveries, by id."""
+        """Return a page of deliveries, ordered by id."""
         with self._lock:
             found = self._history.found(query, limit, after=after, newest_first=newest_first)
             return [self._value(delivery) for delivery in found]
@@ -295,12 +297,12 @@ class MemoryStore:
     def attempts(
         self, delivery_ids: Sequence[str], *, after: str | None = None, limit: int = 100
     ) -> Sequence[Attempt]:
-        """A page of the attempts of these deliveries."""
+        """Return a page of the attempts of these deliveries."""
         with self._lock:
             return self._history.attempts(delivery_ids, after, limit)
 
     def count(self, query: DeliveryQuery) -> int:
-        """How many deliveries there are."""
+        """Count deliveries."""
         with self._lock:
             return self._history.count(query)
 
@@ -322,43 +324,43 @@ class MemoryStore:
         after: str | None = None,
         limit: int = 100,
     ) -> tuple[Sequence[Message], str | None]:
-        """Routed messages that reach a subscription and have no delivery to it, of a page."""
+        """Return matching routed messages without a delivery to the subscription."""
         with self._lock:
             return self._history.missing(subscription, since, until, after, limit)
 
     def purge(self, query: DeliveryQuery, *, limit: int) -> int:
-        """Remove finished deliveries with their attempts, and messages left without any."""
+        """Delete finished deliveries with their attempts, and messages without deliveries."""
         with self._lock:
             return self._history.purge(query, limit)
 
     def erase(self, sender: str, *, limit: int) -> int:
-        """Remove messages of a sender, with their deliveries and attempts."""
+        """Delete messages of a sender with their deliveries and attempts."""
         with self._lock:
             return self._history.erase(sender, limit)
 
     def stats(self, *, now: datetime, window: timedelta) -> Stats:
-        """What there is, and how attempts went in the time before now."""
+        """Return counts of the store's contents and statistics of recent attempts."""
         with self._lock:
             number, held = len(self._subscriptions), self._subscriptions.is_paused
             return self._history.stats(now, window, number, held)
 
     def periods(self, asked: Periods) -> Sequence[Period]:
-        """How deliveries to one subscription went, period by period."""
+        """Return the results of deliveries to one subscription, per period."""
         with self._lock:
             return self._history.periods(asked)
 
     # -- life
 
     def check(self) -> None:
-        """It is always ready."""
+        """Do nothing: the store is always ready."""
 
     def before_fork(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: the store has no resources to close."""
 
     def after_fork(self) -> None:
-        """Forget what remains the parent's to deliver."""
+        """Forget the messages; the parent process delivers them."""
         self._wakers = []
         self._begin()
 
     def close(self) -> None:
-        """There is nothing to let go of: history can still be read."""
+        """Do nothing: the history stays readable."""

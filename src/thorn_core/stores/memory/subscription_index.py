@@ -1,4 +1,4 @@
-"""An index of subscriptions by pattern and owner: what doesn't match costs nothing."""
+"""An index of subscriptions by pattern and owner; lookups touch matching ones only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from thorn_core.values import Subscription
 
 
 def _insert(ids: list[str], key: str) -> None:
-    # Ids sort by time, so that this is an append nearly always.
+    # Ids sort by time, so this is almost always an append.
     if not ids or ids[-1] < key:
         ids.append(key)
     else:
@@ -34,7 +34,7 @@ def _from(ids: list[str], after: str | None) -> Iterator[str]:
 
 
 class SubscriptionIndex:
-    """Ids of subscriptions, sorted, by pattern and owner; and by owner alone."""
+    """Sorted ids of subscriptions, by pattern and owner, and by owner alone."""
 
     def __init__(self) -> None:
         self._by_pattern: dict[str, list[str]] = {}
@@ -43,7 +43,7 @@ class SubscriptionIndex:
         self._all: list[str] = []
 
     def add(self, subscription: Subscription) -> None:
-        """List a subscription: everywhere if it is enabled, else where it isn't matched."""
+        """Add a subscription to the lists; add a disabled one only to the lists of its owner."""
         _insert(self._all, subscription.id)
         _insert(self._owned.setdefault(subscription.owner, []), subscription.id)
         if not subscription.enabled:
@@ -54,7 +54,7 @@ class SubscriptionIndex:
             _insert(owners.setdefault(subscription.owner, []), subscription.id)
 
     def remove(self, subscription: Subscription) -> None:
-        """Take a subscription, as it was listed, off every list."""
+        """Remove a subscription from all lists."""
         _remove(self._all, subscription.id)
         self._discard(self._owned, subscription.owner, subscription.id)
         if not subscription.enabled:
@@ -75,7 +75,7 @@ class SubscriptionIndex:
                 del lists[key]
 
     def matching(self, event: str, sender: str | None, after: str | None) -> Iterator[str]:
-        """Ids of what an event reaches, each once, in order, after a given one."""
+        """Return the ids of matching subscriptions after a given id, sorted, each once."""
         if sender is None:
             lists = [ids for p in candidates(event) if (ids := self._by_pattern.get(p))]
         else:
@@ -91,7 +91,7 @@ class SubscriptionIndex:
         return _once(heapq.merge(*(_from(ids, after) for ids in lists)))
 
     def owned(self, owner: str | None, after: str | None) -> Iterator[str]:
-        """Ids of all subscriptions, or of one owner's, in order, after a given one."""
+        """Return the ids of all subscriptions, or of one owner's, after a given id, in order."""
         ids = self._all if owner is None else self._owned.get(owner, [])
         return _from(ids, after)
 

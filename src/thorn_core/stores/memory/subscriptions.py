@@ -16,7 +16,7 @@ from thorn_core.values import Completion, Subscription
 
 
 class Subscriptions:
-    """Subscriptions by id, and what matches. Nothing here locks: the store does."""
+    """Subscriptions by id, with an index for matching. The store holds the lock."""
 
     def __init__(self) -> None:
         self._by_id: dict[str, Subscription] = {}
@@ -26,28 +26,28 @@ class Subscriptions:
         return len(self._by_id)
 
     def add(self, subscription: Subscription) -> None:
-        """Keep a new one."""
+        """Store a new subscription."""
         if subscription.id in self._by_id:
             raise ConfigurationError(f"the subscription {subscription.id!r} already exists")
         self._by_id[subscription.id] = subscription
         self._index.add(subscription)
 
     def change(self, key: str, change: Change) -> tuple[Subscription, Subscription]:
-        """Change one; gives it as it was and as it is."""
+        """Change a subscription; return its old and new value."""
         before = self.required(key)
         after = rules.changed(before, change)
         self._replace(before, after)
         return before, after
 
     def set_paused(self, key: str, *, paused: bool, now: datetime) -> Subscription:
-        """Pause or resume one."""
+        """Pause or resume a subscription."""
         before = self.required(key)
         if before.paused is not paused:
             self._by_id[key] = attrs.evolve(before, paused=paused, updated_at=now)
         return self._by_id[key]
 
     def remove(self, key: str) -> bool:
-        """Remove one; False if there is none."""
+        """Remove a subscription; return False if it doesn't exist."""
         subscription = self._by_id.pop(key, None)
         if subscription is not None:
             self._index.remove(subscription)
@@ -64,34 +64,34 @@ class Subscriptions:
         self._by_id[after.id] = after
 
     def get(self, key: str) -> Subscription | None:
-        """The subscription of that id."""
+        """Return the subscription with this id, or None."""
         return self._by_id.get(key)
 
     def required(self, key: str) -> Subscription:
-        """The subscription of that id; NotFoundError if there is none."""
+        """Return the subscription with this id, or raise NotFoundError."""
         subscription = self._by_id.get(key)
         if subscription is None:
             raise NotFoundError(f"there is no subscription {key!r}")
         return subscription
 
     def is_paused(self, key: str) -> bool:
-        """Whether one is there and paused."""
+        """Return True if the subscription exists and is paused."""
         subscription = self._by_id.get(key)
         return subscription is not None and subscription.paused
 
     def page(self, owner: str | None, after: str | None, limit: int) -> list[Subscription]:
-        """A page of all, or of one owner's."""
+        """Return a page of all subscriptions, or of one owner's."""
         return [self._by_id[key] for key in islice(self._index.owned(owner, after), limit)]
 
     def matching(
         self, event: str, sender: str | None, after: str | None, limit: int
     ) -> list[Subscription]:
-        """A page of the enabled ones that an event reaches."""
+        """Return a page of the enabled subscriptions that match an event."""
         ids = islice(self._index.matching(event, sender, after), limit)
         return [self._by_id[key] for key in ids]
 
     def judge(self, completions: Sequence[Completion]) -> list[Subscription]:
-        """Apply what completions change; gives those disabled by it or to be warned."""
+        """Apply completions; return newly disabled subscriptions and those that need a warning."""
         keys = {completion.claim.delivery.subscription_id for completion in completions}
         known = {key: self._by_id[key] for key in keys if key in self._by_id}
         health = {key: rules.health_of(subscription) for key, subscription in known.items()}

@@ -1,4 +1,4 @@
-"""A priority queue by time whose entries may cease to hold while they wait."""
+"""A priority queue by time that skips outdated entries."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-# Below this length it isn't worth looking for entries that no longer hold.
+# Don't sweep queues shorter than this.
 LEAST = 64
 
 
 class TimeQueue(Generic[T]):
     """Items by time and serial number, the earliest first.
 
-    Nothing is ever taken out of the middle: an entry that no longer holds is skipped when it comes
-    to the front, and swept out when such entries may outnumber the others. So the queue stays as
-    small as what it holds, at a constant cost on average.
+    The queue never removes entries from the middle. It skips an outdated entry at the front, and
+    sweeps outdated entries out when they may outnumber the valid ones. So its size stays
+    proportional to the valid entries, at a constant average cost.
 
     Args:
-        holds: Whether an item still waits for this time.
+        holds: Tells whether an item still waits for this time.
     """
 
     __slots__ = ("_entries", "_holds", "_limit")
@@ -32,18 +32,18 @@ class TimeQueue(Generic[T]):
         self._limit = LEAST
 
     def push(self, time: datetime, serial: int, item: T) -> None:
-        """Let an item wait; the serial decides between equal times, and is the item's own."""
+        """Add an item; its own serial number orders items with equal times."""
         entries = self._entries
         heapq.heappush(entries, (time, serial, item))
         if len(entries) > self._limit:
-            # A dict, for an item may have been pushed for the same time twice.
+            # A dict, because an item may be in the queue twice for the same time.
             kept = {e[:2]: e for e in entries if self._holds(e[2], e[0])}
             self._entries = list(kept.values())
             heapq.heapify(self._entries)
             self._limit = max(LEAST, 2 * len(self._entries))
 
     def first(self) -> tuple[datetime, T] | None:
-        """The earliest item and its time; None if nothing waits."""
+        """Return the earliest item and its time, or None if the queue is empty."""
         entries = self._entries
         while entries:
             time, _, item = entries[0]
@@ -53,5 +53,5 @@ class TimeQueue(Generic[T]):
         return None
 
     def pop(self) -> None:
-        """Take the first out."""
+        """Remove the first item."""
         heapq.heappop(self._entries)

@@ -1,4 +1,4 @@
-"""Deliveries that wait, by subscription; subscriptions take turns."""
+"""Waiting deliveries by subscription; subscriptions take turns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from thorn_core.stores.memory.time_queue import TimeQueue
 
 @attrs.define(eq=False, slots=True)
 class _Line:
-    """What waits for one recipient."""
+    """The waiting deliveries of one recipient."""
 
     waiting: TimeQueue[DeliveryRecord] = attrs.field(factory=lambda: TimeQueue(is_pending))
     paused_until: datetime | None = None
@@ -23,12 +23,13 @@ class _Line:
 
 
 class Turns:
-    """Deliveries that wait: nothing here costs more because more of them do.
+    """Waiting deliveries; no operation gets slower with their number.
 
     A recipient is a subscription's id.
 
     Args:
-        held: Whether a recipient is paused until somebody resumes it; `wake` says that it was.
+        held: Tells whether a recipient is paused without a time limit; call `wake` when it is
+            resumed.
     """
 
     def __init__(self, held: Callable[[str], bool]) -> None:
@@ -38,7 +39,7 @@ class Turns:
         self._later: list[tuple[datetime, str]] = []
 
     def add(self, delivery: DeliveryRecord) -> None:
-        """Let a pending delivery wait until it is due."""
+        """Add a pending delivery."""
         recipient = delivery.made.subscription_id
         line = self._lines.get(recipient)
         if line is None:
@@ -49,35 +50,35 @@ class Turns:
             heapq.heappush(self._later, (delivery.due_at, recipient))
 
     def pause(self, recipient: str, until: datetime) -> None:
-        """Leave a recipient alone until then, or longer if it is paused for longer already."""
+        """Pause a recipient until the given time, or until the end of a longer pause."""
         line = self._lines.setdefault(recipient, _Line())
         line.paused_until = max(line.paused_until or until, until)
         if not line.in_turn:
-            # So that the line is looked at, and forgotten, when the pause is over.
+            # So that the queue of the recipient is examined, and forgotten, after the pause.
             heapq.heappush(self._later, (line.paused_until, recipient))
 
     def paused(self, recipient: str, now: datetime) -> bool:
-        """Whether a recipient is to be left alone."""
+        """Return True if a recipient is paused."""
         if self._held(recipient):
             return True
         line = self._lines.get(recipient)
         return line is not None and line.paused_until is not None and line.paused_until > now
 
     def wake(self, recipient: str, now: datetime) -> None:
-        """Look at a recipient that is held no longer."""
+        """Examine a recipient that has been resumed."""
         line = self._lines.get(recipient)
         if line is not None and not line.in_turn:
             heapq.heappush(self._later, (now, recipient))
 
     def lift(self, recipient: str, now: datetime) -> None:
-        """Forget that a recipient is to be left alone for a time."""
+        """End a recipient's pause of limited time."""
         line = self._lines.get(recipient)
         if line is not None:
             line.paused_until = None
             self.wake(recipient, now)
 
     def call_up(self, now: datetime) -> None:
-        """Let the recipients whose time has come take turns."""
+        """Let the recipients with due deliveries take turns."""
         while self._later and self._later[0][0] <= now:
             recipient = heapq.heappop(self._later)[1]
             line = self._lines.get(recipient)
@@ -88,9 +89,9 @@ class Turns:
     def take(
         self, now: datetime, *, limit: int, per_recipient: int, busy: Mapping[str, int]
     ) -> Iterator[DeliveryRecord]:
-        """Take out deliveries that are due, one of each recipient in turn.
+        """Yield due deliveries, one of each recipient in turn, and remove them.
 
-        The caller leases each before it asks for the next.
+        The caller leases each delivery before it requests the next.
         """
         taken: dict[str, int] = {}
         full: list[str] = []
@@ -119,5 +120,5 @@ class Turns:
         self._turns.extend(full)
 
     def next_time(self) -> datetime | None:
-        """When a recipient that waits for its time is next to be looked at."""
+        """Return the time at which the next waiting recipient is due."""
         return self._later[0][0] if self._later else None

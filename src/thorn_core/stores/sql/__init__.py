@@ -1,6 +1,6 @@
-"""The SQL store: statements, rows and rules for databases, once.
+"""The SQL store: statements, rows and rules for all databases.
 
-`begin`, `borrow`, `Transaction` and `failure_of` are for executors: docs/extending/executor.md.
+`begin`, `borrow`, `Transaction` and `failure_of` are for executors; see docs/extending/executor.md.
 """
 
 from thorn_core.stores.sql.failures import failure_of
@@ -10,14 +10,14 @@ from thorn_core.stores.sql.transactions import Transaction, begin, borrow
 
 
 def sqlite_store(url: str) -> SqlStore:
-    """Make the store of a SQLite database, as `Thorn(store=url)` does.
+    """Create the store for a SQLite database, as `Thorn(store=url)` does.
 
     Args:
         url: `sqlite:///thorn.db` is a file relative to the working directory,
-            `sqlite:////var/thorn.db` an absolute one, `sqlite://` is in memory.
+            `sqlite:////var/thorn.db` an absolute path, `sqlite://` a database in memory.
 
     Raises:
-        ConfigurationError: The URL is another, or SQLite is too old.
+        ConfigurationError: The URL is not a SQLite URL, or SQLite is too old.
 
     Example:
         >>> from thorn_core import Thorn

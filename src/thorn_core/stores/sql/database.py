@@ -1,4 +1,4 @@
-"""The database as the store's parts see it: transactions that are tried again, and its tables."""
+"""The database of the SQL store: its transactions with retries, and its tables."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from thorn_core.stores.sql.wording import SQLITE, Wording
 
 T = TypeVar("T")
 
-# A transaction that meets another's is tried so often, and for no longer than these seconds.
+# Limits on retries after a conflict with another transaction: number, and seconds.
 TRIES = 5
 TRIED_FOR = 10.0
 PASSING = (Failure.RETRY, Failure.LOST, Failure.DUPLICATE)
 
 
 class Database:
-    """Where the store's tables are.
+    """The database that holds the store's tables.
 
     Args:
         executor: Lends the connections.
-        wording: The database's words.
+        wording: The database's SQL dialect.
     """
 
     def __init__(self, executor: Executor, wording: Wording) -> None:
@@ -39,18 +39,18 @@ class Database:
         if wording.dialect == SQLITE:
             self._locate("main")
 
-    # -- work
+    # -- transactions
 
     def run(self, work: Callable[[Statements], T], *, durable: bool = True) -> T:
-        """Do some work in a transaction of its own, again if it met another's or lost its way.
+        """Call `work` in a new transaction; retry after a conflict or a lost connection.
 
         Args:
-            work: What to do; it may be called several times.
-            durable: False for a worker's bookkeeping, which a power failure may take back: what was
-                delivered is then delivered again.
+            work: The function; retries call it again.
+            durable: False for a worker's records. A power failure may undo them, and the worker
+                then repeats the deliveries.
 
         Raises:
-            StoreError: The database can't do it.
+            StoreError: The database reports an error.
         """
         until = time.monotonic() + TRIED_FOR
         for left in reversed(range(TRIES)):
@@ -69,10 +69,10 @@ class Database:
         raise AssertionError("unreachable")
 
     def read(self, work: Callable[[Statements], T]) -> T:
-        """Do some reading, again if the connection was lost.
+        """Call `work` on a reading connection; retry if the connection was lost.
 
         Raises:
-            StoreError: The database can't do it.
+            StoreError: The database reports an error.
         """
         for left in (True, False):
             try:
@@ -88,16 +88,16 @@ class Database:
         raise AssertionError("unreachable")
 
     def within(self, connection: Connection, work: Callable[[Statements], T]) -> T:
-        """Do some work in the caller's transaction, once.
+        """Call `work` in the caller's transaction, without retries.
 
         Raises:
-            StoreError: The database can't do it.
+            StoreError: The database reports an error.
         """
         with self.translating():
             self.locate()
             statements = Statements(connection, self.wording)
             if not self._created and not setup.begun(statements):
-                # If the caller rolls back, they are gone again. A driver that begins the
+                # If the caller rolls back, the tables disappear again. A driver that begins the
                 # transaction with the first INSERT would keep the tables, without their version.
                 connection.execute("SAVEPOINT thorn_tables")
                 setup.create(statements, self.executor.place)
@@ -107,14 +107,14 @@ class Database:
     # -- tables
 
     def create(self) -> str | None:
-        """Create the tables that aren't there.
+        """Create missing tables.
 
         Returns:
-            The version of the schema that was there before; None if there was none.
+            The previous version of the schema, or None if there was none.
 
         Raises:
-            StoreSetupError: There are tables that this version doesn't fit.
-            StoreError: The database can't do it.
+            StoreSetupError: Existing tables don't fit this version.
+            StoreError: The database reports an error.
         """
         with self.translating():
             return self._create()
@@ -127,7 +127,7 @@ class Database:
         return before
 
     def prepare(self) -> None:
-        """Create the tables of a database that nobody else creates them in."""
+        """Create the tables if nothing else does, such as in a SQLite file."""
         self.locate()
         if self._created:
             return
@@ -139,9 +139,9 @@ class Database:
             self._create()
 
     def locate(self) -> None:
-        """Find the schema of the tables, if it wasn't given: that of the store's own connections.
+        """Set the schema of the tables, if not given, to that of the store's own connections.
 
-        A caller's may have another one, such as a tenant's.
+        A caller's connection may use another schema, such as a tenant's.
         """
         if self.wording.schema is None:
             with self.executor.reading() as connection:
@@ -153,15 +153,15 @@ class Database:
             self.wording = self.wording.in_schema(schema)
 
     def script(self) -> str:
-        """The statements that create the tables in the schema that was given, if one was."""
+        """Return the SQL that creates the tables in the configured schema."""
         return setup.script(self.wording.in_schema(self._schema))
 
     def check(self) -> None:
-        """See that the tables are there and are those of this version.
+        """Check that the tables exist and have this version.
 
         Raises:
-            StoreSetupError: They aren't.
-            StoreError: The database can't be asked.
+            StoreSetupError: The tables are missing or have another version.
+            StoreError: The database doesn't respond.
         """
         wrong = self.read(self._wrong)
         if wrong is not None:
@@ -169,18 +169,18 @@ class Database:
 
     def _wrong(self, statements: Statements) -> str | None:
         default = self.wording.prefix == PREFIX and not self._schema
-        # A URL tells neither prefix nor schema; an app's store has its own.
+        # A URL lacks prefix and schema; the app's store has them.
         way_out = self.executor.way_out if default else "thorn --app module:attribute init-db"
         return setup.wrong_with(statements, self.executor.place, way_out)
 
-    # -- what goes wrong
+    # -- errors
 
     @contextlib.contextmanager
     def translating(self) -> Iterator[None]:
-        """Raise the database's errors inside as StoreError.
+        """Raise the database's errors inside the block as StoreError.
 
         Raises:
-            StoreError: There was one.
+            StoreError: The database reported an error.
         """
         try:
             yield
@@ -191,7 +191,7 @@ class Database:
             raise self.translated(error, failure) from error
 
     def translated(self, error: Exception, failure: Failure) -> StoreError:
-        """An error in words that say what to do; it shows no parameters."""
+        """Return a StoreError with advice and without parameters."""
         redact(error)
         where = f"the database {self.executor.place}"
         said = str(getattr(error, "orig", None) or error) or type(error).__name__
@@ -210,9 +210,9 @@ class Database:
                 )
         return StoreError(f"{where} can't do it: {said}")
 
-    # -- life
+    # -- life cycle
 
     def after_fork(self) -> None:
-        """In a forked child: leave the connections to the parent."""
+        """Leave the connections to the parent; called in a forked child."""
         self.executor.after_fork()
         self._created = not self.executor.creates

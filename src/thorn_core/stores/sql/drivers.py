@@ -1,4 +1,4 @@
-"""The rules that executors on DB-API drivers share: COPY, long INSERTs, packets, memory views."""
+"""Helpers for executors on DB-API drivers: COPY, long INSERTs, packet sizes, memory views."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from thorn_core.ports.tables import Column, Kind
 from thorn_core.stores.sql.statements import batches
 from thorn_core.stores.sql.wording import CASTS, POSTGRESQL
 
-# The names of types in binary COPY.
+# The names of the types in binary COPY.
 COPIED = {
     **CASTS,
     Kind.BIG: "int8",
@@ -18,7 +18,7 @@ COPIED = {
     Kind.SMALL: "int2",
     Kind.REAL: "float8",
 }
-# Every MySQL server accepts statements of this many bytes.
+# Every MySQL server accepts statements up to this many bytes.
 SMALL_STATEMENT = 256 * 1024
 MAX_PACKET = "SELECT @@max_allowed_packet"
 
@@ -28,7 +28,7 @@ def copy_rows(copy: Any, columns: Sequence[Column], rows: Iterable[Sequence[Any]
 
     Args:
         copy: psycopg's `Copy`, begun with `COPY … FROM STDIN (FORMAT BINARY)`.
-        columns: The columns that the rows hold.
+        columns: The columns of the rows.
         rows: Values in the order of the columns.
     """
     copy.set_types([COPIED[column.kind] for column in columns])
@@ -42,9 +42,9 @@ def inserts(
     """Split an INSERT of many rows into statements with `%s` placeholders.
 
     Args:
-        dialect: The executor's.
+        dialect: The executor's dialect.
         insert: The statement up to and including `VALUES `.
-        columns: The columns that the rows hold.
+        columns: The columns of the rows.
         rows: Values in the order of the columns.
 
     Returns:
@@ -55,7 +55,7 @@ def inserts(
         >>> list(inserts("mysql", "INSERT INTO t (at, number) VALUES ", columns, [(1, 2), (3, 4)]))
         [('INSERT INTO t (at, number) VALUES (%s, %s), (%s, %s)', [1, 2, 3, 4])]
     """
-    # psycopg2 writes values itself, and a minus sign binds less tightly than a cast.
+    # psycopg2 writes the values itself, and a cast binds more tightly than a minus sign.
     casts = dialect == POSTGRESQL
     marks = ", ".join(f"(%s)::{CASTS[c.kind]}" if casts else "%s" for c in columns)
     for batch in batches(rows):
@@ -71,7 +71,8 @@ def packet_problem(sql: str, params: Iterable[Any], max_packet: Callable[[], int
     Args:
         sql: The statement.
         params: Its parameters.
-        max_packet: Asks the server for max_allowed_packet, in bytes; only long statements need it.
+        max_packet: Queries the server's max_allowed_packet in bytes; called for long statements
+            only.
 
     Example:
         >>> packet_problem("SELECT %s", ["a"], lambda: 1_000) is None
@@ -91,7 +92,7 @@ def packet_problem(sql: str, params: Iterable[Any], max_packet: Callable[[], int
 
 def plain_rows(rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
     """Return rows as tuples, with `bytes` in place of psycopg2's memory views."""
-    # A row may have NULL where another has bytes.
+    # A row may have NULL in a column with bytes.
     if any(isinstance(value, memoryview) for value in itertools.chain.from_iterable(rows)):
         return [tuple(map(_plain, row)) for row in rows]
     return [tuple(row) for row in rows]

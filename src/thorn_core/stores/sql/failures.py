@@ -1,4 +1,4 @@
-"""What errors of databases mean to the store, by the codes that they come with."""
+"""Maps the error codes of databases to failures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sqlite3
 
 from thorn_core.ports.executor import Failure
 
-# PostgreSQL's SQLSTATEs, or the class that they begin with.
+# PostgreSQL's SQLSTATEs or their classes.
 STATES = {
     "40001": Failure.RETRY,  # serialization_failure
     "40P01": Failure.RETRY,  # deadlock_detected
@@ -25,7 +25,7 @@ STATES = {
     "57P02": Failure.LOST,  # crash_shutdown
     "57P03": Failure.LOST,  # cannot_connect_now
 }
-# MySQL's and MariaDB's: of their servers, and from 2000 on of their clients.
+# Error codes of MySQL and MariaDB servers, and from 2000 on of their clients.
 CODES = {
     1020: Failure.RETRY,  # record has changed since last read
     1205: Failure.RETRY,  # lock wait timeout
@@ -61,7 +61,7 @@ CODES = {
     2055: Failure.LOST,
     4031: Failure.LOST,
 }
-# SQLite's, the lowest byte of the extended ones.
+# SQLite's primary result codes: the lowest byte of the extended ones.
 RESULTS = {
     sqlite3.SQLITE_BUSY: Failure.RETRY,
     sqlite3.SQLITE_LOCKED: Failure.RETRY,
@@ -76,10 +76,10 @@ MISSING = ("no such table", "no such column", "has no column")
 
 
 def failure_of(error: BaseException) -> Failure | None:
-    """Say what a driver's error means by its code; None if it has none that is known.
+    """Return the meaning of a driver's error by its code; None for unknown codes.
 
     Args:
-        error: An error of sqlite3's, or one with PostgreSQL's or MySQL's code.
+        error: An error of sqlite3, or an error with a code of PostgreSQL or MySQL.
 
     Example:
         >>> failure_of(sqlite3.OperationalError("no such table: thorn_outbox"))
@@ -91,7 +91,7 @@ def failure_of(error: BaseException) -> Failure | None:
         return _of_sqlite(error)
     first = error.args[0] if error.args else None
     if isinstance(first, int):
-        # MySQL's SQLSTATEs, which some drivers tell too, say less.
+        # MySQL's SQLSTATEs, which some drivers also provide, are less specific.
         return CODES.get(first)
     state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
     return (STATES.get(state) or STATES.get(state[:2])) if isinstance(state, str) else None

@@ -1,4 +1,4 @@
-"""Figures: how much there is, and how attempts went."""
+"""Statistics: counts of the store's contents and results of attempts."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from thorn_core.values import DeliveryState, Period, Stats
 COUNT = "SELECT count(*) FROM {table}"
 BY_STATE = "SELECT state, count(*) FROM $deliveries GROUP BY state"
 QUEUED = "SELECT count(*), count(leased_until) FROM $queue"
-# What a subscription's owner has paused waits for no worker.
+# Deliveries to a paused subscription wait for no worker.
 DUE_SINCE = (
     "SELECT min(q.due_at) FROM $queue q JOIN $recipients r ON r.id = q.recipient"
     " WHERE q.due_at <= :now.big AND (q.leased_until IS NULL OR q.leased_until <= :now.big)"
     " AND r.paused = 0"
 )
-# By key: messages sort by time, and PostgreSQL has no least of bytes.
+# Order by key: messages sort by time, and PostgreSQL has no min() of bytea.
 UNROUTED_SINCE = (
     "SELECT m.at FROM $outbox o JOIN $messages m ON m.id = o.message_id"
     " ORDER BY o.message_id LIMIT 1"
@@ -30,7 +30,7 @@ UNROUTED_SINCE = (
 
 LATELY = "a.at >= :since.big AND a.at <= :now.big"
 ANSWERED = f"{LATELY} AND a.status IS NOT NULL"
-# A delivery's key ends with its recipient's.
+# A delivery's key ends with its recipient's key.
 WHOM = "substr(a.delivery_id, 17, 8)"
 ATTEMPTED = (
     "SELECT count(*), sum(CASE WHEN a.status BETWEEN 200 AND 299 THEN 0 ELSE 1 END)"
@@ -60,7 +60,7 @@ PERIOD_COUNTS = (
     " count(*) FROM $deliveries d LEFT JOIN $queue q ON q.id = d.id AND d.state = 0"
     f" WHERE {MINE} GROUP BY 1, 2, 3"
 )
-# An index of attempts by time would lead through everybody's: no condition is on that.
+# No condition on the attempts' time: an index by time would scan every recipient's attempts.
 PERIOD_LATENCIES = (
     "SELECT (a.at - :since.big) {div} :step.big, {tenths}, count(*)"
     " FROM $deliveries d JOIN $attempts a ON a.delivery_id = d.id"
@@ -69,7 +69,7 @@ PERIOD_LATENCIES = (
 
 
 def stats(statements: Statements, now: datetime, window: timedelta) -> Stats:
-    """Count what there is, and how attempts went in the time before now."""
+    """Count the store's contents and the results of recent attempts."""
     lately = {"since": micros(now - window), "now": micros(now)}
     states = dict.fromkeys(DeliveryState, 0)
     for state, many in statements.rows(BY_STATE):
@@ -103,7 +103,7 @@ def _count(statements: Statements, table: str) -> int:
 
 
 def _tenths(statements: Statements) -> str:
-    """How long an attempt took, in tenths of a millisecond."""
+    """Return the duration of an attempt in tenths of a millisecond, as SQL."""
     return f"(a.duration + 50) {statements.wording.div} {1_000_000 // STEPS}"
 
 
@@ -112,7 +112,7 @@ def _steps(rows: Iterable[tuple[Any, ...]]) -> dict[float, int]:
 
 
 def _busiest(statements: Statements, lately: dict[str, int]) -> dict[str, dict[int, float]]:
-    """The latencies of the recipients that answered the most attempts, the busiest first."""
+    """Return the latencies of the recipients with the most answered attempts, the busiest first."""
     whom = [ending for ending, _ in statements.rows(MOST_ATTEMPTED, **lately)]
     if not whom:
         return {}
@@ -130,7 +130,7 @@ def _busiest(statements: Statements, lately: dict[str, int]) -> dict[str, dict[i
 
 
 def periods(statements: Statements, asked: Periods) -> list[Period]:
-    """Say how deliveries to one subscription went, period by period of their messages' times."""
+    """Return the results of deliveries to one subscription, per period of the messages' times."""
     ends = [first_key(asked.since + (n + 1) * asked.step) for n in range(asked.number)]
     mine: dict[str, Any] = {
         "recipient": recipient_key(asked.subscription_id),
@@ -146,7 +146,7 @@ def periods(statements: Statements, asked: Periods) -> list[Period]:
     counts = statements.rows(PERIOD_COUNTS.format(periods=words), **mine, **given)
     since, step = micros(asked.since), asked.step // timedelta(microseconds=1)
     text = PERIOD_LATENCIES.format(div=statements.wording.div, tenths=_tenths(statements))
-    # Divided from a step earlier: what is before the first period rounds to another number than it.
+    # Divide from one step earlier, so that times before the first period don't round to it.
     latencies = statements.rows(text, **mine, since=since - step, step=step)
     return asked.made(
         ((int(n), _state(state, leased), many) for n, state, leased, many in counts),

@@ -1,7 +1,7 @@
-"""History: deliveries and attempts, looked up, counted and replayed.
+"""History: finds, counts and replays deliveries and attempts.
 
-Keys are found first (`searching`), then all that is shown of them, by primary keys. In one
-statement PostgreSQL, which doesn't know the limit, would join whole tables.
+A first statement finds the keys (`searching`), a second one reads the rows by primary key. In a
+single statement PostgreSQL would join whole tables, because it doesn't know the limit.
 """
 
 from __future__ import annotations
@@ -39,31 +39,31 @@ REOPEN = (
 
 
 class Queue(Protocol):
-    """Where deliveries wait."""
+    """Holds waiting deliveries."""
 
     def add(self, statements: Statements, due: Sequence[tuple[bytes, int]]) -> None:
-        """Let deliveries wait: their keys, and microseconds until when."""
+        """Add deliveries: their keys and due times in microseconds."""
         ...
 
     def cancel(
         self, statements: Statements, keys: Collection[bytes], now: int, reason: str
     ) -> list[bytes]:
-        """Cancel deliveries that nobody has leased; gives those that were cancelled."""
+        """Cancel deliveries that no worker has leased; return the cancelled ones."""
         ...
 
 
 class History:
-    """The tables of deliveries and attempts, as people see them.
+    """The tables of deliveries and attempts.
 
     Args:
-        queue: Gets what is replayed.
+        queue: Takes the replayed deliveries.
     """
 
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
 
     def delivery(self, statements: Statements, delivery_id: str) -> Delivery | None:
-        """The delivery of that id."""
+        """Return the delivery with this id, or None."""
         key = delivery_key(delivery_id)
         return next(iter(_deliveries(statements, [] if key is None else [key])), None)
 
@@ -76,12 +76,12 @@ class History:
         *,
         newest_first: bool = False,
     ) -> list[Delivery]:
-        """A page of deliveries in the order of ids, which is that of their messages' times."""
+        """Return a page of deliveries ordered by id, the order of their messages' times."""
         key = None if after is None else delivery_key(after)
         if after is not None and key is None:
             return []
         found: list[Delivery] = []
-        # Once, but for what is removed between looking for it and at it: a short page is the last.
+        # One pass, unless rows disappear between the two statements. A short page is the last one.
         while len(found) < limit:
             most = limit - len(found)
             keys = find(statements, query, key, most, newest_first=newest_first)
@@ -94,7 +94,7 @@ class History:
     def attempts(
         self, statements: Statements, delivery_ids: Sequence[str], after: str | None, limit: int
     ) -> list[Attempt]:
-        """A page of the attempts of these deliveries."""
+        """Return a page of the attempts of these deliveries."""
         behind = None if after is None else attempt_key(after)
         if after is not None and behind is None:
             return []
@@ -113,7 +113,7 @@ class History:
         return found
 
     def count(self, statements: Statements, query: DeliveryQuery) -> int:
-        """How many deliveries there are."""
+        """Count deliveries."""
         return count(statements, query)
 
     def replay(
@@ -122,10 +122,10 @@ class History:
         """Make finished deliveries pending again.
 
         Args:
-            statements: In a transaction.
-            query: Which.
-            now: Microseconds.
-            limit: How many at most.
+            statements: Runs the SQL, in a transaction.
+            query: Selects the deliveries.
+            now: The current time in microseconds.
+            limit: The maximum number.
         """
         keys = find(statements, query.only_finished(), None, limit)
         locked = lock_finished(statements, keys)
@@ -141,11 +141,11 @@ class History:
         """Cancel pending deliveries.
 
         Args:
-            statements: In a transaction.
-            query: Which.
-            now: Microseconds.
-            limit: How many at most.
-            reason: Why, in words that the subscription's owner may read.
+            statements: Runs the SQL, in a transaction.
+            query: Selects the deliveries.
+            now: The current time in microseconds.
+            limit: The maximum number.
+            reason: The reason, in words for the subscription's owner.
         """
         if query.states is not None and DeliveryState.PENDING not in query.states:
             return []
@@ -155,12 +155,12 @@ class History:
 
 
 def lock_finished(statements: Statements, keys: Sequence[bytes]) -> list[bytes]:
-    """Lock deliveries, and say which of them are finished still."""
+    """Lock deliveries; return those that are still finished."""
     text = f"{LOCK_FINISHED}{statements.wording.for_update}"
     return [key for (key,) in statements.rows(text, ids=sorted(keys))] if keys else []
 
 
 def _deliveries(statements: Statements, keys: Sequence[bytes]) -> list[Delivery]:
-    """Deliveries in the order of their keys, but for those that are being removed."""
+    """Return deliveries ordered by key, without those deleted meanwhile."""
     rows = {row[0]: row for row in statements.rows(GET, ids=keys)} if keys else {}
     return [delivery_of(row[:-1], row[-1]) for key in keys if (row := rows.get(key)) is not None]

@@ -1,7 +1,7 @@
-"""Which subscriptions events reach, by the table of patterns.
+"""Finds the subscriptions that match events, by the table of patterns.
 
-An event's name has few patterns that match it. Each is asked for by itself, and by its owner if the
-message has a sender, so that what doesn't match costs nothing.
+Few patterns match an event's name. The lookup searches for each pattern, and for each owner if the
+message has a sender, so that other subscriptions cost nothing.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from thorn_core.stores.sql.schema import PATTERNS
 from thorn_core.stores.sql.statements import Statements, batches
 from thorn_core.values import Message
 
-# The owner of those without one, in the table of patterns.
+# The owner of operators' subscriptions in the table of patterns.
 NOBODY = ""
-# Patterns, or patterns of an owner, asked for of several messages at once.
+# The maximum number of patterns, or patterns of an owner, in one lookup for several messages.
 MOST = 1000
-# Subscriptions of one of them: of more, messages are matched one by one.
+# The maximum number of subscriptions per pattern in such a lookup; beyond it, match one by one.
 SHARE = 64
 
 _OWNED = (PATTERNS.column("pattern"), PATTERNS.column("owner"))
@@ -32,16 +32,16 @@ SHARES = (
     " WHERE p.pattern = v.pattern{owned}{limit}"
 )
 
-# A pattern, or that and an owner.
+# A pattern, or a pattern and an owner.
 Asked = tuple[str, ...]
 
 
 def _asked(event: str, sender: str | None) -> list[Asked]:
-    """What is looked for."""
+    """Return the patterns to search for."""
     patterns = candidates(event)
     if sender is None:
         return [(pattern,) for pattern in patterns]
-    # OPERATOR is nobody, and of a type of its own.
+    # OPERATOR has a type of its own and matches no owner.
     owners = dict.fromkeys([str(sender), NOBODY])
     return [(pattern, owner) for pattern in patterns for owner in owners]
 
@@ -49,14 +49,15 @@ def _asked(event: str, sender: str | None) -> list[Asked]:
 def first_ids(
     statements: Statements, event: str, sender: str | None, after: str | None, limit: int
 ) -> list[str]:
-    """The first subscriptions that an event reaches, by id: at the cost of these, not of all.
+    """Return the first subscriptions that match an event, by id; others cost nothing.
 
     Args:
-        statements: In a reading.
-        event: Its name.
-        sender: Whose subscriptions it reaches, and nobody's; None reaches all.
-        after: Behind this id.
-        limit: How many at most.
+        statements: Runs the SQL, on a reading connection.
+        event: The event's name.
+        sender: The event matches this owner's subscriptions and those without an owner; None
+            matches all.
+        after: Return only ids after this one.
+        limit: The maximum number.
     """
     asked = _asked(event, sender)
     owned = "" if sender is None else OF_OWNER
@@ -69,15 +70,15 @@ def first_ids(
 def ids_of_each(
     statements: Statements, messages: Sequence[Message], limit: int
 ) -> list[list[str]] | None:
-    """The subscriptions that messages reach, by id: of the first messages, as many as cost little.
+    """Return the matching subscriptions of the first messages, as many as are cheap to find.
 
     Args:
-        statements: In a reading.
-        messages: Which.
-        limit: How many subscriptions at most, of all messages together.
+        statements: Runs the SQL, on a reading connection.
+        messages: The messages.
+        limit: The maximum number of subscriptions of all messages together.
 
     Returns:
-        None if there are more, even of the first message.
+        The ids for each of these messages; None if there are too many subscriptions.
     """
     wanted: list[list[Asked]] = []
     every: dict[Asked, list[str]] = {}

@@ -1,4 +1,4 @@
-"""Messages: what was published, read again and again for its deliveries."""
+"""Messages: published once, read for each of their deliveries."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from thorn_core.stores.sql.schema import MESSAGES
 from thorn_core.stores.sql.statements import Statements
 from thorn_core.values import Message
 
-# Messages kept for their deliveries, and bytes of their payloads.
+# Limits of the cache: number of messages, and bytes of their payloads.
 REMEMBERED = 2000
 REMEMBERED_BYTES = 8 * 1024 * 1024
 
@@ -19,7 +19,7 @@ GET = f"SELECT {', '.join(MESSAGES.names)} FROM $messages WHERE id IN (:keys.key
 
 
 class Messages:
-    """The table of messages, and those read lately: a message never changes."""
+    """The table of messages, with a cache: messages never change."""
 
     def __init__(self) -> None:
         self._lately: dict[bytes, Message] = {}
@@ -27,13 +27,13 @@ class Messages:
         self._lock = threading.Lock()
 
     def get(self, statements: Statements, message_id: str) -> Message | None:
-        """The message of that id."""
+        """Return the message with this id, or None."""
         key = message_key(message_id)
         row = None if key is None else statements.first(GET, keys=[key])
         return None if row is None else message_of(row)
 
     def get_many(self, statements: Statements, keys: Collection[bytes]) -> dict[bytes, Message]:
-        """Messages by key, those that are there; kept for a while, for they never change."""
+        """Return the existing messages by key, from the cache if possible."""
         found = {key: m for key in keys if (m := self._lately.get(key)) is not None}
         if wanted := sorted(set(keys) - found.keys()):
             for row in statements.rows(GET, keys=wanted):

@@ -1,4 +1,4 @@
-"""Messages that a subscription has missed: routed, and without a delivery to it."""
+"""Finds routed messages that match a subscription and have no delivery to it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from thorn_core.stores.sql.wording import MYSQL
 from thorn_core.values import Message, Subscription
 
 NAMES = ", ".join(MESSAGES.names)
-# Without payloads, which may be big: most messages are for others.
+# Without payloads, which may be large: most messages don't match.
 BRIEF = NAMES.replace("data", "NULL")
 EVERY = (
     f"SELECT {BRIEF} FROM $messages WHERE id > :after.key AND id >= :since.key{{until}} ORDER BY id"
 )
 UNTIL = " AND id < :until.key"
-# Ordered by sender, too, though it is one: else PostgreSQL doesn't see that the index does it.
+# Order by the sender too, although it is constant: otherwise PostgreSQL ignores the index.
 OF_SENDER = EVERY.replace("WHERE", "WHERE sender = :sender.name AND").replace("BY", "BY sender,")
 OF_NOBODY = OF_SENDER.replace("sender = :sender.name", "sender IS NULL")
 UNROUTED = "SELECT message_id FROM $outbox WHERE message_id IN (:keys.key*)"
@@ -37,19 +37,19 @@ def missing(
     after: str | None,
     limit: int,
 ) -> tuple[list[Message], str | None]:
-    """Look for messages that reach a subscription and have no delivery to it.
+    """Find messages that match a subscription and have no delivery to it.
 
     Args:
-        statements: In a reading.
-        subscription: Which.
+        statements: Runs the SQL, on a reading connection.
+        subscription: The subscription.
         since: Only messages sent at or after this time.
         until: Only messages sent before this time.
-        after: Where to go on: what the call before gave.
-        limit: How many messages to look at.
+        after: The position that the previous call returned.
+        limit: The number of messages to examine.
 
     Returns:
-        Those found among the messages looked at, by id; and where to go on, or None if those were
-        the last.
+        The matching messages among those examined, by id; and the position for the next call, or
+        None at the end.
     """
     key = b"" if after is None else message_key(after)
     if key is None:
@@ -73,7 +73,7 @@ def _page(
     after: bytes,
     limit: int,
 ) -> list[tuple[Any, ...]]:
-    """The first messages that may be for a subscription, by their senders."""
+    """Return the first messages from senders whose messages the subscription may get."""
     values: dict[str, Any] = {"after": after, "since": first_key(since), "most": limit}
     if until is not None:
         values["until"] = first_key(until)
@@ -81,7 +81,7 @@ def _page(
         values["sender"] = subscription.owner
     texts = [EVERY] if subscription.owner is None else [OF_NOBODY, OF_SENDER]
     if statements.wording.dialect == MYSQL:
-        # MariaDB doesn't see it that way round.
+        # MariaDB ignores the index if the constant sender is part of the order.
         texts = [text.replace("BY sender,", "BY") for text in texts]
     rows = [
         row

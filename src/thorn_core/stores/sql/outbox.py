@@ -1,10 +1,10 @@
-"""The outbox: messages that are published, and wait to be routed.
+"""The outbox: published messages that wait for routing.
 
-A message has a row in the outbox until it is routed completely. A lease leaves the row where it is
-in the order of what waits, so that one that is over needs nobody to take it back.
+A message has a row in the outbox until it is routed completely. A lease doesn't move the row in the
+order of waiting messages, so an expired lease needs no clean-up.
 
-Whoever routes a message has locked its row here, or if it is routed already, its own: nobody else
-makes deliveries of it meanwhile.
+Routing locks the message's row in the outbox, or the row in the table of messages if the message is
+already routed. So only one transaction creates deliveries of a message at a time.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from thorn_core.stores.sql.statements import Statements, batches
 from thorn_core.stores.sql.wording import POSTGRESQL
 from thorn_core.values import Delivery, Message, Routing, Subscription
 
-# Leased messages that `next_due` looks at.
+# The number of leased messages that `next_due` examines.
 LOOKED_AT = 1000
-# Claims that are counted of a message.
+# The highest stored number of claims of a message.
 MOST_TRIES = 10_000
 
 NEW = "0, 0, NULL, NULL, NULL, 0"
-# One statement, for the sender waits for it.
+# One statement, because the sender waits for it.
 INSERT_BOTH = (
     f"WITH made AS ({{insert}} RETURNING id) INSERT INTO $outbox ({', '.join(OUTBOX.names)})"
     f" SELECT id, {NEW} FROM made"
@@ -64,21 +64,21 @@ NEXT_LEASED = (
 
 
 class Subscriptions(Protocol):
-    """Where subscriptions are."""
+    """Holds the subscriptions."""
 
     def get_many(self, statements: Statements, ids: Collection[str]) -> Mapping[str, Subscription]:
-        """Subscriptions by id."""
+        """Return subscriptions by id."""
         ...
 
 
 class Outbox:
-    """The table of what waits to be routed.
+    """The table of messages that wait for routing.
 
     Args:
-        messages: Where the messages are.
-        queue: Where pending deliveries wait.
-        recipients: Whom they go to.
-        subscriptions: Where those are stored that are.
+        messages: Holds the messages.
+        queue: Holds the pending deliveries.
+        recipients: Holds their recipients.
+        subscriptions: Holds the stored subscriptions.
     """
 
     def __init__(
@@ -94,17 +94,18 @@ class Outbox:
     # -- publish
 
     def publish(self, statements: Statements, messages: Sequence[Message]) -> dict[str, str]:
-        """Insert messages, those that aren't there.
+        """Insert new messages; skip existing ones.
 
         Args:
-            statements: In a transaction, the caller's perhaps.
-            messages: Which.
+            statements: Runs the SQL, in a transaction, perhaps the caller's.
+            messages: The messages.
 
         Returns:
-            Of messages whose idempotency key was used before: their ids, and the first one's.
+            The ids of messages with a used idempotency key, each with the id of the key's first
+            message.
 
         Raises:
-            ConfigurationError: A value is longer than its column.
+            ConfigurationError: A value is too long for its column.
         """
         earlier = self._earlier(statements, messages)
         rows: dict[str, tuple[Any, ...]] = {}
@@ -130,7 +131,7 @@ class Outbox:
             digest = message.idempotency
             assert digest is not None
             rows.setdefault(digest, (digest, key_of_message(message.id), micros(message.at)))
-        # In one order everywhere, so that no two transactions wait for each other.
+        # Sort the rows, so that no two transactions wait for each other.
         digests = sorted(rows)
         statements.insert(IDEMPOTENCY, [rows[digest] for digest in digests], ignoring=True)
         text = f"{FIRST}{statements.wording.current}"
@@ -152,14 +153,14 @@ class Outbox:
         limit: int,
         ids: Collection[str] | None = None,
     ) -> list[Message]:
-        """Lease messages that aren't routed yet, the oldest first.
+        """Lease messages that are not routed yet, the oldest first.
 
         Args:
-            statements: In a transaction.
-            now: Microseconds.
-            until: When the lease ends, in microseconds.
-            limit: How many at most.
-            ids: Of these only.
+            statements: Runs the SQL, in a transaction.
+            now: The current time in microseconds.
+            until: The end of the lease in microseconds.
+            limit: The maximum number.
+            ids: Restricts the choice to these messages.
         """
         wording = statements.wording
         if limit <= 0:
@@ -170,7 +171,7 @@ class Outbox:
             found = statements.rows(text, keys=sorted(asked), now=now) if asked else []
         else:
             found = []
-            # First those that have waited before, however many are new.
+            # Claim messages that waited before first, however many new ones there are.
             for text in (POSTPONED, FRESH):
                 left = limit - len(found)
                 if left:
@@ -185,21 +186,21 @@ class Outbox:
         return [messages[key] for key in keys if key in messages]
 
     def postpone(self, statements: Statements, message_ids: Iterable[str], until: int) -> None:
-        """Leave messages that were leased until then, in microseconds."""
+        """Postpone leased messages until the given time in microseconds."""
         if keys := sorted(_keys(message_ids)):
             statements.change(POSTPONE, keys=keys, until=until)
 
     def route(self, statements: Statements, routings: Sequence[Routing]) -> None:
-        """Insert deliveries of messages that are here; those that are there stay.
+        """Insert deliveries of existing messages; skip existing deliveries.
 
         Args:
-            statements: In a transaction.
-            routings: Of which messages, and to whom.
+            statements: Runs the SQL, in a transaction.
+            routings: The messages and their deliveries.
         """
         asked = sorted(_keys(routing.message.id for routing in routings))
         if not asked:
             return
-        # One that is routed may get more deliveries; its own row then keeps others away.
+        # A routed message may get more deliveries; the lock on its own row then excludes others.
         here = self._locked(statements, WAITING, asked)
         if routed := [key for key in asked if key not in here]:
             here |= self._locked(statements, KEPT, routed)
@@ -233,11 +234,11 @@ class Outbox:
         new = [row for key, row in rows.items() if key not in there]
         statements.insert_fast(DELIVERIES, new)
         pending = [(row[0], made[row]) for row in new if not made[row].state.finished]
-        # Last, for everybody's messages meet at the rows of busy recipients.
+        # Last, because all transactions compete for the rows of busy recipients.
         self._queue.add(statements, [(key, micros(delivery.due_at)) for key, delivery in pending])
 
     def next_due(self, statements: Statements, now: int) -> int | None:
-        """When a message that can't be claimed now may be, in microseconds."""
+        """Return the earliest time (microseconds) at which another message may be claimable."""
         leased = NEXT_LEASED.format(limit=statements.wording.limit)
         times = (
             statements.first(NEXT_POSTPONED, now=now),
@@ -247,12 +248,12 @@ class Outbox:
         return min((at for at in found if at is not None), default=None)
 
     def routed(self, statements: Statements, message_id: str) -> bool:
-        """True if a message has been routed completely, or isn't here."""
+        """Return True if a message is routed completely or does not exist."""
         key = message_key(message_id)
         return key is None or not statements.rows(WAITING, keys=[key])
 
 
 def _keys(message_ids: Iterable[str]) -> dict[bytes, None]:
-    """The keys behind ids, each once; what is no id is nobody's."""
+    """Return the keys of ids, each once, without invalid ids."""
     found = (message_key(id_) for id_ in message_ids)
     return dict.fromkeys(key for key in found if key is not None)

@@ -1,8 +1,8 @@
-"""Removing what is over: finished deliveries by age, and whatever is about a sender.
+"""Deletes finished deliveries by age, and all data about a sender.
 
-A message goes with the last of its deliveries, once it is routed, and so does the row of its
-idempotency key. Its row is locked before its deliveries are looked for, so that none is made of it
-meanwhile.
+The last deleted delivery of a routed message takes along the message and its idempotency key. The
+transaction locks the message's row before it searches for deliveries, so that nobody creates new
+ones meanwhile.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from thorn_core.stores.sql.history import lock_finished
 from thorn_core.stores.sql.searching import LAST, find
 from thorn_core.stores.sql.statements import Statements
 
-# Messages of a sender looked at in one transaction, and deliveries of theirs.
+# Limits of one transaction: messages of a sender, and their deliveries.
 ERASED, ERASED_DELIVERIES = 128, 2048
 
 _RANGE = (Column("first", Kind.KEY, MESSAGE_KEY), Column("last", Kind.KEY, DELIVERY_KEY))
@@ -39,15 +39,15 @@ REMOVE_MESSAGES = "DELETE FROM $messages WHERE id IN (:ids.key*)"
 
 
 def purge(statements: Statements, query: DeliveryQuery, limit: int) -> int:
-    """Remove finished deliveries with their attempts, and messages left without any.
+    """Delete finished deliveries with their attempts, and messages without deliveries.
 
     Args:
-        statements: In a transaction.
-        query: Which.
-        limit: How many deliveries at most.
+        statements: Runs the SQL, in a transaction.
+        query: Selects the deliveries.
+        limit: The maximum number of deliveries.
 
     Returns:
-        How many deliveries went.
+        The number of deleted deliveries.
     """
     keys = lock_finished(statements, find(statements, query.only_finished(), None, limit))
     if keys:
@@ -60,16 +60,16 @@ def purge(statements: Statements, query: DeliveryQuery, limit: int) -> int:
 def purge_unreached(
     statements: Statements, until: datetime | None, after: bytes | None, limit: int
 ) -> bytes | None:
-    """Remove routed messages without deliveries, as of events that nobody was subscribed to.
+    """Delete routed messages without deliveries, such as messages without subscribers.
 
     Args:
-        statements: In a transaction.
-        until: Sent before this time.
-        after: Behind this message's key.
-        limit: How many messages are looked at, at most.
+        statements: Runs the SQL, in a transaction.
+        until: Delete only messages sent before this time.
+        after: Examine only messages after this key.
+        limit: The maximum number of messages to examine.
 
     Returns:
-        The key of the last message looked at, to go on behind it; None if there are no more.
+        The key of the last examined message for the next call; None at the end.
     """
     conditions = ["m.id > :after.key", NOT_WAITING]
     if until is not None:
@@ -87,7 +87,7 @@ def purge_unreached(
 
 
 def _remove_unreached(statements: Statements, keys: Iterable[bytes]) -> None:
-    """Remove those of some messages that are routed and have no delivery."""
+    """Delete those of the given messages that are routed and have no delivery."""
     asked = sorted(keys)
     if not asked:
         return
@@ -99,21 +99,22 @@ def _remove_unreached(statements: Statements, keys: Iterable[bytes]) -> None:
 
 
 def erase(statements: Statements, sender: str, limit: int) -> int | None:
-    """Remove messages of a sender with all that is known of them, wherever they stand.
+    """Delete messages of a sender with all related data, in any state.
 
     Args:
-        statements: In a transaction. Of very many deliveries it removes some: call it again.
-        sender: Whose.
-        limit: How many messages at most.
+        statements: Runs the SQL, in a transaction. It deletes a limited number of deliveries: call
+            it again.
+        sender: The sender's id.
+        limit: The maximum number of messages.
 
     Returns:
-        How many messages went; None if there was none.
+        The number of deleted messages; None if there was none.
     """
     first = f"{OF_SENDER}{statements.wording.limit}"
     messages = [key for (key,) in statements.rows(first, sender=sender, most=min(limit, ERASED))]
     if not messages:
         return None
-    # First of all, so that no more deliveries are made of them.
+    # First, so that nobody creates more deliveries of the messages.
     statements.change(REMOVE_WAITING, ids=messages)
     keys = _deliveries_of(statements, messages, ERASED_DELIVERIES // len(messages))
     if keys:
@@ -128,7 +129,7 @@ def erase(statements: Statements, sender: str, limit: int) -> int | None:
 
 
 def _deliveries_of(statements: Statements, messages: Sequence[bytes], most: int) -> list[bytes]:
-    """The keys of the first deliveries of each message."""
+    """Return the keys of the first deliveries of each message."""
     ranges = [(key, key + LAST) for key in messages]
     text = OF_MESSAGE.format(limit=statements.wording.limit)
     return [key for (key,) in statements.for_each(text, _RANGE, ranges, most=most)]

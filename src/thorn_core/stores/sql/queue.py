@@ -1,12 +1,12 @@
-"""The queue: deliveries that wait or are leased, and how attempts end.
+"""The queue: pending and leased deliveries, and the recording of attempts.
 
-A delivery has a row here while it is pending or in flight: free, or leased under a token until a
-time. What is leased stays where it is in the order of what is due, so that a lease that is over
-needs nobody to take it back: a claim finds it again at the front.
+A delivery has a row here while it is pending or in flight. The row is free, or leased with a token
+until a time. A lease doesn't move the row in the order of due deliveries, so an expired lease needs
+no clean-up: the next claim finds the row at the front.
 
 Transactions lock rows by ascending key, and tables in the order outbox, queue, deliveries,
 subscriptions, recipients. A claim begins with recipients, and never waits while it holds a lock.
-Whoever has locked a queue row may write its delivery.
+The lock on a queue row permits changes of its delivery.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from thorn_core.stores.sql.wording import LIST_SIZE
 from thorn_core.stores.turns import queue_up, take_turns
 from thorn_core.values import Claim, Completion, DeliveryState, Message, Subscription
 
-# Messages asked for in one statement.
+# The maximum number of messages in one statement.
 RANGES = 64
 
 _FREE = "q.due_at <= :now.big AND (q.leased_until IS NULL OR q.leased_until <= :now.big)"
@@ -52,8 +52,8 @@ FIRST = (
     " ORDER BY q.due_at, q.id"
 )
 _RECIPIENT = (Column("recipient", BIG), Column("most", INT))
-# A left join that can be nothing else: PostgreSQL would begin with the recipients, and read the
-# backlog of each.
+# A left join with the effect of an inner join: with an inner join, PostgreSQL would begin with the
+# recipients and read the backlog of each.
 OF_MESSAGE = (
     "SELECT q.id, q.recipient FROM $queue q LEFT JOIN $recipients r ON r.id = q.recipient"
     f" WHERE q.id >= v.lowest AND q.id <= v.highest AND {_FREE}"
@@ -104,7 +104,7 @@ AGAIN = "due_at = v.due_at, tries = t.tries + v.more, token = NULL, leased_until
 
 
 class Messages(Protocol):
-    """Where the messages of deliveries are."""
+    """Holds the messages of deliveries."""
 
     def get_many(self, statements: Statements, keys: Collection[bytes]) -> Mapping[bytes, Message]:
         """Messages by key."""
@@ -112,7 +112,7 @@ class Messages(Protocol):
 
 
 class Subscriptions(Protocol):
-    """Where subscriptions are, and what attempts do to them."""
+    """Holds subscriptions and applies the results of attempts to them."""
 
     def get_many(self, statements: Statements, ids: Collection[str]) -> Mapping[str, Subscription]:
         """Subscriptions by id."""
@@ -121,17 +121,17 @@ class Subscriptions(Protocol):
     def judge(
         self, statements: Statements, completions: Sequence[Completion]
     ) -> list[Subscription]:
-        """Write what attempts change of subscriptions."""
+        """Apply the results of attempts to subscriptions."""
         ...
 
 
 class Queue:
-    """The table of deliveries that wait or are leased.
+    """The table of pending and leased deliveries.
 
     Args:
-        recipients: Whose turn it is.
-        messages: Of which the deliveries are.
-        subscriptions: To which they are.
+        recipients: Decides whose turn it is.
+        messages: Holds the deliveries' messages.
+        subscriptions: Holds the deliveries' subscriptions.
     """
 
     def __init__(
@@ -141,11 +141,11 @@ class Queue:
         self._messages, self._subscriptions = messages, subscriptions
 
     def add(self, statements: Statements, due: Sequence[tuple[bytes, int]]) -> None:
-        """Let deliveries wait until they are due; those that do already are left as they are.
+        """Insert pending deliveries; skip existing rows.
 
         Args:
-            statements: In the transaction that has made them, or pending again.
-            due: Keys, and microseconds. Their recipients have rows.
+            statements: Runs the SQL, in the transaction that created or reopened the deliveries.
+            due: Keys and due times in microseconds. The recipients must have rows.
         """
         rows = [(key, recipient_of(key), at, 0, None, None, None, None) for key, at in due]
         statements.insert(QUEUE, sorted(rows), ignoring=True)
@@ -165,17 +165,17 @@ class Queue:
         busy: Mapping[str, int],
         message_ids: Collection[str] | None = None,
     ) -> list[Claim]:
-        """Lease what is due, recipients taking turns.
+        """Lease due deliveries; recipients take turns.
 
         Args:
-            statements: In a transaction.
-            now: Microseconds.
-            until: When the lease ends, in microseconds.
-            limit: How many at most.
+            statements: Runs the SQL, in a transaction.
+            now: The current time in microseconds.
+            until: The end of the lease in microseconds.
+            limit: The maximum number.
             token: Identifies the lease.
-            per_recipient: How many of a recipient may be under way.
-            busy: How many are, by subscription id.
-            message_ids: Of these messages only.
+            per_recipient: The maximum number of deliveries in flight to a recipient.
+            busy: The number of deliveries in flight by subscription id.
+            message_ids: Restricts the choice to these messages.
         """
         if limit <= 0:
             return []
@@ -212,13 +212,13 @@ class Queue:
         per_recipient: int,
         under_way: Mapping[int, int],
     ) -> list[list[bytes]]:
-        """The due deliveries of some messages, by recipient, but for those held up."""
+        """Return the due deliveries of some messages by recipient, without paused recipients."""
         keys = sorted({key for id_ in message_ids if (key := message_key(id_)) is not None})
         full = [key for key, number in under_way.items() if number >= per_recipient]
         text = OF_MESSAGE.format(others=OTHERS if full else "")
         text += statements.wording.limit_to("v.most")
         values: dict[str, Any] = {"full": full[:LIST_SIZE]} if full else {}
-        # A message has one delivery to each recipient, so that so many of one are enough.
+        # A message has one delivery per recipient, so the number of messages is a sufficient limit.
         ranges = [(key + bytes(8), key + b"\xff" * 8, limit) for key in keys]
         due: list[tuple[bytes, int]] = []
         for start in range(0, len(ranges), RANGES):
@@ -231,7 +231,7 @@ class Queue:
     def _lease(
         self, statements: Statements, chosen: Sequence[bytes], now: int, until: int, token: str
     ) -> list[Claim]:
-        """Lease these, as far as nobody else has meanwhile."""
+        """Lease those deliveries that no other transaction has leased meanwhile."""
         if not chosen:
             return []
         take = f"{TAKE}{statements.wording.skip_locked}"
@@ -261,32 +261,32 @@ class Queue:
         ]
 
     def next_due(self, statements: Statements) -> int | None:
-        """When there may next be something to claim, in microseconds; None if nothing waits."""
+        """Return the earliest time (microseconds) at which work may be claimable, or None."""
         return self._recipients.next_due(statements)
 
-    # -- keep, give back
+    # -- leases
 
     def renew(self, statements: Statements, claims: Iterable[Claim], until: int) -> None:
-        """Make leases that are still held last until then, in microseconds."""
+        """Extend valid leases until the given time in microseconds."""
         if held := _held(statements, claims):
             statements.change(RENEW, keys=list(held), until=until)
 
     def release(self, statements: Statements, claims: Iterable[Claim]) -> None:
-        """Give leases that are still held back unused."""
+        """Release valid leases without an attempt."""
         if held := _held(statements, claims):
             statements.change(RELEASE, keys=list(held))
             due = ((recipient_of(key), micros(c.delivery.due_at)) for key, c in held.items())
             self._recipients.due(statements, due)
 
-    # -- end
+    # -- results
 
     def record(
         self, statements: Statements, completions: Sequence[Completion]
     ) -> list[Subscription]:
-        """Write how claims ended, where their lease is still held; keep and count every attempt.
+        """Record the completions of valid leases; store and count every attempt.
 
         Returns:
-            The subscriptions that this disabled, and those whose owners are to be warned.
+            The newly disabled subscriptions, and those whose owners need a warning.
         """
         ordered = sorted(completions, key=lambda completion: _key_of(completion.claim))
         tokens = dict(_standing(statements, {_key_of(s.claim) for s in ordered}))
@@ -316,13 +316,13 @@ class Queue:
     def waiting(
         self, statements: Statements, subscription_id: str, now: int, limit: int
     ) -> list[bytes]:
-        """The first deliveries to a subscription that nobody has leased.
+        """Return the first deliveries to a subscription that no worker has leased.
 
         Args:
-            statements: In a reading, or a transaction.
-            subscription_id: Which.
-            now: Microseconds.
-            limit: How many at most.
+            statements: Runs the SQL, on a reading connection or in a transaction.
+            subscription_id: The subscription's id.
+            now: The current time in microseconds.
+            limit: The maximum number.
         """
         recipient = recipient_key(subscription_id)
         text = f"{WAITING}{statements.wording.limit}"
@@ -332,16 +332,16 @@ class Queue:
     def cancel(
         self, statements: Statements, keys: Collection[bytes], now: int, reason: str
     ) -> list[bytes]:
-        """Cancel deliveries, those that nobody has leased.
+        """Cancel deliveries that no worker has leased.
 
         Args:
-            statements: In a transaction.
-            keys: Which.
-            now: Microseconds.
-            reason: Why, in words that the subscription's owner may read.
+            statements: Runs the SQL, in a transaction.
+            keys: The deliveries' keys.
+            now: The current time in microseconds.
+            reason: The reason, in words for the subscription's owner.
 
         Returns:
-            Those that were cancelled.
+            The keys of the cancelled deliveries.
         """
         lock = f"{STILL_WAITING}{statements.wording.for_update}"
         asked = sorted(keys)
@@ -355,10 +355,10 @@ class Queue:
 def _first(
     statements: Statements, room: Mapping[int, int], now: int, limit: int
 ) -> dict[int, list[bytes]]:
-    """The first due deliveries of each recipient, the oldest first: one more than it may have."""
+    """Return the oldest due deliveries of each recipient, up to one above its limit."""
     if not room:
         return {}
-    # Enough to fill the claim even if most of them have nothing due.
+    # Enough to fill the claim even if most recipients have nothing due.
     share = max(4 * limit // len(room), 1)
     sizes = [(key, min(size, share) + 1) for key, size in room.items()]
     found: dict[int, list[bytes]] = {key: [] for key in room}
@@ -369,23 +369,23 @@ def _first(
 
 
 def _standing(statements: Statements, keys: Collection[bytes]) -> list[tuple[bytes, str | None]]:
-    """Lock rows, and say under which tokens they are leased."""
+    """Lock rows; return their tokens."""
     lock = f"{STANDING}{statements.wording.for_update}"
     return statements.rows(lock, keys=sorted(keys)) if keys else []
 
 
 def _held(statements: Statements, claims: Iterable[Claim]) -> dict[bytes, Claim]:
-    """The claims whose rows are still leased under their tokens, locked."""
+    """Lock the rows of the claims; return the claims with valid leases."""
     by_key = {_key_of(claim): claim for claim in claims}
     standing = _standing(statements, by_key)
     return {key: by_key[key] for key, token in standing if token == by_key[key].token}
 
 
 def _count_late(statements: Statements, late: Sequence[Completion]) -> list[Completion]:
-    """Count the attempts of those whose lease was over; gives back those not counted before.
+    """Count attempts that ended after their lease; return those not counted before.
 
-    A completion comes twice if it wasn't clear whether the first time was written. Nothing is kept
-    of a delivery that is gone.
+    A completion arrives twice if the outcome of the first commit was unknown. Attempts of deleted
+    deliveries are ignored.
     """
     if not late:
         return []

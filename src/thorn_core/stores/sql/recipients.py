@@ -1,13 +1,13 @@
-"""Recipients: subscriptions as the queue sees them, and whose turn it is.
+"""Recipients: the queue's view of subscriptions, and the order of their turns.
 
-A recipient's row says from when on there may be something to claim for it: never later than there
-is. So a claim looks at the recipients that are ready, those that have waited longest first, and not
-at the backlog of the others. Whoever adds something due moves the time forward in the same
-transaction; the row's lock orders that against a claim that is about to move it back.
+A recipient's row holds the time of its next claimable delivery, or an earlier time. So a claim
+examines only the ready recipients, longest wait first, and never the backlog of the others. A
+transaction that adds a due delivery also moves this time forward. The row's lock serialises that
+with a claim that moves it back.
 
-Rows are locked by ascending key, and last of all tables. A claim skips those that others have
-locked; if it finds no other, it waits for one before it locks anything. A row is never deleted:
-processes remember that it is there.
+Transactions lock rows by ascending key, and this table last. A claim skips locked rows. If all rows
+are locked, it waits for one of them before it locks anything else. Rows are never deleted, because
+processes cache their existence.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from thorn_core.values import Subscription
 
 logger = logging.getLogger(__name__)
 
-# Recipients looked at by one claim.
+# The number of recipients that one claim examines.
 MOST = 64
-# So many times as many are looked at, if others have locked those.
+# Examine this many times as many recipients if other transactions have locked the first ones.
 WINDOWS = 4
-# Leases of one recipient among which the first to end is looked for: more than it has slots.
+# Leases of a recipient to search for the earliest end: more than the recipient has slots.
 LEASED = 1000
-# Recipients whose ids a process remembers: about 10 MB.
+# The size of the cache of recipients: about 10 MB.
 REMEMBERED = 50_000
 
 _KEY, _READY_AT = RECIPIENTS.column("id"), RECIPIENTS.column("ready_at")
@@ -45,11 +45,11 @@ LOCK = (
     " WHERE id IN (:keys.big*) ORDER BY id"
 )
 READY = "SELECT id FROM $recipients WHERE ready_at <= :now.big{others} ORDER BY ready_at, id"
-# By key alone: by the index of `ready_at`, MariaDB would also lock the entries of rows that it
-# skips, and whoever has locked those rows has yet to change the entries.
+# By primary key alone: with the index on `ready_at`, MariaDB would also lock the index entries of
+# skipped rows, and the transactions that hold those rows still have to change the entries.
 TAKE = "SELECT id, paused FROM $recipients WHERE id IN (:keys.big*) AND ready_at + 0 <= :now.big"
 OTHERS = " AND id NOT IN (:full.big*)"
-# When there is next something to claim: what isn't due yet; and what is due, all of it leased.
+# The next claimable delivery: the first one not yet due, or the first expired lease.
 NEXT = (
     "SELECT v.recipient AS recipient,"
     " (SELECT q.due_at FROM $queue q WHERE q.recipient = v.recipient AND q.due_at > :now.big"
@@ -59,7 +59,7 @@ NEXT = (
     " AS leased) AS leased_until"
 )
 FORESEEN = "SELECT min(ready_at) FROM $recipients"
-# A claim looks, and finds when there really is something.
+# Ready at once: the next claim calculates the real time.
 LIFT = (
     "UPDATE $recipients SET ready_at = :now.big, paused = 0, blocked_until = 0 WHERE id = :id.big"
 )
@@ -67,10 +67,10 @@ MOVE_ORIGIN = "UPDATE $recipients SET owner = :owner.name, origin = :origin.name
 
 
 class Recipients:
-    """The table of recipients, and which of them are known to be in it."""
+    """The table of recipients, and a cache of existing rows."""
 
     def __init__(self) -> None:
-        # Rows that a claim has read, and that are therefore committed.
+        # Rows that a claim has read, so they are committed.
         self._ids: dict[int, str] = {}
 
     # -- rows
@@ -78,12 +78,11 @@ class Recipients:
     def known(
         self, statements: Statements, subscriptions: Sequence[Subscription]
     ) -> dict[str, int]:
-        """See to it that subscriptions have rows, in the transaction that routes to them.
+        """Insert missing rows for subscriptions, in the transaction that routes to them.
 
         Returns:
-            Keys by subscription id, without those that can't have a row, since another
-            subscription has the same key. Nothing may be delivered to these: it would reach the
-            other one.
+            Keys by subscription id. A subscription is left out if another subscription has the same
+            key: its deliveries would reach the other one.
         """
         by_id = {each.id: each for each in subscriptions}
         return self.keys(statements, by_id, lambda _: by_id)
@@ -94,12 +93,12 @@ class Recipients:
         ids: Collection[str],
         find: Callable[[Sequence[str]], Mapping[str, Subscription]],
     ) -> dict[str, int]:
-        """As `known`, by ids.
+        """Insert missing rows as `known` does, by subscription id.
 
         Args:
-            statements: In the transaction that routes to them.
-            ids: Of subscriptions; one may have been removed.
-            find: Gives the subscriptions of those that get rows.
+            statements: Runs the SQL, in the transaction that routes to the subscriptions.
+            ids: The subscriptions' ids; some may have been removed.
+            find: Returns the subscriptions that need new rows.
         """
         wanted = {recipient_key(id_): id_ for id_ in ids}
         there = {key: self._ids[key] for key in wanted if key in self._ids}
@@ -126,12 +125,12 @@ class Recipients:
         return keys
 
     def remember(self, ids: Iterable[tuple[int, str]]) -> None:
-        """Remember rows, read in a transaction that has inserted none: they are committed."""
+        """Cache committed rows: rows read in a transaction that has inserted none."""
         if len(self._ids) >= REMEMBERED:
             self._ids = {}
         self._ids.update(ids)
 
-    # -- what is due
+    # -- due times
 
     def due(
         self,
@@ -139,16 +138,15 @@ class Recipients:
         times: Iterable[tuple[int, int]],
         blocks: Iterable[tuple[int, int]] = (),
     ) -> None:
-        """Something is due for recipients, and some want no request for a while.
+        """Record due deliveries of recipients, and pauses that recipients asked for.
 
         Args:
-            statements: In the transaction that makes it due.
-            times: Keys, and microseconds from when on there is something.
-            blocks: Keys, and microseconds until when nothing is sent; an earlier block that lasts
-                longer stays.
+            statements: Runs the SQL, in the transaction that adds the deliveries.
+            times: Due times in microseconds by key.
+            blocks: Ends of pauses in microseconds by key; a later end in the table stays.
 
         Raises:
-            StoreError: A recipient has no row, so that nothing would ever be claimed for it.
+            StoreError: A recipient has no row, so its deliveries would never be claimed.
         """
         soonest: dict[int, int] = {}
         for key, at in times:
@@ -176,13 +174,14 @@ class Recipients:
     # -- turns
 
     def ready(self, statements: Statements, now: int, limit: int, full: Sequence[int]) -> list[int]:
-        """Lock the recipients whose turn it is, the longest waiting first.
+        """Lock the recipients whose turn it is, longest wait first.
 
         Args:
-            statements: In the transaction that is to claim.
-            now: Microseconds.
-            limit: How many at most.
-            full: Those that may get no more; of many, some may come nevertheless.
+            statements: Runs the SQL, in the claim's transaction.
+            now: The current time in microseconds.
+            limit: The maximum number.
+            full: Recipients without free slots. If there are many, the result may contain some of
+                them.
         """
         wording = statements.wording
         size = min(limit, MOST)
@@ -194,16 +193,17 @@ class Recipients:
             some = waiting[start : start + size]
             if taken := _taken(statements, some, now, wording.skip_locked):
                 return [key for key in some if key in taken]
-        # Others have locked them all, for a moment: wait for one instead of going away.
+        # Other transactions have locked all of them for a moment: wait for one instead of giving
+        # up.
         return list(_taken(statements, waiting[:1], now, wording.for_update))
 
     def served(self, statements: Statements, turns: Mapping[int, bool], now: int) -> None:
-        """Put recipients behind the others, until there is something for them again.
+        """Move recipients behind the others, until their next delivery is claimable.
 
         Args:
-            statements: In the transaction that has locked and served them.
-            turns: Keys, and whether there is more due.
-            now: Microseconds.
+            statements: Runs the SQL, in the transaction that has locked and served them.
+            turns: Whether more deliveries are due, by key.
+            now: The current time in microseconds.
         """
         following: dict[int, int | None] = dict.fromkeys(turns, now)
         idle = [(key,) for key, more in turns.items() if not more]
@@ -215,7 +215,7 @@ class Recipients:
         statements.update(RECIPIENTS, (_KEY, _READY_AT), changed, "ready_at = v.ready_at")
 
     def next_due(self, statements: Statements) -> int | None:
-        """When there may next be something to claim, in microseconds."""
+        """Return the earliest time at which work may be claimable, in microseconds."""
         found = statements.first(FORESEEN)
         return None if found is None else found[0]
 
@@ -224,22 +224,22 @@ class Recipients:
     def pause(
         self, statements: Statements, subscription_id: str, stored: Subscription | None
     ) -> bool:
-        """Hold what waits for a subscription, and what comes for it.
+        """Hold a subscription's deliveries, current and future ones.
 
         Args:
-            statements: In a transaction.
-            subscription_id: Which.
-            stored: The subscription, if it is in the store.
+            statements: Runs the SQL, in a transaction.
+            subscription_id: The subscription's id.
+            stored: The subscription, if the store has it.
 
         Returns:
-            False if it isn't, and nothing was ever sent to it.
+            False if the store doesn't have it and never routed a message to it.
         """
         return self._set_paused(statements, subscription_id, stored, None)
 
     def resume(
         self, statements: Statements, subscription_id: str, stored: Subscription | None, now: int
     ) -> bool:
-        """Deliver what was held for a subscription; as `pause`, at a time in microseconds."""
+        """Release a subscription's held deliveries, at a time in microseconds."""
         return self._set_paused(statements, subscription_id, stored, now)
 
     def _set_paused(
@@ -259,7 +259,7 @@ class Recipients:
             if ready_at is None:
                 rows.append((key, None, 1))
             elif paused:
-                # A claim looks, and finds when there really is something.
+                # Ready at once: the next claim calculates the real time.
                 rows.append((key, max(ready_at, blocked_until), 0))
         statements.update(
             RECIPIENTS,
@@ -270,19 +270,19 @@ class Recipients:
         return True
 
     def removed(self, statements: Statements, subscription_id: str, now: int) -> None:
-        """A stored subscription has been removed: let what waits for it be claimed, and be over.
+        """Make a removed subscription's deliveries claimable, so that workers finish them.
 
         Args:
-            statements: In the transaction that removes it.
-            subscription_id: Which.
-            now: Microseconds.
+            statements: Runs the SQL, in the transaction that removes the subscription.
+            subscription_id: The subscription's id.
+            now: The current time in microseconds.
         """
         key = recipient_key(subscription_id)
         if _ids(statements, [key]).get(key) == subscription_id:
             statements.change(LIFT, id=key, now=now)
 
     def changed(self, statements: Statements, before: Subscription, after: Subscription) -> None:
-        """A stored subscription has changed: what its old URL asked for is over with the URL."""
+        """Copy owner and origin to a changed subscription's row; a new URL also ends the pause."""
         if (before.url, before.owner) == (after.url, after.owner):
             return
         rows = _locked(statements, [recipient_key(after.id)])
@@ -291,7 +291,7 @@ class Recipients:
                 MOVE_ORIGIN, id=key, owner=after.owner, origin=origin_of(after.url) or ""
             )
             if before.url != after.url and blocked_until:
-                # As early as may be: a claim looks, and finds when there really is something.
+                # The earliest possible time: the next claim calculates the real one.
                 sooner = None if ready_at is None else 0
                 statements.update(
                     RECIPIENTS,
@@ -313,7 +313,7 @@ def _row(key: int, id_: str, subscription: Subscription | None) -> tuple[object,
 
 
 def _taken(statements: Statements, keys: Sequence[int], now: int, lock: str) -> set[int]:
-    """Lock rows, and say which of them are ready still."""
+    """Lock rows; return those that are still ready."""
     rows = statements.rows(f"{TAKE}{lock}", keys=keys, now=now) if keys else []
     return {key for key, _ in rows}
 
@@ -321,7 +321,7 @@ def _taken(statements: Statements, keys: Sequence[int], now: int, lock: str) -> 
 def _locked(
     statements: Statements, keys: Collection[int]
 ) -> list[tuple[int, int | None, int, int]]:
-    """Lock rows, in one order everywhere, so that no two transactions wait for each other."""
+    """Lock rows in ascending order, so that no two transactions wait for each other."""
     text = f"{LOCK}{statements.wording.for_update}"
     return statements.rows(text, keys=sorted(keys)) if keys else []
 
@@ -329,7 +329,7 @@ def _locked(
 def _after(
     ready_at: int | None, paused: int, blocked_until: int, due_at: int | None, block: int | None
 ) -> tuple[int | None, int]:
-    """When a recipient is ready, and until when it is blocked, once something was added.
+    """Return a recipient's ready time and the end of its pause after an addition.
 
     Example:
         >>> _after(20, 0, 0, 10, None), _after(None, 0, 15, 10, None), _after(20, 0, 0, None, 30)

@@ -1,4 +1,4 @@
-"""Values to rows, and rows to values."""
+"""Converts values to rows, and rows to values."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from thorn_core.values import Attempt, Delivery, DeliveryState, Message, Subscri
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
-# Characters of a reason that are kept.
+# The maximum length of a stored reason.
 REASON_LENGTH = 2000
-# What a message has beside its columns, as JSON has it; two more fields need translating.
+# Fields of a message without columns of their own, stored as JSON; two more need conversion.
 EXTRAS = tuple(
     field.name
     for field in attrs.fields(Message)
     if field.name not in (*schema.MESSAGES.names, "retry_policy", "idempotency")
 )
-# The column `state` of deliveries: of those that are 0, the queue knows which.
+# Values of the column `state` of deliveries; 0 is pending or in flight, depending on the queue.
 OPEN, DELIVERED, FAILED, CANCELLED = range(4)
 STATES = {
     DeliveryState.PENDING: OPEN,
@@ -42,7 +42,7 @@ STATES = {
     DeliveryState.CANCELLED: CANCELLED,
 }
 FINISHED = {number: state for state, number in STATES.items() if number != OPEN}
-# What `delivery_of` takes of $deliveries d, $recipients r and, LEFT JOINed, $queue q.
+# The columns for `delivery_of`, from $deliveries d, $recipients r and a LEFT JOIN of $queue q.
 DELIVERY = (
     "d.id, d.state, d.attempts, d.created_at, d.finished_at, d.reason, d.target,"
     " r.subscription_id, q.due_at, q.tries, q.leased_until, r.paused"
@@ -50,7 +50,7 @@ DELIVERY = (
 
 
 def micros(at: datetime) -> int:
-    """Microseconds since 1970.
+    """Return a time as microseconds since 1970.
 
     Example:
         >>> micros(datetime(1970, 1, 1, 0, 0, 1, 5, tzinfo=UTC))
@@ -60,22 +60,22 @@ def micros(at: datetime) -> int:
 
 
 def moment(number: int) -> datetime:
-    """The time of so many microseconds since 1970."""
+    """Return the time for microseconds since 1970."""
     return EPOCH + timedelta(microseconds=number)
 
 
 def optional_micros(at: datetime | None) -> int | None:
-    """Microseconds since 1970, or None."""
+    """Return microseconds since 1970, or None for None."""
     return None if at is None else micros(at)
 
 
 def optional_moment(number: int | None) -> datetime | None:
-    """The time of so many microseconds since 1970, or None."""
+    """Return the time for microseconds since 1970, or None for None."""
     return None if number is None else moment(number)
 
 
 def clean(text: str | None, length: int = REASON_LENGTH) -> str | None:
-    """Text that every database keeps: no NUL, no half of a character, not too long."""
+    """Return text that every database accepts: no NUL, no lone surrogates, of limited length."""
     if text is None:
         return None
     if len(text) > length:
@@ -89,7 +89,7 @@ def check_length(what: str, value: str | None, most: int) -> str | None:
     """Check that a text fits its column.
 
     Raises:
-        ConfigurationError: It doesn't.
+        ConfigurationError: It is too long or contains NUL.
     """
     if value is not None and (len(value) > most or "\0" in value):
         raise ConfigurationError(
@@ -111,10 +111,10 @@ def _load(value: str | None) -> Any:
 
 
 def subscription_row(subscription: Subscription) -> tuple[Any, ...]:
-    """The row of a new subscription.
+    """Return the row of a new subscription.
 
     Raises:
-        ConfigurationError: A value is longer than its column.
+        ConfigurationError: A value is too long for its column.
     """
     expiry = {secret: micros(at) for secret, at in subscription.secret_expiry.items()}
     return (
@@ -143,7 +143,7 @@ def subscription_row(subscription: Subscription) -> tuple[Any, ...]:
 
 
 def subscription_of(row: Sequence[Any]) -> Subscription:
-    """The subscription of a row."""
+    """Return the subscription of a row."""
     (
         key, _, owner, url, events, secrets, expiry, content_type, digest, headers, description,
         rate_limit, enabled, paused, reason, failing_since, failures, last, created_at, updated_at,
@@ -176,17 +176,18 @@ def subscription_of(row: Sequence[Any]) -> Subscription:
 
 
 def message_row(message: Message) -> tuple[Any, ...]:
-    """The row of a message.
+    """Return the row of a message.
 
     Raises:
-        ConfigurationError: The sender's id is longer than its column, or the message's is no id.
+        ConfigurationError: The sender's id is too long for its column, or the message's id is
+            invalid.
     """
     extra: dict[str, Any] = {name: v for name in EXTRAS if (v := getattr(message, name))}
     if message.retry_policy is not None:
         extra["retry_policy"] = [message.retry_policy.schedule, message.retry_policy.jitter]
     if message.idempotency is not None:
         extra["idempotency"] = message.idempotency.hex()
-    # OPERATOR is of a type of its own.
+    # OPERATOR has a type of its own.
     sender = None if message.sender is None else str(message.sender)
     return (
         key_of_message(message.id),
@@ -201,21 +202,21 @@ def message_row(message: Message) -> tuple[Any, ...]:
 
 
 def key_of_message(message_id: str) -> bytes:
-    """The key of a message that is to be stored.
+    """Return the key of a message.
 
     Raises:
-        ConfigurationError: Its id isn't one.
+        ConfigurationError: The message's id is invalid.
     """
     key = message_key(message_id)
     if key is None:
         raise ConfigurationError(
-            f"{message_id!r} is no message's id; thorn_core.values.new_id('msg') makes one"
+            f"{message_id!r} is not a message id; thorn_core.values.new_id('msg') creates one"
         )
     return key
 
 
 def message_of(row: Sequence[Any]) -> Message:
-    """The message of a row."""
+    """Return the message of a row."""
     key, event, data, at, sender, _, _, extra = row
     more = _load(extra)
     if policy := more.pop("retry_policy", None):
@@ -229,16 +230,16 @@ def message_of(row: Sequence[Any]) -> Message:
 
 
 def delivery_row(delivery: Delivery) -> tuple[Any, ...]:
-    """The row of a delivery.
+    """Return the row of a delivery.
 
     Raises:
-        ConfigurationError: A value of its own subscription is longer than its column.
-        ValueError: Its id isn't one.
+        ConfigurationError: A value of the delivery's own subscription is too long for its column.
+        ValueError: The delivery's id is invalid.
     """
     key, target = delivery_key(delivery.id), delivery.target
     if key is None:
         raise ValueError(
-            f"{delivery.id!r} is no delivery's id; thorn_core.keys.delivery_id makes one"
+            f"{delivery.id!r} is not a delivery id; thorn_core.keys.delivery_id creates one"
         )
     return (
         key,
@@ -253,7 +254,7 @@ def delivery_row(delivery: Delivery) -> tuple[Any, ...]:
 
 
 def queue_row(delivery: Delivery) -> tuple[Any, ...]:
-    """The row of a pending delivery in the queue."""
+    """Return the queue row of a pending delivery."""
     key = delivery_key(delivery.id)
     assert key is not None
     tries = delivery.attempt_count - delivery.attempts_before
@@ -261,18 +262,18 @@ def queue_row(delivery: Delivery) -> tuple[Any, ...]:
 
 
 def delivery_of(row: Sequence[Any], event: str) -> Delivery:
-    """The delivery of a row.
+    """Return the delivery of a row.
 
     Args:
         row: The columns of `DELIVERY`.
-        event: Its message's.
+        event: The name of its message's event.
     """
     (
         key, state, attempts, created_at, finished_at, reason, target,
         subscription_id, due_at, tries, leased_until, paused,
     ) = row  # fmt: skip
     if state != OPEN:
-        # What is finished isn't in the queue.
+        # Finished deliveries have no row in the queue.
         stands, due_at, tries = FINISHED[state], finished_at, attempts
     else:
         stands = DeliveryState.PENDING if leased_until is None else DeliveryState.IN_FLIGHT
@@ -294,7 +295,7 @@ def delivery_of(row: Sequence[Any], event: str) -> Delivery:
 
 
 def attempt_row(attempt: Attempt) -> tuple[Any, ...]:
-    """The row of an attempt."""
+    """Return the row of an attempt."""
     return (
         delivery_key(attempt.delivery_id),
         micros(attempt.at),
@@ -309,7 +310,7 @@ def attempt_row(attempt: Attempt) -> tuple[Any, ...]:
 
 
 def attempt_of(row: Sequence[Any]) -> Attempt:
-    """The attempt of a row."""
+    """Return the attempt of a row."""
     key, at, number, duration, status, timed_out, error, headers, body = row
     delivery = delivery_id_of(key)
     return Attempt(

@@ -1,9 +1,9 @@
-"""The tables of the SQL store, as data: what a row holds, and by which index it is found.
+"""The tables and indexes of the SQL store, as data.
 
-Times are microseconds since 1970 in UTC. A message's key is its id's 16 bytes; a delivery's is its
-message's key and the 8 bytes of its recipient's; both sort by time. A recipient is a subscription
-as the queue sees it, static ones too; its key is made of the subscription's id. One column holds a
-delivery's key, so that an ORM and an admin can address a row.
+Times are microseconds since 1970 in UTC. A message's key is the 16 bytes of its id. A delivery's
+key is its message's key followed by the 8 bytes of its recipient's key. Both sort by time. A
+recipient is the queue's view of a subscription, stored or static; its key derives from the
+subscription's id. One column holds a delivery's key, so that an ORM and an admin can address a row.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from thorn_core.ports.tables import Column, Index, Kind, Table
 VERSION = "0001"
 PREFIX = "thorn_"
 
-# Characters; what is longer is refused before it gets here.
+# Characters; longer values are refused earlier.
 EVENT_LENGTH = 200
 OWNER_LENGTH = 255
 SUBSCRIPTION_LENGTH = 120
@@ -32,7 +32,7 @@ SUBSCRIPTIONS = Table(
     "subscriptions",
     (
         Column("id", NAME, SUBSCRIPTION_LENGTH),
-        # Counts changes, so that none undoes another.
+        # Counts changes for the version check, so that no change overwrites another.
         Column("version", INT),
         Column("owner", NAME, OWNER_LENGTH, null=True),
         Column("url", TEXT),
@@ -45,7 +45,7 @@ SUBSCRIPTIONS = Table(
         Column("description", TEXT),
         Column("rate_limit", REAL, null=True),
         Column("enabled", SMALL),
-        # The recipient's row has it too, for the queue.
+        # The recipient's row has a copy, for the queue.
         Column("paused", SMALL),
         Column("disabled_reason", TEXT, null=True),
         Column("failing_since", BIG, null=True),
@@ -53,7 +53,7 @@ SUBSCRIPTIONS = Table(
         Column("last_failure_at", BIG, null=True),
         Column("created_at", BIG),
         Column("updated_at", BIG),
-        # JSON of what few subscriptions have.
+        # JSON of the rare attributes of a subscription.
         Column("extra", TEXT, null=True),
     ),
     key=("id",),
@@ -64,7 +64,7 @@ PATTERNS = Table(
     "patterns",
     (
         Column("pattern", NAME, EVENT_LENGTH),
-        # Empty for an operator's: no owner has an empty id.
+        # Empty for operators' subscriptions: an owner's id is never empty.
         Column("owner", NAME, OWNER_LENGTH),
         Column("subscription_id", NAME, SUBSCRIPTION_LENGTH),
     ),
@@ -94,11 +94,11 @@ RECIPIENTS = Table(
         Column("subscription_id", NAME, SUBSCRIPTION_LENGTH),
         Column("owner", NAME, OWNER_LENGTH, null=True),
         Column("origin", NAME, ORIGIN_LENGTH),
-        # When there may next be something to claim: never later than there is. NULL: nothing
-        # waits, or the recipient is paused.
+        # The time of the next claimable delivery, or an earlier time. NULL: nothing waits, or the
+        # recipient is paused.
         Column("ready_at", BIG, null=True),
         Column("paused", SMALL),
-        # No request before then: the recipient asked for it.
+        # No requests before this time: the recipient asked for a pause.
         Column("blocked_until", BIG),
         Column("circuit", SMALL),
         Column("probe_until", BIG, null=True),
@@ -120,7 +120,7 @@ MESSAGES = Table(
         Column("sender", NAME, OWNER_LENGTH, null=True),
         Column("ordering_key", NAME, OWNER_LENGTH, null=True),
         Column("expires_at", BIG, null=True),
-        # JSON of what few messages have.
+        # JSON of the rare attributes of a message.
         Column("extra", TEXT, null=True),
     ),
     key=("id",),
@@ -143,13 +143,13 @@ IDEMPOTENCY = Table(
 OUTBOX = Table(
     "outbox",
     (
-        # A row until its message is routed.
+        # A message has a row until it is routed.
         Column("message_id", KEY, MESSAGE_KEY),
         Column("route_at", BIG),
         Column("tries", SMALL),
         Column("leased_until", BIG, null=True),
         Column("token", NAME, TOKEN_LENGTH, null=True),
-        # Where a fan-out goes on.
+        # The position of an unfinished fan-out.
         Column("after_recipient", NAME, SUBSCRIPTION_LENGTH, null=True),
         Column("cancelled", SMALL),
     ),
@@ -162,11 +162,11 @@ OUTBOX = Table(
 QUEUE = Table(
     "queue",
     (
-        # A row while its delivery is pending or in flight.
+        # A delivery has a row while it is pending or in flight.
         Column("id", KEY, DELIVERY_KEY),
         Column("recipient", BIG),
         Column("due_at", BIG),
-        # Attempts since it was made or replayed.
+        # Attempts since the delivery's creation or replay.
         Column("tries", INT),
         Column("leased_until", BIG, null=True),
         Column("token", NAME, TOKEN_LENGTH, null=True),
@@ -175,7 +175,7 @@ QUEUE = Table(
     ),
     key=("id",),
     indexes=(
-        # Leases have no index: on PostgreSQL a claim then writes to none.
+        # Leases have no index, so that a claim on PostgreSQL changes no index.
         Index(("recipient", "due_at", "id")),
         Index(("recipient", "key_hash", "seq")),
     ),
@@ -193,7 +193,7 @@ DELIVERIES = Table(
         Column("created_at", BIG),
         Column("finished_at", BIG, null=True),
         Column("reason", TEXT, null=True),
-        # JSON of a subscription that isn't in the store.
+        # JSON of a subscription that the store doesn't have.
         Column("target", TEXT, null=True),
     ),
     key=("id",),

@@ -1,7 +1,8 @@
-"""How deliveries are found: by key, along an index, wherever a page begins.
+"""Finds deliveries by key, along an index, from any position.
 
-That is the primary key, the index of one recipient's keys, or the queue's if only what is pending
-or in flight is asked for. A page of keys costs as much as it holds and what is left out of it.
+The index is the primary key, the index on recipient and key, or the queue's index if the query asks
+for pending deliveries or those in flight. The cost of a page depends only on the keys it contains
+and those that the query excludes from it.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from thorn_core.stores.sql.statements import Statements
 from thorn_core.stores.sql.wording import LIST_SIZE, MYSQL, POSTGRESQL
 from thorn_core.values import DeliveryState
 
-# Keys looked at in one statement where Python leaves some out: more and more, up to this.
+# The maximum number of keys per statement when Python filters them; the number grows up to it.
 SCAN = 2000
-# Behind a message's key: behind all keys of its deliveries.
+# A suffix for a message's key: sorts after the keys of all its deliveries.
 LAST = b"\xff" * (DELIVERY_KEY - MESSAGE_KEY)
-# Before and behind all keys.
+# Sort before and after all keys.
 LOWEST, HIGHEST = b"", b"\xff" * (DELIVERY_KEY + 1)
 OPEN = frozenset({DeliveryState.PENDING, DeliveryState.IN_FLIGHT})
 
@@ -55,13 +56,13 @@ class Search:
     """A query of deliveries as conditions on keys.
 
     Attributes:
-        source: The table whose index is read: `deliveries` or `queue`.
+        source: The table with the index: `deliveries` or `queue`.
         low: All keys are above it.
         high: All keys are below it.
-        recipient: The key of the only recipient, if it is one's deliveries that are asked for.
-        conditions: Others, on the columns of the source, by the name `k`.
-        values: Their parameters.
-        narrow: Whether there are criteria that no condition has.
+        recipient: The recipient's key, if the query is limited to one.
+        conditions: Further conditions on the columns of the source, with the alias `k`.
+        values: The parameters of the conditions.
+        narrow: Whether the query has criteria beyond the conditions.
     """
 
     source: str
@@ -74,10 +75,10 @@ class Search:
 
 
 def search(statements: Statements, query: DeliveryQuery) -> Search | None:
-    """Say how deliveries are found; None if there can be none."""
+    """Return the conditions for a query; None if no delivery can match."""
     states = frozenset(DeliveryState if query.states is None else query.states)
     source = "queue" if states <= OPEN else "deliveries"
-    # No delivery has a message's key: whether a limit is within the range makes no difference.
+    # No delivery has a message's key, so it doesn't matter whether a limit belongs to the range.
     low = LOWEST if query.since is None else first_key(query.since)
     high = HIGHEST if query.until is None else first_key(query.until)
     recipient = None
@@ -107,7 +108,7 @@ def search(statements: Statements, query: DeliveryQuery) -> Search | None:
     if source == "deliveries" and states != frozenset(DeliveryState):
         conditions.append("k.state IN (:states.small*)")
         values["states"] = sorted({STATES[state] for state in states})
-    # A row's state alone doesn't tell what is pending from what is in flight.
+    # The state alone doesn't distinguish pending deliveries from those in flight.
     mixed = source == "deliveries" and len(states & OPEN) == 1
     return Search(
         source=source,
@@ -128,7 +129,7 @@ def find(
     *,
     newest_first: bool = False,
 ) -> list[bytes]:
-    """The keys of deliveries that a query asks for, the first ones behind a key."""
+    """Return the first keys after a key of the deliveries that a query selects."""
     asked = search(statements, query)
     found: list[bytes] = []
     most = limit
@@ -165,10 +166,10 @@ def _keys(statements: Statements, asked: Search, most: int, *, newest_first: boo
 def _along(
     dialect: str, asked: Search, *, newest_first: bool
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The conditions, and the columns of the order, by which a database goes along an index.
+    """Return the conditions and the order that make a database follow an index.
 
-    Told that the recipient equals one, PostgreSQL may go through everybody's keys instead, and
-    MariaDB through that recipient's from the list's very beginning.
+    With a simple `recipient = …`, PostgreSQL may scan the keys of all recipients, and MariaDB the
+    recipient's keys from the beginning.
     """
     if asked.recipient is None:
         return BETWEEN, ("id",)
@@ -187,7 +188,7 @@ def _along(
 def _meeting(
     statements: Statements, keys: Sequence[bytes], query: DeliveryQuery
 ) -> Iterator[bytes]:
-    """Of keys, those whose event and state a query asks for, in the same order."""
+    """Return the keys of deliveries whose event and state match the query, in the same order."""
     standing = {row[0]: row[1:] for row in statements.rows(STANDING, ids=keys)} if keys else {}
     for key in keys:
         if key not in standing:
@@ -205,11 +206,11 @@ def _state(code: int, leased_until: int | None) -> DeliveryState:
 
 
 def count(statements: Statements, query: DeliveryQuery) -> int:
-    """How many deliveries there are."""
+    """Count deliveries."""
     states = frozenset(DeliveryState if query.states is None else query.states)
     if query.states is None or states <= OPEN or not states & OPEN:
         return _count(statements, query)
-    # What is pending and what is in flight is told apart by the queue.
+    # Only the queue distinguishes pending deliveries from those in flight.
     parts = (tuple(states & OPEN), tuple(states - OPEN))
     return sum(_count(statements, attrs.evolve(query, states=part)) for part in parts)
 

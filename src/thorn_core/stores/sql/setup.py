@@ -1,4 +1,4 @@
-"""The tables of a database: created, or compared with what this version needs."""
+"""Creates the tables of a database, or compares them with this version's schema."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ TIMEOUT = 600
 
 
 def create(statements: Statements, place: str) -> str | None:
-    """Create the tables that aren't there.
+    """Create missing tables.
 
-    Tables that other migrations made, and that fit this version, are left alone.
+    Tables from other migrations stay unchanged if they fit this version.
 
     Args:
-        statements: In a transaction, where the database has transactional DDL.
-        place: Where the database is, for messages.
+        statements: Runs the SQL, in a transaction if the database has transactional DDL.
+        place: The database's location for messages.
 
     Returns:
-        The version that was there before; None if there was none.
+        The previous version of the schema, or None if there was none.
 
     Raises:
-        StoreSetupError: The tables have a version that this code doesn't know, or other migrations
-            made them and they don't fit.
+        StoreSetupError: The tables have an unknown version, or come from other migrations and don't
+            fit.
     """
     with alone(statements):
         before = version_of(statements)
@@ -52,7 +52,7 @@ def create(statements: Statements, place: str) -> str | None:
 
 
 def script(wording: Wording) -> str:
-    """The statements that create the tables and note their version, each ended by `;`."""
+    """Return the SQL that creates the tables and stores their version, with `;` terminators."""
     noted = f"INSERT INTO {wording.table(SCHEMA_VERSION.name)} VALUES ('{VERSION}')"
     return "".join(f"{sql};\n" for sql in (*wording.ddl((*TABLES, SCHEMA_VERSION)), noted))
 
@@ -61,7 +61,7 @@ def _check_foreign(statements: Statements, place: str, there: list[str]) -> None
     if wrong_with(statements, place, "") is not None:
         named = ", ".join(f"{statements.wording.prefix}{name}" for name in there)
         raise StoreSetupError(
-            f"{place} has {named}, which Thorn did not create, or not completely, and which don't"
+            f"{place} has {named}, which Thorn did not create, or not completely; they don't"
             f" fit this version; update them with the migrations that created them, or drop them"
             f" and run it again"
         )
@@ -69,7 +69,7 @@ def _check_foreign(statements: Statements, place: str, there: list[str]) -> None
 
 @contextlib.contextmanager
 def alone(statements: Statements) -> Iterator[None]:
-    """Make other processes that create tables wait: many instances of a program start at once."""
+    """Exclude other processes that create tables: many instances of a program may start at once."""
     dialect, name = statements.wording.dialect, f"{statements.wording.prefix}migrations"
     if dialect == POSTGRESQL:
         statements.rows("SELECT pg_advisory_xact_lock(hashtext(:name.text))", name=name)
@@ -84,12 +84,12 @@ def alone(statements: Statements) -> Iterator[None]:
 
 
 def begun(statements: Statements) -> bool:
-    """True if somebody has created tables: what is wrong with them isn't made good in silence."""
+    """Return True if tables exist; never repair unsuitable tables silently."""
     return bool(statements.columns(SCHEMA_VERSION) or statements.columns(MESSAGES))
 
 
 def version_of(statements: Statements) -> str | None:
-    """The version of the schema that is there; None if Thorn didn't create it."""
+    """Return the version of the schema; None if Thorn didn't create it."""
     if not statements.columns(SCHEMA_VERSION):
         return None
     found = statements.first("SELECT version_num FROM $schema_version")
@@ -99,13 +99,13 @@ def version_of(statements: Statements) -> str | None:
 def wrong_with(
     statements: Statements, place: str, way_out: str, tables: Sequence[Table] = TABLES
 ) -> str | None:
-    """Say what is wrong with the tables, and the way out; None if nothing is.
+    """Return the problem with the tables and its solution; None if there is no problem.
 
     Args:
-        statements: May be those of a reading.
-        place: Where the database is.
-        way_out: What creates or migrates the tables: a command.
-        tables: Those that are needed.
+        statements: Runs the SQL; a reading connection is enough.
+        place: The database's location for messages.
+        way_out: The command that creates or migrates the tables.
+        tables: The required tables.
     """
     there = {table: statements.columns(table) for table in tables}
     missing = [statements.wording.name(t) for t, columns in there.items() if not columns]

@@ -18,21 +18,21 @@ from thorn_core.ports.unit_of_work import UnitOfWork
 from thorn_core.stores.sql.failures import failure_of
 from thorn_core.stores.sql.transactions import Transaction, begin
 
-# UPDATE … FROM came with 3.33, RETURNING with 3.35.
+# UPDATE … FROM needs 3.33, RETURNING needs 3.35.
 LEAST_VERSION = (3, 35)
-# Seconds to wait for another writer, or for a connection. Whoever holds one longer has stopped.
+# Seconds to wait for another writer, or for a connection. A longer transaction is stuck.
 BUSY_TIMEOUT = 10.0
-# Connections in use at once, readers' mostly: more threads than these gain nothing.
+# The maximum number of connections in use, mostly for reading: more threads gain nothing.
 CONNECTIONS = 8
 URL = "sqlite://"
 MEMORY = ("", ":memory:")
 
 
 class SqliteConnection:
-    """A connection of sqlite3's, in autocommit mode: transactions are begun by hand.
+    """A connection of sqlite3 in autocommit mode; the executor begins transactions explicitly.
 
     Args:
-        driver: The connection.
+        driver: The connection of sqlite3.
     """
 
     __slots__ = ("driver", "durable")
@@ -41,14 +41,14 @@ class SqliteConnection:
         self.driver, self.durable = driver, True
 
     def execute(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Run a statement and give back its rows."""
+        """Run a statement and return its rows."""
         return self.driver.execute(sql, params).fetchall()
 
     def change(self, sql: str, params: Sequence[Any] = ()) -> int:
-        """Run a statement and say how many rows it matched."""
+        """Run a statement and return the number of rows it matched."""
         before = self.driver.total_changes
         self.driver.execute(sql, params)
-        # The cursor doesn't count behind a WITH.
+        # The cursor doesn't count rows of a statement with WITH.
         return self.driver.total_changes - before
 
     def execute_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
@@ -65,17 +65,17 @@ class SqliteConnection:
 
 
 class SqliteExecutor:
-    """Lends the SQL store connections to a SQLite database.
+    """Lends connections to a SQLite database to the SQL store.
 
-    A file is opened in WAL mode: what is committed outlives a power failure, and readers don't wait
-    for the writer. In memory there is one connection, which one thread has at a time.
+    It opens a file in WAL mode: commits survive a power failure, and readers don't wait for the
+    writer. A database in memory has a single connection, which one thread uses at a time.
 
     Args:
         url: `sqlite:///thorn.db` is a file relative to the working directory,
-            `sqlite:////var/thorn.db` an absolute one, `sqlite://` is in memory.
+            `sqlite:////var/thorn.db` an absolute path, `sqlite://` a database in memory.
 
     Raises:
-        ConfigurationError: The URL is another, or SQLite is too old.
+        ConfigurationError: The URL is not a SQLite URL, or SQLite is too old.
 
     Example:
         >>> executor = SqliteExecutor("sqlite://")
@@ -87,7 +87,7 @@ class SqliteExecutor:
 
     dialect, placeholder = "sqlite", "?"
     creates = True
-    # SQLITE_MAX_LENGTH, as it is compiled everywhere.
+    # SQLITE_MAX_LENGTH, the default at compile time.
     max_bytes = 1_000_000_000
 
     def __init__(self, url: str) -> None:
@@ -100,7 +100,7 @@ class SqliteExecutor:
         self.embedded = path in MEMORY
         self.place = URL if self.embedded else f"{URL}/{path}"
         self.way_out = f"thorn init-db --store {self.place}"
-        # Absolute, for a program may change its working directory.
+        # Absolute, because a program may change its working directory.
         self._path = ":memory:" if self.embedded else os.path.realpath(path)
         self._inherited: list[SqliteConnection] = []
         self._begin_life()
@@ -109,24 +109,24 @@ class SqliteExecutor:
         return f"<SqliteExecutor {self.place}>"
 
     def _begin_life(self) -> None:
-        # SQLite lets one write; who waits for it looks again ever less often, so we queue here.
+        # SQLite allows one writer and lets others poll at growing intervals, so they wait here.
         self._writing = threading.Lock()
         self._room = threading.BoundedSemaphore(1 if self.embedded else CONNECTIONS)
         self._idle: list[SqliteConnection] = []
         self._in_use: set[SqliteConnection] = set()
-        # Python 3.13 warns of connections that nobody closes.
+        # Python 3.13 warns about unclosed connections.
         self._unclosed = weakref.finalize(self, _close_all, self._idle)
 
     # -- connections
 
     def _open(self) -> SqliteConnection:
-        # A pool's connections go from thread to thread.
+        # A pool's connections move between threads.
         driver = sqlite3.connect(
             self._path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
         )
         if not self.embedded:
             try:
-                with contextlib.suppress(sqlite3.OperationalError):  # read-only
+                with contextlib.suppress(sqlite3.OperationalError):  # The database is read-only.
                     driver.execute("PRAGMA journal_mode = WAL")
                 driver.execute("PRAGMA synchronous = FULL")
             except BaseException:
@@ -136,7 +136,7 @@ class SqliteExecutor:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[SqliteConnection]:
-        """A connection for SELECTs; in a file it waits for no writer."""
+        """Open a connection for SELECTs; for a file, it waits for no writer."""
         room = self._room
         if not room.acquire(timeout=BUSY_TIMEOUT):
             raise _locked(f"every connection to {self.place} is in use")
@@ -159,23 +159,23 @@ class SqliteExecutor:
 
     def _give_back(self, connection: SqliteConnection) -> None:
         if connection not in self._in_use:
-            # The executor was closed, or the process forked, meanwhile.
+            # Meanwhile the executor was closed, or the process forked.
             if connection not in self._inherited:
                 connection.driver.close()
             return
         self._in_use.discard(connection)
         if connection.driver.in_transaction:
-            # It can't even roll back.
+            # The rollback fails, too.
             connection.driver.close()
         else:
             self._idle.append(connection)
 
     @contextlib.contextmanager
     def transaction(self, *, durable: bool = True) -> Iterator[SqliteConnection]:
-        """A transaction of the store's own, the only one that writes.
+        """Open a transaction of the store's own, the only one that writes.
 
         Args:
-            durable: False commits to a file without waiting for the disk.
+            durable: If False, commit to a file without waiting for the disk.
         """
         writing = self._writing
         if not writing.acquire(timeout=BUSY_TIMEOUT):
@@ -186,8 +186,8 @@ class SqliteExecutor:
                 if durable is not connection.durable and not self.embedded:
                     driver.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
                     connection.durable = durable
-                # SQLite refuses to make a reader a writer once somebody else has written, at once
-                # and without waiting: so it is a writer from the beginning.
+                # SQLite doesn't let a reader write after another writer's commit: it fails at once.
+                # So begin as a writer.
                 driver.execute("BEGIN IMMEDIATE")
                 try:
                     yield connection
@@ -197,7 +197,7 @@ class SqliteExecutor:
                         )
                     driver.execute("COMMIT")
                 except BaseException:
-                    # After some errors SQLite has rolled back by itself.
+                    # SQLite rolls back by itself after some errors.
                     if driver.in_transaction and connection not in self._inherited:
                         with contextlib.suppress(sqlite3.Error):
                             driver.execute("ROLLBACK")
@@ -206,14 +206,14 @@ class SqliteExecutor:
             writing.release()
 
     def begin(self) -> AbstractContextManager[Transaction]:
-        """A transaction of the program's; it commits at the end, or rolls back if that raises."""
+        """Open a transaction for the program: commit at the end, roll back on an exception."""
         return begin(self)
 
     def borrow(self, unit: UnitOfWork) -> Connection | None:
-        """The connection of a transaction that `begin` gave, in the same database.
+        """Return the connection of a transaction from `begin` in the same database, or None.
 
         Raises:
-            ConfigurationError: The transaction is over.
+            ConfigurationError: The transaction has ended.
         """
         if not isinstance(unit, Transaction):
             return None
@@ -222,47 +222,47 @@ class SqliteExecutor:
         return unit.lend() if other is self or (file and not self.embedded) else None
 
     def in_file(self, path: str) -> bool:
-        """True if the database is in a file."""
+        """Return True if the database is in a file."""
         return not self.embedded and self._path == path
 
-    # -- what goes wrong
+    # -- errors
 
     def classify(self, error: BaseException) -> Failure | None:
-        """Say what an error of sqlite3's means; None if it isn't one."""
+        """Return the meaning of an error of sqlite3, or None for any other error."""
         if isinstance(error, UnicodeEncodeError | OverflowError):
-            # Half of a character, or a number beyond 64 bits.
+            # A lone surrogate, or a number beyond 64 bits.
             return Failure.DATA
         if not isinstance(error, sqlite3.Error):
             return None
         return failure_of(error) or Failure.OTHER
 
-    # -- life
+    # -- life cycle
 
     def listening(self, channel: str) -> AbstractContextManager[Any] | None:
-        """Nothing: SQLite notifies nobody."""
+        """Yield None: SQLite has no notifications."""
         return None
 
     def before_fork(self) -> None:
-        """In a process about to fork: close idle connections to a file.
+        """Close idle connections to a file; called before a fork.
 
-        A child that inherits one shares its locks in memory, but not in the file: it would take
-        itself to hold a lock that only its parent has.
+        A child inherits a connection's locks in memory, but not in the file: it would wrongly
+        believe that it holds its parent's lock.
         """
         if not self.embedded:
             _close_all(self._idle)
 
     def after_fork(self) -> None:
-        """In a forked child: forget the connections.
+        """Forget the connections; called in a forked child.
 
-        A child of a database in memory begins with an empty one.
+        A child begins with an empty database if it is in memory.
         """
-        # Closing one would end its log, which the parent writes.
+        # Closing a connection would end its log while the parent still writes it.
         self._inherited += [*self._idle, *self._in_use]
         self._unclosed.detach()
         self._begin_life()
 
     def close(self) -> None:
-        """Close the connections; those in use when they are given back."""
+        """Close the connections; those in use close when they are returned."""
         self._in_use = set()
         _close_all(self._idle)
 

@@ -1,4 +1,4 @@
-"""Statements: what the store's parts run, in the notation of `wording`."""
+"""Runs the store's statements, in the notation of `wording`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from thorn_core.stores.sql.wording import LIST_SIZE, Wording
 
 T = TypeVar("T")
 
-# Rows of one statement, and bytes of their values: MySQL refuses statements of 16 MiB.
+# Limits of one statement: rows, and bytes of their values. MySQL refuses statements of 16 MiB.
 ROWS = 128
 BYTES = 1024 * 1024
 
@@ -20,8 +20,8 @@ class Statements:
     """Runs statements, in the notation of `wording`, on a connection.
 
     Args:
-        connection: In a transaction.
-        wording: The database's.
+        connection: The connection, in a transaction.
+        wording: The database's SQL dialect.
     """
 
     __slots__ = ("connection", "wording")
@@ -30,12 +30,13 @@ class Statements:
         self.connection, self.wording = connection, wording
 
     def rows(self, text: str, **values: Any) -> list[tuple[Any, ...]]:
-        """Run a statement and give back its rows.
+        """Run a statement and return its rows.
 
         Args:
             text: The statement.
-            **values: Its parameters. A list, of at least one value, goes by several statements if
-                it is long: the rows of all are given back, so it can't be ordered or limited.
+            **values: Its parameters. A list must have at least one value. A long list takes several
+                statements, with the rows of all in the result, so the statement can't be ordered or
+                limited.
         """
         return [row for sql, params in self._split(text, values) for row in self._rows(sql, params)]
 
@@ -43,31 +44,31 @@ class Statements:
         return self.connection.execute(sql, params)
 
     def columns(self, table: Table) -> frozenset[str]:
-        """The names of the columns that a table has in the database; none if it isn't there."""
+        """Return the names of a table's columns in the database, or nothing if it doesn't exist."""
         name, schema = self.wording.table_name(table), self.wording.schema or None
         rows = self.rows(self.wording.columns_of, name=name, schema=schema)
         return frozenset(row[0] for row in rows)
 
     def create(self, tables: Sequence[Table]) -> None:
-        """Create tables and their indexes where they aren't there."""
+        """Create missing tables and their indexes."""
         for sql in self.wording.ddl(tables):
             self.connection.execute(sql)
 
     def first(self, text: str, **values: Any) -> tuple[Any, ...] | None:
-        """Run a statement and give back its first row; None if it has none."""
+        """Run a statement and return its first row, or None."""
         rows = self.rows(text, **values)
         return rows[0] if rows else None
 
     def for_each(
         self, text: str, given: Sequence[Column], rows: Sequence[Sequence[Any]], **values: Any
     ) -> list[tuple[Any, ...]]:
-        """Run a SELECT for each of some values, and give back the rows of all.
+        """Run a SELECT for each of the given rows and return all resulting rows.
 
         Args:
-            text: As `Wording.for_each` takes it.
-            given: The columns of what is given.
-            rows: Values in that order.
-            **values: Parameters that are the same for each.
+            text: The SELECT in the notation of `Wording.for_each`.
+            given: The columns of the given rows.
+            rows: Values in the order of these columns.
+            **values: Parameters that are the same for each row.
         """
         found = []
         for some in self._sized(_chunks(rows, ROWS)):
@@ -76,11 +77,11 @@ class Statements:
         return found
 
     def change(self, text: str, **values: Any) -> int:
-        """Run a statement and say how many rows it matched; lists as in `rows`."""
+        """Run a statement and return the number of matched rows; long lists work as in `rows`."""
         return sum(self.connection.change(sql, params) for sql, params in self._split(text, values))
 
     def each(self, text: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Run a statement once for each of some parameters."""
+        """Run a statement once for each set of parameters."""
         if rows:
             statement = self.wording.statement(text)
             self.connection.execute_many(statement.sql, [statement.params(row) for row in rows])
@@ -88,30 +89,30 @@ class Statements:
     def insert(
         self, table: Table, rows: Sequence[Sequence[Any]], *, ignoring: bool = False
     ) -> None:
-        """Insert whole rows.
+        """Insert rows with all columns.
 
         Args:
-            table: Where to.
+            table: The target table.
             rows: Values in the order of the columns.
-            ignoring: Leave rows of the same primary key as they are.
+            ignoring: Skip rows whose primary key exists.
         """
         for some in self._sized(batches(rows)):
             text = self.wording.insert(table, len(some), ignoring=ignoring)
             self.given(text, table.columns, some)
 
     def insert_fast(self, table: Table, rows: Sequence[Sequence[Any]]) -> None:
-        """Insert whole rows by the fastest way there is; no key may be taken."""
+        """Insert rows with all columns in the fastest way; their keys must be new."""
         if rows:
             name = self.wording.table(table.name)
             self.connection.insert_many(name, table.columns, rows)
 
     def upsert(self, table: Table, rows: Sequence[Sequence[Any]], change: str) -> None:
-        """Insert whole rows, or change those that are there.
+        """Insert rows with all columns, or change existing ones.
 
         Args:
-            table: Where to.
-            rows: Values in the order of the columns, each key once.
-            change: As `Wording.on_conflict` takes it.
+            table: The target table.
+            rows: Values in the order of the columns, with unique keys.
+            change: The change in the notation of `Wording.on_conflict`.
         """
         for some in self._sized(batches(rows)):
             text = self.wording.insert(table, len(some))
@@ -125,13 +126,13 @@ class Statements:
         change: str,
         where: str = "",
     ) -> None:
-        """Update rows, each with values of its own.
+        """Update rows, each with its own values.
 
         Args:
-            table: Which.
-            given: The columns of what is given, the primary key's first.
-            rows: Values in that order, each key once.
-            change: As `Wording.update_from` takes it.
+            table: The table to update.
+            given: The columns of the given rows, the primary key's first.
+            rows: Values in the order of these columns, with unique keys.
+            change: The change in the notation of `Wording.update_from`.
             where: A further condition, ` AND …`.
         """
         for some in self._sized(_chunks(rows, ROWS)):
@@ -139,18 +140,18 @@ class Statements:
             self.given(text, given, some)
 
     def given(self, text: str, columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> None:
-        """Run a statement whose parameters are rows, as `Wording.given` names them.
+        """Run a statement whose parameters are rows, named as by `Wording.given`.
 
         Args:
             text: The statement.
-            columns: What the rows hold.
-            rows: Few enough for one statement: a batch.
+            columns: The columns of the rows.
+            rows: A batch of rows, small enough for one statement.
         """
         statement = self.wording.statement(text)
         self.connection.change(statement.sql, statement.params(self.wording.given(columns, rows)))
 
     def _sized(self, chunks: Iterable[Sequence[T]]) -> Iterator[Sequence[T]]:
-        """Chunks in pieces of powers of two, so that few statements are worded differently."""
+        """Split chunks into power-of-two sizes, so that few different statements exist."""
         if self.wording.arrays:
             yield from chunks
             return
@@ -176,7 +177,7 @@ class Statements:
 
 
 def batches(rows: Sequence[Sequence[Any]]) -> Iterator[Sequence[Sequence[Any]]]:
-    """Rows in pieces that one statement can hold; what is larger is alone.
+    """Split rows into batches for one statement each; a larger row gets its own batch.
 
     Example:
         >>> [len(batch) for batch in batches([(bytes(400_000),)] * 5)]
@@ -200,7 +201,7 @@ def _is_list(value: Any) -> bool:
 
 
 def _size(length: int) -> int:
-    """The next power of two, so that few statements are worded differently."""
+    """Return the next power of two, so that few different statements exist."""
     return 1 << (length - 1).bit_length()
 
 

@@ -46,15 +46,15 @@ NOTIFY = "SELECT pg_notify(:channel.text, '')"
 
 
 class SqlStore:
-    """Keeps everything in a database.
+    """Keeps all data in a database.
 
     Args:
-        executor: Lends connections to it.
-        prefix: What the tables' names begin with.
-        schema: The database schema that they are in; None is that of the store's own connections,
-            an empty one whichever a connection is in when a statement runs.
-        names: Whole names of tables that are called otherwise than by the prefix.
-        subscriptions: Makes the part that keeps subscriptions.
+        executor: Lends connections to the database.
+        prefix: The prefix of the tables' names.
+        schema: The database schema of the tables. None is the schema of the store's own
+            connections; an empty string is the current schema of each connection.
+        names: Complete names of tables without the prefix.
+        subscriptions: Creates the store's part for subscriptions.
 
     Example:
         >>> from thorn_core import Thorn
@@ -85,7 +85,7 @@ class SqlStore:
         self._begin_life()
 
     def _begin_life(self) -> None:
-        # What parts remember holds for one database.
+        # The caches of the parts are valid for one database.
         self._recipients = Recipients()
         self._messages = Messages()
         self._subscriptions = self._make_subscriptions(self._recipients)
@@ -111,36 +111,36 @@ class SqlStore:
         return Notifications(notify, listening if listening() is not None else None)
 
     def _tell(self) -> None:
-        """There may be something new to claim."""
+        """Announce that new work may be claimable."""
         self._notifications.tell()
 
     def create(self) -> str | None:
-        """Create the tables that aren't there.
+        """Create missing tables.
 
         Returns:
-            The version of the schema that was there before; None if there was none.
+            The previous version of the schema, or None if there was none.
 
         Raises:
-            StoreSetupError: There are tables that this version doesn't fit.
-            StoreError: The database can't do it.
+            StoreSetupError: Existing tables don't fit this version.
+            StoreError: The database reports an error.
         """
         return self.database.create()
 
     @property
     def place(self) -> str:
-        """Where the tables are, to be shown."""
+        """The location of the tables, for messages."""
         return self._executor.place
 
     def version(self) -> str | None:
-        """The version of the schema that is there; None if Thorn didn't create it.
+        """Return the version of the schema; None if Thorn didn't create it.
 
         Raises:
-            StoreError: The database can't be asked.
+            StoreError: The database doesn't respond.
         """
         return self.database.read(setup.version_of)
 
     def script(self) -> str:
-        """The SQL statements that create the tables in a new database.
+        """Return the SQL that creates the tables in a new database.
 
         Example:
             >>> from thorn_core.stores.sql.sqlite import SqliteExecutor
@@ -150,22 +150,22 @@ class SqlStore:
         return self.database.script()
 
     def check(self) -> None:
-        """See that the tables are there and are this version's.
+        """Check that the tables exist and have this version.
 
         Raises:
-            StoreSetupError: They aren't.
-            StoreError: The database can't be asked.
+            StoreSetupError: The tables are missing or have another version.
+            StoreError: The database doesn't respond.
         """
         self.database.check()
 
     @contextmanager
     def transaction(self) -> Iterator[Any]:
-        """A transaction in this database, for programs that have none of their own.
+        """Open a transaction in this database, for programs without their own.
 
-        It commits at the end of the block, and rolls back if that raises.
+        It commits at the end of the block, and rolls back on an exception.
 
         Raises:
-            StoreError: The database can't begin or commit it.
+            StoreError: The database can't begin or commit the transaction.
 
         Example:
             >>> from thorn_core import Thorn
@@ -186,34 +186,34 @@ class SqlStore:
     # -- subscriptions
 
     def add_subscription(self, subscription: Subscription) -> None:
-        """Keep a new subscription."""
+        """Store a new subscription."""
         self.database.run(lambda s: self._subscriptions.add(s, subscription))
 
     def change_subscription(self, subscription_id: str, change: Change) -> Subscription:
-        """Change the subscription of that id, while nobody else can."""
+        """Change the subscription with this id under a lock."""
         return self.database.run(lambda s: self._subscriptions.change(s, subscription_id, change))
 
     def remove_subscription(self, subscription_id: str, *, now: datetime) -> bool:
-        """Remove it."""
+        """Remove a subscription."""
         at = micros(now)
         removed = self.database.run(lambda s: self._subscriptions.remove(s, subscription_id, at))
         self._tell()
         return removed
 
     def subscription(self, subscription_id: str) -> Subscription | None:
-        """The subscription of that id."""
+        """Return the subscription with this id, or None."""
         return self.database.read(lambda s: self._subscriptions.get(s, subscription_id))
 
     def subscriptions(
         self, *, owner: str | None = None, after: str | None = None, limit: int = 100
     ) -> Sequence[Subscription]:
-        """A page of all subscriptions, or of one owner's."""
+        """Return a page of all subscriptions, or of one owner's."""
         return self.database.read(lambda s: self._subscriptions.page(s, owner, after, limit))
 
     def matching(
         self, event: str, *, sender: str | None, after: str | None, limit: int
     ) -> Sequence[Subscription]:
-        """A page of the enabled subscriptions that an event reaches."""
+        """Return a page of the enabled subscriptions that match an event."""
         return self.database.read(
             lambda s: self._subscriptions.matching(s, event, sender, after, limit)
         )
@@ -221,15 +221,15 @@ class SqlStore:
     def matching_each(
         self, messages: Sequence[Message], *, limit: int
     ) -> Sequence[Sequence[Subscription]]:
-        """The first page of `matching` for each of the first of some messages."""
+        """Return the first page of `matching` for one or more of the first messages."""
         return self.database.read(lambda s: self._subscriptions.matching_each(s, messages, limit))
 
     def pause(self, subscription_id: str, *, now: datetime) -> Subscription:
-        """Hold its deliveries."""
+        """Pause a subscription: hold its deliveries."""
         return self._set_paused(subscription_id, now, paused=True)
 
     def resume(self, subscription_id: str, *, now: datetime) -> Subscription:
-        """Let what was held be claimed when it is due."""
+        """Resume a subscription: release its held deliveries."""
         resumed = self._set_paused(subscription_id, now, paused=False)
         self._tell()
         return resumed
@@ -239,19 +239,19 @@ class SqlStore:
             lambda s: self._subscriptions.set_paused(s, subscription_id, now, paused=paused)
         )
 
-    # -- the way of a message
+    # -- messages and deliveries
 
     def publish(
         self, messages: Sequence[Message], *, within: UnitOfWork, written: Written | None = None
     ) -> None:
-        """Keep messages to be routed: in the caller's transaction, if it is in this database.
+        """Store messages for routing: in the caller's transaction, if it is in this database.
 
-        The transaction of another database can't hold them: they are kept once it has committed,
-        which isn't atomic, and a warning says so.
+        If the transaction is in another database, the store writes the messages after its commit.
+        That isn't atomic, so the store logs a warning.
 
         Raises:
-            StoreError: The database can't do it.
-            ConfigurationError: The transaction is over, or can't be used from here.
+            StoreError: The database reports an error.
+            ConfigurationError: The transaction has ended, or this thread can't use it.
         """
         connection = self._borrow(within)
         if connection is not None:
@@ -283,24 +283,24 @@ class SqlStore:
         if where not in self._strangers:
             self._strangers.add(where)
             logger.warning(
-                "messages of transactions in %s are kept in %r, another database, after the"
+                "the store writes messages of transactions in %s to %r, another database, after the"
                 " commit: a crash in between loses them",
                 where,
                 self,
             )
 
     def locked_by(self, unit: UnitOfWork) -> bool:
-        """True if the transaction is in the same SQLite database, which has one writer at a time.
+        """Return True if the transaction is in the same SQLite database, which has a single writer.
 
         Raises:
-            ConfigurationError: The transaction is over, or can't be used from here.
+            ConfigurationError: The transaction has ended, or this thread can't use it.
         """
         return self._executor.dialect == SQLITE and self._borrow(unit) is not None
 
     def claim_messages(
         self, *, now: datetime, lease: timedelta, limit: int, ids: Collection[str] | None = None
     ) -> Sequence[Message]:
-        """Lease messages that aren't routed yet."""
+        """Lease messages that are not routed yet."""
         at, until = micros(now), micros(now + lease)
         return self.database.run(
             lambda s: self._outbox.claim(s, now=at, until=until, limit=limit, ids=ids),
@@ -308,13 +308,13 @@ class SqlStore:
         )
 
     def postpone(self, message_ids: Sequence[str], *, until: datetime) -> None:
-        """Leave messages that are leased for routing until then."""
+        """Postpone the routing of leased messages until the given time."""
         self.database.run(
             lambda s: self._outbox.postpone(s, message_ids, micros(until)), durable=False
         )
 
     def route(self, routings: Sequence[Routing]) -> None:
-        """Keep deliveries of messages."""
+        """Store the deliveries of messages."""
         self.database.run(lambda s: self._outbox.route(s, routings), durable=False)
 
     def claim(
@@ -328,7 +328,7 @@ class SqlStore:
         busy: Mapping[str, int],
         message_ids: Collection[str] | None = None,
     ) -> Sequence[Claim]:
-        """Lease deliveries that are due, subscriptions taking turns."""
+        """Lease due deliveries; subscriptions take turns."""
         return self.database.run(
             lambda s: self._queue.claim(
                 s,
@@ -344,16 +344,16 @@ class SqlStore:
         )
 
     def renew(self, claims: Sequence[Claim], *, until: datetime) -> None:
-        """Make the leases last until then."""
+        """Extend the leases until the given time."""
         self.database.run(lambda s: self._queue.renew(s, claims, micros(until)), durable=False)
 
     def release(self, claims: Sequence[Claim]) -> None:
-        """Give leases back unused."""
+        """Release leases without an attempt."""
         self.database.run(lambda s: self._queue.release(s, claims), durable=False)
         self._tell()
 
     def record(self, completions: Sequence[Completion]) -> Sequence[Subscription]:
-        """Write how claims ended."""
+        """Record the completions of claims."""
         return self.database.run(lambda s: self._queue.record(s, completions), durable=False)
 
     def cancel(
@@ -365,7 +365,7 @@ class SqlStore:
         )
 
     def next_due(self, now: datetime) -> datetime | None:
-        """When what can't be claimed now may be claimable."""
+        """Return the earliest time at which more work may become claimable."""
         at = micros(now)
         found = self.database.read(
             lambda s: (self._queue.next_due(s), self._outbox.next_due(s, at))
@@ -374,21 +374,21 @@ class SqlStore:
         return moment(max(min(times), at)) if times else None
 
     def on_work(self, wake: Callable[[], None]) -> Callable[[], None]:
-        """Call `wake` whenever there may be something new to claim."""
+        """Call `wake` whenever new work may be claimable."""
         return self._notifications.listen(wake)
 
     # -- history
 
     def message(self, message_id: str) -> Message | None:
-        """The message of that id."""
+        """Return the message with this id, or None."""
         return self.database.read(lambda s: self._messages.get(s, message_id))
 
     def routed(self, message_id: str) -> bool:
-        """True if the message has been routed completely, or is no longer here."""
+        """Return True if the message is routed completely or no longer exists."""
         return self.database.read(lambda s: self._outbox.routed(s, message_id))
 
     def delivery(self, delivery_id: str) -> Delivery | None:
-        """The delivery of that id."""
+        """Return the delivery with this id, or None."""
         return self.database.read(lambda s: self._history.delivery(s, delivery_id))
 
     def deliveries(
@@ -399,7 +399,7 @@ class SqlStore:
         limit: int = 100,
         newest_first: bool = False,
     ) -> Sequence[Delivery]:
-        """A page of deliveries by id."""
+        """Return a page of deliveries, ordered by id."""
         return self.database.read(
             lambda s: self._history.deliveries(s, query, after, limit, newest_first=newest_first)
         )
@@ -407,11 +407,11 @@ class SqlStore:
     def attempts(
         self, delivery_ids: Sequence[str], *, after: str | None = None, limit: int = 100
     ) -> Sequence[Attempt]:
-        """A page of the attempts of these deliveries."""
+        """Return a page of the attempts of these deliveries."""
         return self.database.read(lambda s: self._history.attempts(s, delivery_ids, after, limit))
 
     def count(self, query: DeliveryQuery) -> int:
-        """How many deliveries there are."""
+        """Count deliveries."""
         return self.database.read(lambda s: self._history.count(s, query))
 
     def replay(self, query: DeliveryQuery, *, now: datetime, limit: int) -> Sequence[Delivery]:
@@ -430,14 +430,14 @@ class SqlStore:
         after: str | None = None,
         limit: int = 100,
     ) -> tuple[Sequence[Message], str | None]:
-        """Routed messages that reach a subscription and have no delivery to it."""
+        """Return matching routed messages without a delivery to the subscription."""
         return self.database.read(lambda s: missing(s, subscription, since, until, after, limit))
 
     def purge(self, query: DeliveryQuery, *, limit: int) -> int:
-        """Remove finished deliveries with their attempts, and messages left without any."""
+        """Delete finished deliveries with their attempts, and messages without deliveries."""
         gone = self.database.run(lambda s: purging.purge(s, query, limit))
         if gone < limit and query == DeliveryQuery(until=query.until):
-            # Each batch in a transaction of its own: nobody waits for long.
+            # A transaction per batch, so that other transactions don't wait for long.
             after: bytes | None = b""
             while after is not None:
                 work = partial(purging.purge_unreached, after=after, until=query.until, limit=limit)
@@ -445,9 +445,9 @@ class SqlStore:
         return gone
 
     def erase(self, sender: str, *, limit: int) -> int:
-        """Remove a sender's messages with all that is known of them."""
+        """Delete a sender's messages with their deliveries and attempts."""
         gone = 0
-        # Each batch in a transaction of its own: a message may have very many deliveries.
+        # A transaction per batch: a message may have very many deliveries.
         while gone < limit:
             most = limit - gone
             done = self.database.run(partial(purging.erase, sender=sender, limit=most))
@@ -457,28 +457,28 @@ class SqlStore:
         return gone
 
     def stats(self, *, now: datetime, window: timedelta) -> Stats:
-        """What there is, and how attempts went in the time before now."""
+        """Return counts of the store's contents and statistics of recent attempts."""
         return self.database.read(lambda s: figures.stats(s, now, window))
 
     def periods(self, asked: Periods) -> Sequence[Period]:
-        """How deliveries to one subscription went, period by period."""
+        """Return the results of deliveries to one subscription, per period."""
         return self.database.read(lambda s: figures.periods(s, asked))
 
-    # -- life
+    # -- life cycle
 
     def before_fork(self) -> None:
-        """In a process about to fork: close idle connections to a SQLite file."""
+        """Close idle connections to a SQLite file; called before a fork."""
         self._executor.before_fork()
 
     def after_fork(self) -> None:
-        """In a forked child: leave connections and threads to the parent.
+        """Leave connections and threads to the parent; called in a forked child.
 
-        A child of a database in memory begins with an empty one.
+        A child begins with an empty database if it is in memory.
         """
         self.database.after_fork()
         self._begin_life()
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         self._notifications.close()
         self._executor.close()

@@ -1,4 +1,4 @@
-"""Subscriptions, and which of them an event reaches."""
+"""Stored subscriptions, and the lookup of those that match an event."""
 
 from __future__ import annotations
 
@@ -48,36 +48,36 @@ REMOVE_PATTERNS = "DELETE FROM $patterns WHERE subscription_id = :id.name"
 
 
 class Recipients(Protocol):
-    """What is to hear of subscriptions that change."""
+    """Reacts to changes of subscriptions."""
 
     def changed(self, statements: Statements, before: Subscription, after: Subscription) -> None:
-        """A subscription has been changed, in the same transaction."""
+        """React to a changed subscription, in the same transaction."""
         ...
 
     def pause(
         self, statements: Statements, subscription_id: str, stored: Subscription | None
     ) -> bool:
-        """A subscription has been paused, in the same transaction."""
+        """React to a paused subscription, in the same transaction."""
         ...
 
     def resume(
         self, statements: Statements, subscription_id: str, stored: Subscription | None, now: int
     ) -> bool:
-        """A subscription has been resumed, in the same transaction."""
+        """React to a resumed subscription, in the same transaction."""
         ...
 
     def removed(self, statements: Statements, subscription_id: str, now: int) -> None:
-        """A subscription has been removed, in the same transaction."""
+        """React to a removed subscription, in the same transaction."""
         ...
 
 
 def insert_rows(statements: Statements, subscriptions: Sequence[Subscription]) -> None:
-    """Insert rows of subscriptions."""
+    """Insert rows into the table of subscriptions."""
     statements.insert(SUBSCRIPTIONS, [subscription_row(each) for each in subscriptions])
 
 
 def delete_row(statements: Statements, subscription_id: str) -> bool:
-    """Delete the row of a subscription; False if there is none."""
+    """Delete the row of a subscription; return False if it doesn't exist."""
     return bool(statements.change(REMOVE, id=subscription_id))
 
 
@@ -85,9 +85,9 @@ class Subscriptions:
     """The tables of subscriptions and their patterns.
 
     Args:
-        recipients: Hears of subscriptions that change.
-        insert: Inserts rows; of a table that has more columns, its framework does.
-        delete: Deletes a row; where other tables refer to it, the framework does.
+        recipients: Reacts to changes of subscriptions.
+        insert: Inserts rows; for a table with more columns, the framework does it.
+        delete: Deletes a row; if other tables refer to it, the framework does it.
     """
 
     def __init__(
@@ -100,20 +100,20 @@ class Subscriptions:
         self._recipients = recipients
         self._insert, self._delete = insert, delete
 
-    # -- change
+    # -- changes
 
     def add(self, statements: Statements, subscription: Subscription) -> None:
-        """Insert one.
+        """Insert a subscription.
 
         Raises:
-            ConfigurationError: The id is taken, or a value is longer than its column.
+            ConfigurationError: The id exists, or a value is too long for its column.
         """
         if statements.first(GET, id=subscription.id) is not None:
             raise ConfigurationError(f"the subscription {subscription.id!r} already exists")
         self.add_many(statements, [subscription])
 
     def add_many(self, statements: Statements, subscriptions: Sequence[Subscription]) -> None:
-        """Insert several whose ids aren't taken."""
+        """Insert subscriptions; skip existing ids."""
         self._insert(statements, subscriptions)
         _add_patterns(statements, subscriptions)
         for each in subscriptions:
@@ -126,16 +126,16 @@ class Subscriptions:
         subscription_id: str,
         change: Callable[[Subscription], Subscription],
     ) -> Subscription:
-        """Change one while nobody else can, writing only the columns that differ.
+        """Change a subscription under a lock; write only the columns that differ.
 
         Args:
-            statements: In a transaction.
-            subscription_id: Which.
-            change: Gets it as it is now, and gives back what it is to be.
+            statements: Runs the SQL, in a transaction.
+            subscription_id: The subscription's id.
+            change: Returns the changed subscription for the current one.
 
         Raises:
-            NotFoundError: There is none.
-            ConfigurationError: The change gave it another id, or a value is too long.
+            NotFoundError: The subscription doesn't exist.
+            ConfigurationError: The change sets another id, or a value is too long.
         """
         before = self._lock(statements, subscription_id)
         after = changed(before, change)
@@ -163,10 +163,10 @@ class Subscriptions:
     def set_paused(
         self, statements: Statements, subscription_id: str, now: datetime, *, paused: bool
     ) -> Subscription:
-        """Hold what is for one, or let it be delivered.
+        """Pause or resume a subscription.
 
         Raises:
-            NotFoundError: There is none.
+            NotFoundError: The subscription doesn't exist.
         """
         before = self._lock(statements, subscription_id)
         if before.paused is paused:
@@ -180,31 +180,31 @@ class Subscriptions:
         return attrs.evolve(before, paused=paused, updated_at=now)
 
     def remove(self, statements: Statements, subscription_id: str, now: int) -> bool:
-        """Remove one, at a time in microseconds; False if there is none."""
+        """Remove a subscription, at a time in microseconds; return False if it doesn't exist."""
         gone = self._delete(statements, subscription_id)
         if gone:
             self.forget(statements, subscription_id, now)
         return gone
 
     def forget(self, statements: Statements, subscription_id: str, now: int) -> None:
-        """Let a subscription match nothing whose row is gone, and what waits for it be claimed."""
+        """Delete the patterns of a removed subscription, and make its deliveries claimable."""
         statements.change(REMOVE_PATTERNS, id=subscription_id)
         self._recipients.removed(statements, subscription_id, now)
 
     def judge(
         self, statements: Statements, completions: Sequence[Completion]
     ) -> list[Subscription]:
-        """Write what attempts change of subscriptions.
+        """Apply the results of attempts to subscriptions.
 
-        Most change nothing, and no row is locked for them.
+        Most attempts don't change their subscription; then no row is locked.
 
         Args:
-            statements: In the transaction that records the attempts.
-            completions: Those whose lease is still held.
+            statements: Runs the SQL, in the transaction that records the attempts.
+            completions: Completions with a valid lease.
 
         Returns:
-            Subscriptions disabled by this call (not ones already disabled by another), and those
-            whose owners are to be warned, as they are now.
+            The subscriptions that this call disabled, and those whose owners need a warning, in
+            their current state.
         """
         ids = sorted({s.claim.delivery.subscription_id for s in completions if s.attempt})
         seen = judge_subscriptions(_health(statements, ids), completions)
@@ -216,15 +216,15 @@ class Subscriptions:
         found = self.get_many(statements, changes.warned | changes.disabled.keys())
         return [found[key] for key in sorted(found)]
 
-    # -- look
+    # -- queries
 
     def get(self, statements: Statements, subscription_id: str) -> Subscription | None:
-        """The one of that id."""
+        """Return the subscription with this id, or None."""
         row = statements.first(GET, id=subscription_id)
         return None if row is None else subscription_of(row)
 
     def get_many(self, statements: Statements, ids: Iterable[str]) -> dict[str, Subscription]:
-        """Those of these ids, by id."""
+        """Return the subscriptions with these ids, by id."""
         asked = sorted(set(ids))
         rows = statements.rows(GET_MANY, ids=asked) if asked else []
         return {found.id: found for found in map(subscription_of, rows)}
@@ -232,7 +232,7 @@ class Subscriptions:
     def page(
         self, statements: Statements, owner: str | None, after: str | None, limit: int
     ) -> list[Subscription]:
-        """A page of all, or of one owner's, in the order of ids."""
+        """Return a page of all subscriptions, or of one owner's, ordered by id."""
         text = PAGE.format(owned="" if owner is None else OWNED)
         rows = statements.rows(text, owner=owner, after=after or "", most=limit)
         return [subscription_of(row) for row in rows]
@@ -240,7 +240,7 @@ class Subscriptions:
     def matching(
         self, statements: Statements, event: str, sender: str | None, after: str | None, limit: int
     ) -> list[Subscription]:
-        """A page of what an event reaches, in the order of ids."""
+        """Return a page of the subscriptions that match an event, ordered by id."""
         ids = first_ids(statements, event, sender, after, limit)
         by_id = self.get_many(statements, ids)
         return [by_id[key] for key in ids if key in by_id]
@@ -248,7 +248,7 @@ class Subscriptions:
     def matching_each(
         self, statements: Statements, messages: Sequence[Message], limit: int
     ) -> list[list[Subscription]]:
-        """First pages of `matching` for messages: for all at once if they aren't too many."""
+        """Return the first page of `matching` for each message, by one lookup if they are few."""
         found = ids_of_each(statements, messages, limit)
         if found is None:
             first = messages[0]
@@ -289,9 +289,9 @@ def _health(statements: Statements, ids: Sequence[str], lock: str = "") -> dict[
 
 
 def _write(statements: Statements, changes: Changes) -> None:
-    """Write the health of subscriptions whose rows are locked.
+    """Update the health of subscriptions with locked rows.
 
-    Counting failures makes no new version: an edit under way goes on.
+    The number of failures doesn't change the version, so it doesn't conflict with edits.
     """
     rows = [
         (

@@ -1,4 +1,4 @@
-"""Transactions for programs that have none of their own, on any executor."""
+"""Transactions on any executor, for programs without their own."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Callback = Callable[[], None]
 
 
 class Transaction:
-    """A transaction of the program's on Thorn's database, which `within=` takes.
+    """A program's transaction on Thorn's database, for `within=`.
 
     Args:
-        executor: Whose database it is in.
-        connection: What it runs on.
+        executor: The executor of the transaction's database.
+        connection: The transaction's connection.
     """
 
     def __init__(self, executor: Executor, connection: Connection) -> None:
@@ -38,24 +38,24 @@ class Transaction:
 
     @property
     def place(self) -> str:
-        """Where its database is."""
+        """The location of the transaction's database."""
         return self.executor.place
 
     def execute(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Run a statement of the program's and give back its rows.
+        """Run a statement of the program and return its rows.
 
         Args:
-            sql: The statement, in the driver's notation; savepoints are made by `savepoint`.
-            params: Its parameters, `?` in a statement on SQLite.
+            sql: The statement in the driver's notation; use `savepoint` for savepoints.
+            params: The parameters; SQLite's placeholder is `?`.
 
         Raises:
-            Exception: The database can't do it; the error is the driver's own.
+            Exception: The driver's error.
         """
         return self._connection.execute(sql, params)
 
     @contextlib.contextmanager
     def savepoint(self) -> Iterator[None]:
-        """Undo the block's changes, sent events included, if it raises."""
+        """Undo the block's changes, sent events included, on an exception."""
         mark = len(self._callbacks)
         self.execute("SAVEPOINT thorn")
         try:
@@ -68,7 +68,7 @@ class Transaction:
         self.execute("RELEASE SAVEPOINT thorn")
 
     def on_commit(self, callback: Callback) -> None:
-        """Call back once the transaction has committed."""
+        """Call a function after the commit."""
         self._callbacks.append(callback)
 
     async def run(self, function: Callable[[], T]) -> T:
@@ -76,20 +76,20 @@ class Transaction:
         return await asyncio.to_thread(function)
 
     def lend(self) -> Connection:
-        """The connection, for what the store writes in this transaction.
+        """Return the connection for the store's writes in this transaction.
 
         Raises:
-            ConfigurationError: The transaction is over.
+            ConfigurationError: The transaction has ended.
         """
         if not self.open:
             raise ConfigurationError(
-                "the transaction given as within= is over; send inside of its block, or without"
+                "the transaction given as within= has ended; send inside its block, or without"
                 " within"
             )
         return self._connection
 
     def committed(self) -> None:
-        """Call those back that wait for the commit; what they raise is logged."""
+        """Call the functions that wait for the commit; log their exceptions."""
         for callback in self._callbacks:
             try:
                 callback()
@@ -98,10 +98,10 @@ class Transaction:
 
 
 def borrow(executor: Executor, unit: UnitOfWork) -> Connection | None:
-    """The connection of a transaction that `begin` gave; None if it isn't this executor's.
+    """Return the connection of a transaction from `begin`; None if it isn't this executor's.
 
     Raises:
-        ConfigurationError: The transaction is over.
+        ConfigurationError: The transaction has ended.
     """
     if isinstance(unit, Transaction) and unit.executor is executor:
         return unit.lend()
@@ -110,10 +110,10 @@ def borrow(executor: Executor, unit: UnitOfWork) -> Connection | None:
 
 @contextlib.contextmanager
 def begin(executor: Executor) -> Iterator[Transaction]:
-    """A transaction of the program's; it commits at the end, or rolls back if that raises.
+    """Open a transaction for a program: commit at the end, roll back on an exception.
 
     Args:
-        executor: Whose transaction it is, on its own connection.
+        executor: Opens the transaction on one of its connections.
 
     Example:
         >>> from thorn_core.stores.sql import SqliteExecutor
@@ -129,5 +129,5 @@ def begin(executor: Executor) -> Iterator[Transaction]:
             yield transaction
         finally:
             transaction.open = False
-    # Only now the connection, and its locks, are free for what follows.
+    # The connection and its locks are free only from here on.
     transaction.committed()

@@ -1,16 +1,16 @@
-"""What databases word differently: types, locks, upserts; and parameters.
+"""The SQL dialects of databases: types, locks, upserts and parameters.
 
-A statement is written once, in a notation of three marks:
+The store writes each statement once, in a notation with three marks:
 
-- `$messages` is a table, with its prefix and schema;
-- `:name.kind` is a parameter of a `Kind`, cast where the database needs it; `:name.kind[]` is an
-  array of PostgreSQL's;
-- `IN (:name.kind*)` is a list of them.
+- `$messages` is a table; it gets its prefix and schema;
+- `:name.kind` is a parameter of a `Kind`, cast where the database needs it; `:name.kind[]` is a
+  PostgreSQL array;
+- `IN (:name.kind*)` is a list of parameters.
 
-PostgreSQL takes lists and rows as arrays: a statement is the same for any number of them, so that
-driver and server prepare it once. A driver parses a statement with very many parameters each time.
+PostgreSQL takes lists and rows as arrays. The statement is then the same for any number of values,
+so that driver and server prepare it once.
 
-No statement has a literal `%` or `?`.
+No statement contains a literal `%` or `?`.
 """
 
 from __future__ import annotations
@@ -28,31 +28,32 @@ MARK = re.compile(
     r"|:(?P<name>[a-z_][a-z0-9_]*)\.(?P<kind>[a-z]+)(?P<array>\[\])?"
     r"|(?P<negated>NOT )?\bIN \(:(?P<list>[a-z_][a-z0-9_]*)\.(?P<of>[a-z]+)\*\)"
 )
-# Values of one list: every database takes as many, and few statements are worded differently.
+# The maximum number of values in a list: every database accepts it, and few different statements
+# exist.
 LIST_SIZE = 512
-# Statements kept, by their text and the sizes of their lists.
+# The number of cached statements, by text and list sizes.
 STATEMENT_CACHE = 500
 
 POSTGRESQL, MYSQL, SQLITE = "postgresql", "mysql", "sqlite"
-# A collation that compares by code points, blanks at the end too: MySQL and MariaDB each take its
-# own name, and the other's as a comment.
+# A collation that compares by code points, trailing blanks included: MySQL and MariaDB each read
+# their own name and take the other as a comment.
 NOPAD = "/*!80000 utf8mb4_0900_bin */ /*M!100600 utf8mb4_nopad_bin */"
 
 
 @attrs.frozen
 class Statement:
-    """A statement in a database's own words.
+    """A statement in a database's dialect.
 
     Attributes:
         sql: The text.
-        names: Of each parameter in order: the name, and its place in a list, or None.
+        names: The parameters in order: each one's name and its position in a list, or None.
     """
 
     sql: str
     names: tuple[tuple[str, int | None], ...]
 
     def params(self, values: Mapping[str, Any]) -> list[Any]:
-        """The parameters in order; a list shorter than the statement's is filled with its last."""
+        """Return the parameters in order; the last value of a short list fills the rest."""
         return [
             values[name] if place is None else values[name][min(place, len(values[name]) - 1)]
             for name, place in self.names
@@ -60,14 +61,14 @@ class Statement:
 
 
 class Wording:
-    """One database's words.
+    """The SQL dialect of one database.
 
     Args:
         dialect: `postgresql`, `mysql` or `sqlite`.
-        placeholder: How a parameter is written: `%s`, `?`, or `$` for `$1`, `$2` …
-        prefix: What the tables' names begin with.
-        schema: The schema or database that they are in; None or empty is the connection's.
-        names: Whole names, not quoted, of tables that are called otherwise than by the prefix.
+        placeholder: The notation of a parameter: `%s`, `?`, or `$` for `$1`, `$2` …
+        prefix: The prefix of the tables' names.
+        schema: The tables' schema or database; None or empty is the connection's.
+        names: Complete unquoted names of tables without the prefix.
 
     Example:
         >>> wording = Wording("postgresql", "$", "thorn_", None)
@@ -92,63 +93,64 @@ class Wording:
         self._placeholder = placeholder
         self._made: dict[tuple[str, tuple[tuple[str, int], ...]], Statement] = {}
         mysql, sqlite = dialect == MYSQL, dialect == SQLITE
-        #: Whether lists and rows are parameters as arrays.
+        #: Whether lists and rows are array parameters.
         self.arrays = dialect == POSTGRESQL
-        #: Behind a SELECT: locks its rows; without those that others have locked.
+        #: Suffixes of a SELECT that lock its rows; the second one skips rows locked by others.
         self.for_update = "" if sqlite else " FOR UPDATE"
         self.skip_locked = "" if sqlite else " FOR UPDATE SKIP LOCKED"
-        #: As `limit_to`, as many as the parameter `most` says.
+        #: `limit_to` with the parameter `most`.
         self.limit = self.limit_to(":most.int")
-        #: The functions for the least and the greatest of some values, none of them NULL.
+        #: The functions for the least and the greatest of several values without NULL.
         self.least, self.greatest = ("min", "max") if sqlite else ("LEAST", "GREATEST")
-        #: The operator that divides whole numbers and drops the remainder.
+        #: The operator for integer division without remainder.
         self.div = "DIV" if mysql else "/"
-        #: Behind a SELECT: sees what others have committed, whatever the transaction's snapshot.
+        #: A suffix of a SELECT: read the latest committed rows, whatever the transaction's
+        #: snapshot.
         self.current = " FOR UPDATE" if mysql else ""
-        #: Whether INSERT, UPDATE and DELETE give rows back.
+        #: Whether INSERT, UPDATE and DELETE can return rows.
         self.returns = not mysql
-        #: The names of a table's columns.
+        #: The query for the names of a table's columns.
         self.columns_of = COLUMNS[dialect]
-        #: The schema that the connection's unqualified names are in.
+        #: The query for the schema of the connection's unqualified names.
         self.current_schema = CURRENT_SCHEMA[dialect]
 
     def in_schema(self, schema: str | None) -> Wording:
-        """The same words for tables in another schema."""
+        """Return the same dialect for tables in another schema."""
         return Wording(self.dialect, self._placeholder, self.prefix, schema, names=self._names)
 
     # -- names
 
     def quoted(self, name: str) -> str:
-        """A name as the database quotes it."""
+        """Return a quoted name."""
         mark = "`" if self.dialect == MYSQL else '"'
         return f"{mark}{name.replace(mark, mark * 2)}{mark}"
 
     def table_name(self, table: Table) -> str:
-        """A table's name as the database's catalogue has it; on PostgreSQL as it is quoted."""
+        """Return a table's name in the database's catalogue; on PostgreSQL, quoted."""
         if self.dialect == POSTGRESQL:
             return self.table(table.name)
         return self._name(table.name)
 
     def name(self, table: Table) -> str:
-        """What a table is called, to be shown."""
+        """Return a table's name for messages."""
         return self._name(table.name)
 
     def _name(self, name: str) -> str:
         return self._names.get(name, f"{self.prefix}{name}")
 
     def table(self, name: str) -> str:
-        """A table's whole name, quoted."""
+        """Return a table's complete name, quoted."""
         own = self.quoted(self._name(name))
         return own if not self.schema else f"{self.quoted(self.schema)}.{own}"
 
     # -- statements
 
     def statement(self, text: str, sizes: Mapping[str, int] | None = None) -> Statement:
-        """A statement in this database's words.
+        """Return a statement in this database's dialect.
 
         Args:
-            text: In the notation of this module.
-            sizes: Of the lists, by name.
+            text: The statement in the notation of this module.
+            sizes: The sizes of the lists, by name.
         """
         key = (text, tuple(sorted(sizes.items())) if sizes and not self.arrays else ())
         made = self._made.get(key)
@@ -167,8 +169,8 @@ class Wording:
             mark = f"${len(names)}" if self._placeholder == "$" else self._placeholder
             if self.dialect != POSTGRESQL:
                 return mark
-            # A driver may write the value itself, and a minus sign binds less than a cast: the
-            # least number of a type would be out of its range.
+            # A driver may write the value itself, and a cast binds more tightly than a minus sign:
+            # the lowest number of a type would be out of range.
             kept = f"({mark})" if mark == "%s" else mark
             return f"{kept}::{CASTS[Kind(kind)]}{array}"
 
@@ -190,18 +192,18 @@ class Wording:
     # -- clauses
 
     def limit_to(self, most: str) -> str:
-        """The end of a SELECT whose order is an index's: only its first rows.
+        """Return the LIMIT of a SELECT that follows an index.
 
-        PostgreSQL would take all rows and sort them if it believed in fewer than there are, as
-        after a sudden backlog. With a limit that it doesn't know when it plans, it reads the index.
+        With outdated statistics, such as after a sudden backlog, PostgreSQL would read and sort all
+        rows. A limit that is unknown at planning makes it follow the index.
 
         Args:
-            most: How many: a parameter, or a column of what is given to `for_each`.
+            most: The limit: a parameter, or a column of the rows given to `for_each`.
         """
         return f" LIMIT (SELECT {most})" if self.dialect == POSTGRESQL else f" LIMIT {most}"
 
     def given(self, columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
-        """The parameters of rows: named by column and row, `at_0`, or an array each, `at_n`."""
+        """Return the parameters for rows: one per value (`at_0`), or one array per column (`at_n`)."""
         if self.arrays and len(rows) > 1:
             values = zip(*rows, strict=True)
             return {f"{c.name}_n": list(some) for c, some in zip(columns, values, strict=True)}
@@ -212,7 +214,7 @@ class Wording:
         }
 
     def _rows(self, columns: Sequence[Column], rows: int) -> str:
-        """A statement that has the rows of `given`."""
+        """Return a SELECT or VALUES of the rows in `given`."""
         if self.arrays and rows > 1:
             arrays = ", ".join(f":{c.name}_n.{c.kind.value}[]" for c in columns)
             return f"SELECT * FROM unnest({arrays})"
@@ -220,29 +222,28 @@ class Wording:
         return f"VALUES {', '.join(f'({each})' for each in values)}"
 
     def insert(self, table: Table, rows: int = 1, *, ignoring: bool = False) -> str:
-        """An INSERT of whole rows, whose parameters are those of `given`.
+        """Return an INSERT of rows with all columns; `given` names its parameters.
 
         Args:
-            table: Where to.
-            rows: How many.
-            ignoring: Leave a row of the same primary key as it is. How many rows there were can't
-                be told on MySQL.
+            table: The target table.
+            rows: The number of rows.
+            ignoring: Skip rows whose primary key exists. MySQL doesn't report their number.
         """
         values = self._rows(table.columns, rows)
         text = f"INSERT INTO ${table.name} ({', '.join(table.names)}) {values}"
         return f"{text} {self.on_conflict(table, '')}" if ignoring else text
 
     def on_conflict(self, table: Table, change: str) -> str:
-        """The end of an INSERT where a row of the same primary key may be there.
+        """Return the end of an INSERT whose primary keys may exist.
 
         Args:
-            table: Where to.
-            change: What is set then; `new.` before a column is the new row's, the table's name
-                nothing. Empty leaves the row as it is.
+            table: The target table.
+            change: The assignments for an existing row; `new.` stands before a column of the new
+                row. Empty leaves the row unchanged.
         """
         keys = ", ".join(table.key)
         if self.dialect == MYSQL:
-            # INSERT IGNORE would also ignore that a value is too long.
+            # INSERT IGNORE would also ignore values that are too long.
             kept = re.sub(r"\bnew\.([a-z_]+)", r"VALUES(\1)", change)
             return f"ON DUPLICATE KEY UPDATE {kept or f'{table.key[0]} = {table.key[0]}'}"
         if not change:
@@ -253,13 +254,13 @@ class Wording:
     def update_from(
         self, table: Table, given: Sequence[Column], change: str, rows: int, where: str = ""
     ) -> str:
-        """An UPDATE of many rows, each with values of its own.
+        """Return an UPDATE of many rows, each with its own values.
 
         Args:
-            table: Which.
-            given: The columns of what is given, the primary key's first.
-            change: What is set; `v.` before a column is what is given, `t.` the row's.
-            rows: How many; parameters are those of `given`.
+            table: The table to update.
+            given: The columns of the given rows, the primary key's first.
+            change: The assignments; `v.` stands before a given column, `t.` before the row's.
+            rows: The number of rows; `given` names the parameters.
             where: A further condition, ` AND …`.
         """
         keys = " AND ".join(f"t.{key} = v.{key}" for key in table.key)
@@ -270,7 +271,7 @@ class Wording:
 
             values = " UNION ALL ".join(f"SELECT {each(n)}" for n in range(rows))
             told = re.sub(r"(^|, )([a-z_]+) =", r"\1t.\2 =", change)
-            # In the order given, so that rows are locked in it, and none that isn't to change.
+            # A join in the given order, so that it locks rows in that order and no others.
             return (
                 f"UPDATE ({values}) v STRAIGHT_JOIN ${table.name} t ON {keys} SET {told}"
                 f" WHERE 1 = 1{where}"
@@ -281,15 +282,15 @@ class Wording:
         )
 
     def for_each(self, text: str, given: Sequence[Column], rows: int) -> str:
-        """A SELECT for each of some values: the rows of all.
+        """Return a SELECT for each of the given rows, with the resulting rows of all.
 
         Args:
-            text: The SELECT; it may be ordered and limited. `v.` before a column is what is given.
-            given: The columns of what is given.
-            rows: How many; parameters are those of `given`.
+            text: The SELECT; it may be ordered and limited. `v.` stands before a given column.
+            given: The columns of the given rows.
+            rows: The number of rows; `given` names the parameters.
         """
         if self.dialect == POSTGRESQL:
-            # Planning a long UNION takes longer.
+            # PostgreSQL plans a long UNION more slowly.
             names = ", ".join(c.name for c in given)
             values = f"({self._rows(given, rows)}) AS v ({names})"
             return f"SELECT f.* FROM {values} CROSS JOIN LATERAL ({text}) AS f"
@@ -303,7 +304,7 @@ class Wording:
     # -- tables
 
     def ddl(self, tables: Sequence[Table]) -> list[str]:
-        """The statements that create tables and their indexes, where they aren't there yet."""
+        """Return the statements that create missing tables and their indexes."""
         return [statement for table in tables for statement in self._ddl(table)]
 
     def _ddl(self, table: Table) -> list[str]:
@@ -328,7 +329,7 @@ class Wording:
         return [created, *(self._index(table, index) for index in table.indexes)]
 
     def index_name(self, table: Table, index: Index) -> str:
-        """What an index is called."""
+        """Return an index's name."""
         return f"{self.prefix}{table.name}_{index.name}"
 
     def _index(self, table: Table, index: Index) -> str:
@@ -337,7 +338,7 @@ class Wording:
         unique = "UNIQUE " if index.unique else ""
         on = self.table(table.name)
         if self.dialect == SQLITE and self.schema:
-            # SQLite names the schema with the index.
+            # SQLite puts the schema before the index's name.
             name, on = (
                 f"{self.quoted(self.schema)}.{name}",
                 self.quoted(self._name(table.name)),
@@ -346,7 +347,7 @@ class Wording:
         return f"CREATE {unique}INDEX IF NOT EXISTS {name} ON {on}{using} ({columns})"
 
     def type_of(self, column: Column) -> str:
-        """A column's type, with NOT NULL where it is."""
+        """Return a column's type, with NOT NULL if necessary."""
         made = TYPES[self.dialect][column.kind].format(length=column.length)
         return made if column.null else f"{made} NOT NULL"
 
@@ -361,8 +362,8 @@ CASTS = {
     Kind.NAME: "text",
     Kind.TEXT: "text",
 }
-# By the parameters `name` and `schema`. PostgreSQL finds the table as statements do, by its search
-# path.
+# Queries with the parameters `name` and `schema`. PostgreSQL finds the table by its search path, as
+# it does for statements.
 COLUMNS = {
     POSTGRESQL: (
         "SELECT attname::text FROM pg_catalog.pg_attribute WHERE attrelid = to_regclass(:name.text)"
