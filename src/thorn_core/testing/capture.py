@@ -28,15 +28,15 @@ class _CapturingDispatcher:
         self._messages.extend(messages)
 
     def close(self) -> None:
-        """Nothing was started."""
+        """Do nothing: capturing starts nothing."""
 
 
 @contextlib.contextmanager
 def capture(app: Thorn | None = None) -> Iterator[CapturedMessages]:
     """Collect messages instead of storing and dispatching them.
 
-    Sending works as in production: payloads, options and names are checked, a message counts as
-    sent when its transaction commits or its buffer ends, and an idempotency key sends once.
+    Sending works as in production: it checks payloads, options and names. A message counts as sent
+    when its transaction commits or its buffer ends. An idempotency key sends once.
 
     Args:
         app: The app; None is the default app.

@@ -1,4 +1,4 @@
-"""The contract of executors, as tests: subclass it to test one of your own."""
+"""The contract of executors, as tests: subclass it to test your own executor."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ COUNT = "SELECT count(*) FROM $contract"
 
 
 def key(number: int) -> bytes:
-    """The key of a row; every byte may be in one."""
+    """Return a row's key; keys may contain any byte."""
     return b"\x00\xff\x80'" + number.to_bytes(4, "big")
 
 
 def row(index: int, /, **changes: Any) -> tuple[Any, ...]:
-    """A row; keys go by index."""
+    """Return a row; its key derives from the index."""
     made = {
         "id": key(index), "name": f"n{index}", "data": b"\x00\xff", "at": 1, "number": 0,
         "state": 0, "rate": None, "note": None, **changes,
@@ -57,46 +57,46 @@ def row(index: int, /, **changes: Any) -> tuple[Any, ...]:
 
 
 class RefusedError(Exception):
-    """Raised by a test inside of a transaction."""
+    """Raised by a test inside a transaction."""
 
 
 class ExecutorContract:
-    """What every executor must do.
+    """The requirements of every executor.
 
-    Subclass it in a test module, with a `make_executor` of yours; the other methods that make
-    something let more be tested where they are overridden::
+    Subclass it in a test module and override `make_executor`. Override the other `make_…` methods
+    and `too_large` for further tests::
 
         class TestMyExecutor(ExecutorContract):
             def make_executor(self): return MyExecutor("my://")
     """
 
     def make_executor(self) -> Executor:
-        """Make an executor for a database without tables; each call for the same one in a test."""
+        """Create an executor for an empty database, the same one for all calls in a test."""
         return pytest.fail("a subclass makes its executor here")
 
     def make_impatient(self) -> Executor:
-        """Make one for the same database that waits for locks for half a second at most."""
+        """Create one for the same database that waits at most half a second for locks."""
         return pytest.skip("no executor that gives up early")
 
     def make_read_only(self) -> Executor:
-        """Make one for the same database that must not write."""
+        """Create one for the same database that must not write."""
         return pytest.skip("no read-only executor")
 
     def make_full(self) -> Executor:
-        """Make one for the same database, which has no room for a mebibyte more."""
+        """Create one for the same database with less than a mebibyte of free space."""
         return pytest.skip("no full database")
 
     def too_large(self) -> bytes:
-        """Data that is too large for a statement or a value."""
+        """Return data that is too large for a statement or a value."""
         return pytest.skip("nothing is too large")
 
     def unit_of_work(self, handle: Any) -> UnitOfWork:
-        """The unit of work of a handle that `begin` gives."""
+        """Return the unit of work of a handle from `begin`."""
         return Plugins(discover=True).unit_of_work(handle)
 
     @pytest.fixture
     def executor(self) -> Iterator[Executor]:
-        """An executor, in whose database the tests' table is."""
+        """Yield an executor whose database has the tests' table."""
         executor = self.make_executor()
         database = self.database(executor)
         database.run(lambda s: s.rows("DROP TABLE IF EXISTS $contract"))
@@ -106,11 +106,11 @@ class ExecutorContract:
         executor.close()
 
     def database(self, executor: Executor) -> Database:
-        """The database behind an executor."""
+        """Return the database of an executor."""
         return Database(executor, Wording(executor.dialect, executor.placeholder, "thorn_", None))
 
     def statements(self, executor: Executor, connection: Any) -> Statements:
-        """Statements on a connection."""
+        """Yield statements on a connection."""
         return Statements(connection, self.database(executor).wording)
 
     def insert(self, executor: Executor, *rows: Sequence[Any]) -> None:
@@ -119,12 +119,12 @@ class ExecutorContract:
             self.statements(executor, connection).insert(CONTRACT, rows)
 
     def kept(self, executor: Executor) -> list[tuple[Any, ...]]:
-        """All rows."""
+        """Return all rows."""
         with executor.reading() as connection:
             return self.statements(executor, connection).rows(ALL)
 
     def failure(self, executor: Executor, work: Callable[[Statements], Any]) -> Failure | None:
-        """What the error of some work in a transaction means."""
+        """Return the meaning of an error inside a transaction."""
         try:
             with executor.transaction() as connection:
                 work(self.statements(executor, connection))
@@ -132,7 +132,7 @@ class ExecutorContract:
             return executor.classify(error)
         return pytest.fail("nothing was raised")
 
-    # -- what it is
+    # -- attributes
 
     def test_it_is_an_executor(self, executor: Executor) -> None:
         assert isinstance(executor, Executor)
@@ -278,7 +278,7 @@ class ExecutorContract:
         other.close()
 
     def at_once(self, functions: Sequence[Callable[[], None]]) -> None:
-        """Call functions in threads; what one raises is raised."""
+        """Call functions in threads; re-raise an exception of any of them."""
         failures: list[BaseException] = []
 
         def call(function: Callable[[], None]) -> None:
@@ -372,7 +372,7 @@ class ExecutorContract:
 
     @contextlib.contextmanager
     def other(self, executor: Executor, other: Executor) -> Iterator[Executor]:
-        """Another executor for the same database, closed at the end."""
+        """Yield another executor for the same database, and close it at the end."""
         executor.close()
         try:
             yield other
@@ -393,7 +393,7 @@ class ExecutorContract:
             statements = self.statements(executor, connection)
             statements.insert(CONTRACT, [row(1)])
             assert statements.rows(ALL) == [row(1)]
-            # The executor's own transactions begin when that is over.
+            # The executor's own transactions begin after the program's transaction has ended.
             unit.on_commit(lambda: called.append("one"))
             unit.on_commit(lambda: self.insert(executor, row(2)))
             assert not called
@@ -420,12 +420,12 @@ class ExecutorContract:
     def test_a_transaction_that_is_over_is_not_borrowed(self, executor: Executor) -> None:
         with executor.begin() as handle:
             unit = self.unit_of_work(handle)
-        # One that can begin again is none until then.
+        # A unit of work whose transaction has ended counts as none until it begins again.
         with contextlib.suppress(ConfigurationError):
             assert executor.borrow(unit) is None
             assert not unit.open
 
-    # -- life
+    # -- life cycle
 
     def test_it_can_be_used_after_it_was_closed(self, executor: Executor) -> None:
         if executor.embedded:

@@ -11,6 +11,6 @@ from thorn_core.testing.capture import CapturedMessages, capture
 
 @pytest.fixture
 def thorn_messages() -> Iterator[CapturedMessages]:
-    """What the default app sends during the test; nothing of it leaves the process."""
+    """Capture the messages that the default app sends during the test."""
     with capture() as messages:
         yield messages

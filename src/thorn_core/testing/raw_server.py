@@ -1,4 +1,4 @@
-"""A server of raw bytes, for recipients that keep no protocol."""
+"""A server of raw bytes, for recipients that violate HTTP."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class RawConnection:
     """One accepted connection, with blocking calls.
 
     Args:
-        server: Where it was accepted.
+        server: The server that accepted the connection.
         connection: The socket.
     """
 
@@ -30,7 +30,7 @@ class RawConnection:
         """Read one request with its body.
 
         Raises:
-            EOFError: The other side closed the connection before.
+            EOFError: The other side closed the connection too early.
         """
         while b"\r\n\r\n" not in self._read:
             self._more()
@@ -52,11 +52,11 @@ class RawConnection:
         self.socket.sendall(data)
 
     def finish(self) -> None:
-        """Send the end of the stream; go on reading."""
+        """Send the end of the stream; continue reading."""
         self.socket.shutdown(socket.SHUT_WR)
 
     def reset(self) -> None:
-        """Close with a reset."""
+        """Close the connection with a reset."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
 
@@ -74,15 +74,15 @@ class RawConnection:
 
 
 class RawServer:
-    """Accepts connections on loopback and runs a function for each, on threads of its own.
+    """Accepts connections on loopback and runs a function for each in its own thread.
 
     Args:
-        behave: What to do with a connection, which is closed afterwards.
-        ssl_context: Serves TLS with it.
+        behave: Handles a connection; the server closes it afterwards.
+        ssl_context: Enables TLS.
 
     Attributes:
-        connections: How many were accepted.
-        requests: What was read by `RawConnection.request`, in order.
+        connections: The number of accepted connections.
+        requests: The requests from `RawConnection.request`, in order.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class RawServer:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        # Closing alone doesn't wake a thread that waits in accept() or recv().
+        # Closing alone doesn't wake a thread in accept() or recv().
         for one in (self._listening, *self._open):
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
@@ -115,7 +115,7 @@ class RawServer:
 
     @property
     def url(self) -> str:
-        """Where it listens, with a slash at the end."""
+        """The server's URL, with a slash at the end."""
         return f"{'https' if self._ssl_context else 'http'}://127.0.0.1:{self.port}/"
 
     def _run(self, function: Callable[..., None], *arguments: object) -> None:

@@ -1,4 +1,4 @@
-"""A local recipient: a real HTTP server that records, verifies, and misbehaves when told to."""
+"""A local recipient: an HTTP server that records, verifies, and misbehaves on demand."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ REASONS = {200: "OK", 204: "No Content", 410: "Gone", 429: "Too Many Requests"}
 
 @attrs.frozen(kw_only=True)
 class Received:
-    """A request that arrived.
+    """A received request.
 
     Attributes:
         method: `POST`.
         path: Path and query.
-        headers: By name in lower case.
-        body: As it came.
-        at: When it came (aware, UTC).
-        verified: Whether its signature is good; None if the recipient has no secret.
-        message: What was verified.
-        error: Why it wasn't.
+        headers: The headers by lower-case name.
+        body: The body as received.
+        at: The time of arrival (aware, UTC).
+        verified: Whether the signature is valid; None if the recipient has no secret.
+        message: The verified message.
+        error: The reason for a failed verification.
     """
 
     method: str
@@ -53,27 +53,27 @@ class Received:
 
     @property
     def json(self) -> Any:
-        """The body, decoded."""
+        """The decoded JSON body."""
         return json.loads(self.body)
 
 
-# How to answer: gets the request and the stream; True keeps the connection.
+# Writes a response to a request and a stream; returns True to keep the connection.
 Behaviour = Callable[[Received, asyncio.StreamWriter], Awaitable[bool]]
 
 
 class LocalRecipient:
-    """A recipient on this machine, on a thread and an event loop of its own.
+    """A recipient on this machine, with its own thread and event loop.
 
-    Use it by `with` or, in async code, by `async with`; both work inside a running event loop.
+    Use it with `with` or, in async code, `async with`; both work inside a running event loop.
 
     Args:
-        secret: Verifies requests; None takes them as they are.
-        scheme: By which it verifies.
-        decoders: More decoders, by content type, for what it verifies: `app.decoders`.
-        host: Where it listens.
-        port: 0 takes a free one.
-        ssl_context: Serves HTTPS with it.
-        limit: Requests it remembers; of more, the oldest go.
+        secret: Verifies requests; None accepts all.
+        scheme: The signature scheme.
+        decoders: Further decoders for verified requests by content type, such as `app.decoders`.
+        host: The address to listen on.
+        port: The port to listen on; 0 is any free port.
+        ssl_context: Enables HTTPS.
+        limit: The maximum number of stored requests; beyond it, the oldest are dropped.
 
     Example:
         >>> import httpx
@@ -111,7 +111,7 @@ class LocalRecipient:
         self._thread: threading.Thread | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    # -- life
+    # -- life cycle
 
     def __enter__(self) -> Self:
         self.start()
@@ -128,12 +128,12 @@ class LocalRecipient:
         await asyncio.to_thread(self.stop)
 
     def start(self) -> None:
-        """Begin to listen.
+        """Start listening.
 
         Raises:
-            OSError: The host or port can't be listened on.
+            OSError: The host or port isn't available.
         """
-        # asyncio's own, whatever loops the program prefers: `close_server` knows how it accepts.
+        # Always asyncio's own loop: `close_server` depends on how it accepts connections.
         loop = asyncio.SelectorEventLoop()
         thread = threading.Thread(
             target=_serve_on, args=(loop,), name="thorn-recipient", daemon=True
@@ -159,7 +159,7 @@ class LocalRecipient:
         )
 
     def stop(self) -> None:
-        """Close every connection, and stop listening; calling it twice is fine."""
+        """Close every connection and stop listening; calling it twice is safe."""
         loop, thread, self._thread = self._loop, self._thread, None
         if loop is None or thread is None:
             return
@@ -169,7 +169,8 @@ class LocalRecipient:
 
     async def _finish(self) -> None:
         await close_server(self._server)
-        # Until each has ended: what a task awaits may complete at the same moment, and swallow it.
+        # Cancel until each task has ended: a task may swallow a cancellation if its awaitable
+        # completes at the same moment.
         while pending := [task for task in self._tasks if not task.done()]:
             for task in pending:
                 task.cancel()
@@ -178,33 +179,33 @@ class LocalRecipient:
 
     @property
     def url(self) -> str:
-        """Where it listens, with a slash at the end."""
+        """The recipient's URL, with a slash at the end."""
         scheme = "https" if self._ssl_context else "http"
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"{scheme}://{host}:{self._port}/"
 
-    # -- what arrived
+    # -- received requests
 
     @property
     def received(self) -> tuple[Received, ...]:
-        """The requests that arrived, in order."""
+        """The received requests in order."""
         with self._arrived:
             return tuple(self._received)
 
     @property
     def connections(self) -> int:
-        """How many connections have been accepted."""
+        """The number of accepted connections."""
         return self._connections
 
     def wait_for(self, number: int, timeout: float = 10.0) -> tuple[Received, ...]:
-        """Wait until so many requests have arrived in all.
+        """Wait until the given number of requests has arrived in total.
 
         Args:
-            number: How many.
+            number: The number of requests.
             timeout: Seconds.
 
         Raises:
-            TimeoutError: Fewer have.
+            TimeoutError: Fewer requests arrived.
         """
         with self._arrived:
             if not self._arrived.wait_for(lambda: self._total >= number, timeout):
@@ -214,16 +215,16 @@ class LocalRecipient:
             return tuple(self._received)
 
     async def await_for(self, number: int, timeout: float = 10.0) -> tuple[Received, ...]:  # noqa: ASYNC109
-        """Wait without blocking the event loop; else as `wait_for`."""
+        """Wait like `wait_for` without blocking the event loop."""
         return await asyncio.to_thread(self.wait_for, number, timeout)
 
     def clear(self) -> None:
-        """Forget what arrived."""
+        """Drop the received requests."""
         with self._arrived:
             self._received.clear()
             self._total = 0
 
-    # -- how to answer
+    # -- responses
 
     def answer(
         self,
@@ -234,58 +235,59 @@ class LocalRecipient:
         delay: float = 0.0,
         times: int | None = None,
     ) -> None:
-        """Answer like this from now on, or so many times.
+        """Send this response from now on, or to a number of requests.
 
         Args:
-            status: Of the response.
-            headers: Of the response.
-            body: Of the response.
-            delay: Seconds before it.
-            times: How many requests; then as before. Several such calls queue up.
+            status: The response's status.
+            headers: The response's headers.
+            body: The response's body.
+            delay: Seconds before the response.
+            times: The number of requests, before the recipient returns to its previous behaviour.
+                Several calls queue up.
         """
         self.behave(_Answer(status, dict(headers or {}), body, delay), times=times)
 
     def hang(self, *, times: int | None = None) -> None:
-        """Take the request and never answer."""
+        """Receive the request and never respond."""
         self.behave(_hang, times=times)
 
     def reset(self, *, times: int | None = None) -> None:
-        """Take the request and reset the connection."""
+        """Receive the request and reset the connection."""
         self.behave(_reset, times=times)
 
     def garbage(self, *, times: int | None = None) -> None:
-        """Answer with something that isn't HTTP."""
+        """Respond with data that isn't HTTP."""
         self.behave(_garbage, times=times)
 
     def trickle(self, *, interval: float = 1.0, times: int | None = None) -> None:
-        """Answer a byte at a time.
+        """Respond one byte at a time.
 
         Args:
             interval: Seconds between bytes.
-            times: How many requests.
+            times: The number of requests.
         """
         self.behave(_Trickle(interval), times=times)
 
     def endless_headers(self, *, times: int | None = None) -> None:
-        """Begin to answer, and go on with headers for ever."""
+        """Begin a response and send headers for ever."""
         self.behave(_endless_headers, times=times)
 
     def huge(self, *, size: int = 2**30, times: int | None = None) -> None:
-        """Answer with a huge body.
+        """Respond with a huge body.
 
         Args:
-            size: Bytes.
-            times: How many requests.
+            size: The size in bytes.
+            times: The number of requests.
         """
         self.behave(_Huge(size), times=times)
 
     def behave(self, behaviour: Behaviour, *, times: int | None = None) -> None:
-        """Answer by a function of one's own.
+        """Respond by calling a function.
 
         Args:
-            behaviour: An async function that gets the `Received` and a stream to write to, and
-                returns whether to keep the connection.
-            times: How many requests; None is from now on.
+            behaviour: An async function that takes the `Received` and a stream to write to, and
+                returns True to keep the connection.
+            times: The number of requests; None is unlimited.
         """
         if times is None:
             self._next.clear()
@@ -304,7 +306,7 @@ class LocalRecipient:
             while await self._exchange(reader, writer):
                 pass
         except (OSError, EOFError, ValueError, asyncio.LimitOverrunError, asyncio.CancelledError):
-            pass  # the other side went away, spoke no HTTP, or we are stopping
+            pass  # closed by the other side, no HTTP, or stopping
         finally:
             self._tasks.discard(task)
             writer.transport.abort()
@@ -357,12 +359,12 @@ def _serve_on(loop: asyncio.AbstractEventLoop) -> None:
 
 
 async def close_server(server: asyncio.Server) -> None:
-    """Stop accepting connections, and start the tasks of those accepted so far.
+    """Stop accepting connections, and start the tasks of connections accepted so far.
 
-    A connection that is being accepted while asyncio's server closes would stay open for good.
+    Otherwise a connection that arrives while asyncio's server closes would never be closed.
 
     Args:
-        server: Of a selector event loop, which is the running one.
+        server: A server of the running event loop, which uses a selector.
     """
     for listening in server.sockets:
         asyncio.get_running_loop().remove_reader(listening.fileno())
@@ -402,7 +404,7 @@ async def _hang(request: Received, writer: asyncio.StreamWriter) -> bool:
 async def _reset(request: Received, writer: asyncio.StreamWriter) -> bool:
     connection = writer.get_extra_info("socket")
     with contextlib.suppress(OSError):
-        linger = struct.pack("ii", 1, 0)  # makes close a reset
+        linger = struct.pack("ii", 1, 0)  # Makes close() send a reset.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
     return False
 

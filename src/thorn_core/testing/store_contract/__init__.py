@@ -1,4 +1,4 @@
-"""The contract of stores, as tests: subclass it to test one of your own."""
+"""The contract of stores, as tests: subclass it to test your own store."""
 
 from thorn_core.testing.store_contract.contract import StoreContract
 from thorn_core.testing.store_contract.steps import (

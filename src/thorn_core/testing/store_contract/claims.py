@@ -1,4 +1,4 @@
-"""Of the contract of stores: claims, and the leases that they hold."""
+"""The contract of stores: claims and their leases."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from thorn_core.values import DeliveryState
 
 
 class ClaimContract(StoreSteps):
-    """A store leases what is due, fairly between recipients, to one worker at a time."""
+    """A store leases due deliveries, fairly between recipients, to one worker at a time."""
 
     def test_a_claim_has_all_that_the_request_needs(self, store: Store) -> None:
         message, subscription = make_message(), make_subscription(secrets=("whsec_x",))
@@ -72,7 +72,7 @@ class ClaimContract(StoreSteps):
         assert len(self.claim(store, limit=9)) == 3
 
     def test_subscriptions_take_turns(self, store: Store) -> None:
-        # Whether or not they share a host.
+        # Independent of their hosts.
         crowd = make_subscription(1)
         loner = make_subscription(2, url=crowd.url)
         for number in range(200):

@@ -1,4 +1,4 @@
-"""Of the contract of stores: what is cancelled, what is erased, and what is missing."""
+"""The contract of stores: cancelled, erased and missing deliveries."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CANCELLED = DeliveryState.CANCELLED
 
 
 class ClearingContract(StoreSteps):
-    """A store cancels what waits, erases what a sender sent, and tells what was never made."""
+    """A store cancels deliveries, erases a sender's messages, and finds missing deliveries."""
 
     # -- cancel
 
@@ -108,7 +108,7 @@ class ClearingContract(StoreSteps):
             assert not store.deliveries(DeliveryQuery(message_id=message.id))
         assert not store.attempts([done.delivery.id])
         assert len(store.deliveries(DeliveryQuery())) == 1
-        # Nothing comes back: not by a late completion, not by routing, not by a replay.
+        # Late completions, routing and replays don't restore erased messages.
         store.record([self.completion(under_way)])
         store.renew([under_way], until=later(1000))
         store.release([under_way])
@@ -120,7 +120,7 @@ class ClearingContract(StoreSteps):
         assert {message.id for message in waiting} == {message.id for message in others[1:]}
         claimed = self.claim(store, now=later(5000))
         assert [claim.message.id for claim in claimed] == [others[0].id]
-        # The keys are free again.
+        # The erased idempotency keys are available again.
         told: list[int] = []
         again = attrs.evolve(mine[0], id=make_message(77).id)
         store.publish([again], within=IMMEDIATE, written=lambda ids: told.append(len(ids)))
@@ -129,7 +129,7 @@ class ClearingContract(StoreSteps):
     # -- missing
 
     def missed(self, store: Store, subscription: Subscription, limit: int = 100) -> list[str]:
-        """Ids of all that is missing, by the page."""
+        """Return the ids of all missing messages, page by page."""
         found: list[str] = []
         after: str | None = None
         while True:

@@ -1,4 +1,4 @@
-"""The contract of stores, whole."""
+"""The complete contract of stores."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class StoreContract(
     PauseContract,
     FigureContract,
 ):
-    """What every store must do.
+    """The requirements of every store.
 
-    Subclass it in a test module, with a `make_store` of yours; a store that others may share says
-    in `reopen` how to get another handle on the same data::
+    Subclass it in a test module and override `make_store`. For a shared store, also override
+    `reopen` to return another handle on the same data::
 
         class TestMyStore(StoreContract):
             def make_store(self): return MyStore("my://")

@@ -1,4 +1,4 @@
-"""Of the contract of stores: what they tell of themselves."""
+"""The contract of stores: statistics and readiness."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from thorn_core.values import DeliveryState
 
 
 class FigureContract(StoreSteps):
-    """A store counts what it holds and how attempts went, and says if it is ready."""
+    """A store counts its contents and the results of attempts, and checks that it is ready."""
 
     def test_stats_count(self, store: Store) -> None:
         store.add_subscription(make_subscription())
@@ -66,7 +66,7 @@ class FigureContract(StoreSteps):
                 *(self.completion(c, at=later(1)) for c in claims if c not in mines),
             ]
         )
-        # Tried again in the next period, without an answer, and once more after the last one.
+        # Retried in the next period without a response, and once more after the last period.
         for status, seconds in ((None, 90), (500, 120)):
             (again,) = self.claim(store, now=later(600))
             slow = self.completion(again, PENDING, status=status, at=later(seconds), due_at=NOW)

@@ -1,4 +1,4 @@
-"""Of the contract of stores: history, looked up, replayed and purged."""
+"""The contract of stores: lookup, replay and purge of the history."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from thorn_core.values import Delivery
 
 
 class HistoryContract(StoreSteps):
-    """A store finds deliveries and attempts, makes them pending again, and lets them go."""
+    """A store finds, replays and deletes deliveries and attempts."""
 
     def test_deliveries_are_found_by_any_criterion(self, store: Store) -> None:
         every = self.history(store)
@@ -98,7 +98,7 @@ class HistoryContract(StoreSteps):
     def test_times_of_a_query_are_the_messages(self, store: Store) -> None:
         message, subscription = make_message(at=later(10)), make_subscription()
         self.publish(store, message)
-        # It was routed much later.
+        # Routed much later than published.
         self.route(store, message, [make_delivery(message, subscription, later(500))])
         for since, until, found in (
             (later(10), None, 1),

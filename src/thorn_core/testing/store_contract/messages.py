@@ -1,4 +1,4 @@
-"""Of the contract of stores: messages, from publishing to routing."""
+"""The contract of stores: messages, from publishing to routing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from thorn_core.values import DeliveryState, Message
 
 
 class MessageContract(StoreSteps):
-    """A store keeps messages until they are routed, and wakes who routes them."""
+    """A store keeps messages until they are routed, and wakes the router."""
 
     def test_a_message_comes_back_as_it_was(self, store: Store) -> None:
         full = make_message(
@@ -60,7 +60,7 @@ class MessageContract(StoreSteps):
         batches = (
             [keyed(1, 1)],
             [keyed(2, 1), keyed(3, 2)],
-            # Twice in one batch, beside one without a key.
+            # Twice in one batch, next to a message without a key.
             [keyed(4, 3), make_message(5), keyed(6, 3), keyed(7, 2)],
         )
         for messages in batches:
@@ -193,7 +193,8 @@ class MessageContract(StoreSteps):
         message = make_message()
         self.publish(store, message)
         after, routed, peak = None, 0, 0
-        # Of the last chunks, where it would be the most: measuring takes several times as long.
+        # Measure the last chunks only, which need the most memory: measuring is several times
+        # slower.
         measured = self.fan_out if self.fan_out_memory is None else self.fan_out - 3000
         while routed < self.fan_out:
             if routed >= measured:

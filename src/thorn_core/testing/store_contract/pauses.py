@@ -1,4 +1,4 @@
-"""Of the contract of stores: subscriptions that are paused and resumed."""
+"""The contract of stores: paused and resumed subscriptions."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from thorn_core.values import Subscription
 
 
 class PauseContract(StoreSteps):
-    """A store holds the deliveries of paused subscriptions, and shows it."""
+    """A store holds the deliveries of paused subscriptions, and shows them as held."""
 
     def paused(self, store: Store, subscription: Subscription) -> None:
-        """Add a subscription and pause it."""
+        """Add a subscription and pause it; return it."""
         store.add_subscription(subscription)
         store.pause(subscription.id, now=NOW)
 
@@ -48,7 +48,7 @@ class PauseContract(StoreSteps):
         ids = [make_message(number).id for number in (1, 2)]
         assert not self.claim(store, now=later(100), message_ids=ids)
         assert store.stats(now=later(100), window=LEASE).due_since is None
-        # A paused subscription goes on matching: new deliveries wait, too.
+        # A paused subscription still matches: new deliveries wait, too.
         assert self.matched(store, "article.created") == [mine.id]
 
     def test_a_resumed_subscription_gets_what_was_held(self, store: Store) -> None:

@@ -1,4 +1,4 @@
-"""Of the contract of stores: how claims end, and what that does to recipients."""
+"""The contract of stores: completions of claims and their effect on recipients."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from thorn_core.values import DeliveryState, Subscription
 
 
 class RecordingContract(StoreSteps):
-    """A store writes attempts, states, pauses, and what becomes of subscriptions."""
+    """A store records attempts, states, pauses, and the effects on subscriptions."""
 
     def test_a_delivered_one_is_finished_with_its_attempt(self, store: Store) -> None:
         self.deliver(store, make_message(), make_subscription())

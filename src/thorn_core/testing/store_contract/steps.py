@@ -1,4 +1,4 @@
-"""What the tests of the contract of stores begin with, and do over and over."""
+"""Shared set-up and steps of the tests of the store contract."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ PENDING, DELIVERED = DeliveryState.PENDING, DeliveryState.DELIVERED
 
 
 def later(seconds: float) -> datetime:
-    """So many seconds after the beginning."""
+    """Return a time some seconds after the start."""
     return NOW + timedelta(seconds=seconds)
 
 
 def make_message(number: int = 1, *, at: datetime = NOW, **changes: Any) -> Message:
-    """A message; ids go by time, then by number."""
+    """Return a message; ids sort by time, then by number."""
     key = first_key(at)[:6] + number.to_bytes(10, "big")
     made = Message(id=message_id(key), event="article.created", data=b'{"n":1}', at=at)
     return attrs.evolve(made, **changes)
 
 
 def make_subscription(number: int = 1, **changes: Any) -> Subscription:
-    """A subscription; ids go by number, and so do recipients."""
+    """Return a subscription; its id and recipient depend on the number."""
     made = Subscription(
         id=f"sub_{number:032x}",
         events=("article.*",),
@@ -56,36 +56,37 @@ def make_subscription(number: int = 1, **changes: Any) -> Subscription:
 
 
 class StoreSteps:
-    """A store to test, and the steps that tests of it share."""
+    """A store under test, and steps that tests share."""
 
-    #: Subscribers of one message in the test of a huge fan-out.
+    #: The number of subscribers of one message in the test of a huge fan-out.
     fan_out = 100_000
-    #: Bytes that routing it may take beyond what the store keeps; None doesn't measure.
+    #: The maximum memory in bytes for routing that message, beyond the store's own data; None skips
+    #: the measurement.
     fan_out_memory: int | None = 8 * 1024 * 1024
 
     def make_store(self) -> Store:
-        """Make an empty store."""
+        """Create an empty store."""
         return pytest.fail("a subclass makes its store here")
 
     def reopen(self, store: Store) -> Store:
-        """Another handle on the same data, as another process has it."""
+        """Return another handle on the same data, like another process has."""
         return store
 
     def populate(self, store: Store, subscriptions: Iterable[Subscription]) -> None:
-        """Add very many subscriptions; where one by one takes too long, override it."""
+        """Add very many subscriptions; override it if adding them one by one takes too long."""
         for subscription in subscriptions:
             store.add_subscription(subscription)
 
     @pytest.fixture
     def store(self) -> Iterator[Store]:
-        """An empty store."""
+        """Yield an empty store."""
         store = self.make_store()
         yield store
         store.close()
         store.close()
 
     def publish(self, store: Store, *messages: Message) -> None:
-        """Publish without a transaction."""
+        """Publish messages without a transaction."""
         store.publish(messages, within=IMMEDIATE)
 
     def route(
@@ -109,7 +110,7 @@ class StoreSteps:
         return deliveries
 
     def claim(self, store: Store, **changes: Any) -> list[Claim]:
-        """Claim what is due."""
+        """Claim due deliveries."""
         arguments: dict[str, Any] = {
             "now": NOW,
             "lease": LEASE,
@@ -131,7 +132,7 @@ class StoreSteps:
         attempt: bool = True,
         **outcome: Any,
     ) -> Completion:
-        """How a claim ended."""
+        """Return the completion of a claim."""
         made = Attempt(
             id=attempt_id(claim.delivery.id, at),
             delivery_id=claim.delivery.id,
@@ -148,13 +149,13 @@ class StoreSteps:
         )
 
     def matched(self, store: Store, event: str, sender: str | None = None) -> list[str]:
-        """Ids of what an event reaches."""
+        """Return the ids of the subscriptions that match an event."""
         return [s.id for s in store.matching(event, sender=sender, after=None, limit=100)]
 
     def history(self, store: Store) -> list[Delivery]:
-        """Four deliveries: two messages to two subscriptions; the first one delivered.
+        """Create four deliveries, two messages to two subscriptions, and deliver the first.
 
-        Those of a message come in the order of the subscriptions: their keys tell it.
+        A message's deliveries sort in the order of the subscriptions, by key.
         """
         one, two = make_subscription(1), make_subscription(3)
         self.deliver(store, make_message(1), one, two)

@@ -1,4 +1,4 @@
-"""Of the contract of stores: subscriptions, and which of them an event reaches."""
+"""The contract of stores: subscriptions, and the lookup of those that match an event."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from thorn_core.values import OPERATOR, DeliveryState, Subscription
 
 
 class SubscriptionContract(StoreSteps):
-    """A store keeps subscriptions and finds those that an event reaches."""
+    """A store keeps subscriptions and finds those that match an event."""
 
     def test_a_subscription_comes_back_as_it_was(self, store: Store) -> None:
         full = make_subscription(

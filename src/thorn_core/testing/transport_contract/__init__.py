@@ -1,4 +1,4 @@
-"""The contract of transports, as tests: subclass it to test one of your own."""
+"""The contract of transports, as tests: subclass it to test your own transport."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from thorn_core.testing.transport_contract.kit import ALLOWED, resolving
 
 
 class TransportContract(Exchanges, Addresses, Hostility):
-    """What every transport must do.
+    """The requirements of every transport.
 
-    Subclass it in a test module, with a `make_transport` of yours::
+    Subclass it in a test module and override `make_transport`::
 
         class TestMyTransport(TransportContract):
             def make_transport(self, **options): return MyTransport(**options)

@@ -1,4 +1,4 @@
-"""Names, addresses and TLS."""
+"""The contract of transports: names, addresses and TLS."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from thorn_core.values import Response
 
 
 class Addresses(TransportKit):
-    """A connection goes to a checked address, for the original name."""
+    """A transport connects to a checked address with the original name."""
 
     def test_a_refused_address_is_never_connected_to(self, recipient: LocalRecipient) -> None:
         with pytest.raises(SecurityError):
@@ -94,7 +94,7 @@ class Addresses(TransportKit):
             async def scenario(transport: Transport) -> None:
                 good = self.request(f"https://good.example:{port}")
                 await transport.send(good)
-                # The same address: the connection must not be shared between the names.
+                # The names share an address, but must not share a connection.
                 with pytest.raises(TransportError, match=r"(?i)certificate|hostname"):
                     await transport.send(attrs.evolve(good, url=f"https://evil.example:{port}"))
 

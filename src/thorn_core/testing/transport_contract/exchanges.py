@@ -1,4 +1,4 @@
-"""Requests and ordinary answers."""
+"""The contract of transports: requests and ordinary responses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from thorn_core.values import Response
 
 
 class Exchanges(TransportKit):
-    """A request arrives as it is, and its answer is read."""
+    """A transport sends requests unchanged and reads the responses."""
 
     def test_a_request_arrives_as_it_is_and_nothing_is_added(
         self, recipient: LocalRecipient

@@ -1,4 +1,4 @@
-"""Answers of recipients that are broken, or mean harm."""
+"""The contract of transports: broken and malicious responses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 EVIL = b"HTTP/1.1 299 EVIL\r\nContent-Length: 4\r\n\r\nevil"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
-# Complete by its own framing, so an answer: what was sent, its status and its body.
+# Responses that are complete by their own framing: the bytes, the status and the body.
 COMPLETE = {
     "surplus bytes": (OK + b"surplus", 200, b"ok"),
     "a length in characters": (
@@ -73,7 +73,7 @@ COMPLETE = {
         b"ok",
     ),
 }
-# No answer, whether the recipient closes the connection behind it or not.
+# Invalid responses, whether the recipient then closes the connection or not.
 UNUSABLE = {
     "another protocol": b"SSH-2.0-OpenSSH_9\r\n\r\n",
     "HTTP/0.9": b"<html>hello</html>",
@@ -96,7 +96,7 @@ UNUSABLE = {
     "3,000 headers": b"HTTP/1.1 200 OK\r\n" + b"a:\r\n" * 3000 + b"Content-Length: 0\r\n\r\n",
     "65 KiB of headers": b"HTTP/1.1 200 OK\r\n" + (b"X-A: " + b"b" * 93 + b"\r\n") * 670 + b"\r\n",
 }
-# Without an end: the beginning, and what goes on.
+# Endless responses: the beginning, and the repeated part.
 ENDLESS = {
     "interim answers": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
     "headers": (b"HTTP/1.1 200 OK\r\n", b"X-A: b\r\n"),
@@ -107,7 +107,7 @@ ENDLESS = {
     "chunk extensions": (CHUNKED, b"1;" + b"a" * 1000 + b"\r\na\r\n"),
     "trailers": (CHUNKED + b"0\r\n", b"X-A: b\r\n"),
 }
-# Cut off: the recipient closes the connection in the middle.
+# Truncated responses: the recipient closes the connection in the middle.
 CUT = {
     "head": b"HTTP/1.1 200 OK\r\nX-A:",
     "body": b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc",
@@ -117,7 +117,7 @@ CUT = {
 
 
 def answering(*answers: bytes) -> RawServer:
-    """A server that gives these answers to the requests of each connection, and closes it."""
+    """Run a server that sends these responses on each connection, and then closes it."""
 
     def behave(connection: RawConnection) -> None:
         for answer in answers:
@@ -129,7 +129,7 @@ def answering(*answers: bytes) -> RawServer:
 
 @contextmanager
 def holding(*answers: bytes) -> Iterator[RawServer]:
-    """The same, but it leaves connections open until the other side closes them."""
+    """Run such a server that leaves connections open until the other side closes them."""
 
     def behave(connection: RawConnection) -> None:
         for answer in answers:
@@ -142,7 +142,7 @@ def holding(*answers: bytes) -> Iterator[RawServer]:
 
 
 class Hostility(TransportKit):
-    """No answer harms the sender, and one that is complete counts."""
+    """A transport withstands every response, and accepts complete ones."""
 
     @pytest.mark.parametrize("kind", COMPLETE)
     def test_a_complete_answer_counts_whatever_follows_it(self, kind: str) -> None:
@@ -191,7 +191,7 @@ class Hostility(TransportKit):
 
         with RawServer(behave) as server, pytest.raises(TransportError):
             self.send(self.request(server.url, response_limit=100))
-        # What the system buffers on the way comes on top of what is read.
+        # The operating system's buffers come on top of the bytes that the transport reads.
         assert sum(sent) < 16 * 2**20
 
     @pytest.mark.parametrize("kind", CUT)
@@ -244,7 +244,7 @@ class Hostility(TransportKit):
         async def scenario(transport: Transport) -> Response:
             await transport.send(self.request(server.url))
             asked.set()
-            sent.wait()  # blocks the loop, so that it can't read what came
+            sent.wait()  # Block the loop, so that it can't read the received bytes.
             if noticed:
                 await asyncio.sleep(0.01)
             return await transport.send(self.request(server.url))
@@ -337,7 +337,7 @@ class Hostility(TransportKit):
         def behave(connection: RawConnection) -> None:
             connection.request()
             connection.write(OK)
-            connection.socket.shutdown(socket.SHUT_RDWR)  # no close_notify
+            connection.socket.shutdown(socket.SHUT_RDWR)  # No close_notify.
 
         with RawServer(behave, ssl_context=server_side) as server:
             response = self.send(
@@ -365,7 +365,7 @@ class Hostility(TransportKit):
 
 @contextmanager
 def unanswering(host: str, port: int) -> Iterator[None]:
-    """An address that drops whoever wants to connect: its queue is full."""
+    """Yield an address that drops new connections, because its queue is full."""
     with socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))

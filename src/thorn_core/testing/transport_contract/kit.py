@@ -1,4 +1,4 @@
-"""What the tests of the contract share."""
+"""Shared helpers of the tests of the transport contract."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PATIENCE = 10.0
 
 
 def resolving(answers: Sequence[Sequence[str]], asked: list[str]) -> Resolver:
-    """A resolver that gives one answer after the other, the last for ever."""
+    """Return a resolver that returns one result after the other, then the last one for ever."""
 
     async def resolve(host: str, port: int) -> Sequence[str]:
         asked.append(host)
@@ -32,22 +32,22 @@ def resolving(answers: Sequence[Sequence[str]], asked: list[str]) -> Resolver:
 
 
 class TransportKit:
-    """Makes the transport under test, and somebody to send to."""
+    """Creates the transport under test and a recipient."""
 
     def make_transport(
         self, *, resolver: Resolver | None = None, ssl_context: ssl.SSLContext | None = None
     ) -> Transport:
-        """Make the transport; options that are None are its defaults."""
+        """Create the transport; options that are None use its defaults."""
         return pytest.fail("a subclass makes its transport here")
 
     @pytest.fixture
     def recipient(self) -> Iterator[LocalRecipient]:
-        """Somebody to send to."""
+        """Yield a recipient."""
         with LocalRecipient() as recipient:
             yield recipient
 
     def use(self, scenario: Callable[[Transport], Awaitable[T]], **options: Any) -> T:
-        """Run a scenario with a transport on a loop of its own."""
+        """Run a scenario with a transport on its own event loop."""
 
         async def main() -> T:
             transport = self.make_transport(**options)
@@ -62,7 +62,7 @@ class TransportKit:
 
     @staticmethod
     def request(url: str, **changes: Any) -> Request:
-        """A request."""
+        """Return a request."""
         made = Request(url=url, headers={"X-A": "1"}, body=b'{"n":1}', validators=ALLOWED)
         return attrs.evolve(made, **changes)
 
@@ -72,7 +72,7 @@ class TransportKit:
 
     @staticmethod
     def contexts(authority: Any, name: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-        """TLS contexts of a server with that name, and of a client that trusts it."""
+        """Return TLS contexts of a server with that name and of a client that trusts it."""
         server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert(name).configure_cert(server)
         client = ssl.create_default_context()
