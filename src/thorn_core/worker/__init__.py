@@ -1,4 +1,4 @@
-"""The engine at work on a store: routes messages, claims deliveries, records outcomes."""
+"""The engine on a store: routes messages, claims deliveries, records outcomes."""
 
 from thorn_core.worker.thread import LoopThread, new_event_loop
 from thorn_core.worker.wiring import EventOptions, Wiring

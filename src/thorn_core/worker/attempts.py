@@ -1,4 +1,4 @@
-"""One attempt of a delivery: requested, judged."""
+"""One attempt of a delivery: request and outcome."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ BODY_CACHE = 128
 ALLOWED_CACHE = 10_000
 # Subscriptions whose rate limits are tracked.
 SLOT_CACHE = 10_000
-# Delay before a delivery is claimed again if its event's declaration is unknown here.
+# Delay before the next claim of a delivery whose event's declaration is unknown here.
 UNDECLARED_WAIT = timedelta(minutes=1)
-# Retry policy for attempts that failed because of a defect of this program, instead of the event's
-# own: possibly no request was made.
+# Retry policy after a defect of this program, in place of the event's own policy: possibly no
+# request was made.
 INTERNAL_POLICY = RetryPolicy()
 
 
@@ -60,9 +60,9 @@ class Attempts:
     """Attempts the deliveries of one worker.
 
     Args:
-        wiring: The worker's.
+        wiring: The worker's wiring.
         transport: Performs the requests.
-        load: Is notified which recipients respond.
+        load: Learns which recipients respond.
     """
 
     def __init__(self, wiring: Wiring, transport: Transport, load: Load) -> None:
@@ -79,10 +79,10 @@ class Attempts:
         self._allowed: dict[tuple[str, int], tuple[Any, ...]] = {}
 
     async def deliver(self, claim: Claim) -> Completion:
-        """Attempt a claimed delivery, and decide the outcome.
+        """Attempt a claimed delivery, and return its completion.
 
-        Raises nothing but CancelledError. What goes wrong on this side (a plugin, a codec, the
-        signing) is logged, and tried again without being held against the recipient.
+        It raises only CancelledError. It logs defects of this program (a plugin, a codec, the
+        signing) and retries without counting them as the recipient's failures.
         """
         message, delivery, subscription = claim.message, claim.delivery, claim.subscription
         clock, settings = self._wiring.clock, self._settings
@@ -120,7 +120,8 @@ class Attempts:
         except UncheckedError as failure:
             return self._failed_internally(claim, at, failure)
         except (TransportError, SecurityError) as failure:
-            # The URL is allowed; the addresses of its name, or a redirect, may be next time.
+            # The URL is allowed; only its name's addresses or a redirect were refused, and may
+            # change.
             error = failure.reason if isinstance(failure, SecurityError) else str(failure)
         except Exception as failure:
             return self._failed_internally(claim, at, failure)
@@ -151,14 +152,14 @@ class Attempts:
     def _prepare(
         self, claim: Claim, subscription: Subscription, at: datetime
     ) -> Request | Completion:
-        """Return the checked and signed request of a claim, or the outcome if there is none."""
+        """Return a claim's checked and signed request, or the outcome if none is possible."""
         reason = f"the payload can't be encoded as {subscription.content_type}"
         try:
             body = self._body(claim.message, subscription)
             reason = INTERNAL
             request = self._request(claim, subscription, body)
             refusal = self._refusal(request)
-            # The owner must not see a URL that a plugin chose.
+            # Hide a URL that a plugin chose from the owner.
             if refusal is not None and request.url == subscription.url:
                 return _cancelled(claim, refusal.reason, at)
             if refusal is not None:
@@ -192,7 +193,7 @@ class Attempts:
         return self._wiring.plugins.prepare_request(request, claim.delivery)
 
     def _refusal(self, request: Request) -> SecurityError | None:
-        """Why a validator or plugin refuses the URL of a request.
+        """Return the reason why a validator or plugin refuses the URL of a request, or None.
 
         Raises:
             UncheckedError: A plugin failed.
@@ -209,7 +210,7 @@ class Attempts:
     def _failed_internally(
         self, claim: Claim, at: datetime, failure: Exception, reason: str = INTERNAL
     ) -> Completion:
-        """Log a defect of this program; the attempt is retried, and the recipient isn't blamed."""
+        """Log a defect of this program; retry the attempt without blaming the recipient."""
         delivery = claim.delivery
         self._defects.log(
             failure,
@@ -277,7 +278,7 @@ class Attempts:
         return response
 
     def _slot(self, subscription: Subscription, at: datetime) -> datetime:
-        """Return when the rate limit next permits a request; take the slot if that is now."""
+        """Return the next time that the rate limit permits; take the slot if that is now."""
         assert subscription.rate_limit
         slot = max(self._next_slot.pop(subscription.id, at), at)
         gap = timedelta(seconds=1 / subscription.rate_limit)

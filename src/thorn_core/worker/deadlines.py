@@ -1,4 +1,4 @@
-"""Deadlines of requests: one timer for all of them, since one for each costs as much as signing."""
+"""Deadlines of requests: one shared timer, because a timer per request is as slow as signing."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-# How late a deadline may be kept, in seconds.
+# Maximum delay of a deadline in seconds.
 INTERVAL = 0.02
 
 
 class Deadlines:
-    """Cancels what takes too long, on one event loop."""
+    """Cancels overdue requests on one event loop."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -22,10 +22,10 @@ class Deadlines:
         self._timer: asyncio.TimerHandle | None = None
 
     async def within(self, seconds: float, awaitable: Awaitable[T]) -> T:
-        """Await something for at most `seconds`.
+        """Await an awaitable for at most `seconds`.
 
         Raises:
-            TimeoutError: It took longer, and was cancelled.
+            TimeoutError: It took longer and was cancelled.
         """
         # Pass the loop: looking it up makes a system call for the process id.
         task = asyncio.current_task(self._loop)
@@ -44,7 +44,7 @@ class Deadlines:
             self._expired.discard(task)
 
     def _look(self) -> None:
-        """Cancel what is overdue, and reschedule while deadlines are pending."""
+        """Cancel overdue requests, and reschedule while deadlines are pending."""
         now = self._loop.time()
         for task in [task for task, deadline in self._by_task.items() if deadline <= now]:
             del self._by_task[task]

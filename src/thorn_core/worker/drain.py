@@ -1,4 +1,4 @@
-"""Draining: attempts everything due, or the due deliveries of some messages, once each."""
+"""Draining: attempts all due deliveries, or those of some messages, once each."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ async def drain(
     *,
     at_once: bool = False,
 ) -> int:
-    """Route and attempt due deliveries of all messages or of these, each delivery once.
+    """Route and attempt due deliveries of all messages or of some, each delivery once.
 
     Args:
         engine: The engine to use.
-        cutoff: Deliveries due at this time are attempted.
-        message_ids: Only these.
+        cutoff: Attempt only deliveries due at this time.
+        message_ids: Restricts the drain to these messages.
         at_once: Ignore the limits per recipient for these messages.
 
     Returns:
@@ -38,7 +38,7 @@ async def drain(
     while not engine.stopping:
         progress = engine.progress
         if len(mine) == wanted:
-            # The store has no more of these, so don't query it.
+            # The store has no more due deliveries, so don't query it.
             if not engine.leases.has_any(mine):
                 break
             await progress.wait()
@@ -57,7 +57,7 @@ async def drain(
 
 
 async def _crowded(engine: Engine, cutoff: datetime, message_ids: Collection[str] | None) -> bool:
-    """Return whether some of these deliveries only wait for other requests to end."""
+    """Return True if some of these deliveries only wait for other requests to end."""
     if not engine.leases:
         return False
     if message_ids is None or engine.full:
@@ -68,15 +68,15 @@ async def _crowded(engine: Engine, cutoff: datetime, message_ids: Collection[str
 async def begin(
     engine: Engine, cutoff: datetime, message_ids: Collection[str], seconds: float
 ) -> bool:
-    """Route messages and start the requests that are due; these then continue.
+    """Route messages and start their due requests; the requests then continue.
 
-    Waits for capacity while the limit of requests in flight is reached, in total or per recipient.
-    Leaves deliveries to an unresponsive recipient in the store.
+    It waits for capacity while the number of requests in flight is at its limit, in total or per
+    recipient. It leaves deliveries to an unresponsive recipient in the store.
 
     Args:
         engine: The engine to use.
-        cutoff: Deliveries due at this time are attempted.
-        message_ids: Their ids.
+        cutoff: Attempt only deliveries due at this time.
+        message_ids: The messages' ids.
         seconds: Maximum duration, without calls of the store.
 
     Returns:
@@ -89,7 +89,7 @@ async def begin(
         if len(begun) == wanted:
             return True
         progress = engine.progress
-        # The view at the time of the claim; there may be room again by now.
+        # The full recipients at the time of the claim; there may be room again now.
         full, crowded = engine.full, engine.load.crowded() - engine.load.stuck()
         if not await engine.claim_some(cutoff, message_ids, begun):
             if not (full or await engine.any_due(cutoff, message_ids, crowded)):

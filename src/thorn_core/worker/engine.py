@@ -26,11 +26,11 @@ STORE_THREADS = 4
 
 
 class Engine:
-    """Routes, claims and attempts for one worker, on the event loop it is created on.
+    """Routes, claims and attempts deliveries for one worker, on one event loop.
 
     Args:
-        wiring: From the app.
-        deliver: Delivers messages of these ids.
+        wiring: The app's wiring.
+        deliver: Delivers the messages with these ids.
 
     Attributes:
         load: Requests in flight.
@@ -38,7 +38,7 @@ class Engine:
         wake: Set when there may be work.
         progress: Set, and replaced, when a delivery has ended.
         routable: Whether there may be messages to route.
-        stopping: No new work may start.
+        stopping: Set when no new work may start.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Engine:
         return self._loop
 
     def interrupt(self) -> None:
-        """Wake up everything that waits for work or for progress."""
+        """Wake all tasks that wait for work or for progress."""
         self.wake.set()
         self.progress.set()
 
@@ -98,7 +98,7 @@ class Engine:
         await self._recorder.close()
         await self._router.close(self._wiring.clock())
         await self.leases.give_back()
-        # Everything that waits for progress sees that the engine has stopped.
+        # Let all tasks that wait for progress see that the engine has stopped.
         self.progress.set()
         await self._transport.close()
         if self._executor is not None:
@@ -111,13 +111,13 @@ class Engine:
         try:
             future = self._executor.submit(call)
         except RuntimeError:
-            # At interpreter exit the executors have ended; nothing else waits for the loop now.
+            # At interpreter exit the executors have ended; no other task waits for the loop now.
             return call()
         self._wiring.calls.add(future)
         future.add_done_callback(self._wiring.calls.discard)
         return await asyncio.wrap_future(future)
 
-    # -- route
+    # -- routing
 
     async def pump(self, now: datetime, started: set[str] | None = None) -> int:
         """Route and claim once; return the numbers of messages and claims."""
@@ -151,10 +151,10 @@ class Engine:
         return routed
 
     async def route_named(self, message_ids: Collection[str], now: datetime) -> int | None:
-        """Route those of these messages that haven't been routed.
+        """Route those of these messages that are not routed yet.
 
         Returns:
-            The number of their deliveries if all were routed now, otherwise None.
+            The number of their deliveries if this call routed all of them, else None.
         """
         ids, size = list(dict.fromkeys(message_ids)), self._settings.chunksize
         counts: list[int] = []
@@ -177,7 +177,7 @@ class Engine:
         )
         return len(messages), await self._router.route(messages, now)
 
-    # -- claim
+    # -- claims
 
     async def claim_some(
         self,
@@ -187,16 +187,16 @@ class Engine:
         *,
         at_once: bool = False,
     ) -> int:
-        """Claim as many deliveries as there is capacity for, and start them.
+        """Claim as many deliveries as the capacity allows, and start them.
 
         Args:
-            now: Only deliveries due at this time.
-            message_ids: Only of these messages.
-            started: Set to which their ids are added.
+            now: Claim only deliveries due at this time.
+            message_ids: Restricts the choice to these messages.
+            started: A set; the call adds the ids of the claimed deliveries.
             at_once: Ignore the limits per recipient.
 
         Returns:
-            Their number.
+            The number of claimed deliveries.
         """
         self._fill_slots()
         if self.full or self.stopping:
@@ -213,7 +213,7 @@ class Engine:
             busy={} if at_once else self._busy(),
             message_ids=message_ids,
         )
-        # Don't start a delivery again that is in flight here although its lease has expired.
+        # Don't restart a delivery that is still in flight here after its lease has expired.
         fresh = [claim for claim in claims if claim.delivery.id not in self.leases]
         self.leases.add(fresh, token, now + lease)
         self.load.claimed(fresh, at_once=at_once)
@@ -232,16 +232,16 @@ class Engine:
 
     @property
     def full(self) -> bool:
-        """Whether there is no capacity for more claims."""
+        """True if there is no capacity for more claims."""
         return self.load.wanted(len(self._recorder)) <= self._ahead // 2
 
     async def any_due(
         self, cutoff: datetime, message_ids: Collection[str], recipients: Collection[str]
     ) -> bool:
-        """Whether any of these messages have deliveries to some recipients that haven't started."""
+        """Return True if any of these messages has unstarted deliveries to some recipients."""
         if not recipients:
             return False
-        # Claim one delivery to find out, and release it: a list would take a query per message.
+        # Claim one delivery to find out, and release it: a list would need a query per message.
         others = self.load.crowded().difference(recipients)
         claims = await self._io(
             self._store.claim,
@@ -257,7 +257,7 @@ class Engine:
             await self._io(self._store.release, claims)
         return bool(claims)
 
-    # -- attempt
+    # -- attempts
 
     def _fill_slots(self) -> None:
         """Start requests for waiting deliveries, as far as there is capacity."""
@@ -274,7 +274,7 @@ class Engine:
             self._fill_slots()
 
     async def _work(self) -> None:
-        """Concurrency slot: attempt waiting deliveries one at a time until none can start."""
+        """Attempt waiting deliveries one at a time until none can start."""
         slot = asyncio.current_task(self._loop)
         assert slot is not None
         try:
@@ -285,7 +285,7 @@ class Engine:
     async def _work_off(self, load: Load) -> None:
         while (claim := load.next()) is not None:
             if self.leases.expired(claim):
-                # Another worker may have claimed it by now.
+                # Another worker may have claimed it meanwhile.
                 logger.warning("the lease of %s expired before its request", claim.delivery.id)
                 load.ended(claim)
                 self._drop(claim)
@@ -293,7 +293,7 @@ class Engine:
             try:
                 completion = await self._attempts.deliver(claim)
             except Exception:
-                # A defect; the delivery is retried when its lease expires unrenewed.
+                # A defect: the delivery is retried when its lease expires.
                 logger.exception("delivery %s could not be attempted", claim.delivery.id)
                 self._drop(claim)
                 continue

@@ -1,4 +1,4 @@
-"""The leases of one worker: its deliveries, and until when it owns them."""
+"""The leases of one worker: its deliveries and their expiry times."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ logger = logging.getLogger(__name__)
 
 
 class Leases:
-    """The claims of one worker, whose leases it renews.
+    """The claims of one worker; renews their leases.
 
     Args:
-        store: Where the leases are.
-        io: Awaits a function of the store, which may block.
-        clock: The time, aware UTC.
-        seconds: How long a lease lasts.
+        store: The store of the leases.
+        io: Awaits a store function that may block.
+        clock: Returns the time, aware UTC.
+        seconds: The duration of a lease.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Leases:
         self._store, self._io, self._clock = store, io, clock
         self._seconds = seconds
         self._claims: dict[str, Claim] = {}
-        # When the lease of a token's claims expires.
+        # Expiry times of leases by token.
         self._until: dict[str, datetime] = {}
         self._keeper: asyncio.Task[None] | None = None
 
@@ -45,15 +45,15 @@ class Leases:
         return delivery_id in self._claims
 
     def has_any(self, delivery_ids: set[str]) -> bool:
-        """Whether any of these deliveries is leased."""
+        """Return True if any of these deliveries is leased."""
         return not delivery_ids.isdisjoint(self._claims)
 
     def lasting_from(self, now: datetime) -> timedelta:
-        """Return the length of a lease, if `now` is when a long drain began."""
+        """Return the duration of a lease; `now` may be the start of a long drain."""
         return timedelta(seconds=self._seconds) + max(self._clock() - now, timedelta())
 
     def add(self, claims: Sequence[Claim], token: str, until: datetime) -> None:
-        """Add claims that the store has leased until a time."""
+        """Add claims with the expiry time of their leases in the store."""
         if not claims:
             return
         self._until[token] = until
@@ -63,7 +63,7 @@ class Leases:
             self._keeper = asyncio.create_task(self._keep())
 
     def expired(self, claim: Claim) -> bool:
-        """Whether a claim's lease has expired, as after a long sleep of the machine."""
+        """Return True if a claim's lease has expired, such as after a long sleep of the machine."""
         return self._until[claim.token] <= self._clock()
 
     def drop(self, claims: Iterable[Claim]) -> None:
@@ -88,7 +88,7 @@ class Leases:
         self._until.clear()
 
     async def give_back(self) -> None:
-        """Release every claim, and stop renewing."""
+        """Release every claim, and stop renewing leases."""
         if self._keeper is not None:
             self._keeper.cancel()
             self._keeper = None

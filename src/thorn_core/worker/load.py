@@ -1,4 +1,4 @@
-"""How much is under way, in all and by subscription, and how much more may be."""
+"""The load of a worker: requests in flight, in total and per subscription, and free capacity."""
 
 from __future__ import annotations
 
@@ -9,24 +9,23 @@ from time import monotonic
 from thorn_core.settings import Settings
 from thorn_core.values import Claim
 
-# A request in flight for longer doesn't count against the concurrency, so that recipients that
-# hang can't hold up the others; SLOW_FACTOR times the concurrency may be under way in that way.
+# A longer request doesn't count against the concurrency, so that unresponsive recipients don't
+# block others; up to SLOW_FACTOR times the concurrency may be in flight in that way.
 SLOW_SECONDS = 1.0
 SLOW_FACTOR = 2
-# Maximum number of recipients remembered as unresponsive.
+# Maximum number of recipients tracked as unresponsive.
 CAP_CACHE = 10_000
 
 
 class Load:
-    """The requests of one worker in flight, and its claims waiting to start.
+    """The requests in flight of one worker, and its claims waiting to start.
 
-    A recipient is a subscription, by its id: one host's subscriptions don't share their room.
+    A recipient is a subscription's id: subscriptions of one host have separate limits.
 
     Args:
-        settings: The app's.
-        ahead: How many deliveries may be claimed before there is room to request them, so that
-            requests don't wait for the store; at most as many again to one recipient as it may have
-            under way.
+        settings: The app's settings.
+        ahead: The number of deliveries to claim ahead of free capacity, so that requests don't wait
+            for the store. Of one recipient, at most as many as its limit in flight.
     """
 
     def __init__(self, settings: Settings, ahead: int) -> None:
@@ -39,13 +38,13 @@ class Load:
         self._busy: dict[str, int] = {}
         self._caps: dict[str, int] = {}
         self._waiting: dict[str, deque[Claim]] = {}
-        # Recipients that have both waiting claims and capacity, round robin.
+        # Recipients with both waiting claims and capacity, in round-robin order.
         self._turns: deque[str] = deque()
         self._in_turns: set[str] = set()
         # Claims that a sender waits for; the limits per recipient don't apply.
         self._at_once: deque[Claim] = deque()
 
-    # -- what waits
+    # -- waiting claims
 
     def claimed(self, claims: Sequence[Claim], *, at_once: bool = False) -> None:
         """Queue claims.
@@ -86,7 +85,7 @@ class Load:
         return claim
 
     def ended(self, claim: Claim) -> None:
-        """Its request has ended."""
+        """Note that a claim's request has ended."""
         recipient = claim.delivery.subscription_id
         del self._begun[claim.delivery.id]
         _less(self._under_way, recipient)
@@ -124,22 +123,22 @@ class Load:
             for recipient, queue in self._waiting.items()
         )
 
-    # -- how much more may be
+    # -- capacity
 
     @property
     def full(self) -> bool:
-        """True if the limit of requests in flight is reached, including slow ones."""
+        """True if the number of requests in flight, slow ones included, is at its limit."""
         return len(self._begun) >= self._concurrency
 
     def slots(self) -> int:
-        """The current limit of requests in flight; slow ones make room for others."""
+        """Return the current limit of requests in flight; slow ones make room for others."""
         if len(self._begun) < self._concurrency:
             return self._concurrency
         slow = sum(1 for _ in self._slow())
         return self._concurrency + min(slow, SLOW_FACTOR * self._concurrency)
 
     def _slow(self) -> Iterator[str]:
-        """The recipients of slow requests."""
+        """Return the recipients of slow requests."""
         horizon = monotonic() - SLOW_SECONDS
         for begun, recipient in self._begun.values():
             if begun > horizon:
@@ -147,7 +146,7 @@ class Load:
             yield recipient
 
     def wanted(self, unrecorded: int) -> int:
-        """Return how many more deliveries to claim.
+        """Return the number of further deliveries to claim.
 
         Args:
             unrecorded: Number of outcomes not yet recorded in the store.
@@ -158,21 +157,22 @@ class Load:
 
     @property
     def per_recipient(self) -> int:
-        """The maximum number of claims per recipient at once."""
+        """The maximum number of concurrent claims per recipient."""
         return self._most + min(self._ahead, self._most)
 
     def crowded(self) -> set[str]:
-        """The recipients that have reached their limit of claims."""
+        """Return the recipients that have reached their limit of claims."""
         most = self.per_recipient
         return {recipient for recipient, n in self.by_recipient().items() if n >= most}
 
     def stuck(self) -> set[str]:
-        """The recipients whose requests in flight are all slow."""
+        """Return the recipients whose requests in flight are all slow."""
         slow = Counter(self._slow())
         return {recipient for recipient, n in slow.items() if n == self._under_way[recipient]}
 
     def by_recipient(self) -> Mapping[str, int]:
-        """Claims by recipient; unresponsive recipients count as nearly full."""
+        """Return the number of claims by recipient; count unresponsive recipients as nearly
+        full."""
         if not self._caps:
             return self._busy
         load = dict(self._busy)

@@ -1,7 +1,7 @@
-"""The worker's log: one record for each failed attempt, cancelled delivery, disabled subscription.
+"""The worker's log: one record per failed attempt, cancelled delivery or disabled subscription.
 
-All are warnings of the logger `thorn_core.worker`, with what they are about in attributes
-(`extra`). None holds a payload, a header or more of a URL than its origin.
+All are warnings of the logger `thorn_core.worker`, with the ids of their objects in attributes
+(`extra`). None contains a payload, a header, or more of a URL than its origin.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ logger = logging.getLogger("thorn_core.worker")
 
 # Maximum characters of a reason in a log record; it may contain a recipient's response.
 REASON_LENGTH = 300
-# Maximum number of remembered places of defects, and of remembered event names.
+# Maximum number of stored locations of defects, and of stored event names.
 DEFECT_CACHE = 1000
 
 
 class DefectLog:
-    """Logs errors of this program, with one traceback per place: thousands may fail alike."""
+    """Logs defects of this program, with one traceback per location: thousands may be equal."""
 
     def __init__(self) -> None:
         self._places: dict[str, None] = {}
 
     def log(self, failure: Exception, what: str, extra: Mapping[str, Any]) -> None:
-        """Log one.
+        """Log a defect.
 
         Args:
             failure: The exception.
@@ -54,13 +54,13 @@ class DefectLog:
 
 
 class UndeclaredLog:
-    """Warns once of each event whose declaration is needed but unknown."""
+    """Warns once per event whose declaration is needed but unknown."""
 
     def __init__(self) -> None:
         self._warned: set[str] = set()
 
     def warn(self, message: Message) -> None:
-        """Warn of a message's event, once."""
+        """Warn once about a message's event."""
         name = message.declared or message.event
         if name in self._warned:
             return
@@ -76,7 +76,7 @@ class UndeclaredLog:
 
 
 def _place(failure: Exception) -> str:
-    """Return the file and line where it was raised."""
+    """Return the file and line of an exception's origin."""
     traceback = failure.__traceback__
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
@@ -114,7 +114,7 @@ def log_completion(completion: Completion) -> None:
 def log_cancelled(
     delivery: Delivery, reason: str | None, subscription: Subscription | None = None
 ) -> None:
-    """Log that a delivery won't be made, and why; no request was made for it."""
+    """Log a cancelled delivery, for which no request was made, with the reason."""
     words = _one_line(reason or "")
     logger.warning(
         "%s was cancelled: %s",
@@ -132,7 +132,7 @@ def log_cancelled(
 
 
 def log_disabled(subscription: Subscription) -> None:
-    """Log that a subscription was disabled, and why."""
+    """Log a disabled subscription with the reason."""
     reason = _one_line(subscription.disabled_reason or "")
     logger.warning(
         "%s was disabled: %s",
@@ -160,11 +160,11 @@ def log_failing(subscription: Subscription, disabled_at: datetime) -> None:
 
 
 def about(delivery: Delivery, subscription: Subscription | None = None) -> dict[str, Any]:
-    """What a record about a delivery carries.
+    """Return the attributes of a log record about a delivery.
 
     Args:
         delivery: The delivery.
-        subscription: Its subscription, if that is at hand.
+        subscription: The delivery's subscription, if known.
     """
     return {
         "message_id": delivery.message_id,

@@ -29,10 +29,10 @@ class Recorder:
     """Writes the completions of one worker, and notifies callbacks, plugins and signals.
 
     Args:
-        wiring: From the app.
-        io: Awaits a function of the store, which may block.
-        recorded: Called with the completions after they are written.
-        deliver: Delivers the messages with these ids, which no other process may know of.
+        wiring: The app's wiring.
+        io: Awaits a store function that may block.
+        recorded: Called with the completions after their write.
+        deliver: Delivers the messages with these ids, perhaps unknown to other processes.
     """
 
     def __init__(
@@ -93,14 +93,15 @@ class Recorder:
         self._writer = None
 
     async def _announce(self, subscriptions: Sequence[Subscription], at: datetime) -> None:
-        """Notify the owners of subscriptions that were disabled or are failing."""
+        """Notify the owners of disabled or failing subscriptions."""
         messages = [self._announced(subscription, at) for subscription in subscriptions]
         try:
             await self._io(self._wiring.store.publish, messages, within=IMMEDIATE)
         except Exception:
             logger.exception("the owners of %d subscriptions can't be notified", len(messages))
             return
-        # Possibly nothing else delivers them: with `inline`, each send delivers only its own.
+        # Possibly nothing else delivers them: with `inline`, each send delivers only its own
+        # messages.
         notice = asyncio.ensure_future(self._deliver([message.id for message in messages]))
         self._notices.add(notice)
         notice.add_done_callback(self._notices.discard)

@@ -17,26 +17,26 @@ from thorn_core.worker.wiring import Wiring
 
 logger = logging.getLogger(__name__)
 
-# Seconds until messages that couldn't be routed are retried, unless they already wait for
-# longer: the minimum and the maximum.
+# Seconds before the retry of unrouted messages, unless they have already waited longer: minimum and
+# maximum.
 LEAST_WAIT, MOST_WAIT = timedelta(minutes=1), timedelta(minutes=15)
-# Age of a message after which a failing hook is no longer called: as long as the default policy
+# Maximum age of a message for further calls of a failing hook: as long as the default policy
 # retries a delivery.
 GIVE_UP_AFTER = timedelta(hours=76)
-# Maximum number of messages left waiting, which are released when the worker stops.
+# Maximum number of postponed messages to release when the worker stops.
 REMEMBERED = 10_000
 
 
 class Router:
     """Finds the recipients of messages, and inserts a delivery for each.
 
-    A recipient that can't be sent a request gets a cancelled delivery. A failing hook is called
-    again later; the other recipients don't wait for it. A message whose event's
-    declaration is needed, and isn't known here, waits for a worker that knows it.
+    If no request to a recipient is possible, its delivery is cancelled. The router calls a failing
+    hook again later; other recipients don't wait for it. If a message needs its event's declaration
+    and this worker lacks it, the message waits for another worker.
 
     Args:
-        wiring: From the app.
-        io: Awaits a function of the store, which may block.
+        wiring: The app's wiring.
+        io: Awaits a store function that may block.
     """
 
     def __init__(self, wiring: Wiring, io: Callable[..., Awaitable[Any]]) -> None:
@@ -46,16 +46,16 @@ class Router:
         self._io = io
         self._defects = DefectLog()
         self._undeclared = UndeclaredLog()
-        # Messages being routed whose recipients are incomplete.
+        # Messages in routing whose recipients are incomplete.
         self._failed: set[str] = set()
-        # Messages left waiting, in order of time.
+        # Postponed messages in order of time.
         self._left: dict[str, None] = {}
 
     async def route(self, messages: Sequence[Message], now: datetime) -> int | None:
         """Insert the deliveries of messages, in batches of about a chunk.
 
         Returns:
-            The number of deliveries to attempt; None if it isn't known, because there are very many
+            The number of deliveries to attempt. None if it is unknown, because there are very many
             or some recipients are missing.
         """
         counts: list[int | None] = []
@@ -85,7 +85,7 @@ class Router:
         return sum(counted) if len(counted) == len(counts) else None
 
     async def close(self, now: datetime) -> None:
-        """Release the messages left waiting, so that other workers can claim them."""
+        """Release the postponed messages, so that other workers can claim them."""
         left = list(self._left)
         self._left.clear()
         if left:
@@ -95,7 +95,7 @@ class Router:
                 logger.exception("the store failed; %d messages wait to be routed", len(left))
 
     async def _leave(self, messages: Sequence[Message], now: datetime) -> None:
-        """Postpone messages, for longer the longer they have waited."""
+        """Postpone messages, old ones for longer than new ones."""
         waits: dict[timedelta, list[str]] = {}
         for message in messages:
             minutes = min(max(now - message.at, LEAST_WAIT), MOST_WAIT) // LEAST_WAIT
@@ -113,7 +113,7 @@ class Router:
     ) -> tuple[Sequence[Sequence[Subscription]], list[Routing]]:
         """Insert the first page of deliveries for the first messages; return pages and routings.
 
-        Runs where the store may block, because callables and plugins may block too.
+        It runs where the store may block, because callables and plugins may block, too.
         """
         pages = self._store.matching_each(messages, limit=limit)
         routings = [
@@ -141,7 +141,7 @@ class Router:
         return page, routing
 
     async def _direct(self, message: Message, now: datetime) -> Routing:
-        """Route a message to the one subscription it is for."""
+        """Route a message to its only subscription."""
         assert message.only is not None
         found = await self._io(self._store.subscription, message.only)
         chosen = [_made(message, found, now, stored=True)] if found else []
@@ -158,7 +158,7 @@ class Router:
         )
 
     def _unstored(self, message: Message, now: datetime) -> list[Delivery]:
-        """Create the deliveries to recipients that aren't in the store."""
+        """Create the deliveries to recipients outside the store."""
         try:
             unstored = self._wiring.unstored(message)
         except Exception as failure:
@@ -192,7 +192,7 @@ class Router:
                 yield make_cancelled_delivery(message, subscription, INTERNAL, now, stored=stored)
 
     def _note(self, message: Message, now: datetime, failure: Exception) -> bool:
-        """Log what a hook raised, and have it called again; False if the message is too old."""
+        """Log a hook's exception and schedule a retry; return False if the message is too old."""
         again = now - message.at < GIVE_UP_AFTER
         then = "will be retried" if again else "are given up"
         what = (
@@ -205,9 +205,9 @@ class Router:
         return again
 
     def _finish(self, routing: Routing) -> int | None:
-        """Notify of cancelled deliveries in a written routing; return the number of the others.
+        """Notify listeners of cancelled deliveries; return the number of the others.
 
-        If a message isn't completely routed, it is routed again, and so are these.
+        Skip incomplete messages: they and their cancelled deliveries are routed again.
         """
         if not routing.complete:
             return None

@@ -16,16 +16,14 @@ from thorn_core.errors import ThornError
 
 T = TypeVar("T")
 
-# A signal that the system gives to another thread is handled by the main one once it is awake:
-# seconds until then at most.
+# The main thread handles a signal for another thread once it is awake: maximum delay in seconds.
 SIGNAL_SECONDS = 0.5
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """Create a uvloop loop if uvloop is installed (extra `fast`), otherwise asyncio's own.
+    """Create a uvloop loop if uvloop is installed (extra `fast`), else asyncio's own.
 
-    Where threads are greenlets it is always asyncio's: uvloop's would wait in C and never let
-    another of them run.
+    If threads are greenlets, use asyncio's: uvloop waits in C and would block all greenlets.
     """
     if _threads_are_greenlets():
         return asyncio.new_event_loop()
@@ -46,7 +44,7 @@ def _threads_are_greenlets() -> bool:
 
 
 def in_event_loop() -> bool:
-    """Return whether an event loop runs the caller, which then must not block."""
+    """Return True if an event loop runs the caller, which then must not block."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
@@ -60,11 +58,11 @@ def in_event_loop() -> bool:
 class LoopThread:
     """A thread with an event loop, started on first use.
 
-    It is a daemon thread: its owner stops it, at interpreter exit at the latest. A forked child has
-    no such thread and makes a new LoopThread.
+    It is a daemon thread; its owner stops it, at interpreter exit at the latest. A forked child has
+    no such thread and creates a new LoopThread.
 
     Args:
-        name: Of the thread.
+        name: The thread's name.
     """
 
     def __init__(self, name: str) -> None:
@@ -91,7 +89,7 @@ class LoopThread:
         except ThornError:
             coroutine.close()
             raise
-        # In a separate context: the caller's, such as a request's, ends before the engine.
+        # Use a separate context: the caller's, such as a request's, ends before the engine.
         return Context().run(asyncio.run_coroutine_threadsafe, coroutine, loop)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -109,7 +107,7 @@ class LoopThread:
         return result_of(self.submit(coroutine))
 
     def call_soon(self, function: Callable[[], object]) -> None:
-        """Call a function on the loop soon, unless the loop is stopped before."""
+        """Call a function on the loop soon, unless the loop stops first."""
         with contextlib.suppress(RuntimeError, ThornError):
             self._start().call_soon_threadsafe(function)
 
@@ -120,7 +118,7 @@ class LoopThread:
             timeout: Maximum seconds to wait for the running callback.
 
         Returns:
-            False if that was not enough, or this is the loop's own thread.
+            False after a time-out, or on the loop's own thread.
         """
         loop = self._loop
         if loop is None or self._stopped:
@@ -136,7 +134,7 @@ class LoopThread:
 
         try:
             loop.call_soon_threadsafe(wait)
-        except RuntimeError:  # it is closed
+        except RuntimeError:  # The loop is closed.
             return True
         return held.wait(timeout)
 
@@ -188,7 +186,7 @@ async def _cancel_all() -> None:
 
 
 def result_of(future: Future[T]) -> T:
-    """Wait for a result without a limit, while signals are still handled."""
+    """Wait for a result without a time limit; handle signals meanwhile."""
     while not wait((future,), SIGNAL_SECONDS).done:
         continue
     return future.result()
@@ -196,7 +194,7 @@ def result_of(future: Future[T]) -> T:
 
 @contextlib.contextmanager
 def stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Turn SIGTERM and the first Ctrl-C into a stop, where this thread may (the main one)."""
+    """Stop on SIGTERM and the first Ctrl-C if this is the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

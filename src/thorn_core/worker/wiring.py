@@ -1,4 +1,4 @@
-"""What a worker needs from its app."""
+"""The services and settings that a worker gets from its app."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ class EventOptions:
 
 @attrs.frozen(kw_only=True)
 class Wiring:
-    """What a worker needs from its app.
+    """The services and settings that a worker gets from its app.
 
     Attributes:
         app: The sender of signals.
         store: The app's store.
         plugins: The app's plugins.
-        settings: The app's.
-        codecs: By content type.
+        settings: The app's settings.
+        codecs: The codecs by content type.
         schemes: The signature schemes in use.
         policy: The retry policy for messages without their own.
-        clock: The time, aware UTC.
+        clock: Returns the time, aware UTC.
         make_transport: Called on the worker's loop.
         options: Returns the event's options for a message.
         unstored: Returns the recipients of a message that aren't in the store.

@@ -29,7 +29,7 @@ class Worker:
     `arun` and `adrain` the caller's.
 
     Args:
-        wiring: From the app.
+        wiring: The app's wiring.
         thread: The app's loop thread.
     """
 
@@ -39,7 +39,7 @@ class Worker:
         self._engine: Engine | None = None
         self._stopping = False
 
-    # -- running it
+    # -- running
 
     def run(self) -> None:
         """Work until `stop`, SIGTERM or Ctrl-C; then let requests in flight finish, and return.
@@ -51,7 +51,7 @@ class Worker:
             result_of(future)
 
     def drain(self) -> int:
-        """Route and attempt everything due now, each delivery once, and close connections.
+        """Route and attempt all due deliveries, each once, and close connections.
 
         Returns:
             The number of deliveries attempted.
@@ -81,12 +81,12 @@ class Worker:
 
     @property
     def concurrency(self) -> int:
-        """Maximum number of concurrent requests."""
+        """The maximum number of concurrent requests."""
         return self._wiring.settings.concurrency
 
     @property
     def in_flight(self) -> int:
-        """Number of deliveries in hand: waiting to start, in flight, or about to be recorded."""
+        """The number of claimed deliveries: waiting, in flight, or not yet recorded."""
         engine = self._engine
         return 0 if engine is None else len(engine.leases)
 
@@ -120,12 +120,12 @@ class Worker:
     async def adrain(
         self, message_ids: Collection[str] | None = None, *, at_once: bool = False
     ) -> int:
-        """Route and attempt due deliveries of all messages or of these, each delivery once.
+        """Route and attempt due deliveries of all messages or of some, each delivery once.
 
-        Connections stay open for the next time; `aclose` or `async with` closes them.
+        Connections stay open for the next call; `aclose` or `async with` closes them.
 
         Args:
-            message_ids: Only these.
+            message_ids: Restricts the drain to these messages.
             at_once: Ignore the limits per recipient, because a sender waits.
 
         Returns:
@@ -134,14 +134,14 @@ class Worker:
         return await drain(self._bound(), self._wiring.clock(), message_ids, at_once=at_once)
 
     async def abegin(self, message_ids: Collection[str], seconds: float) -> bool:
-        """Route these messages and start the requests that are due; these then continue.
+        """Route these messages and start their due requests; the requests then continue.
 
         Waits for capacity while the limit of requests in flight is reached, in total or per
         recipient.
         Leaves deliveries to an unresponsive recipient in the store.
 
         Args:
-            message_ids: Their ids.
+            message_ids: The messages' ids.
             seconds: Maximum duration, without calls of the store.
 
         Returns:
@@ -192,7 +192,7 @@ class Worker:
             timer.cancel()
 
     async def _sleep(self, engine: Engine, seconds: float) -> None:
-        """Wait for some seconds regardless of new work, unless the worker is to stop."""
+        """Wait for some seconds, even if new work arrives, unless the worker must stop."""
         until = engine.loop.time() + seconds
         while not engine.stopping and (left := until - engine.loop.time()) > 0:
             engine.wake.clear()
