@@ -106,7 +106,7 @@ class App(Protocol):
 
     @property
     def engine(self) -> Engine:
-        """Return the worker on the app's own loop."""
+        """The worker on the app's own loop."""
         ...
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:

@@ -91,7 +91,7 @@ class Executor(Protocol):
 
     @property
     def max_bytes(self) -> int:
-        """Return the maximum size of a statement in bytes."""
+        """The maximum size of a statement in bytes."""
         ...
 
     def transaction(self, *, durable: bool = True) -> AbstractContextManager[Connection]:

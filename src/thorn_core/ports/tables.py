@@ -59,7 +59,7 @@ class Index:
 
     @property
     def name(self) -> str:
-        """Return the suffix of the index's name, after the table's name."""
+        """The suffix of the index's name, after the table's name."""
         return "_".join(self.columns)
 
 
@@ -89,5 +89,5 @@ class Table:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Return the names of the columns, in order."""
+        """The names of the columns, in order."""
         return tuple(column.name for column in self.columns)

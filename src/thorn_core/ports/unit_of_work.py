@@ -20,7 +20,7 @@ class UnitOfWork(Protocol):
 
     @property
     def open(self) -> bool:
-        """Return True if a transaction is open."""
+        """True if a transaction is open."""
         ...
 
     def on_commit(self, callback: Callable[[], None]) -> None:

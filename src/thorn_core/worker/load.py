@@ -171,8 +171,7 @@ class Load:
         return {recipient for recipient, n in slow.items() if n == self._under_way[recipient]}
 
     def by_recipient(self) -> Mapping[str, int]:
-        """Return the number of claims by recipient; count unresponsive recipients as nearly
-        full."""
+        """Return claims by recipient; count unresponsive recipients as nearly full."""
         if not self._caps:
             return self._busy
         load = dict(self._busy)

@@ -203,7 +203,7 @@ class Wording:
         return f" LIMIT (SELECT {most})" if self.dialect == POSTGRESQL else f" LIMIT {most}"
 
     def given(self, columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
-        """Return the parameters for rows: one per value (`at_0`), or one array per column (`at_n`)."""
+        """Return the parameters for rows: one per value (`at_0`), or one array per column."""
         if self.arrays and len(rows) > 1:
             values = zip(*rows, strict=True)
             return {f"{c.name}_n": list(some) for c, some in zip(columns, values, strict=True)}
