@@ -1,4 +1,4 @@
-"""The SQL store's connections on SQLAlchemy's: statements go to the driver as they are."""
+"""Runs the SQL store's statements on SQLAlchemy's connections, at driver level."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from thorn_sqlalchemy.engines import DIALECTS, MYSQL, SQLITE
 from thorn_sqlalchemy.failures import PacketTooLargeError, tidy
 from thorn_sqlalchemy.quiet import quietly
 
-# A caller's connection may have others: streaming takes SELECTs only.
+# A caller's connection may have other options, such as streaming, which allows SELECTs only.
 OPTIONS: Mapping[str, Any] = {
     "stream_results": False,
     "yield_per": None,
@@ -30,16 +30,16 @@ OPTIONS: Mapping[str, Any] = {
 
 
 def placeholder_of(paramstyle: str) -> str:
-    """How the SQL store writes a parameter for a driver."""
+    """Return the driver's notation of a parameter."""
     return {"qmark": "?", "numeric_dollar": "$"}.get(paramstyle, "%s")
 
 
 class DriverConnection:
-    """Runs the SQL store's statements on a connection of SQLAlchemy's.
+    """Runs the SQL store's statements on a SQLAlchemy connection.
 
     Args:
-        connection: In a transaction.
-        borrowed: It is a caller's, whose engine may log parameters.
+        connection: The connection, in a transaction.
+        borrowed: True for a caller's connection, whose engine may log parameters.
     """
 
     __slots__ = ("_borrowed", "_connection", "_dialect", "_numbered")
@@ -47,22 +47,22 @@ class DriverConnection:
     def __init__(self, connection: Connection, *, borrowed: bool = False) -> None:
         self._connection, self._borrowed = connection, borrowed
         self._dialect = DIALECTS[connection.dialect.name]
-        # The store writes `%s` for its own driver; a caller's may be asyncpg.
+        # The store writes `%s` for its own driver; a caller's driver may be asyncpg.
         self._numbered = placeholder_of(connection.dialect.paramstyle) == "$"
 
     def execute(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Run a statement and give back its rows."""
+        """Run a statement and return its rows."""
         result = self._run(sql, tuple(params))
         if not result.returns_rows:
             return []
         return plain_rows(result.all())
 
     def change(self, sql: str, params: Sequence[Any] = ()) -> int:
-        """Run a statement and say how many rows it matched."""
+        """Run a statement and return the number of rows it matched."""
         result = self._run(sql, tuple(params))
         result.close()
         if self._dialect == SQLITE and result.rowcount < 0:
-            # The cursor doesn't count behind a WITH.
+            # The cursor doesn't count rows of a statement with WITH.
             return int(self.execute("SELECT changes()")[0][0])
         return result.rowcount
 
@@ -74,7 +74,7 @@ class DriverConnection:
     def insert_many(
         self, table: str, columns: Sequence[Column], rows: Sequence[Sequence[Any]]
     ) -> None:
-        """Insert rows by COPY, or by statements of many rows."""
+        """Insert rows with COPY, or with INSERTs of many rows."""
         names = ", ".join(f"`{c.name}`" if self._dialect == MYSQL else c.name for c in columns)
         if self._dialect == SQLITE:
             marks = ", ".join("?" * len(columns))
@@ -109,12 +109,13 @@ class DriverConnection:
             raise
         except (ValueError, OverflowError) as error:
             if self._connection.dialect.driver == "pg8000":
-                # It has sent a half, and would take this one's answers for the next one's.
+                # The driver has sent half of the packet, and would take this response for the next
+                # one's.
                 self._connection.invalidate(error)
             raise StatementError(str(error), sql, None, error, hide_parameters=True) from None
 
     def _check_size(self, sql: str, params: tuple[Any, ...]) -> None:
-        """Refuse a statement that the server would end the connection for, a caller's at worst."""
+        """Refuse a statement that would make the server end the connection, perhaps a caller's."""
         problem = packet_problem(sql, params, self._max_packet)
         if problem is not None:
             raise PacketTooLargeError(problem)
@@ -125,7 +126,7 @@ class DriverConnection:
 
 @functools.lru_cache(maxsize=512)
 def numbered(sql: str) -> str:
-    """A statement with `$1`, `$2` … in place of `%s`, for asyncpg."""
+    """Return a statement with `$1`, `$2` … in place of `%s`, for asyncpg."""
     parts = sql.split("%s")
     marked = (f"{part}${number}" for number, part in enumerate(parts[:-1], start=1))
     return "".join((*marked, parts[-1]))

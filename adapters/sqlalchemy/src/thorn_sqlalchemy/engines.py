@@ -1,4 +1,4 @@
-"""Engines: made of a database URL, and compared."""
+"""Engines: created from a database URL, and compared."""
 
 from __future__ import annotations
 
@@ -15,36 +15,37 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 from thorn_core import ConfigurationError
 
 POSTGRESQL, MYSQL, SQLITE = "postgresql", "mysql", "sqlite"
-# SQLAlchemy's names of databases, and the SQL store's.
+# The SQL store's dialects by SQLAlchemy's names.
 DIALECTS = {"postgresql": POSTGRESQL, "mysql": MYSQL, "mariadb": MYSQL, "sqlite": SQLITE}
 SUPPORTED = "PostgreSQL 13, MariaDB 10.6, MySQL 8 or SQLite 3.35, or a newer version"
 
-# Seconds. Who holds a lock for longer has stopped; SQLite waits as long for another writer.
+# Seconds to wait for a lock, on SQLite for another writer. A longer transaction is stuck.
 LOCK_TIMEOUT = 10
-# Seconds that a statement may take: a purge of a large batch takes its time.
+# The maximum duration of a statement in seconds: a purge of a large batch takes long.
 STATEMENT_TIMEOUT = 300
 CONNECT_TIMEOUT = 5
 LIBPQ = ("psycopg", "psycopg2")
 MYSQL_DRIVERS = ("pymysql", "mysqldb")
-# So that a network that swallows packets is noticed: in seconds, and of the last in milliseconds.
+# Keep-alive settings that detect a broken network: in seconds, the last one in milliseconds.
 LIVENESS = {
     "keepalives_idle": 30,
     "keepalives_interval": 10,
     "keepalives_count": 3,
     "tcp_user_timeout": 60_000,
 }
-# In a connection's `info`: what has an `over` to be called when it is back in its pool.
+# The key in a connection's `info` for an object whose `over` runs when the connection returns to
+# its pool.
 FOLLOWING = "thorn_following"
 
 
 def engine_of(source: str | URL | Engine) -> Engine:
-    """Make the engine of a database URL; an engine is taken as it is.
+    """Create the engine of a database URL; return an engine unchanged.
 
-    A SQLite file is opened in WAL mode with a busy timeout and full synchronisation: what is
-    committed outlives a power failure, and readers don't wait for the writer.
+    A SQLite file is opened in WAL mode with a busy timeout and full synchronisation: commits
+    survive a power failure, and readers don't wait for the writer.
 
     Raises:
-        ConfigurationError: The URL isn't one, its driver isn't installed or is asynchronous, or the
+        ConfigurationError: The URL is invalid, its driver is asynchronous or not installed, or the
             database isn't supported.
     """
     engine = _engine_of(source)
@@ -88,7 +89,7 @@ def _engine_of(source: str | URL | Engine) -> Engine:
 
 
 def shown(url: str | URL) -> str:
-    """A URL without its passwords."""
+    """Return a URL without passwords."""
     try:
         url = make_url(url)
     except (ArgumentError, ValueError):
@@ -99,12 +100,12 @@ def shown(url: str | URL) -> str:
 
 def _options(url: URL) -> dict[str, Any]:
     backend = url.get_backend_name()
-    # Payloads and secrets are among the parameters; errors are logged.
+    # Parameters contain payloads and secrets, and errors are logged.
     options: dict[str, Any] = {"hide_parameters": True}
     if backend == "sqlite":
         options["connect_args"] = {"timeout": LOCK_TIMEOUT}
         if in_memory(url):
-            # The database is its only connection, which one thread has at a time.
+            # The only connection holds the database; one thread uses it at a time.
             options |= {"poolclass": OneConnection, "pool_size": 1, "max_overflow": 0}
             options["connect_args"]["check_same_thread"] = False
     elif backend == "postgresql":
@@ -123,7 +124,7 @@ def _options(url: URL) -> dict[str, Any]:
 
 
 class OneConnection(QueuePool):
-    """A pool of one connection; what follows its return may use it."""
+    """A pool of one connection, which the connection's return callbacks may use."""
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
         following = record.info.pop(FOLLOWING, None)
@@ -133,13 +134,13 @@ class OneConnection(QueuePool):
 
 
 def in_memory(url: URL) -> bool:
-    """True if a SQLite URL is that of a database in memory."""
+    """Return True if a SQLite URL means a database in memory."""
     return url.get_backend_name() == "sqlite" and (
         url.database in (None, "", ":memory:") or "mode=memory" in str(url)
     )
 
 
-# -- connections of engines made here
+# -- connections of engines created here
 
 
 def _prepare(engine: Engine) -> None:
@@ -155,7 +156,7 @@ def _prepare(engine: Engine) -> None:
 def _prepare_sqlite(connection: Any, record: object) -> None:
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {LOCK_TIMEOUT * 1000}")
-    with contextlib.suppress(sqlite3.OperationalError):  # read-only, or in memory
+    with contextlib.suppress(sqlite3.OperationalError):  # The database is read-only, or in memory.
         cursor.execute("PRAGMA journal_mode = WAL")
         cursor.execute("PRAGMA synchronous = FULL")
     cursor.close()
@@ -163,7 +164,7 @@ def _prepare_sqlite(connection: Any, record: object) -> None:
 
 def _prepare_mysql(connection: Any, record: object) -> None:
     cursor = connection.cursor()
-    # MySQL takes what is for MariaDB as a comment.
+    # MySQL ignores the part for MariaDB as a comment.
     cursor.execute(
         f"SET SESSION innodb_lock_wait_timeout = {LOCK_TIMEOUT}"
         f" /*M!100600 , max_statement_time = {STATEMENT_TIMEOUT} */"
@@ -172,14 +173,14 @@ def _prepare_mysql(connection: Any, record: object) -> None:
 
 
 def _prepare_psycopg(connection: Any, record: object) -> None:
-    # A statement that was prepared on one of a pooler's connections isn't there on the next, or is
-    # another program's.
+    # Behind a pooler, a prepared statement may be missing on the next connection, or belong to
+    # another program.
     if pooled(connection):
         connection.prepare_threshold = None
 
 
 def pooled(connection: Any) -> bool:
-    """True if a connection of libpq's goes to a pooler: PgBouncer tells no real process id."""
+    """Return True if a libpq connection goes to a pooler: PgBouncer reports no real process id."""
     cursor = connection.cursor()
     cursor.execute("SELECT pg_backend_pid()")
     (pid,) = cursor.fetchone()
@@ -188,16 +189,16 @@ def pooled(connection: Any) -> bool:
     return bool(pid != connection.info.backend_pid)
 
 
-# -- the same database
+# -- comparison of databases
 
 
 def same_database(one: Engine, other: Engine, aliases: Sequence[URL] = ()) -> bool:
-    """True if two engines go to one database, so that a transaction of either can hold its rows.
+    """Return True if two engines use one database, so that transactions of both can hold its rows.
 
     Args:
-        one: An engine.
-        other: Another one.
-        aliases: Further URLs of the first one's database: a pooler's, say.
+        one: The first engine.
+        other: The second engine.
+        aliases: Further URLs of the first engine's database, such as a pooler's.
     """
     if one is other or one.pool is other.pool:
         return True

@@ -1,4 +1,4 @@
-"""The executor on SQLAlchemy: lends the SQL store connections of an engine."""
+"""The executor on SQLAlchemy: lends an engine's connections to the SQL store."""
 
 from __future__ import annotations
 
@@ -38,35 +38,35 @@ from thorn_sqlalchemy.quiet import quiet
 from thorn_sqlalchemy.tables import define_tables
 from thorn_sqlalchemy.unit_of_work import SqlUnitOfWork
 
-# One statement and one round trip, which psycopg's own BEGIN would be too. PgBouncer gives the next
-# transaction to another connection: what is set for a session is lost there, or another program's.
+# One statement and one round trip, like psycopg's own BEGIN. PgBouncer gives the next transaction
+# to another connection, so session settings would be lost or reach another program.
 BEGIN = (
     "BEGIN ISOLATION LEVEL READ COMMITTED{mode};"
     f" SET LOCAL lock_timeout = {LOCK_TIMEOUT * 1000};"
     f" SET LOCAL statement_timeout = {STATEMENT_TIMEOUT * 1000}"
 )
-# How a transaction of the store's begins, and one that reads.
+# Statements that begin a transaction of the store, for writing and for reading.
 WRITING = {
     POSTGRESQL: (BEGIN.format(mode=""),),
     MYSQL: ("SET TRANSACTION ISOLATION LEVEL READ COMMITTED", "START TRANSACTION"),
-    # SQLite refuses to make a reader a writer once somebody else has written, at once and without
-    # waiting: so it is a writer from the beginning.
+    # SQLite doesn't let a reader write after another writer's commit: it fails at once. So begin as
+    # a writer.
     SQLITE: ("BEGIN IMMEDIATE",),
 }
 READING = {POSTGRESQL: (BEGIN.format(mode=", READ ONLY"),), MYSQL: (), SQLITE: ()}
 
 
 class SqlAlchemyExecutor:
-    """Lends the SQL store connections of an engine of SQLAlchemy's.
+    """Lends the connections of a SQLAlchemy engine to the SQL store.
 
     Args:
-        source: A URL with a synchronous driver, or an engine of the user's.
-        aliases: Further URLs of the same database, such as a pooler's: a transaction of an engine
+        source: A URL with a synchronous driver, or the user's engine.
+        aliases: Further URLs of the same database, such as a pooler's. A transaction of an engine
             on one of them can hold the store's rows.
-        table: One of Thorn's: sessions that have several databases are asked for its.
+        table: One of Thorn's tables; it selects the database of sessions with several.
 
     Raises:
-        ConfigurationError: The URL isn't one, its driver isn't installed or is asynchronous, or the
+        ConfigurationError: The URL is invalid, its driver is asynchronous or not installed, or the
             database isn't supported.
 
     Example:
@@ -98,7 +98,7 @@ class SqlAlchemyExecutor:
         self._table = define_tables(MetaData()).messages if table is None else table
         self._supported = False
         self._turn = self._make_turn()
-        # An engine made here has READ COMMITTED, and begins by itself.
+        # An engine created here uses READ COMMITTED and begins by itself.
         own_mysql = self.owned and self.dialect == MYSQL
         self._writing = () if own_mysql else WRITING[self.dialect]
         self._reading = READING[self.dialect]
@@ -108,9 +108,9 @@ class SqlAlchemyExecutor:
 
     @functools.cached_property
     def max_bytes(self) -> int:
-        """Bytes that one statement may have."""
+        """The maximum size of a statement in bytes."""
         if self.dialect != MYSQL:
-            # SQLite compiles its limit in; PostgreSQL's is that of a message.
+            # SQLite's limit is fixed at compile time; PostgreSQL limits a message.
             return 1_000_000_000
         with self.reading() as connection:
             return int(connection.execute(MAX_PACKET)[0][0])
@@ -119,10 +119,10 @@ class SqlAlchemyExecutor:
 
     @contextlib.contextmanager
     def transaction(self, *, durable: bool = True) -> Iterator[DriverConnection]:
-        """A transaction of the store's own.
+        """Open a transaction of the store's own.
 
         Args:
-            durable: False commits to a SQLite file without waiting for the disk.
+            durable: If False, commit to a SQLite file without waiting for the disk.
         """
         with (
             self._turn,
@@ -134,7 +134,7 @@ class SqlAlchemyExecutor:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[DriverConnection]:
-        """A connection for SELECTs."""
+        """Open a connection for SELECTs."""
         with self._connect() as connection:
             if not self._reading:
                 yield DriverConnection(connection)
@@ -144,7 +144,7 @@ class SqlAlchemyExecutor:
 
     @contextlib.contextmanager
     def begin(self) -> Iterator[Connection]:
-        """A transaction for programs that have none of their own: a Connection of SQLAlchemy's."""
+        """Open a transaction for a program without its own; yield a SQLAlchemy Connection."""
         with contextlib.ExitStack() as stack:
             connection = stack.enter_context(self._checkout())
             self._check_supported(connection)
@@ -156,7 +156,7 @@ class SqlAlchemyExecutor:
                 try:
                     transaction.commit()
                 except DBAPIError:
-                    # SQLite goes on with it, and SQLAlchemy takes it to be over.
+                    # SQLite continues the transaction although SQLAlchemy considers it ended.
                     with contextlib.suppress(Exception):
                         connection.connection.rollback()
                     raise
@@ -166,7 +166,7 @@ class SqlAlchemyExecutor:
         with self._checkout() as connection:
             self._check_supported(connection)
             if self.dialect == POSTGRESQL:
-                # Transactions are begun by hand.
+                # The executor begins transactions explicitly.
                 self._autocommit(connection)
             yield connection
 
@@ -181,8 +181,8 @@ class SqlAlchemyExecutor:
         try:
             connection.execution_options(isolation_level="AUTOCOMMIT")
         except driver.Error as error:
-            # SQLAlchemy doesn't look at what the driver says here: that the connection is lost, and
-            # so may be the others in the pool.
+            # SQLAlchemy doesn't evaluate this driver error, which means that this connection is
+            # lost, and perhaps the others in the pool.
             lost = self.engine.dialect.is_disconnect(error, None, None)
             connection.invalidate(error)
             if lost:
@@ -196,9 +196,9 @@ class SqlAlchemyExecutor:
 
     @contextlib.contextmanager
     def _hasty(self, connection: Connection, *, hasty: bool) -> Iterator[None]:
-        """Let SQLite commit inside of the block without waiting for the disk.
+        """Let SQLite commit inside the block without waiting for the disk.
 
-        Not beyond: the connection may be a user's Session's next.
+        Restore the setting afterwards, because a user's Session may get the connection next.
         """
         if not hasty or not self.creates or self.embedded:
             yield
@@ -211,15 +211,15 @@ class SqlAlchemyExecutor:
             driver.execute("PRAGMA synchronous = FULL")
 
     def _make_turn(self) -> AbstractContextManager[Any]:
-        """SQLite lets one write; who waits for it looks again ever less often, so we queue here."""
+        """Lock for a write: SQLite allows one writer and lets others poll at growing intervals."""
         return threading.Lock() if self.dialect == SQLITE else contextlib.nullcontext()
 
     def borrow(self, unit: UnitOfWork) -> DriverConnection | None:
-        """The connection of a Session's or Connection's transaction, if that is in this database.
+        """Return the connection of a Session or Connection whose transaction is in this database.
 
         Raises:
-            ConfigurationError: It doesn't know its database, its transaction is over, or it is
-                asynchronous and used without awaiting.
+            ConfigurationError: It doesn't know its database, its transaction has ended, or it is
+                asynchronous and used without `await`.
         """
         if not isinstance(unit, SqlUnitOfWork):
             return None
@@ -227,14 +227,14 @@ class SqlAlchemyExecutor:
         return None if connection is None else DriverConnection(connection, borrowed=True)
 
     def same_as(self, engine: Engine) -> bool:
-        """True if an engine goes to this database, so that its transactions can hold our rows."""
+        """Return True if an engine uses this database, so its transactions can hold the rows."""
         same = self._same.get(engine)
         if same is None:
             same = self._same[engine] = same_database(self.engine, engine, self._aliases)
         return same
 
     def listening(self, channel: str) -> AbstractContextManager[Any] | None:
-        """A connection of its own that listens to a channel; None where the driver can't."""
+        """Open a connection that listens to a channel; yield None if the driver can't."""
         if self.dialect != POSTGRESQL or self.engine.dialect.driver not in LIBPQ:
             return None
         return self._listening(channel)
@@ -244,46 +244,46 @@ class SqlAlchemyExecutor:
         with self.engine.connect() as connection:
             driver: Any = connection.connection.driver_connection
             if pooled(driver):
-                raise StoreSetupError(f"{self.place} is a pooler's, where nobody can listen")
+                raise StoreSetupError(f"{self.place} is a pooler's URL; poolers can't listen")
             connection = connection.execution_options(isolation_level="AUTOCOMMIT")
-            # Not the pool's any more: it goes on listening until it is closed.
+            # Detach it from the pool: it listens until it is closed.
             connection.detach()
             connection.exec_driver_sql(f'LISTEN "{channel}"')
             yield driver
 
-    # -- what goes wrong
+    # -- errors
 
     def classify(self, error: BaseException) -> Failure | None:
-        """Say what an error of SQLAlchemy's or the driver's means; None if it is none."""
+        """Return the meaning of an error of SQLAlchemy or the driver; None for any other error."""
         return failure_of(error, self.engine.dialect.loaded_dbapi)
 
-    # -- life
+    # -- life cycle
 
     def before_fork(self) -> None:
-        """In a process about to fork: close idle connections to a SQLite file.
+        """Close idle connections to a SQLite file; called before a fork.
 
-        A child that inherits one shares its locks in memory, but not in the file: it would take
-        itself to hold a lock that only its parent has.
+        A child inherits a connection's locks in memory, but not in the file: it would wrongly
+        believe that it holds its parent's lock.
         """
         if self.dialect == SQLITE and not self.embedded:
             self.engine.dispose()
 
     def after_fork(self) -> None:
-        """In a forked child: leave the connections to the parent."""
+        """Leave the connections to the parent; called in a forked child."""
         self._turn = self._make_turn()
         self.engine.dispose(close=False)
 
     def close(self) -> None:
-        """Close the connections of an engine made here."""
+        """Close the connections of an engine created here."""
         if self.owned:
             self.engine.dispose()
 
 
 def check_version(connection: Connection) -> None:
-    """See that a server, or SQLite, is new enough.
+    """Check that a server, or SQLite, is new enough.
 
     Raises:
-        StoreSetupError: It isn't.
+        StoreSetupError: It is too old.
     """
     dialect: Any = connection.dialect
     least = {POSTGRESQL: (13,), MYSQL: (8,), SQLITE: (3, 35)}[DIALECTS[dialect.name]]
@@ -300,13 +300,13 @@ def check_version(connection: Connection) -> None:
 
 @contextlib.contextmanager
 def _transaction(connection: Connection, beginning: Sequence[str]) -> Iterator[None]:
-    """A transaction that is begun, committed and rolled back by statements."""
+    """Open a transaction that statements begin, commit and roll back."""
     connection.begin()
     if _in_transaction(connection):
-        # A program's listener has begun one, which writes too late.
+        # A program's listener has begun a transaction that locks for writing too late.
         connection.exec_driver_sql("ROLLBACK")
     for sql in beginning:
-        # Without parameters, PostgreSQL's drivers take several statements as one.
+        # Without parameters, PostgreSQL's drivers accept several statements at once.
         connection.exec_driver_sql(sql, execution_options={"no_parameters": True})
     try:
         yield
@@ -321,5 +321,5 @@ def _transaction(connection: Connection, beginning: Sequence[str]) -> Iterator[N
 
 
 def _in_transaction(connection: Connection) -> bool:
-    """True if SQLite is in one."""
+    """Return True if SQLite is in a transaction."""
     return bool(getattr(connection.connection.driver_connection, "in_transaction", False))

@@ -1,4 +1,4 @@
-"""What an error of a driver's, or of SQLAlchemy's, means to the store."""
+"""Maps errors of SQLAlchemy and of drivers to failures."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from thorn_core.stores.sql import failures as codes
 
 
 class PacketTooLargeError(SQLAlchemyError):
-    """A statement is larger than MySQL's max_allowed_packet: sent, it would end the connection."""
+    """A statement exceeds MySQL's max_allowed_packet; the server would end the connection."""
 
 
 def failure_of(error: BaseException, driver: Any) -> Failure | None:
-    """Say what an error means; None if it is none of SQLAlchemy's or of a driver's.
+    """Return the meaning of an error; None if it isn't an error of SQLAlchemy or a driver.
 
     Args:
         error: The error.
-        driver: The module of a driver, whose own errors are known too.
+        driver: A driver's module, to recognise the driver's own errors, too.
     """
     if isinstance(error, PacketTooLargeError):
         return Failure.TOO_LARGE
-    if isinstance(error, ConnectionError):  # pg8000 passes it on
+    if isinstance(error, ConnectionError):  # pg8000 raises it unchanged.
         return Failure.LOST
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return Failure.LOST
     original = error.orig if isinstance(error, StatementError) else error
     if isinstance(original, ValueError | OverflowError) and original is not error:
-        # A driver refuses to encode it: half of a character, NUL, a number beyond 64 bits.
+        # A driver can't encode a value: a lone surrogate, NUL, or a number beyond 64 bits.
         return Failure.DATA
     if not isinstance(error, SQLAlchemyError | driver.Error):
         return None
@@ -40,7 +40,7 @@ def failure_of(error: BaseException, driver: Any) -> Failure | None:
 
 
 def tidy(error: StatementError) -> None:
-    """Leave nothing in an error that quotes a row: payloads and secrets, and errors are logged."""
+    """Remove quoted rows from an error: they contain payloads and secrets; errors are logged."""
     error.hide_parameters, error.params = True, None
     found: Any = error.orig
     while found is not None:

@@ -1,4 +1,4 @@
-"""Asynchronous sessions: their greenlets run synchronous code on the thread of an event loop."""
+"""Asynchronous sessions: their greenlets run synchronous code in the event loop's thread."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ T = TypeVar("T")
 
 
 def off_loop(function: Callable[[], T]) -> T:
-    """Call a function that may block; on behalf of an asynchronous session, in a thread.
+    """Call a function that may block; for an asynchronous session, in a thread.
 
-    The caller waits for it either way, the session's event loop doesn't.
+    The caller waits for the function, but the session's event loop doesn't.
 
     Args:
-        function: Uses neither the session nor its connection.
+        function: A function that uses neither the session nor its connection.
     """
     if not in_async_session():
         return function()
@@ -27,13 +27,13 @@ def off_loop(function: Callable[[], T]) -> T:
         return await_only(asyncio.shield(calling))
     except asyncio.CancelledError:
         if not calling.done():
-            # The thread goes on, and is waited for: SQLAlchemy may be giving a connection back.
+            # Wait for the thread, which continues: SQLAlchemy may be returning a connection.
             return _cancelled_later(calling)
         raise
 
 
 def _cancelled_later(calling: asyncio.Future[T]) -> T:
-    """Wait for a call that goes on, and let its task be cancelled at its next wait."""
+    """Wait for a call that continues; let its task be cancelled at its next wait."""
     from sqlalchemy.util import await_only
 
     task = asyncio.current_task()
@@ -46,8 +46,8 @@ def _cancelled_later(calling: asyncio.Future[T]) -> T:
 
 
 def in_async_session() -> bool:
-    """True in code that an AsyncSession or AsyncConnection runs."""
-    # Its import needs greenlet, which isn't installed where nobody uses it.
+    """Return True in code that an AsyncSession or AsyncConnection runs."""
+    # The import needs greenlet, which is installed only with asynchronous SQLAlchemy.
     if "sqlalchemy.ext.asyncio" not in sys.modules:
         return False
     from greenlet import getcurrent  # type: ignore[import-untyped]

@@ -1,6 +1,6 @@
-"""What Thorn finds by the entry point: stores, units of work, the model adapter.
+"""The entry point's plugin: stores, units of work, the model adapter.
 
-It is loaded wherever the package is installed, also by programs that don't use SQLAlchemy.
+Thorn loads it wherever the package is installed, even in programs without SQLAlchemy.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from thorn_core import ModelAdapter, Settings, UnitOfWork, hookimpl
 if TYPE_CHECKING:
     from thorn_sqlalchemy.store import SqlStore
 
-# `sqlite` in place of the core's own store on the same tables, which no Session can join.
+# For `sqlite`, replaces the core's own store on the same tables, which no Session can join.
 SCHEMES = ("postgresql", "mysql", "mariadb", "sqlite", "oracle", "mssql", "cockroachdb")
 
 
 @hookimpl
 def thorn_stores() -> Mapping[str, Callable[[Any, Settings], SqlStore]]:
-    """A store for the URL of a database, or an Engine."""
+    """Return a store for a database URL or an Engine."""
     return dict.fromkeys(SCHEMES, _store)
 
 
@@ -32,7 +32,7 @@ def _store(source: Any, settings: Settings) -> SqlStore:
 
 @hookimpl
 def thorn_unit_of_work(handle: Any) -> UnitOfWork | None:
-    """The unit of work of a Session or a Connection, synchronous or not."""
+    """Return the unit of work of a Session or a Connection, synchronous or asynchronous."""
     if "sqlalchemy" not in sys.modules:
         return None
     from thorn_sqlalchemy.unit_of_work import unit_of_work
@@ -42,7 +42,7 @@ def thorn_unit_of_work(handle: Any) -> UnitOfWork | None:
 
 @hookimpl
 def thorn_model_adapter(model: type) -> ModelAdapter | None:
-    """The adapter for a class that SQLAlchemy maps, or a declarative base makes it so."""
+    """Return the adapter for a mapped class or a class with a declarative base."""
     if "sqlalchemy.orm" not in sys.modules:
         return None
     from thorn_sqlalchemy.models import model_adapter

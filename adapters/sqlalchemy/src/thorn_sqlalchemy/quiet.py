@@ -1,4 +1,4 @@
-"""Thorn's statements in SQLAlchemy's logs and errors: their parameters are payloads and secrets."""
+"""Hides the parameters of Thorn's statements, such as payloads and secrets, in logs and errors."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from sqlalchemy import Connection, Engine
 
 
 class _NoRows(logging.Filter):
-    """Drops what SQLAlchemy says at DEBUG: each row that a statement gives, secrets included."""
+    """Drops SQLAlchemy's records at DEBUG, which contain rows with secrets."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """True for what may be logged."""
+        """Return True for records without rows."""
         return record.levelno > logging.DEBUG
 
 
-# Thorn's statements are logged here, without parameters and rows.
+# The logger of Thorn's statements, without parameters and rows.
 statements = logging.getLogger("sqlalchemy.engine.Engine.thorn")
 statements.addFilter(_NoRows())
 
 
 def quiet(engine: Engine) -> Engine:
-    """An engine on the same connections that neither logs parameters and rows nor quotes them."""
+    """Return an engine on the same connections that hides parameters and rows in logs."""
     option = engine.execution_options()
     option.hide_parameters = True
     option.logger = statements
@@ -32,7 +32,7 @@ def quiet(engine: Engine) -> Engine:
 
 @contextmanager
 def quietly(connection: Connection) -> Iterator[None]:
-    """Don't log the parameters of statements on a connection of the user's."""
+    """Don't log the parameters of statements on a user's connection."""
     engine = connection.engine
     if not engine.logger.isEnabledFor(logging.INFO):
         yield

@@ -1,4 +1,4 @@
-"""The SQL store on SQLAlchemy's engines."""
+"""The SQL store on SQLAlchemy engines."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from thorn_sqlalchemy.tables import Tables, define_tables
 
 
 class SqlStore(sql.SqlStore):
-    """Keeps everything in a database that SQLAlchemy speaks to.
+    """Keeps all data in a database that SQLAlchemy supports.
 
     Args:
-        source: The URL of the database, with a synchronous driver; or an Engine of yours.
-        prefix: What the tables' names begin with.
-        schema: The database schema that they are in; None is the default one.
-        tables: Tables defined in a metadata of yours, by `define_tables`, in place of both.
-        aliases: Further URLs of the same database, such as a pooler's: what a session on one of
-            them sends is kept in its transaction.
+        source: The URL of the database with a synchronous driver, or your own Engine.
+        prefix: The prefix of the tables' names.
+        schema: The database schema of the tables; None is the default schema.
+        tables: Tables in your own metadata, from `define_tables`; replaces prefix and schema.
+        aliases: Further URLs of the same database, such as a pooler's. A session on one of them
+            stores its messages in its own transaction.
 
     Raises:
-        ConfigurationError: The URL isn't one, its driver isn't installed or is asynchronous, or the
+        ConfigurationError: The URL is invalid, its driver is asynchronous or not installed, or the
             database isn't supported.
 
     Example:
@@ -58,18 +58,18 @@ class SqlStore(sql.SqlStore):
 
     @property
     def engine(self) -> Engine:
-        """The engine: its statements are logged without their parameters."""
+        """The engine; it logs statements without their parameters."""
         return self.executor.engine
 
     def create(self) -> str | None:
-        """Create the tables, or bring them up to this version's schema (`thorn init-db`).
+        """Create the tables, or migrate them to this version's schema (`thorn init-db`).
 
         Returns:
-            The version of the schema that was there before; None if there was none.
+            The previous version of the schema, or None if there was none.
 
         Raises:
-            StoreSetupError: There are tables that this version doesn't fit.
-            StoreError: The database can't do it.
+            StoreSetupError: Existing tables don't fit this version.
+            StoreError: The database reports an error.
         """
         with self.database.translating():
             self.database.locate()
@@ -81,7 +81,7 @@ class SqlStore(sql.SqlStore):
         return before
 
     def _migrate(self, before: str) -> None:
-        # Alembic is slow to import, and few processes migrate.
+        # Alembic imports slowly, and few processes migrate.
         from alembic.util import CommandError
 
         from thorn_sqlalchemy.migrations import upgrade
@@ -100,21 +100,22 @@ class SqlStore(sql.SqlStore):
     def publish(
         self, messages: Sequence[Message], *, within: UnitOfWork, written: Written | None = None
     ) -> None:
-        """Keep messages to be routed: in the caller's transaction, if it is in this database.
+        """Store messages for routing: in the caller's transaction, if it is in this database.
 
-        The transaction of another database can't hold them: they are kept once it has committed,
-        which isn't atomic, and a warning says so.
+        If the transaction is in another database, the store writes the messages after its commit.
+        That isn't atomic, so the store logs a warning.
 
         Raises:
-            StoreError: The database can't do it.
-            ConfigurationError: The transaction is over, or is used without awaiting.
+            StoreError: The database reports an error.
+            ConfigurationError: The transaction has ended, or is asynchronous and used without
+                `await`.
         """
         publish = partial(super().publish, messages, within=within, written=written)
         if not within.open:
             off_loop(publish)
             return
         if in_async_session():
-            # It uses a connection of the store's own, which may block.
+            # This uses one of the store's connections, which may block.
             with self.database.translating():
                 off_loop(self.database.locate)
         publish()

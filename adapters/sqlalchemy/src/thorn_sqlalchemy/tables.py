@@ -1,4 +1,4 @@
-"""Thorn's tables as SQLAlchemy's, for programs whose own migrations create them."""
+"""Thorn's tables as SQLAlchemy tables, for programs whose own migrations create them."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ class Tables:
     """Thorn's tables in a metadata.
 
     Attributes:
-        metadata: What they belong to.
-        prefix: What their names begin with.
-        schema: The database schema that they are in; None is the default one.
-        subscriptions: A row each.
-        patterns: By which pattern and owner an enabled subscription is matched.
-        owners: Whose turn it is.
-        recipients: A row for each subscription as the queue sees it.
-        messages: A row each.
-        idempotency: Which message an idempotency key was sent with.
-        outbox: A row for each message that isn't routed yet.
-        queue: A row for each delivery that is pending or in flight.
-        deliveries: A row each.
-        attempts: A row each.
-        ordering: The last number given to a recipient's ordering key.
-        version: The schema's version, in no metadata of the user's.
+        metadata: The metadata of the tables.
+        prefix: The prefix of their names.
+        schema: Their database schema; None is the default schema.
+        subscriptions: One row per subscription.
+        patterns: The patterns and owners that enabled subscriptions match by.
+        owners: The turns of owners.
+        recipients: The queue's view of each subscription.
+        messages: One row per message.
+        idempotency: The message of each idempotency key.
+        outbox: One row per message that is not routed yet.
+        queue: One row per delivery that is pending or in flight.
+        deliveries: One row per delivery.
+        attempts: One row per attempt.
+        ordering: The last number of each recipient's ordering key.
+        version: The version of the schema, in separate metadata.
     """
 
     metadata: MetaData
@@ -73,16 +73,16 @@ class Tables:
     version: Table
 
     def all(self) -> list[Table]:
-        """Every table, the version aside."""
+        """Return every table except the version."""
         return [getattr(self, table.name) for table in TABLES]
 
 
 def define_tables(metadata: MetaData, *, prefix: str = PREFIX, schema: str | None = None) -> Tables:
-    """Define Thorn's tables in a metadata: your own, if your migrations are to create them.
+    """Define Thorn's tables in a metadata, such as your own if your migrations create them.
 
     Args:
-        metadata: Where to.
-        prefix: What the tables' names begin with.
+        metadata: The target metadata.
+        prefix: The prefix of the tables' names.
         schema: The database schema that they are in.
 
     Example:
@@ -129,7 +129,7 @@ def _index_options(index: ports.Index) -> dict[str, Any]:
 
 
 def type_of(column: ports.Column) -> TypeEngine[Any]:
-    """SQLAlchemy's type of a column."""
+    """Return SQLAlchemy's type of a column."""
     length = column.length
     match column.kind:
         case Kind.KEY:

@@ -1,4 +1,4 @@
-"""Units of work: a Session or a Connection, synchronous or not, as Thorn sees it."""
+"""Units of work of a Session or a Connection, synchronous or asynchronous."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ INFO = "thorn"
 
 
 def unit_of_work(handle: Any) -> SqlUnitOfWork | None:
-    """The unit of work of a transaction handle; None if it isn't SQLAlchemy's.
+    """Return the unit of work of a transaction handle; None if it isn't SQLAlchemy's.
 
     Args:
-        handle: A Session, a Connection, their asynchronous and scoped kinds.
+        handle: A Session or Connection, also an asynchronous or scoped one.
     """
     if isinstance(handle, scoped_session):
         handle = handle()
@@ -50,7 +50,7 @@ def unit_of_work(handle: Any) -> SqlUnitOfWork | None:
 
 
 def _asynchronous(handle: Any) -> SqlUnitOfWork | None:
-    # Its import needs greenlet, which isn't installed where nobody uses it.
+    # The import needs greenlet, which is installed only with asynchronous SQLAlchemy.
     if "sqlalchemy.ext.asyncio" not in sys.modules:
         return None
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
@@ -78,7 +78,7 @@ def _greenlet(handle: AsyncSession | AsyncConnection) -> Runner:
 
 
 def _check_awaited(handle: Any, runner: Runner) -> None:
-    """Refuse what would fail half-way, and leave the connection in a state that nobody knows."""
+    """Refuse calls that would fail half-way and leave the connection in an undefined state."""
     if runner is not _directly and not in_async_session():
         raise ConfigurationError(
             f"within={handle!r} is asynchronous; use: await event.asend(..., within=…)"
@@ -86,9 +86,9 @@ def _check_awaited(handle: Any, runner: Runner) -> None:
 
 
 def _call(callbacks: list[Callback]) -> None:
-    """Call back, without blocking the event loop of an asynchronous session.
+    """Call a function without blocking the event loop of an asynchronous session.
 
-    What has committed has committed: what goes wrong here is logged.
+    Log exceptions: the transaction has already committed.
     """
     for callback in callbacks:
         try:
@@ -102,13 +102,13 @@ def _call(callbacks: list[Callback]) -> None:
 
 @attrs.define
 class _Pending:
-    """What waits for a session's commit.
+    """The callbacks that wait for a session's commit.
 
     Attributes:
-        callbacks: In the order they came.
-        marks: How many there were when a savepoint began.
-        committed: The transaction has been committed, and is about to end.
-        outer: A connection of the program's, whose transaction the session may have joined.
+        callbacks: The callbacks in the order of their registration.
+        marks: The number of callbacks at the beginning of each savepoint.
+        committed: Whether the transaction has been committed and is about to end.
+        outer: A program's connection, whose transaction the session may have joined.
     """
 
     callbacks: list[Callback] = attrs.field(factory=list)
@@ -121,9 +121,9 @@ class SessionUnitOfWork:
     """The open transaction of a Session.
 
     Args:
-        handle: What the user has.
-        session: The Session behind it.
-        runner: Calls a function where the session may be used, from async code.
+        handle: The user's object.
+        session: The Session behind the handle.
+        runner: Calls a function from async code where it can use the session.
     """
 
     open = True
@@ -135,7 +135,7 @@ class SessionUnitOfWork:
         self._run = runner
 
     def __eq__(self, other: object) -> bool:
-        # What is sent in the same transaction is published together.
+        # Messages in the same transaction are published together.
         return isinstance(other, SessionUnitOfWork) and self._session is other._session
 
     def __hash__(self) -> int:
@@ -143,24 +143,24 @@ class SessionUnitOfWork:
 
     @property
     def place(self) -> str:
-        """Where its database is."""
+        """The location of the session's database."""
         bind = self._session.get_bind()
         return shown(bind.engine.url)
 
     def connection(self, table: Table, here: Callable[[Engine], bool]) -> Connection | None:
-        """The connection of the transaction, if that is in the store's database; else None.
+        """Return the transaction's connection if it is in the store's database, else None.
 
         Args:
-            table: One of Thorn's.
-            here: True for an engine of that database.
+            table: One of Thorn's tables.
+            here: Returns True for an engine of that database.
 
         Raises:
-            ConfigurationError: It doesn't know its database, its transaction is over, or it is
-                asynchronous and used without awaiting.
+            ConfigurationError: It doesn't know its database, its transaction has ended, or it is
+                asynchronous and used without `await`.
         """
         _check_awaited(self.handle, self._run)
         try:
-            # Sessions with replicas read elsewhere.
+            # Sessions with replicas may read from another database.
             bind = self._session.get_bind(clause=update(table))
             if not here(bind.engine):
                 return None
@@ -180,10 +180,10 @@ class SessionUnitOfWork:
             ) from error
 
     def on_commit(self, callback: Callback) -> None:
-        """Call back right after the outermost transaction has committed.
+        """Call a function right after the commit of the outermost transaction.
 
         Raises:
-            ConfigurationError: It is asynchronous and used without awaiting.
+            ConfigurationError: It is asynchronous and used without `await`.
         """
         _check_awaited(self.handle, self._run)
         session = self._session
@@ -212,7 +212,7 @@ def _rolled_back(session: Session, transaction: SessionTransaction) -> None:
     if pending is None:
         return
     if transaction.nested:
-        # One without a mark was open before anything waited: all of it came inside.
+        # A savepoint without a mark began before the first callback, so it contains all callbacks.
         del pending.callbacks[pending.marks.pop(transaction, 0) :]
     elif transaction.parent is None:
         del session.info[INFO]
@@ -233,11 +233,11 @@ def _ended(session: Session, transaction: SessionTransaction) -> None:
     pending = session.info.get(INFO)
     if pending is None:
         return
-    # Only now the connection is back in its pool, for others to use.
+    # Only now the connection is back in its pool.
     if transaction.parent is None:
         del session.info[INFO]
         if pending.committed and pending.outer is not None and pending.outer.in_transaction():
-            # Nothing has been committed: the session had joined a transaction of the program's.
+            # Nothing is committed: the session has joined a transaction of the program.
             unit = ConnectionUnitOfWork(pending.outer, pending.outer)
             for callback in pending.callbacks:
                 unit.on_commit(callback)
@@ -255,14 +255,14 @@ event.listen(Session, "after_transaction_end", _ended)
 
 
 class _Watch:
-    """What waits for a Connection's commit.
+    """The callbacks that wait for a Connection's commit.
 
-    SQLAlchemy tells of a commit before it happens. That it has happened is seen when the
-    connection begins another transaction or goes back to its pool.
+    SQLAlchemy announces a commit before it happens. The commit is certain when the connection
+    begins another transaction or returns to its pool.
     """
 
     def __init__(self, connection: Connection) -> None:
-        # Each with the number of the savepoint that it was added in.
+        # The callbacks, each with the number of its savepoint.
         self._callbacks: list[tuple[int, Callback]] = []
         self._committed = False
         event.listen(connection, "begin", self._over)
@@ -277,14 +277,14 @@ class _Watch:
 
     def add(self, connection: Connection, callback: Callback) -> None:
         inside = connection.get_nested_transaction()
-        # The event of a new savepoint doesn't say its name.
+        # The event of a new savepoint doesn't contain its name.
         number = 0 if inside is None else _number(inside._savepoint)
         self._callbacks.append((number, callback))
         only = isinstance(connection.engine.pool, OneConnection)
         connection.info[FOLLOWING if only else INFO] = self
 
     def failed(self) -> None:
-        """What was just executed failed: if that was the commit, there was none."""
+        """Handle a failed statement: a failed commit means that there was none."""
         if self._committed:
             self._committed = False
             self._callbacks.clear()
@@ -308,13 +308,13 @@ class _Watch:
         self._committed = False
 
     def _rolls_back_to(self, connection: Connection, name: str, context: None) -> None:
-        # Numbers only go up: what is inside of this one has no lower one.
+        # Numbers only increase, so nested savepoints have higher numbers.
         until = _number(name)
         self._callbacks = [(n, callback) for n, callback in self._callbacks if n < until]
 
 
 def _number(savepoint: str) -> int:
-    """Of a name that SQLAlchemy gave: `sa_savepoint_12`."""
+    """Return the number in SQLAlchemy's savepoint name, such as `sa_savepoint_12`."""
     return int(savepoint.rpartition("_")[2])
 
 
@@ -340,9 +340,9 @@ class ConnectionUnitOfWork:
     """The open transaction of a Connection.
 
     Args:
-        handle: What the user has.
-        connection: The Connection behind it.
-        runner: Calls a function where the connection may be used, from async code.
+        handle: The user's object.
+        connection: The Connection behind the handle.
+        runner: Calls a function from async code where it can use the connection.
     """
 
     open = True
@@ -353,7 +353,7 @@ class ConnectionUnitOfWork:
         self._run = runner
 
     def __eq__(self, other: object) -> bool:
-        # What is sent in the same transaction is published together.
+        # Messages in the same transaction are published together.
         return isinstance(other, ConnectionUnitOfWork) and self._connection is other._connection
 
     def __hash__(self) -> int:
@@ -361,18 +361,18 @@ class ConnectionUnitOfWork:
 
     @property
     def place(self) -> str:
-        """Where its database is."""
+        """The location of the connection's database."""
         return shown(self._connection.engine.url)
 
     def connection(self, table: Table, here: Callable[[Engine], bool]) -> Connection | None:
-        """The connection, if it goes to the store's database; else None.
+        """Return the connection if it goes to the store's database, else None.
 
         Args:
-            table: One of Thorn's.
-            here: True for an engine of that database.
+            table: One of Thorn's tables.
+            here: Returns True for an engine of that database.
 
         Raises:
-            ConfigurationError: It is closed, or asynchronous and used without awaiting.
+            ConfigurationError: It is closed, or asynchronous and used without `await`.
         """
         _check_awaited(self.handle, self._run)
         if self._connection.closed:
@@ -383,12 +383,12 @@ class ConnectionUnitOfWork:
         return self._connection if here(self._connection.engine) else None
 
     def on_commit(self, callback: Callback) -> None:
-        """Call back once the transaction has committed.
+        """Call a function once the transaction has committed.
 
-        That is seen when the connection begins another one or goes back to its pool.
+        That is certain when the connection begins another transaction or returns to its pool.
 
         Raises:
-            ConfigurationError: It is asynchronous and used without awaiting.
+            ConfigurationError: It is asynchronous and used without `await`.
         """
         _check_awaited(self.handle, self._run)
         connection = self._connection
@@ -404,5 +404,5 @@ class ConnectionUnitOfWork:
         return await self._run(function)  # type: ignore[no-any-return]
 
 
-# What a store on SQLAlchemy can write in.
+# The units of work whose transactions a store on SQLAlchemy can use.
 SqlUnitOfWork = SessionUnitOfWork | ConnectionUnitOfWork

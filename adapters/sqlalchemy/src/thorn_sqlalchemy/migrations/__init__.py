@@ -1,4 +1,4 @@
-"""The schema's revisions, run by Alembic."""
+"""Runs the schema's revisions with Alembic."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ HERE = Path(__file__).parent
 
 
 def upgrade(connection: Connection, tables: Tables, revision: str = "head") -> None:
-    """Bring the tables up to a revision, in the connection's transaction.
+    """Migrate the tables to a revision, in the connection's transaction.
 
     Args:
-        connection: To their database.
-        tables: Their names.
-        revision: The newest, or that of an earlier release.
+        connection: A connection to the tables' database.
+        tables: The tables' names.
+        revision: The newest revision, or an earlier release's.
     """
     config = Config()
     config.set_main_option("script_location", str(HERE).replace("%", "%%"))

@@ -1,4 +1,4 @@
-"""What Alembic runs: it gets the connection and the tables' names."""
+"""Alembic's environment: gets the connection and the tables' names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models: what happens to SQLAlchemy's instances, told as Thorn's model signals."""
+"""Models: sends Thorn's model signals for changes of SQLAlchemy instances."""
 
 from thorn_sqlalchemy.models.adapter import SqlModelAdapter, model_adapter
 from thorn_sqlalchemy.models.sessions import WebhookSession

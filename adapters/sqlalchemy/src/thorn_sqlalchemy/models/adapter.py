@@ -1,4 +1,4 @@
-"""The model adapter: which classes are SQLAlchemy's, and the values of their instances."""
+"""The model adapter: recognises SQLAlchemy's classes, and reads values of their instances."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from thorn_sqlalchemy.models.watches import column_properties, mapper_of
 
 
 class SqlModelAdapter:
-    """Sends the model signals for classes that SQLAlchemy maps.
+    """Sends the model signals for mapped classes of SQLAlchemy.
 
     Example:
         >>> from sqlalchemy import Integer, String
@@ -34,20 +34,20 @@ class SqlModelAdapter:
     """
 
     def watch(self, webhooks: ModelWebhooks) -> None:
-        """Send the signals that a model's events ask for, for it and for what inherits from it.
+        """Send the signals that a model's events need, for the model and its subclasses.
 
         Raises:
-            ConfigurationError: An event names a many-to-many field that isn't there. If the
-                mappers aren't configured yet, that is raised once they are.
+            ConfigurationError: An event uses an unknown many-to-many field. The configuration of
+                the mappers raises it if that happens later.
         """
         watch(webhooks.model, self)
 
     def names(self, model: type) -> ModelNames:
-        """The attributes of a mapped class: columns, relationships, hybrids and properties."""
+        """Return a mapped class's attributes: columns, relationships, hybrids and properties."""
         return names_of(model)
 
     def values(self, instance: Any, fields: Sequence[str]) -> Mapping[str, Any]:
-        """The values of some attributes; columns that aren't loaded are, in one SELECT."""
+        """Return the values of some attributes; load missing columns in one SELECT."""
         state: InstanceState[Any] = inspect(instance)
         missing = [
             prop.key
@@ -62,7 +62,7 @@ class SqlModelAdapter:
         return {field: _key_or_value(follow(instance, field)) for field in fields}
 
     def to_python(self, model: type, field: str, value: Any) -> Any:
-        """A value in the type of a column's values, `"2"` as 2; an enum's member by its name.
+        """Convert a value to the type of a column's values: `"2"` to 2, a name to an enum's member.
 
         Raises:
             ValueError: The column can't hold it.
@@ -71,8 +71,8 @@ class SqlModelAdapter:
 
 
 def _key_or_value(value: Any) -> Any:
-    """Of an instance its primary key, of a collection of them a list of those."""
-    if isinstance(value, Query):  # a dynamic relationship
+    """Return an instance's primary key, or a list of keys for a collection."""
+    if isinstance(value, Query):  # A dynamic relationship.
         value = value.all()
     state = inspect(value, raiseerr=False)
     if isinstance(state, InstanceState):
@@ -95,9 +95,9 @@ start(ADAPTER)
 
 
 def model_adapter(model: type) -> SqlModelAdapter | None:
-    """The adapter, if SQLAlchemy maps a class or a declarative base makes it so; else None.
+    """Return the adapter for a mapped class or a class with a declarative base, else None.
 
-    A class that is mapped only later, imperatively, is watched from then on.
+    A class with a later imperative mapping is watched from then on.
     """
     declarative = isinstance(getattr(model, "registry", None), registry)
     mapper: Mapper[Any] | None = mapper_of(model)

@@ -1,4 +1,4 @@
-"""Statements that change many rows at once, past the session's instances."""
+"""Statements that change many rows at once, without the session's instances."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from thorn_sqlalchemy.models.watches import asks, attribute_names
 
 
 def on_statement(execution: ORMExecuteState) -> Result[Any] | None:
-    """A session executes a statement: if it changes rows of a class with `bulk`, tell of each."""
+    """Send signals for the changed rows of a statement, if their class has `bulk`."""
     if execution.is_select or not execution.is_orm_statement:
         return None
     mapper = execution.bind_mapper
@@ -55,7 +55,7 @@ def _delete(execution: ORMExecuteState, mapper: Mapper[Any]) -> Result[Any]:
     result = execution.invoke_statement()
     left: set[Key] = set()
     if getattr(result, "rowcount", None) != len(keys):
-        # It may not delete all that its condition matches: LIMIT, criteria added to it.
+        # LIMIT or added criteria may exclude rows that match the statement's condition.
         left = {key for some in chunks(list(made)) for key in _there(execution, mapper, some)}
     tell_deleted(made, left)
     return result
@@ -64,7 +64,7 @@ def _delete(execution: ORMExecuteState, mapper: Mapper[Any]) -> Result[Any]:
 def _matched(execution: ORMExecuteState, mapper: Mapper[Any], names: Sequence[str]) -> Before:
     """Read and lock the rows that an UPDATE or DELETE matches."""
     statement, parameters = dml_of(execution), execution.parameters
-    entity = statement.entity_description["entity"]  # the class, or an alias of it
+    entity = statement.entity_description["entity"]  # The class, or an alias of it.
     columns = attributes(entity, key_names(mapper))
     wanted = select(*columns, *attributes(entity, names))
     wanted = locking(wanted, mapper, None if entity is mapper.class_ else entity)
@@ -94,7 +94,7 @@ def _there(execution: ORMExecuteState, mapper: Mapper[Any], keys: Sequence[Key])
 
 
 def _written(execution: ORMExecuteState, mapper: Mapper[Any]) -> list[str]:
-    """The attributes whose values an UPDATE may change, and those that filters ask for."""
+    """Return the attributes that an UPDATE may change and those that filters need."""
     statement, parameters = dml_of(execution), execution.parameters
     given = [
         *(getattr(statement, "_values", None) or ()),

@@ -1,4 +1,4 @@
-"""Changes: what a flush does to watched instances, recorded while it runs and told at its end."""
+"""Changes: records a flush's changes of watched instances, and sends signals at its end."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from thorn_sqlalchemy.models.watches import Watch, watch_of
 from thorn_sqlalchemy.models.written import NO_VALUE, Written, as_before, take_stored
 
 INFO = "thorn_flush"
-# Messages written by one INSERT.
+# The number of messages in one INSERT.
 BATCH = 1000
 NOTHING: Mapping[str, Any] = {}
 
 
 @attrs.define(eq=False)
 class Flush:
-    """What has happened in a flush so far.
+    """The changes of a flush so far.
 
     Attributes:
-        rows: The instances inserted and updated, in that order.
-        read: Former values that had to be read.
-        gone: Messages of deletions, which wait for the flush to succeed.
-        replaced: Those of rows that a new instance took over.
+        rows: The inserted and updated instances, in that order.
+        read: Former values that had to be read from the database.
+        gone: Messages of deletions; they wait for the success of the flush.
+        replaced: Messages of deleted rows that a new instance has replaced.
         told: Signals to send.
-        collections: What happened to many-to-many collections.
+        collections: Changes of many-to-many collections.
     """
 
     rows: list[Written] = attrs.field(factory=list)
@@ -56,13 +56,13 @@ def _flush_of(session: Session) -> Flush:
     return flush
 
 
-# -- in the flush: listeners of a mapper
+# -- during the flush: listeners of a mapper
 
 
 def inserted(
     watch: Watch, mapper: Mapper[Any], connection: Connection, state: InstanceState[Any]
 ) -> None:
-    """A row has been inserted."""
+    """Record an inserted row."""
     if watch.columns is None:
         watch.resolve(mapper)
     _flush_of(_session(state)).rows.append(Written(watch, state, connection, None))
@@ -71,7 +71,7 @@ def inserted(
 def updating(
     watch: Watch, mapper: Mapper[Any], connection: Connection, state: InstanceState[Any]
 ) -> None:
-    """A row may be about to be updated: former values are still known, or can be read."""
+    """Before a possible UPDATE, save former values, which are still known or readable."""
     if watch.columns is None:
         watch.resolve(mapper)
     flush, before = _flush_of(_session(state)), NOTHING
@@ -105,7 +105,7 @@ def _add_wanted(
 def updated(
     watch: Watch, mapper: Mapper[Any], connection: Connection, state: InstanceState[Any]
 ) -> None:
-    """A row has been updated; for a new instance, it was that of one deleted in the same flush."""
+    """Record an updated row, or a new instance that replaces one deleted in the same flush."""
     if state.key is not None:
         return
     if watch.columns is None:
@@ -124,7 +124,7 @@ def updated(
 def deleting(
     watch: Watch, mapper: Mapper[Any], connection: Connection, state: InstanceState[Any]
 ) -> None:
-    """A row is about to be deleted: the last moment to make the messages, which wait."""
+    """Create the messages of a row about to be deleted; they wait for the end of the flush."""
     session, instance = _session(state), state.obj()
     flush = _flush_of(session)
     if flush.gone is None:
@@ -139,11 +139,11 @@ def _session(state: InstanceState[Any]) -> Session:
     return session
 
 
-# -- at its end: listeners of sessions
+# -- at the end of the flush: listeners of sessions
 
 
 def gather_changes(session: Session, context: UOWTransaction) -> None:
-    """All rows are written, and what they held before is still known: see what has changed."""
+    """Determine the changes after all writes, while the former values are still known."""
     flush: Flush | None = session.info.get(INFO)
     if flush is None:
         return
@@ -173,10 +173,10 @@ def gather_changes(session: Session, context: UOWTransaction) -> None:
 
 
 def send_changes(session: Session, context: UOWTransaction) -> None:
-    """The flush is done, but can still be rolled back: send the signals, publish the messages.
+    """Send the signals and publish the messages before the flush's transaction can commit.
 
-    What a payload method or a filter raises is up to the event. What the store raises rolls the
-    flush back: a change whose message is lost would never be heard of.
+    The event handles exceptions of payload methods and filters. An exception of the store rolls the
+    flush back, so that no change is committed without its message.
     """
     flush: Flush | None = session.info.pop(INFO, None)
     if flush is None:
@@ -208,11 +208,11 @@ def _signals(flush: Flush, session: Session) -> Iterator[tuple[Signal, Any, Mapp
 
 
 def begin(session: Session, *_: Any) -> None:
-    """A flush begins: whatever is recorded is of one that never ended."""
+    """Begin a flush: drop the records of one that never ended."""
     session.info.pop(INFO, None)
 
 
 def forget_changes(session: Session, transaction: SessionTransaction) -> None:
-    """A flush has failed: what it recorded has not happened."""
+    """Drop the records of a failed flush."""
     if transaction.parent is not None and not transaction.nested:
         session.info.pop(INFO, None)

@@ -1,4 +1,4 @@
-"""Former values: what the fields of a changed instance held before."""
+"""Former values: the fields of a changed instance before the change."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ def former_values(
     columns: Mapping[str, Callable[[Any, Any], bool]],
     references: Collection[str],
 ) -> dict[str, Any] | None:
-    """The former values of what has changed in a flush; None if nothing has.
+    """Return the former values of fields that a flush changed; None if there are none.
 
     Args:
-        state: The instance's, before the flush is finished.
-        before: What was known of it before the UPDATE.
-        columns: How to compare the values of its columns.
-        references: Its many-to-one relationships.
+        state: The instance's state, before the end of the flush.
+        before: The known values before the UPDATE.
+        columns: The comparisons of its columns' values.
+        references: The instance's many-to-one relationships.
     """
     now, former, changed = state.dict, {}, False
-    # What a flush sets after the UPDATE (post_update) stands in `committed_state` only.
+    # Values that a flush sets after the UPDATE (post_update) are only in `committed_state`.
     before = {**state.committed_state, **before}
     for name, old in before.items():
         compare = columns.get(name)
         if compare is None:
             continue
-        new = now.get(name, NO_VALUE)  # without a value: the database computed it
+        new = now.get(name, NO_VALUE)  # No value: the database computed it.
         if old is NO_VALUE:
             changed = True
         elif old is not new and (new is NO_VALUE or compare(old, new) is not True):
@@ -62,12 +62,12 @@ def former_values(
 def unknown_names(
     state: InstanceState[Any], before: Mapping[str, Any], watch: Watch
 ) -> frozenset[str]:
-    """The columns that filters ask for whose former values aren't known, or changed in place.
+    """Return the columns needed by filters whose former values are unknown or changed in place.
 
     Args:
-        state: The instance's.
-        before: What is known of it.
-        watch: Of its class.
+        state: The instance's state.
+        before: The known former values.
+        watch: The watch of its class.
     """
     unknown = {name for name in watch.wanted & before.keys() if may_differ(before[name])}
     return frozenset(unknown | (watch.computed - state.dict.keys()))
@@ -76,13 +76,13 @@ def unknown_names(
 def read_former(
     states: Iterable[InstanceState[Any]], watch: Watch, mapper: Mapper[Any], connection: Connection
 ) -> dict[InstanceState[Any], dict[str, Any]]:
-    """Read former values that aren't known, from rows not updated yet.
+    """Read unknown former values from rows before their UPDATE.
 
     Args:
-        states: Of instances of one class.
-        watch: Theirs.
-        mapper: The class's.
-        connection: The flush's.
+        states: The states of instances of one class.
+        watch: The watch of the class.
+        mapper: The mapper of the class.
+        connection: The flush's connection.
     """
     lacking = {}
     for state in states:
@@ -104,19 +104,19 @@ def complete(
     instance: Any,
     session: Session,
 ) -> dict[str, Any]:
-    """Add those fields asked for that hold no column themselves but depend on one that has changed.
+    """Add former values of fields that have no column and depend on a changed one.
 
     Args:
         former: The former values of columns.
         derived: The fields, with the columns they depend on; None stands for any.
-        instance: As it is now.
-        session: Where a former object that a relationship led to is looked up.
+        instance: The instance in its current state.
+        session: Finds the former object of a relationship.
     """
     before = _Former(instance, former, session)
     added = {}
     for field, columns in derived.items():
         if field not in former and (columns is None or former.keys() & columns):
-            # A property of the user's may not cope with a stand-in.
+            # A user's property may fail on a stand-in.
             with contextlib.suppress(Exception):
                 old = getattr(before, field)
                 if old != getattr(instance, field):
@@ -125,7 +125,7 @@ def complete(
 
 
 class _Former:
-    """An instance as it was, as far as its former values are known."""
+    """A stand-in for an instance with its known former values."""
 
     def __init__(self, instance: Any, former: Mapping[str, Any], session: Session) -> None:
         self.__instance = instance
@@ -146,12 +146,12 @@ class _Former:
             return self.__referred(mapper, prop)
         if prop is None:
             getter = getattr(introspection.getattr_static(instance, name, None), "fget", None)
-            if getter is not None:  # a hybrid or a property
+            if getter is not None:  # A hybrid or a property.
                 return getter(self)
         return getattr(instance, name)
 
     def __referred(self, mapper: Mapper[Any], prop: RelationshipProperty[Any]) -> Any:
-        """The object that a many-to-one relationship led to."""
+        """Return the former object of a many-to-one relationship."""
         pairs = {
             remote: mapper.get_property_by_column(local).key
             for local, remote in prop.local_remote_pairs or ()

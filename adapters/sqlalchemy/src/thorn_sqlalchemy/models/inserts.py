@@ -1,4 +1,4 @@
-"""INSERT statements, upserts among them: which rows they make, and which they change."""
+"""INSERT statements and upserts: determines the rows they create and change."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 def insert_rows(execution: ORMExecuteState, mapper: Mapper[Any]) -> Result[Any] | None:
-    """Execute an INSERT and tell of each row; the result is what it would have been."""
+    """Execute an INSERT and send signals for its rows; return the unchanged result."""
     statement: Insert = dml_of(execution)
     if execution.execution_options.get("dml_strategy") == "raw":
         return None
@@ -65,14 +65,14 @@ def insert_rows(execution: ORMExecuteState, mapper: Mapper[Any]) -> Result[Any] 
 
 
 def _may_conflict(statement: Insert) -> bool:
-    """Whether rows may be there already: ON CONFLICT, ON DUPLICATE KEY, INSERT IGNORE."""
+    """Return True if rows may exist: ON CONFLICT, ON DUPLICATE KEY, INSERT IGNORE."""
     return statement._post_values_clause is not None or bool(statement._prefixes)
 
 
 def _execute(
     execution: ORMExecuteState, mapper: Mapper[Any], statement: Insert, *, conflicts: bool
 ) -> tuple[Result[Any], list[Key] | None]:
-    """Execute it; gives the result, and the primary keys of its rows, None if they aren't known."""
+    """Execute an INSERT; return the result and its rows' primary keys, or None if unknown."""
     columns, parameters = attributes(mapper.class_, key_names(mapper)), execution.parameters
     dialect = execution.session.get_bind(**execution.bind_arguments).dialect
     asked = len(statement._returning)
@@ -90,12 +90,12 @@ def _execute(
         return result.raw, [tuple(row) for row in result]  # type: ignore[attr-defined]
     if not parameters:
         result = execution.invoke_statement()
-        # After a conflict, the primary key that the driver tells is of some row before.
+        # After a conflict, the driver returns the primary key of an earlier row.
         made = None if conflicts else result.inserted_primary_key_rows  # type: ignore[attr-defined]
         return result, made and _all_known(made)
     if _may_conflict(statement) or statement._values:
         return execution.invoke_statement(), None
-    # Without RETURNING, the row by row insertion that SQLAlchemy has for this.
+    # Without RETURNING, use SQLAlchemy's row-by-row insertion.
     rows: list[dict[str, Any]] = [dict(row) for row in _listed(parameters)]
     session, nulls = execution.session, execution.execution_options.get("render_nulls", False)
     if session.autoflush:
@@ -106,7 +106,7 @@ def _execute(
 
 
 def _returned(result: Result[Any], mapper: Mapper[Any]) -> tuple[Result[Any], list[Key] | None]:
-    """The primary keys of the instances that a `select().from_statement()` gives."""
+    """Return the primary keys of the instances that a `select().from_statement()` returns."""
     frozen = result.freeze()
     rows = (row if isinstance(row, Row) else (row,) for row in frozen.data)
     values = (value for row in rows for value in row)
@@ -125,7 +125,7 @@ def _all_known(keys: Iterable[Iterable[Any]]) -> list[Key] | None:
 def _given(
     execution: ORMExecuteState, mapper: Mapper[Any], statement: Insert
 ) -> dict[tuple[str, ...], list[Key]]:
-    """The unique keys of the rows to insert: their values, by the attributes that hold them."""
+    """Return the values of the unique keys of the new rows, by the keys' attributes."""
     rows = _listed(execution.parameters)
     if statement._multi_values:
         rows = [row for some in statement._multi_values for row in some]
@@ -150,14 +150,14 @@ def _listed(parameters: Any) -> list[Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A value as it is bound; None for one that the database computes."""
+    """Return a value as bound; None if the database computes it."""
     if isinstance(value, BindParameter):
         return value.value
     return None if isinstance(value, ClauseElement) else value
 
 
 def _unique_keys(mapper: Mapper[Any]) -> Iterator[tuple[str, ...]]:
-    """The attributes that make a row of a class unique: its primary key, and others."""
+    """Return the attributes of each unique key of a class, the primary key included."""
     yield tuple(key_names(mapper))
     table = mapper.local_table
     if not isinstance(table, Table):
@@ -178,7 +178,7 @@ def _existing(
     names: Sequence[str],
     given: Mapping[tuple[str, ...], list[Key]],
 ) -> Before:
-    """Read and lock the rows that are there under these unique keys."""
+    """Read and lock the existing rows with these unique keys."""
     entity, found = mapper.class_, {}
     columns = attributes(entity, key_names(mapper))
     wanted = locking(select(*columns, *attributes(entity, names)), mapper)

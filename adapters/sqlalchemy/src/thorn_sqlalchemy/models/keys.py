@@ -1,4 +1,4 @@
-"""Primary keys: of a mapped class, and the rows that have them."""
+"""Primary keys of mapped classes, and lookups by primary key."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from sqlalchemy.orm import InstrumentedAttribute, Mapper
 T = TypeVar("T")
 Key = tuple[Any, ...]
 
-# Rows read by their keys at once: below every database's limit of bound values.
+# The number of rows to read by key at once: below every database's limit of parameters.
 CHUNK = 500
 
 
 def key_names(mapper: Mapper[Any]) -> list[str]:
-    """The names of the attributes that make the primary key."""
+    """Return the names of the primary key's attributes."""
     return [mapper.get_property_by_column(column).key for column in mapper.primary_key]
 
 
 def attributes(entity: Any, names: Collection[str]) -> list[InstrumentedAttribute[Any]]:
-    """The attributes of these names, of a class or an alias of it, for use in a statement."""
+    """Return attributes of a class or its alias by name, for use in a statement."""
     return [getattr(entity, name) for name in names]
 
 
 def locking(statement: Select[Any], mapper: Mapper[Any], entity: Any = None) -> Select[Any]:
-    """Lock the rows that a SELECT reads: of the class's own table, or of an alias of it."""
-    # Not of the class: PostgreSQL can't lock what an outer join to a subclass's table may lack.
+    """Lock the rows of a SELECT in the table of a class or its alias."""
+    # Not with the class: PostgreSQL can't lock the nullable side of an outer join to a subclass.
     return statement.with_for_update(of=mapper.local_table if entity is None else entity)
 
 
 def among(
     columns: Sequence[InstrumentedAttribute[Any]], keys: Collection[Key]
 ) -> ColumnElement[bool]:
-    """The condition that some columns hold one of these keys."""
+    """Return the condition that some columns have one of these keys."""
     if len(columns) == 1:
         return columns[0].in_([key[0] for key in keys])
     return or_(
@@ -43,6 +43,6 @@ def among(
 
 
 def chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Some at a time."""
+    """Split keys into chunks."""
     for start in range(0, len(items), CHUNK):
         yield items[start : start + CHUNK]

@@ -1,4 +1,4 @@
-"""Listeners: which of SQLAlchemy's events are listened to, and since when."""
+"""Listeners: registers for SQLAlchemy's events when a model is watched."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from thorn_sqlalchemy.models.watches import (
     mappers_below,
 )
 
-# Never held while mappers are configured, which may wait for a thread that maps classes.
+# Never hold it while mappers are configured: that may wait for a thread that maps classes.
 _lock = threading.RLock()
-# Events of all mappers and all sessions that are listened to.
+# The listeners for events of all mappers and all sessions.
 _listened: set[str] = set()
 
 
 def start(adapter: ModelAdapter) -> None:
-    """Notice classes that are mapped from now on."""
+    """Notice newly mapped classes from now on."""
     _listen_once(Mapper, "after_mapper_constructed", partial(_mapped, adapter))
     _listen_once(Mapper, "after_configured", _configured)
 
 
 def watch(model: type, adapter: ModelAdapter) -> None:
-    """Watch a decorated class and all that inherits from it.
+    """Watch a decorated class and its subclasses.
 
     Args:
         model: The class.
-        adapter: What the declarations are checked with.
+        adapter: The adapter that checks the declarations.
 
     Raises:
-        ConfigurationError: The mappers are configured, and the events name what a class hasn't.
+        ConfigurationError: The mappers are configured, and the events use an unknown name.
     """
     start(adapter)
     _settle([mapper for mapper in mappers_below(model) if _watch(mapper, adapter)])
@@ -59,7 +59,7 @@ def _configured() -> None:
 
 
 def _watch(mapper: Mapper[Any], adapter: ModelAdapter) -> bool:
-    """Listen to what happens to a class's instances; False if all is settled already."""
+    """Listen to changes of a class's instances; return False if nothing is left to resolve."""
     declared = declarations(mapper.class_)
     with _lock:
         watch = make_watch(mapper)
@@ -77,10 +77,10 @@ def _watch(mapper: Mapper[Any], adapter: ModelAdapter) -> bool:
 
 
 def _settle(mappers: Iterable[Mapper[Any]]) -> None:
-    """Work out what needs configured mappers, for those that are.
+    """Resolve the watches whose mappers are configured.
 
     Raises:
-        ConfigurationError: The events name what a class hasn't. The watch stays unresolved, so that
+        ConfigurationError: The events use an unknown name. The watch stays unresolved, so that
             every flush of such an instance raises it again.
     """
     faults: list[ConfigurationError] = []

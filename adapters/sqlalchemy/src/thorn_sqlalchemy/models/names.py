@@ -1,4 +1,4 @@
-"""Names: what events may call the attributes of a mapped class, and where each leads."""
+"""Names: the attributes of a mapped class that events may use, and the classes of their values."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ from thorn_sqlalchemy.models.relationships import collections
 from thorn_sqlalchemy.models.watches import mapper_of
 
 DECLARATIVE = ("metadata", "registry", "type_annotation_map")
-# Types of columns, of SQLAlchemy-Utils and others, that keep what nobody is to read.
+# Types of secret columns, of SQLAlchemy-Utils and others.
 SECRET_TYPES = ("PasswordType", "EncryptedType", "StringEncryptedType")
 
 
 def names_of(model: type) -> ModelNames:
-    """The names of a class: a mapped one's attributes, another one's as far as the class tells."""
+    """Return the names of a class: a mapped class's attributes, or another class's known ones."""
     plain, mapper = class_names(model), mapper_of(model)
     if mapper is None or not mapper.configured:
         return plain
     leads_to = {name: cls for name, cls in plain.leads_to.items() if name not in DECLARATIVE}
-    # Among them are hybrids and association proxies, whose values may be anything.
+    # They include hybrids and association proxies, whose values may have any class.
     leads_to |= dict.fromkeys(mapper.all_orm_descriptors.keys())
     leads_to |= {prop.key: _class_of(prop) for prop in mapper.attrs}
     return ModelNames(
         leads_to=leads_to,
         many_to_many=frozenset(collections(mapper)),
         secret=frozenset(prop.key for prop in mapper.attrs if _is_secret(prop)),
-        # A `__getattr__` of its may know more.
+        # Its `__getattr__` may provide more names.
         open=not plain.leads_to,
     )
 
 
 def _class_of(prop: MapperProperty[Any]) -> type | None:
-    """The class of an attribute's value; None if that can't be told, and anything may follow."""
+    """Return the class of an attribute's value; None if unknown, so that any name may follow."""
     if isinstance(prop, RelationshipProperty):
         return _collection_class(prop) if prop.uselist else prop.mapper.class_
     if isinstance(prop, CompositeProperty):
@@ -58,15 +58,15 @@ def _class_of(prop: MapperProperty[Any]) -> type | None:
 
 
 def type_of(prop: ColumnProperty[Any]) -> type | None:
-    """The class of a column's values; None if that can't be told."""
+    """Return the class of a column's values; None if unknown."""
     column_type: Any = prop.columns[0].type
     if isinstance(column_type, TypeDecorator):
-        return None  # whose values may be of another class than those of its `impl`
+        return None  # Its values may have another class than those of its `impl`.
     try:
         found = column_type.python_type
     except NotImplementedError:
         return None
-    # What JSON holds may be anything.
+    # JSON may contain values of any class.
     return found if isinstance(found, type) and found not in (dict, list, object) else None
 
 
@@ -91,11 +91,11 @@ def _is_secret(prop: MapperProperty[Any]) -> bool:
     return marked or looks_secret(column.name) or not types.isdisjoint(SECRET_TYPES)
 
 
-# -- the values that filters compare with
+# -- values for filters
 
 
 def to_python(model: type, field: str, value: Any) -> Any:
-    """A value in the type of a column's values.
+    """Convert a value to the type of a column's values.
 
     Raises:
         ValueError: The column can't hold it.
@@ -123,7 +123,7 @@ def to_python(model: type, field: str, value: Any) -> Any:
 
 
 def _member(column_type: Enum, value: Any) -> Any:
-    """What an Enum column holds for a member, or for its name or value."""
+    """Return the stored value for an Enum's member, or for its name or value."""
     cls: Any = column_type.enum_class
     if cls is None:
         if value not in column_type.enums:

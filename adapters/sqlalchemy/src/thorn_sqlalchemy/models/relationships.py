@@ -1,4 +1,4 @@
-"""Relationships: who was added to which many-to-many collection, from whichever side."""
+"""Relationships: additions to and removals from many-to-many collections, from both sides."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from sqlalchemy.sql.elements import BinaryExpression
 
 from thorn_core import signals
 
-# What is loaded, and what was added to or removed from a collection that isn't.
+# The loaded members, and pending additions and removals of an unloaded collection.
 HISTORY = PassiveFlag.PASSIVE_NO_INITIALIZE | PassiveFlag.INCLUDE_PENDING_MUTATIONS
-# Such a collection in memory isn't the whole one.
+# In memory, such a collection may be incomplete.
 PARTIAL = ("dynamic", "write_only", "noload")
 
 
 @attrs.frozen
 class Link:
-    """A relationship whose changes are changes of a watched many-to-many field.
+    """A relationship whose changes also change a watched many-to-many field.
 
     Attributes:
-        key: Its name.
-        field: The field's.
-        reverse: It leads the other way: its collection holds those whose field it is.
-        whole: Once loaded, it is known what the field holds.
+        key: The relationship's name.
+        field: The field's name.
+        reverse: True for the opposite direction: the collection's members have the field.
+        whole: Whether a loaded collection has all of the field's members.
     """
 
     key: str
@@ -46,7 +46,7 @@ class Link:
 
 
 def collections(mapper: Mapper[Any]) -> dict[str, RelationshipProperty[Any]]:
-    """The many-to-many relationships of a class that can be written."""
+    """Return the writable many-to-many relationships of a class."""
     return {
         prop.key: prop
         for prop in mapper.relationships
@@ -55,9 +55,10 @@ def collections(mapper: Mapper[Any]) -> dict[str, RelationshipProperty[Any]]:
 
 
 def links_to(mapper: Mapper[Any], field: str) -> Iterator[tuple[Mapper[Any], Link]]:
-    """The relationships by which a class's field changes, each with the class that has it.
+    """Return the relationships that change a class's field, each with its class.
 
-    Those are the field itself and every one over the same association table, in either direction.
+    These are the field itself and all relationships over the same association table, in either
+    direction.
     """
     aim = collections(mapper)[field]
     yield mapper, Link(field, field, reverse=False, whole=aim.lazy not in PARTIAL)
@@ -76,7 +77,7 @@ def links_to(mapper: Mapper[Any], field: str) -> Iterator[tuple[Mapper[Any], Lin
 
 
 def _ends(prop: RelationshipProperty[Any]) -> tuple[frozenset[Any], frozenset[Any]]:
-    """The columns of the association table that refer to this side, and to the other."""
+    """Return the association table's columns that refer to this side and to the other."""
     return (
         frozenset(column for _, column in prop.synchronize_pairs),
         frozenset(column for _, column in prop.secondary_synchronize_pairs or ()),
@@ -84,7 +85,7 @@ def _ends(prop: RelationshipProperty[Any]) -> tuple[frozenset[Any], frozenset[An
 
 
 def _same_rows(prop: RelationshipProperty[Any], aim: RelationshipProperty[Any]) -> bool:
-    """False if one of them sees only some rows of the association table."""
+    """Return False if one of them uses only some rows of the association table."""
     paired = prop.back_populates == aim.key or aim.back_populates == prop.key
     return paired or (_plain(prop) and _plain(aim))
 
@@ -100,20 +101,20 @@ def _plain(prop: RelationshipProperty[Any]) -> bool:
     )
 
 
-# -- in a flush
+# -- during a flush
 
 
 @attrs.define(eq=False)
 class CollectionChange:
-    """What was added to and removed from one instance's field in a flush.
+    """The changes of one instance's field in a flush.
 
     Attributes:
-        instance: Whose field it is.
-        field: Its name.
-        added: By id.
-        removed: By id.
-        own: What was removed from the whole collection in memory; None if it isn't there.
-        left: Whether that has members.
+        instance: The instance with the field.
+        field: The field's name.
+        added: Added instances by id.
+        removed: Removed instances by id.
+        own: Instances removed from the complete collection in memory; None if it isn't in memory.
+        left: Whether that collection still has members.
     """
 
     instance: Any
@@ -126,7 +127,7 @@ class CollectionChange:
     def signals(
         self, session: Session, triggers: frozenset[str]
     ) -> Iterator[tuple[Signal, dict[str, Any]]]:
-        """The signals to send, of those that are asked for."""
+        """Return the signals to send, out of the wanted ones."""
         if self.added and "m2m_add" in triggers:
             yield signals.model_m2m_added, {"related": list(self.added.values())}
         if self.removed and "m2m_remove" in triggers:
@@ -143,7 +144,7 @@ class CollectionChange:
 
 
 def has_members(session: Session, instance: Any, field: str) -> bool:
-    """Ask the database whether a collection has members."""
+    """Return True if a collection has members in the database."""
     mapper: Mapper[Any] = inspect(instance).mapper
     members = with_parent(instance, mapper.attrs[field].class_attribute)
     found = select(literal(1)).select_from(mapper.relationships[field].mapper).where(members)
@@ -152,11 +153,11 @@ def has_members(session: Session, instance: Any, field: str) -> bool:
 
 
 class CollectionChanges:
-    """What was added to and removed from collections in a flush, pieced together from all sides.
+    """The changes of collections in a flush, combined from all sides.
 
     Args:
-        context: The flush's.
-        wanted: Whether an instance's field is asked for.
+        context: The flush's context.
+        wanted: Tells whether events need an instance's field.
     """
 
     def __init__(self, context: UOWTransaction, wanted: Callable[[Any, str], bool]) -> None:
@@ -168,13 +169,13 @@ class CollectionChanges:
         return iter(self._changes.values())
 
     def look(self, state: InstanceState[Any], links: Sequence[Link]) -> None:
-        """Look at the relationships of an instance that is being flushed."""
+        """Record changes of an instance's relationships during a flush."""
         session, context = self._context.session, self._context
         for link in links:
             if link.key not in state.committed_state:
                 continue
             instance = state.obj()
-            # What SQLAlchemy went by: seen anew, it might be what has just been written.
+            # Use SQLAlchemy's own history: a new one may already contain the written values.
             history = context.get_attribute_history(state, link.key, HISTORY)  # type: ignore[no-untyped-call]
             added = [item for item in _objects(history.added) if item in session]
             removed = list(_objects(history.deleted))

@@ -1,4 +1,4 @@
-"""Rows changed past the session's instances: read apart from it, and told one by one."""
+"""Rows changed without the session's instances: reads them separately and sends signals."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from thorn_sqlalchemy.models.watches import Watch, watch_of
 
 MYSQL = ("mysql", "mariadb")
 
-# What the rows held before, of these columns, by primary key.
+# The former values of columns by primary key.
 Before = Mapping[Key, Sequence[Any]]
 
 
 class Reader(Session):
-    """Reads instances in another session's transaction, without touching that session's own.
+    """Reads instances in another session's transaction, without affecting that session's own.
 
     Args:
-        session: The other one.
-        bind: What its statement was bound to, if that was said.
-        options: How it is executed.
+        session: The other session.
+        bind: The explicit bind of its statement, if any.
+        options: The execution options of its statement.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Reader(Session):
         self._options = options or {}
 
     def get_bind(self, mapper: Any = None, **arguments: Any) -> Connection:
-        """The other session's connection."""
+        """Return the other session's connection."""
         arguments = {"mapper": mapper, "clause": arguments.get("clause"), "bind": self._bind}
         given = {name: value for name, value in arguments.items() if value is not None}
         return self._session.connection(bind_arguments=given)
@@ -53,12 +53,12 @@ class Reader(Session):
     def instances(
         self, mapper: Mapper[Any], keys: Collection[Key], names: Collection[str] = ()
     ) -> Iterator[list[Any]]:
-        """The instances of these primary keys that there are, some at a time, in that order.
+        """Yield the existing instances with these primary keys, in chunks and in their order.
 
         Args:
-            mapper: The class's.
-            keys: Which.
-            names: Attributes to be loaded although they are deferred.
+            mapper: The class's mapper.
+            keys: The deliveries' keys.
+            names: Deferred attributes to load.
         """
         columns = attributes(mapper.class_, key_names(mapper))
         statement = select(mapper.class_)
@@ -68,27 +68,28 @@ class Reader(Session):
         if below:
             statement = statement.options(selectin_polymorphic(mapper.class_, below))
         if names and self.get_bind(mapper).dialect.name in MYSQL:
-            # Else a row that hasn't changed may be seen as it was when the transaction began.
+            # Otherwise the session could show an unchanged row as of the beginning of the
+            # transaction.
             statement = locking(statement, mapper)
         for some in chunks(list(keys)):
             wanted = statement.where(among(columns, some))
             found = self.scalars(wanted, execution_options=self._options).unique()
             by_key = {key_of(instance): instance for instance in found}
-            # A key that was given may be of another type than the column's.
+            # A given key may have another type than the column's.
             yield [*(by_key.pop(key) for key in some if key in by_key), *by_key.values()]
             self.expunge_all()
 
 
 @contextmanager
 def reading(execution: ORMExecuteState) -> Iterator[Reader]:
-    """A reader of the transaction in which a statement is executed."""
+    """Return a reader for the transaction of a statement."""
     bind, options = execution.bind_arguments.get("bind"), _options(execution)
     with Reader(execution.session, bind, options) as reader:
         yield reader
 
 
 def aside(execution: ORMExecuteState, statement: Any, values: Any = None) -> Result[Any]:
-    """Execute another statement where and as the user's is executed."""
+    """Execute another statement on the connection and with the options of the user's."""
     bind = execution.bind_arguments.get("bind")
     return execution.session.execute(
         statement,
@@ -106,25 +107,25 @@ def _options(execution: ORMExecuteState) -> dict[str, Any]:
 
 
 def dml_of(execution: ORMExecuteState) -> Any:
-    """The INSERT, UPDATE or DELETE, also where a `select().from_statement()` is made of it."""
+    """Return the INSERT, UPDATE or DELETE, also from a `select().from_statement()`."""
     statement = execution.statement
     return statement.element if isinstance(statement, FromStatement) else statement
 
 
 def key_of(instance: Any) -> Key:
-    """The primary key of a persistent instance."""
+    """Return the primary key of a persistent instance."""
     identity: Key = inspect(instance).identity
     return identity
 
 
 def asked(instance: Any, trigger: str) -> Watch | None:
-    """The watch of an instance's class, if it asks for a trigger and for statements."""
+    """Return the watch of an instance's class if events need this trigger of statements."""
     watch = watch_of(inspect(instance).mapper)
     return watch if watch is not None and watch.bulk and getattr(watch, trigger) else None
 
 
 def tell_created(session: Session, reader: Reader, mapper: Mapper[Any], keys: list[Key]) -> None:
-    """Send that the rows of these primary keys have been created."""
+    """Send signals for created rows with these primary keys."""
 
     def tell(instance: Any) -> None:
         if asked(instance, "create"):
@@ -136,14 +137,14 @@ def tell_created(session: Session, reader: Reader, mapper: Mapper[Any], keys: li
 def tell_changed(
     session: Session, reader: Reader, mapper: Mapper[Any], names: Sequence[str], before: Before
 ) -> None:
-    """Send of those rows that have changed what they held before.
+    """Send signals for rows whose values have changed.
 
     Args:
-        session: Where the statement was executed.
-        reader: Of it.
-        mapper: The class's.
-        names: The attributes that `before` has the values of.
-        before: What the rows held.
+        session: The session of the statement.
+        reader: Reads in its transaction.
+        mapper: The class's mapper.
+        names: The attributes in `before`.
+        before: The rows' former values.
     """
 
     def tell(instance: Any) -> None:
@@ -177,7 +178,7 @@ def _tell_each(found: Iterable[list[Any]], tell: Callable[[Any], None]) -> None:
 def hold_deleted(
     session: Session, reader: Reader, mapper: Mapper[Any], keys: list[Key]
 ) -> dict[Key, HeldEvents]:
-    """Make the messages of rows about to be deleted, by primary key."""
+    """Create the messages of rows about to be deleted, by primary key."""
     made = {}
     for instances in reader.instances(mapper, keys):
         for instance in instances:
@@ -189,7 +190,7 @@ def hold_deleted(
 
 
 def tell_deleted(made: Mapping[Key, HeldEvents], left: Collection[Key]) -> None:
-    """Release the messages of rows that have gone."""
+    """Release the messages of deleted rows."""
     together = HeldEvents()
     with together:
         for key, held in made.items():

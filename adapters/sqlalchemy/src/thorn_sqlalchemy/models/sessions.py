@@ -1,4 +1,4 @@
-"""Sessions whose legacy bulk methods send events too."""
+"""Sessions whose legacy bulk methods also send events."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class WebhookSession(Session):
     """A Session whose legacy bulk methods send the events of models with `bulk = True`.
 
     SQLAlchemy has no events for `bulk_save_objects`, `bulk_insert_mappings` and
-    `bulk_update_mappings`; what they do in other sessions isn't seen. For such a model, inserting
-    asks the database for the primary keys, and updating reads the rows before and after.
+    `bulk_update_mappings`, so Thorn can't see them in other sessions. For such a model, an insert
+    asks the database for the primary keys, and an update reads the rows before and after.
 
     Example:
         >>> from sqlalchemy import create_engine
@@ -36,14 +36,14 @@ class WebhookSession(Session):
         update_changed_only: bool = True,  # noqa: FBT001, FBT002
         preserve_order: bool = True,  # noqa: FBT001, FBT002
     ) -> None:
-        """As `Session.bulk_save_objects`; primary keys made by the database are set, if needed."""
+        """Call `Session.bulk_save_objects`, and set primary keys from the database if necessary."""
         items = list(objects)
         new: dict[Mapper[Any], list[Any]] = {}
         old: dict[Mapper[Any], list[Key]] = {}
         for item in items:
             state: InstanceState[Any] | None = inspect(item, raiseerr=False)
             if state is None:
-                continue  # which SQLAlchemy refuses
+                continue  # SQLAlchemy refuses it.
             if state.identity is None:
                 if asks(state.mapper, "create"):
                     new.setdefault(state.mapper, []).append(item)
@@ -67,7 +67,7 @@ class WebhookSession(Session):
         return_defaults: bool = False,  # noqa: FBT001, FBT002
         render_nulls: bool = False,  # noqa: FBT001, FBT002
     ) -> None:
-        """As `Session.bulk_insert_mappings`."""
+        """Call `Session.bulk_insert_mappings` and send the events."""
         target: Mapper[Any] = inspect(mapper)
         if not asks(target, "create"):
             return super().bulk_insert_mappings(mapper, mappings, return_defaults, render_nulls)
@@ -94,7 +94,7 @@ class WebhookSession(Session):
     def bulk_update_mappings(
         self, mapper: Mapper[Any] | type, mappings: Iterable[dict[str, Any]]
     ) -> None:
-        """As `Session.bulk_update_mappings`."""
+        """Call `Session.bulk_update_mappings` and send the events."""
         target: Mapper[Any] = inspect(mapper)
         if not asks(target, "change"):
             return super().bulk_update_mappings(mapper, mappings)

@@ -1,8 +1,8 @@
-"""Stored: what a column will give back for a value that has just been written.
+"""Stored values: predicts the value that a column returns for a written value.
 
-Most values come back as they are, some in a form that their type tells (`Decimal("1.5")` as
-`Decimal("1.50")`). Where only the database knows (`"2"` for an integer, a rounded decimal, a range,
-a time without its zone), the answer is `UNKNOWN`, and the column is read back.
+Columns return most values unchanged, and some in a form that their type defines (`Decimal("1.5")`
+as `Decimal("1.50")`). If only the database knows the form (`"2"` for an integer, a rounded decimal,
+a range, a time without its zone), the result is `UNKNOWN`, and the column is read back.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from sqlalchemy.types import TypeEngine
 UNKNOWN: Final = object()
 Converter = Callable[[Any], Any]
 EXACT_FLOATS = ("sqlite", "postgresql")
-# Keep every digit of a NUMERIC; SQLite has floats, which keep 15.
+# They keep every digit of a NUMERIC; SQLite has floats, which keep 15.
 EXACT_DECIMALS = ("postgresql", "mysql", "mariadb")
 FLOAT_DIGITS = 15
 MYSQL = ("mysql", "mariadb")
 
 
 def converter(column_type: TypeEngine[Any], dialect: Dialect) -> Converter:
-    """A function that says what a column of this type gives back for a value, or `UNKNOWN`.
+    """Return a function that predicts a column's value for a written one, or returns `UNKNOWN`.
 
     Example:
         >>> from sqlalchemy import Integer, Numeric
@@ -41,7 +41,7 @@ def converter(column_type: TypeEngine[Any], dialect: Dialect) -> Converter:
     """
     convert = _converter(column_type, dialect)
     if isinstance(column_type, TypeDecorator):
-        return convert  # which may make something of None
+        return convert  # It may convert None.
     return lambda value: None if value is None else convert(value)
 
 
@@ -52,9 +52,9 @@ def _converter(column_type: TypeEngine[Any], dialect: Dialect) -> Converter:
     if isinstance(impl, TypeDecorator) and not isinstance(column_type, sqltypes.Interval):
         return _decorated(impl, dialect)
     if not type(column_type).__module__.startswith("sqlalchemy."):
-        return _unknown  # a type of the program's may do anything
+        return _unknown  # A program's type may do anything.
     if isinstance(column_type, sqltypes.CHAR | sqltypes.NCHAR) and dialect.name != "sqlite":
-        return _unknown  # padded by blanks
+        return _unknown  # Padded with blanks.
     for kind, make in _MAKERS:
         if isinstance(impl, kind):
             return make(impl, dialect)
@@ -77,7 +77,7 @@ def _of_type(*classes: type) -> Callable[[Any, Dialect], Converter]:
 
 
 def _decorated(impl: Any, dialect: Dialect) -> Converter:
-    """What a type of the program's makes of a value on its way to the database, and back."""
+    """Return a program's type applied to a value on its way to the database and back."""
     if _overrides(type(impl), "bind_processor", "result_processor") or _overrides(
         type(impl), "bind_expression", "column_expression"
     ):
@@ -89,7 +89,7 @@ def _decorated(impl: Any, dialect: Dialect) -> Converter:
     def convert(value: Any) -> Any:
         try:
             bound = impl.process_bind_param(value, dialect) if binds else value
-            # A salted hash, for one, is another one each time.
+            # A salted hash, for example, differs each time.
             if binds and bound != impl.process_bind_param(value, dialect):
                 return UNKNOWN
             found = inner(bound)
@@ -112,7 +112,7 @@ def _overrides(cls: type, *names: str) -> bool:
 
 
 def _text(impl: Any, dialect: Dialect) -> Converter:
-    length = impl.length if dialect.name in MYSQL else None  # else too long a text is an error
+    length = impl.length if dialect.name in MYSQL else None  # else a long text is an error
 
     def convert(value: Any) -> Any:
         if not isinstance(value, str) or (length is not None and len(value) > length):
@@ -194,7 +194,7 @@ def _time(impl: Any, dialect: Dialect) -> Converter:
 
 
 def _is_rounded(value: dt.datetime | dt.time, impl: Any, dialect: Dialect) -> bool:
-    """True if the column may keep fewer digits of a second; MySQL's default is none."""
+    """Return True if the column may drop digits of a second; MySQL drops all by default."""
     digits = getattr(impl, "fsp" if dialect.name in MYSQL else "precision", None)
     kept = (digits or 0) if dialect.name in MYSQL else (6 if digits is None else digits)
     return value.microsecond != 0 and kept < 6
@@ -207,7 +207,7 @@ def _interval(impl: Any, dialect: Dialect) -> Converter:
 
 def _binary(impl: Any, dialect: Dialect) -> Converter:
     if isinstance(impl, sqltypes.BINARY) and dialect.name != "sqlite":
-        return _unknown  # padded
+        return _unknown  # Padded.
     return _of_type(bytes)(impl, dialect)
 
 
@@ -216,7 +216,7 @@ def _json(impl: Any, dialect: Dialect) -> Converter:
 
 
 def _is_json(value: Any) -> bool:
-    """True for what comes back of JSON equal to what went in."""
+    """Return True for JSON values that equal their decoded form."""
     if isinstance(value, dict):
         return all(type(key) is str and _is_json(item) for key, item in value.items())
     if isinstance(value, list):
@@ -248,7 +248,7 @@ def _hstore(impl: Any, dialect: Dialect) -> Converter:
     return convert
 
 
-# The first class that a dialect's type inherits from decides.
+# The first base class of a dialect's type decides.
 _MAKERS: tuple[tuple[Any, Callable[[Any, Dialect], Converter]], ...] = (
     (sqltypes.Enum, _enum),
     (sqltypes.Boolean, _of_type(bool)),

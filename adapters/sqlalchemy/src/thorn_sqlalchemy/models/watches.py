@@ -1,4 +1,4 @@
-"""Watches: what each mapped class is watched for, worked out once."""
+"""Watches: the needs of the events of each mapped class, determined once."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ M2M_TRIGGERS = ("m2m_add", "m2m_remove", "m2m_clear")
 
 @attrs.define(eq=False)
 class Watch:
-    """What a mapped class is watched for. Refers to no class, so that classes can go.
+    """The needs of the events of a mapped class. It refers to no class, so classes can be freed.
 
     Attributes:
-        create, change, delete: Some event asks for it.
-        bulk: Statements that change many rows at once are watched too.
-        fields: Which triggers are asked for, by many-to-many field.
-        previous_fields: The fields whose former values filters ask for.
-        columns: How the values of a column are compared, by attribute; None until the mappers are
+        create, change, delete: Whether an event needs this trigger.
+        bulk: Whether statements that change many rows are watched, too.
+        fields: The needed triggers by many-to-many field.
+        previous_fields: The fields whose former values filters need.
+        columns: The comparison of a column's values, by attribute; None until the mappers are
             configured.
-        wanted: The columns whose former values `previous_fields` comes down to.
+        wanted: The columns whose former values `previous_fields` needs.
         assigned: The columns that an UPDATE sets by itself.
-        computed: Those of them among `wanted`.
-        derived: Those of `previous_fields` that aren't columns, with the columns they depend on;
-            None stands for any.
+        computed: The columns in both `assigned` and `wanted`.
+        derived: The names in `previous_fields` without a column, with the columns they depend on;
+            None means all columns.
         references: The many-to-one relationships.
-        converters: What columns give back for values, by dialect and attribute.
-        links: The relationships whose collections are looked at in its instances.
-        listening: The mapper events listened to.
-        declared: Whose events those are.
-        adapter: What the declarations are checked with.
-        refused: What they ask for isn't there; that has been said.
+        converters: Functions that predict stored values, by dialect and attribute.
+        links: The relationships whose collections are examined in its instances.
+        listening: The mapper events with listeners.
+        declared: The declarations of the events.
+        adapter: The adapter that checks the declarations.
+        refused: Whether the check of the declarations has raised its error.
     """
 
     create: bool = False
@@ -76,7 +76,7 @@ class Watch:
     refused: bool = False
 
     def ask(self, declared: Collection[ModelWebhooks], adapter: ModelAdapter) -> None:
-        """Ask for what the events of a class, and of those it inherits from, need."""
+        """Add the needs of the events of a class and its base classes."""
         self.declared, self.adapter = frozenset(map(ref, declared)), adapter
         self.create = any(webhooks.triggered("create") for webhooks in declared)
         self.change = any(webhooks.triggered("change") for webhooks in declared)
@@ -95,10 +95,10 @@ class Watch:
         self.columns, self.refused = None, False
 
     def resolve(self, mapper: Mapper[Any]) -> Mapping[str, Compare]:
-        """Work out what needs configured mappers.
+        """Determine the attributes that need configured mappers.
 
         Raises:
-            ConfigurationError: The events name what the class hasn't.
+            ConfigurationError: The events use an unknown name.
         """
         for webhooks in filter(None, (reference() for reference in self.declared)):
             assert self.adapter is not None
@@ -126,7 +126,7 @@ class Watch:
         return columns
 
     def converters_of(self, mapper: Mapper[Any], dialect: Dialect) -> Mapping[str, Converter]:
-        """What each column gives back for a value, by attribute; made once for a dialect."""
+        """Return the functions that predict stored values, by attribute; cache them per dialect."""
         found = self.converters.get(dialect)
         if found is None:
             found = self.converters[dialect] = {
@@ -140,12 +140,12 @@ _watches: WeakKeyDictionary[Mapper[Any], Watch] = WeakKeyDictionary()
 
 
 def watch_of(mapper: Mapper[Any]) -> Watch | None:
-    """The watch of a mapped class, if there is one."""
+    """Return the watch of a mapped class, or None."""
     return _watches.get(mapper)
 
 
 def make_watch(mapper: Mapper[Any]) -> Watch:
-    """The watch of a mapped class, made if there is none."""
+    """Return the watch of a mapped class; create it if there is none."""
     watch = _watches.get(mapper)
     if watch is None:
         watch = _watches[mapper] = Watch()
@@ -153,24 +153,24 @@ def make_watch(mapper: Mapper[Any]) -> Watch:
 
 
 def all_watches() -> list[tuple[Mapper[Any], Watch]]:
-    """All there are."""
+    """Return all watches."""
     return list(_watches.items())
 
 
 def declarations(model: type) -> list[ModelWebhooks]:
-    """The webhooks of a class and of the decorated classes it inherits from."""
+    """Return the webhooks of a class and of its decorated base classes."""
     declared = map(webhooks_of, model.__mro__)
     return [webhooks for webhooks in declared if webhooks is not None]
 
 
 def mapper_of(model: type) -> Mapper[Any] | None:
-    """The mapper of a class, not of one that it inherits from."""
+    """Return the mapper of a class, not of a base class."""
     mapper: Mapper[Any] | None = inspect(model, raiseerr=False)
     return mapper if isinstance(mapper, Mapper) and mapper.class_ is model else None
 
 
 def mappers_below(model: type) -> Iterator[Mapper[Any]]:
-    """The mappers of a class and of all that inherits from it."""
+    """Return the mappers of a class and its subclasses."""
     mapper = mapper_of(model)
     if mapper is not None:
         yield mapper
@@ -180,7 +180,7 @@ def mappers_below(model: type) -> Iterator[Mapper[Any]]:
 
 
 def column_properties(mapper: Mapper[Any]) -> list[ColumnProperty[Any]]:
-    """The attributes that hold a column of a table, SQL expressions left out."""
+    """Return the attributes with a column of a table, without SQL expressions."""
     return [
         prop
         for prop in mapper.column_attrs
@@ -189,7 +189,7 @@ def column_properties(mapper: Mapper[Any]) -> list[ColumnProperty[Any]]:
 
 
 def computed_columns(mapper: Mapper[Any]) -> frozenset[str]:
-    """The attributes that an UPDATE sets by itself: times of changes, and the version."""
+    """Return the attributes that an UPDATE sets by itself: times of changes, and the version."""
     return frozenset(
         prop.key
         for prop in column_properties(mapper)
@@ -200,18 +200,18 @@ def computed_columns(mapper: Mapper[Any]) -> frozenset[str]:
 
 
 def asks(mapper: Mapper[Any], trigger: str) -> bool:
-    """Whether a class, or one below it, asks for a trigger of statements."""
+    """Return True if events of a class or a subclass need a trigger of statements."""
     watches = (_watches.get(below) for below in mapper.self_and_descendants)
     return any(w is not None and w.bulk and getattr(w, trigger) for w in watches)
 
 
 def attribute_names(mapper: Mapper[Any], given: Iterable[Any]) -> list[str]:
-    """The attributes whose values a statement may change, and those that filters ask for.
+    """Return the attributes that a statement may change and those that filters need.
 
     Args:
-        mapper: The class that the statement is about.
-        given: The columns it sets, or the names of their attributes; if one of them is neither,
-            that is any column.
+        mapper: The mapper of the statement's class.
+        given: The columns it sets, or the names of their attributes; any other value means all
+            columns.
     """
     columns = {prop.key: prop.columns[0] for prop in column_properties(mapper)}
     names = set(computed_columns(mapper))
@@ -229,7 +229,7 @@ def attribute_names(mapper: Mapper[Any], given: Iterable[Any]) -> list[str]:
 
 
 def _columns_behind(mapper: Mapper[Any], prop: MapperProperty[Any] | None) -> frozenset[str] | None:
-    """The columns that an attribute's value depends on; None if that can't be told."""
+    """Return the columns behind an attribute's value; None if unknown."""
     if isinstance(prop, ColumnProperty):
         return frozenset({prop.key})
     if isinstance(prop, RelationshipProperty):
@@ -240,4 +240,4 @@ def _columns_behind(mapper: Mapper[Any], prop: MapperProperty[Any] | None) -> fr
         return frozenset(part.key for part in prop.props)
     if isinstance(prop, SynonymProperty):
         return _columns_behind(mapper, mapper.attrs.get(prop.name))
-    return None  # a hybrid or a property
+    return None  # A hybrid or a property.

@@ -1,4 +1,4 @@
-"""Written: instances hold what their rows hold, when events are made of them."""
+"""Written instances: hold the values of their rows when events are created."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from thorn_sqlalchemy.models.stored import UNKNOWN
 from thorn_sqlalchemy.models.watches import Watch
 
 NO_VALUE = LoaderCallableStatus.NO_VALUE
-# Values of these can't have been changed in place.
+# Values of these types can't change in place.
 FIXED = (str, bytes, int, float, Decimal, dt.date, dt.time, dt.timedelta, UUID, enum.Enum)
 
 
@@ -29,10 +29,10 @@ class Written:
     """An instance whose row was inserted or updated in a flush.
 
     Attributes:
-        watch: Of its class.
-        state: Its own.
-        connection: The flush's.
-        before: What was known of it before the UPDATE; None if it was inserted.
+        watch: The watch of its class.
+        state: The instance's state.
+        connection: The flush's connection.
+        before: The known values before the UPDATE; None for an inserted row.
     """
 
     watch: Watch
@@ -42,17 +42,17 @@ class Written:
 
     @property
     def names(self) -> Collection[str]:
-        """The attributes that may hold what the program assigned."""
+        """The attributes that may hold values assigned by the program."""
         if self.before is None:
             return self.state.dict
         return {*self.state.committed_state, *self.before, *self.watch.assigned}
 
 
 def take_stored(rows: Iterable[Written]) -> None:
-    """Bring what the program assigned into the form that the database gives back.
+    """Convert assigned values to the form that the database returns.
 
-    Most forms follow from the columns' types; what only the database knows is read, in one SELECT
-    for the instances of a class.
+    Most forms follow from the columns' types. One SELECT for the instances of a class reads the
+    others.
     """
     unknown: dict[tuple[Mapper[Any], Connection], dict[InstanceState[Any], set[str]]] = {}
     for row in rows:
@@ -82,20 +82,20 @@ def _replace(state: InstanceState[Any], name: str, stored: Any) -> None:
     state.dict[name] = stored
     for composite in state.mapper.composites:
         if any(part.key == name for part in composite.props):
-            state.dict.pop(composite.key, None)  # made anew of its columns
+            state.dict.pop(composite.key, None)  # Composed from its columns again.
 
 
 def _read_back(
     mapper: Mapper[Any], connection: Connection, states: Mapping[InstanceState[Any], set[str]]
 ) -> Iterator[tuple[InstanceState[Any], dict[str, Any]]]:
-    """Read columns of rows that have just been written."""
+    """Read columns of rows after their write."""
     keys = key_names(mapper)
     by_key: dict[Key, InstanceState[Any]] = {}
     for state, names in states.items():
         key = tuple(state.dict[name] for name in keys)
         if names.isdisjoint(keys):
             by_key[key] = state
-        else:  # the key may be in another form than the column's
+        else:  # The key may have another form than the column's.
             cast_key = tuple(
                 cast(literal(value), column.type)
                 for value, column in zip(key, mapper.primary_key, strict=True)
@@ -115,10 +115,10 @@ def read_columns(
     """Read columns of rows by their primary keys, in the flush's transaction.
 
     Args:
-        mapper: The class's.
-        connection: The flush's.
-        keys: Which rows.
-        names: The columns' attributes.
+        mapper: The class's mapper.
+        connection: The flush's connection.
+        keys: The rows' primary keys.
+        names: The attributes of the columns.
     """
     order, of_key = sorted(names), attributes(mapper.class_, key_names(mapper))
     statement = select(*of_key, *attributes(mapper.class_, order))
@@ -129,7 +129,7 @@ def read_columns(
 
 
 def may_differ(value: Any) -> bool:
-    """True if a former value may be another than the row's: changed in place, or never loaded."""
+    """Return True if a former value may differ from the row's: changed in place or not loaded."""
     return value is NO_VALUE or (value is not None and not isinstance(value, FIXED))
 
 
@@ -137,13 +137,13 @@ def may_differ(value: Any) -> bool:
 def as_before(
     state: InstanceState[Any], watch: Watch, mapper: Mapper[Any], connection: Connection
 ) -> Iterator[None]:
-    """Let an instance hold what its row holds still, whatever was assigned and never written.
+    """Restore the row's current values in an instance, in place of unwritten assignments.
 
     Args:
         state: The instance's.
-        watch: Of its class.
-        mapper: The class's.
-        connection: The flush's.
+        watch: The watch of its class.
+        mapper: The class's mapper.
+        connection: The flush's connection.
     """
     columns = watch.columns or watch.resolve(mapper)
     changed = {
@@ -159,7 +159,7 @@ def as_before(
     history = dict(state.committed_state)
     for name, old in changed.items():
         if isinstance(old, LoaderCallableStatus):
-            # It is loaded if it is asked for, and doesn't seem to be assigned.
+            # Set the value without marking it as assigned; a deferred one loads on access.
             state.dict.pop(name, None)
             state.committed_state.pop(name, None)
         else:

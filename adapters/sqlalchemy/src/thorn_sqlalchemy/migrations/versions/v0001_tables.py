@@ -1,4 +1,4 @@
-"""The first tables."""
+"""The initial tables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Create them."""
+    """Create the tables."""
     context = op.get_context()
     prefix, schema = context.opts["thorn_prefix"], context.opts["thorn_schema"]
     wording = Wording(DIALECTS[context.dialect.name], "?", prefix, schema)
