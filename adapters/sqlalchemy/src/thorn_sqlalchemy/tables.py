@@ -43,7 +43,7 @@ class Tables:
         prefix: The prefix of their names.
         schema: Their database schema; None is the default schema.
         subscriptions: One row per subscription.
-        patterns: The patterns and owners that enabled subscriptions match by.
+        patterns: The patterns and owners of enabled subscriptions.
         owners: The turns of owners.
         recipients: The queue's view of each subscription.
         messages: One row per message.

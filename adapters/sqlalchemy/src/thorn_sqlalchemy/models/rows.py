@@ -57,7 +57,7 @@ class Reader(Session):
 
         Args:
             mapper: The class's mapper.
-            keys: The deliveries' keys.
+            keys: The primary keys.
             names: Deferred attributes to load.
         """
         columns = attributes(mapper.class_, key_names(mapper))
