@@ -1,8 +1,8 @@
-"""After-commit callbacks of Thorn's own.
+"""Thorn's own after-commit callbacks.
 
-The list of `transaction.on_commit` belongs to the program: its tests count and run what is in it
-(`captureOnCommitCallbacks`). Thorn keeps a second list for each connection, with the same rules: a
-rollback, a savepoint's too, forgets what was registered since.
+The list of `transaction.on_commit` belongs to the program, whose tests count and run its callbacks
+(`captureOnCommitCallbacks`). Thorn has a second list for each connection, with the same rules: a
+rollback, also of a savepoint, drops the callbacks registered since.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ ATTRIBUTE = "_thorn_after_commit"
 
 
 def announces_commit(connection: BaseDatabaseWrapper) -> bool:
-    """True inside `atomic`, unless autocommit is off: then Django doesn't say when it commits."""
+    """Return True inside `atomic`, unless autocommit is off: Django then reports no commits."""
     return connection.in_atomic_block and connection.commit_on_exit
 
 
 def after_commit(connection: BaseDatabaseWrapper, callback: Callback) -> None:
-    """Call back right after the outermost `atomic` of a connection has committed.
+    """Call a function right after the outermost `atomic` of a connection has committed.
 
-    Callbacks run in order, before the program's own. What one raises is logged: the commit is done.
+    Callbacks run in order, before the program's own. Their exceptions are logged, because the
+    transaction has already committed.
 
     Args:
-        connection: Inside `atomic`.
-        callback: Called once; never after a rollback.
+        connection: A connection inside `atomic`.
+        callback: Called once, never after a rollback.
     """
     pending = connection.__dict__.get(ATTRIBUTE)
     if pending is None:
@@ -55,7 +56,7 @@ class PendingCallback:
 
 
 def pending_callbacks(connection: BaseDatabaseWrapper) -> list[PendingCallback]:
-    """The callbacks that wait for the commit of a connection's transaction."""
+    """Return the callbacks that wait for the commit of a connection's transaction."""
     pending = connection.__dict__.get(ATTRIBUTE)
     return [] if pending is None else list(pending.callbacks)
 

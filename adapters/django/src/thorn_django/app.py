@@ -1,4 +1,4 @@
-"""The app, made of the project's settings when it is first needed."""
+"""The app, created from the project's settings at first use."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PREFIX = "THORN_"
 STORE = "THORN_STORE"
 DATABASES = "THORN_DATABASES"
 SUBSCRIBER_MODEL = "THORN_SUBSCRIBER_MODEL"
-# Settings that Django's adapter has beside those of every app.
+# Settings of Django's adapter in addition to those of every app.
 OWN = (STORE, DATABASES)
 
 MARK = "_thorn_releases"
@@ -31,10 +31,10 @@ _made: Thorn | None = None
 
 
 def make_app() -> Thorn:
-    """Make an app of the project's settings `THORN_…`: the default one, when it is first needed.
+    """Create the default app from the project's settings `THORN_…`, at first use.
 
     Raises:
-        ConfigurationError, InvalidNameError: A setting isn't right.
+        ConfigurationError, InvalidNameError: A setting is invalid.
     """
     global _made
     _made = _new_app()
@@ -42,10 +42,10 @@ def make_app() -> Thorn:
 
 
 def check_app() -> list[Finding]:
-    """Make an app of the project's settings, and say what is doubtful about it.
+    """Create an app from the project's settings, and return warnings about it.
 
     Raises:
-        ConfigurationError, InvalidNameError: It can't be made.
+        ConfigurationError, InvalidNameError: The settings are invalid.
     """
     with _new_app() as made:
         return findings(made)
@@ -59,12 +59,12 @@ def _new_app() -> Thorn:
 
 
 def setting_names() -> list[str]:
-    """The names of the project's settings that begin with `THORN_`."""
+    """Return the names of the project's settings that begin with `THORN_`."""
     return sorted(name for name in dir(project) if name.startswith(PREFIX))
 
 
 def setting_changed(*, setting: str, **_: Any) -> None:
-    """A test overrides a setting: the app is made anew when it is next needed."""
+    """Drop the app when a test overrides a setting; the next use creates a new one."""
     if setting.startswith(PREFIX) or setting == "DATABASES":
         _close_made()
     if setting in (SUBSCRIBER_MODEL, "AUTH_USER_MODEL"):
@@ -81,9 +81,9 @@ def _close_made() -> None:
 
 
 def release_test_databases() -> None:
-    """Close Thorn's connections before a test run drops its databases; calling it twice is fine.
+    """Close Thorn's connections before a test run drops its databases; calling it twice is safe.
 
-    PostgreSQL drops no database that somebody is connected to.
+    PostgreSQL can't drop a database with open connections.
     """
     destroy = BaseDatabaseCreation.destroy_test_db
     if hasattr(destroy, MARK):
@@ -105,13 +105,13 @@ def release_test_databases() -> None:
 
 
 def settings_of(values: Mapping[str, Any]) -> Settings:
-    """Thorn's settings among those of a project, which may name things to import by a dotted path.
+    """Return Thorn's settings of a project; import the objects of dotted paths.
 
     Args:
-        values: Names, `THORN_…`, to values.
+        values: The values by name (`THORN_…`).
 
     Raises:
-        ConfigurationError, InvalidNameError: A name is unknown, a value isn't allowed or can't be
+        ConfigurationError, InvalidNameError: A name is unknown, or a value is invalid or can't be
             imported.
 
     Example:
@@ -126,10 +126,10 @@ def settings_of(values: Mapping[str, Any]) -> Settings:
 
 
 def store_of(url: Any) -> DjangoStore:
-    """The store of a URL: `django://`, or `django://alias`; with the databases of the settings.
+    """Return the store of a URL, `django://` or `django://alias`, and of the databases setting.
 
     Raises:
-        ConfigurationError: The URL names no database, or Django isn't ready for it.
+        ConfigurationError: The URL names no database, or Django isn't ready.
     """
     try:
         apps.check_models_ready()
@@ -150,13 +150,13 @@ def store_of(url: Any) -> DjangoStore:
 
 
 def alias_of(url: Any) -> str:
-    """The alias that a store's URL names.
+    """Return the alias in a store's URL.
 
     Raises:
-        ConfigurationError: It isn't such a URL.
+        ConfigurationError: The URL has another form.
     """
     parts = urlsplit(str(url))
-    # The network location keeps its letters' case; a host name wouldn't.
+    # The network location preserves the letters' case; a host name wouldn't.
     alias = parts.netloc or "default"
     if parts.scheme != "django" or parts.path.strip("/") or parts.query or parts.fragment:
         raise ConfigurationError(
@@ -166,7 +166,7 @@ def alias_of(url: Any) -> str:
 
 
 def databases() -> list[str]:
-    """The setting THORN_DATABASES.
+    """Return the setting THORN_DATABASES.
 
     Raises:
         ConfigurationError: It isn't a list of aliases.

@@ -7,7 +7,7 @@ from django.core.signals import setting_changed
 
 from thorn_core import make_default_app_by
 
-# Before models are loaded: their events may hold Django's Q.
+# Before the models load: their events may contain Django's Q.
 from thorn_django.model_events import conditions  # noqa: F401
 
 
@@ -21,7 +21,7 @@ class ThornConfig(AppConfig):
     def ready(self) -> None:
         """Register the app, the system checks, and the receivers of Django's signals.
 
-        The app itself is made when it is first needed, and so is a connection.
+        The app and its connections are created at first use.
         """
         from thorn_django import app, checks, model_events, owners
 

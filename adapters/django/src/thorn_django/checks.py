@@ -1,17 +1,17 @@
-"""System checks: what `manage.py check` says about Thorn's settings, before anything goes wrong.
+"""System checks: `manage.py check` reports problems of Thorn's settings.
 
 ==========  =========================================================================
-thorn.E001  a setting THORN_… that isn't one
-thorn.E002  a setting's value isn't allowed
+thorn.E001  an unknown setting THORN_…
+thorn.E002  a setting has an invalid value
 thorn.E003  THORN_STORE or THORN_DATABASES names no database
 thorn.E004  THORN_SUBSCRIBER_MODEL isn't a subscription model
-thorn.E005  the app can't be made of the settings
-thorn.E006  THORN_DRF_PERMISSION_CLASSES names what can't be used
-thorn.W001  transactions of a SQLite database fail when somebody else writes
+thorn.E005  the settings don't make a valid app
+thorn.E006  THORN_DRF_PERMISSION_CLASSES has an invalid entry
+thorn.W001  transactions of a SQLite database fail during other writes
 thorn.W002  tables are missing or of an older version (with --database)
-thorn.W003  THORN_RECIPIENT_VALIDATORS, or an event's, leave internal addresses open
-thorn.W004  an exception permits the metadata service of a cloud
-thorn.W005  an exception permits public addresses, which need none
+thorn.W003  THORN_RECIPIENT_VALIDATORS, or an event's, allow internal addresses
+thorn.W004  an exception allows the metadata service of a cloud
+thorn.W005  an exception allows public addresses, which need none
 thorn.W006  a static subscriber's URL is refused
 thorn.W007  THORN_SIGNATURES is empty
 thorn.W008  an event's dispatcher doesn't exist
@@ -38,7 +38,7 @@ from thorn_django import app
 
 PERMISSIONS = "THORN_DRF_PERMISSION_CLASSES"
 KNOWN = tuple(f"{app.PREFIX}{field.name.upper()}" for field in attrs.fields(Settings))
-# The core's findings, by name.
+# The checks for the core's findings, by name.
 FINDINGS = {
     "internal-addresses-open": "thorn.W003",
     "metadata-open": "thorn.W004",
@@ -47,7 +47,7 @@ FINDINGS = {
     "unsigned": "thorn.W007",
     "unknown-dispatcher": "thorn.W008",
 }
-# Each is right or wrong only together with the others.
+# Their values are valid only in combination.
 TOGETHER = (
     {"THORN_EVENT_TIMEOUT", "THORN_LEASE"},
     {"THORN_RETRY_DELAY", "THORN_RETRY_MAX"},
@@ -56,7 +56,7 @@ TOGETHER = (
 
 
 def register_checks() -> None:
-    """Let Django run the checks; those of tables only where it may ask a database."""
+    """Register the checks; those of tables run only with a database."""
     register(check_settings, Tags.models)
     register(check_tables, Tags.database)
 
@@ -135,7 +135,7 @@ def _sqlite(alias: str) -> Iterator[CheckMessage]:
 
 
 def _aliases() -> list[str]:
-    """The databases that Thorn uses, the store's first; none if its store isn't Django's."""
+    """Return the databases that Thorn uses, the store's first; none if its store isn't Django's."""
     url = getattr(project, app.STORE, "django://")
     others = app.databases()
     if not isinstance(url, str) or url.partition(":")[0] != "django":
@@ -172,7 +172,7 @@ def _permission_classes() -> Iterator[CheckMessage]:
 
 
 def _whole() -> Iterator[CheckMessage]:
-    """What only shows when the app is made: names of dispatchers, schemes, other stores."""
+    """Report problems that only a complete app shows: names of dispatchers, schemes, stores."""
     try:
         findings = app.check_app()
     except ThornError as error:
@@ -190,9 +190,9 @@ def check_tables(
     databases: Sequence[str] | None = None,
     **_: Any,
 ) -> list[CheckMessage]:
-    """Check the tables in databases that may be asked.
+    """Check the tables in databases that the command may query.
 
-    What is missing is a warning: after an error, `manage.py migrate` wouldn't run.
+    Missing tables are a warning: after an error, `manage.py migrate` wouldn't run.
     """
     try:
         aliases = [alias for alias in _aliases() if alias in (databases or ())]

@@ -1,4 +1,4 @@
-"""The SQL store's statements on a connection of Django's, and connections of Thorn's own."""
+"""Runs the SQL store's statements on Django's connections, and on Thorn's own ones."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ from thorn_core.stores.sql.drivers import (
     plain_rows,
 )
 
-# Connections kept: the engine's threads', and one for notifications.
+# The number of idle connections to keep: for the engine's threads, and for notifications.
 KEPT = 5
-# Seconds until one is replaced by another, as proxies and firewalls do it less politely.
+# The maximum age of a connection in seconds, before a proxy or firewall cuts it.
 MAX_AGE = 3600
-# Seconds. Whoever holds a lock for longer has stopped; SQLite waits as long for another writer.
+# Seconds to wait for a lock, on SQLite for another writer. A longer transaction is stuck.
 LOCK_TIMEOUT = 10
-# Seconds that a statement may take: a purge of a large batch takes its time.
+# The maximum duration of a statement in seconds: a purge of a large batch takes long.
 STATEMENT_TIMEOUT = 300
 CONNECT_TIMEOUT = 5
-# SQLite's words for how it waits for the disk.
+# SQLite's values of `synchronous`: how commits wait for the disk.
 NORMAL, FULL = 1, 2
-# Connections of a parent process: a driver that closed them here would close the parent's.
+# Connections of a parent process: closing them in a child would close the parent's.
 _inherited: list[BaseDatabaseWrapper] = []
 
 
 class PacketTooLargeError(DataError):
-    """A statement is larger than MySQL's max_allowed_packet: sent, it would end the connection."""
+    """A statement exceeds MySQL's max_allowed_packet; the server would end the connection."""
 
 
 class DjangoConnection:
-    """Runs the SQL store's statements on a connection of Django's.
+    """Runs the SQL store's statements on a Django connection.
 
-    They go through Django's cursors, so that `connection.queries`, `assertNumQueries` and
-    `execute_wrapper` see them.
+    It uses Django's cursors, so that `connection.queries`, `assertNumQueries` and `execute_wrapper`
+    see the statements.
 
     Args:
         wrapper: The connection.
-        borrowed: It is in a transaction of the program's, which a statement that fails may end.
+        borrowed: True inside the program's transaction, which a failed statement may end.
     """
 
     __slots__ = ("_borrowed", "wrapper")
@@ -58,7 +58,7 @@ class DjangoConnection:
         self.wrapper, self._borrowed = wrapper, borrowed
 
     def execute(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Run a statement and give back its rows."""
+        """Run a statement and return its rows."""
         with self._cursor() as cursor:
             self._run(cursor, sql, params)
             if cursor.description is None:
@@ -66,12 +66,12 @@ class DjangoConnection:
             return plain_rows(cursor.fetchall())
 
     def change(self, sql: str, params: Sequence[Any] = ()) -> int:
-        """Run a statement and say how many rows it matched."""
+        """Run a statement and return the number of rows it matched."""
         with self._cursor() as cursor:
             if self.wrapper.vendor != "sqlite":
                 self._run(cursor, sql, params)
                 return int(cursor.rowcount)
-            # Its cursor doesn't count behind a WITH.
+            # SQLite's cursor doesn't count rows of a statement with WITH.
             before = self.wrapper.connection.total_changes
             self._run(cursor, sql, params)
             return int(self.wrapper.connection.total_changes - before)
@@ -84,7 +84,7 @@ class DjangoConnection:
     def insert_many(
         self, table: str, columns: Sequence[Column], rows: Sequence[Sequence[Any]]
     ) -> None:
-        """Insert rows by COPY, or by statements of many rows."""
+        """Insert rows with COPY, or with INSERTs of many rows."""
         names = ", ".join(self.wrapper.ops.quote_name(column.name) for column in columns)
         if self.wrapper.vendor == "postgresql" and _copies():
             self._copy(f"COPY {table} ({names}) FROM STDIN (FORMAT BINARY)", columns, rows)
@@ -97,7 +97,7 @@ class DjangoConnection:
             self.change(statement, params)
 
     def _copy(self, sql: str, columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> None:
-        # Django has opened the transaction, so that it ends with the others' statements.
+        # Django has opened the transaction, so it ends together with the others' statements.
         with (
             self._cursor() as cursor,
             self._explained(),
@@ -108,7 +108,7 @@ class DjangoConnection:
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
-        """Make it Django's connection in this thread, so that the ORM works on it."""
+        """Install it as Django's connection in this thread, so that the ORM uses it."""
         with installed(self.wrapper):
             yield
 
@@ -127,32 +127,32 @@ class DjangoConnection:
         try:
             yield
         except (ValueError, OverflowError) as error:
-            # The driver refuses to encode it: half of a character, NUL, a number beyond 64 bits.
+            # The driver can't encode a value: a lone surrogate, NUL, or a number beyond 64 bits.
             raise DataError(f"a value can't be stored: {type(error).__name__}") from None
         except Error as error:
             wrapper = self.wrapper
             if self._borrowed and wrapper.vendor == "postgresql" and wrapper.in_atomic_block:
-                # The transaction is lost, whoever catches this; Django is to say so.
+                # The transaction is lost, even if the program catches the error; tell Django.
                 wrapper.set_rollback(True)
                 wrapper.rollback_exc = error  # type: ignore[attr-defined]
             raise
 
     def _check_size(self, cursor: Any, sql: str, params: Sequence[Any]) -> None:
-        """Refuse a statement that the server would end the connection for, a program's at worst."""
+        """Refuse a statement that would make the server end the connection, perhaps a program's."""
         problem = packet_problem(sql, params, lambda: max_allowed_packet(cursor))
         if problem is not None:
             raise PacketTooLargeError(problem)
 
 
 def max_allowed_packet(cursor: Any) -> int:
-    """Bytes that MySQL takes of a statement."""
+    """Return MySQL's maximum size of a statement in bytes."""
     cursor.execute(MAX_PACKET)
     return int(cursor.fetchone()[0])
 
 
 @contextlib.contextmanager
 def installed(wrapper: BaseDatabaseWrapper) -> Iterator[None]:
-    """Make a connection that of Django in this thread."""
+    """Install a connection as Django's in this thread."""
     theirs = connections[wrapper.alias]
     connections[wrapper.alias] = wrapper
     try:
@@ -163,10 +163,10 @@ def installed(wrapper: BaseDatabaseWrapper) -> Iterator[None]:
 
 @contextlib.contextmanager
 def off_loop() -> Iterator[None]:
-    """Say what to do where Django refuses to use a database in an event loop's thread.
+    """Raise advice if Django refuses to use a database in an event loop's thread.
 
     Raises:
-        ConfigurationError: It does.
+        ConfigurationError: Django refuses it.
     """
     try:
         yield
@@ -184,10 +184,10 @@ def _copies() -> bool:
 
 
 class OwnConnections:
-    """Connections to one of Django's databases that no thread of the program's has.
+    """Connections to one of Django's databases that no thread of the program uses.
 
     Args:
-        alias: The database's.
+        alias: The alias of the database.
     """
 
     def __init__(self, alias: str) -> None:
@@ -195,14 +195,14 @@ class OwnConnections:
         #: Seconds to wait for a lock.
         self.lock_timeout: float = LOCK_TIMEOUT
         self._idle: list[BaseDatabaseWrapper] = []
-        # How those of a SQLite database in WAL mode wait for the disk.
+        # The `synchronous` value of each connection to a SQLite database in WAL mode.
         self._levels: WeakKeyDictionary[BaseDatabaseWrapper, int] = WeakKeyDictionary()
         self._lock = threading.Lock()
         self._closed = False
 
     @contextlib.contextmanager
     def one(self) -> Iterator[BaseDatabaseWrapper]:
-        """One of them, open."""
+        """Yield an open connection."""
         with off_loop():
             connection = self._take()
             try:
@@ -219,14 +219,14 @@ class OwnConnections:
         if kept is None:
             return self.new()
         if kept.settings_dict["NAME"] != connections[self.alias].settings_dict["NAME"]:
-            # Tests work on another database of the same alias.
+            # Tests use another database with the same alias.
             _close([kept])
             return self.new()
         kept.close_if_unusable_or_obsolete()
         return kept
 
     def _put(self, connection: BaseDatabaseWrapper) -> None:
-        # With DEBUG they would hold thousands of payloads.
+        # With DEBUG, the log of queries would hold thousands of payloads.
         connection.queries_log.clear()
         usable = connection.connection is not None and connection.autocommit
         with self._lock:
@@ -237,17 +237,16 @@ class OwnConnections:
             _close([connection])
 
     def new(self) -> BaseDatabaseWrapper:
-        """Another one, not open yet, that is the caller's to close; any thread may use it.
+        """Create a closed connection for any thread; the caller closes it.
 
-        Statements of one transaction see on it what others have committed meanwhile, whatever the
-        project's own connections do.
+        Its transactions use READ COMMITTED, whatever the project's own connections use.
         """
         connection: BaseDatabaseWrapper = connections.create_connection(self.alias)
         options = {**connection.settings_dict["OPTIONS"]}
         options.pop("pool", None)
         if connection.vendor == "sqlite":
-            # SQLite refuses to make a reader a writer once somebody else has written, at once and
-            # without waiting: so it is a writer from the beginning.
+            # SQLite doesn't let a reader write after another writer's commit: it fails at once. So
+            # begin as a writer.
             options["transaction_mode"] = "IMMEDIATE"
             options["timeout"] = self.lock_timeout
         elif connection.vendor == "mysql":
@@ -282,9 +281,9 @@ class OwnConnections:
                     self._levels[connection] = level
 
     def begun(self, connection: BaseDatabaseWrapper) -> None:
-        """A transaction has begun on one of them."""
+        """Set the time limits of a transaction that has just begun."""
         if connection.vendor == "postgresql":
-            # Of this transaction only: behind PgBouncer the session is shared.
+            # For this transaction only: behind PgBouncer, connections share sessions.
             with connection.cursor() as cursor:
                 cursor.execute(
                     f"SET LOCAL lock_timeout = {round(1000 * self.lock_timeout)};"
@@ -292,7 +291,7 @@ class OwnConnections:
                 )
 
     def sync(self, connection: BaseDatabaseWrapper, *, durable: bool) -> None:
-        """Let what follows wait for the disk, or not; other journals than WAL always do."""
+        """Set whether the next commits wait for the disk; journals other than WAL always do."""
         wanted = FULL if durable else NORMAL
         if self._levels.get(connection, wanted) != wanted:
             with connection.cursor() as cursor:
@@ -300,19 +299,19 @@ class OwnConnections:
             self._levels[connection] = wanted
 
     def drop(self) -> None:
-        """Close those that are idle."""
+        """Close idle connections."""
         with self._lock:
             closing, self._idle = self._idle, []
         _close(closing)
 
     def forget(self) -> None:
-        """In a forked child: leave them to the parent."""
+        """Leave the connections to the parent; called in a forked child."""
         _inherited.extend(self._idle)
         self._idle = []
         self._lock = threading.Lock()
 
     def close(self) -> None:
-        """Close those that are idle, and keep none from now on."""
+        """Close idle connections, and keep none from now on."""
         self._closed = True
         self.drop()
 
@@ -320,5 +319,5 @@ class OwnConnections:
 def _close(closing: Sequence[BaseDatabaseWrapper]) -> None:
     for connection in closing:
         with contextlib.suppress(Error):
-            # SQLite's own way leaves a database in memory open, for others to find it again.
+            # Django's own close() leaves a SQLite database in memory open for later use.
             BaseDatabaseWrapper.close(connection)

@@ -10,14 +10,14 @@ from django.utils.module_loading import module_has_submodule
 
 logger = logging.getLogger(__name__)
 
-# What an app may declare its events in, beside its models.
+# Modules of an app that may declare events, besides its models.
 MODULES = ("events", "webhooks")
 
 
 def import_events() -> None:
     """Import `events` and `webhooks` of every installed app that has them.
 
-    One that fails is logged: its events are unknown, so messages that need them wait.
+    A failed import is logged: its events are unknown, so messages that need them wait.
     """
     if not apps.models_ready:
         return

@@ -1,8 +1,8 @@
 """The executor on Django's databases.
 
-Django gives each thread a connection. The store works on that one while a transaction is open on
-it, which its work then belongs to, or while it is open at all: a web process needs no second one.
-Else, as in the engine's threads, it works on connections of its own, of which a few are kept.
+Django gives each thread a connection. The store uses that connection if it is open, and takes part
+in its open transaction: a web process needs no second connection. Otherwise, such as in the
+engine's threads, the store uses its own connections and keeps a few of them.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from thorn_django.connections import (
 from thorn_django.unit_of_work import DjangoUnitOfWork, in_transaction
 
 VENDORS = ("postgresql", "mysql", "sqlite")
-# SQLite compiles its limit in; PostgreSQL's is that of a message.
+# SQLite's limit is fixed at compile time; PostgreSQL limits a message.
 MAX_BYTES = 1_000_000_000
-# Set on an error of a transaction of the program's: only who began that can try it again.
+# Marks an error in the program's transaction: only the program can retry it.
 JOINED = "_thorn_joined"
 
 
 class DjangoExecutor:
-    """Lends the SQL store connections to one of Django's databases.
+    """Lends connections to one of Django's databases to the SQL store.
 
     Args:
-        alias: Which.
+        alias: The alias of the database.
 
     Raises:
-        ConfigurationError: There is no such alias, or the database is none that Thorn speaks to.
+        ConfigurationError: The alias is unknown, or Thorn doesn't support the database.
 
     Example:
         >>> DjangoExecutor("defautl")
@@ -83,7 +83,7 @@ class DjangoExecutor:
 
     @property
     def max_bytes(self) -> int:
-        """Bytes that one statement may have."""
+        """The maximum size of a statement in bytes."""
         if self._max_bytes is None:
             with self.reading() as connection, connection.wrapper.cursor() as cursor:
                 self._max_bytes = max_allowed_packet(cursor)
@@ -93,10 +93,10 @@ class DjangoExecutor:
 
     @contextlib.contextmanager
     def transaction(self, *, durable: bool = True) -> Iterator[DjangoConnection]:
-        """A transaction of the store's own; a savepoint in the one that is open in this thread.
+        """Open a transaction of the store, or a savepoint in this thread's open transaction.
 
         Args:
-            durable: False commits to a SQLite file without waiting for the disk.
+            durable: If False, commit to a SQLite file without waiting for the disk.
         """
         theirs = connections[self.alias]
         if in_transaction(theirs) and not (self._apart and self.dialect != "sqlite"):
@@ -114,13 +114,13 @@ class DjangoExecutor:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[DjangoConnection]:
-        """A connection for SELECTs: that of the transaction that is open in this thread, or any."""
+        """Open a connection for SELECTs: that of this thread's open transaction, or any."""
         theirs = connections[self.alias]
         if in_transaction(theirs) and not self._apart:
             with self._joined():
                 yield DjangoConnection(theirs)
             return
-        # Connections to one database in memory lock whole tables, and nobody waits for those.
+        # Connections to one database in memory lock whole tables, without a time-out.
         needed = self.dialect == "sqlite" and _in_memory(theirs)
         with self._turn(needed=needed), self._at_hand() as connection:
             yield DjangoConnection(connection)
@@ -131,9 +131,9 @@ class DjangoExecutor:
 
     @contextlib.contextmanager
     def apart(self) -> Iterator[None]:
-        """Leave the transaction that is open in this thread alone, inside of the block.
+        """Use other connections than this thread's open transaction inside the block.
 
-        But for SQLite, where a second one would wait for the first.
+        On SQLite, a second transaction would wait for the first, so the block uses the same one.
         """
         before, self._here.apart = self._apart, True
         try:
@@ -151,7 +151,7 @@ class DjangoExecutor:
 
     @contextlib.contextmanager
     def _at_hand(self) -> Iterator[BaseDatabaseWrapper]:
-        """The thread's connection, if it is open and free; else one of our own."""
+        """Yield the thread's connection if it is open and free, else one of the store's own."""
         theirs = connections[self.alias]
         with contextlib.ExitStack() as stack:
             if theirs.connection is None or in_transaction(theirs):
@@ -162,14 +162,14 @@ class DjangoExecutor:
                 yield connection
             except Error as error:
                 if self.classify(error) is Failure.LOST:
-                    # Those kept are no better, then.
+                    # The kept connections are broken, too.
                     connection.close()
                     self.own.drop()
                 raise
 
     @contextlib.contextmanager
     def _begin_on(self, connection: BaseDatabaseWrapper) -> Iterator[None]:
-        """A transaction that writes, from its beginning on, and is READ COMMITTED."""
+        """Begin a READ COMMITTED transaction that can write from the start."""
         level = getattr(connection, "isolation_level", None)
         read_committed = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED"
         if self.dialect == "mysql" and level != "read committed":
@@ -190,7 +190,7 @@ class DjangoExecutor:
 
     @contextlib.contextmanager
     def begin(self) -> Iterator[str]:
-        """A transaction on the thread's connection, a savepoint if one is open; gives its alias."""
+        """Open a transaction or savepoint on the thread's connection; yield its alias."""
         connection = connections[self.alias]
         with contextlib.ExitStack() as stack:
             with off_loop():
@@ -200,9 +200,9 @@ class DjangoExecutor:
             yield self.alias
 
     def borrow(self, unit: UnitOfWork) -> DjangoConnection | None:
-        """The connection of a transaction that is open in this thread, if it is in this database.
+        """Return the connection of this thread's open transaction, if it is in this database.
 
-        A unit of work of Django's is never over: without a transaction it takes effect at once.
+        A Django unit of work never ends: without a transaction it takes effect at once.
         """
         if not isinstance(unit, DjangoUnitOfWork):
             return None
@@ -212,7 +212,7 @@ class DjangoExecutor:
         return DjangoConnection(connection, borrowed=True)
 
     def same_as(self, alias: str) -> bool:
-        """True if another alias goes to the same database: its transactions can hold rows, too."""
+        """Return True if another alias uses this database, so its transactions can hold rows."""
         mine, other = connections[self.alias], connections[alias]
         if alias == self.alias:
             return True
@@ -221,7 +221,7 @@ class DjangoExecutor:
         return _place(mine) == _place(other)
 
     def listening(self, channel: str) -> contextlib.AbstractContextManager[Any] | None:
-        """A connection of its own that listens to a channel; None but on PostgreSQL."""
+        """Open a connection that listens to a channel; yield None except on PostgreSQL."""
         return self._listening(channel) if self.dialect == "postgresql" else None
 
     @contextlib.contextmanager
@@ -230,14 +230,14 @@ class DjangoExecutor:
             with connection.cursor() as cursor:
                 cursor.execute("SELECT pg_backend_pid()")
                 if cursor.fetchone()[0] != connection.connection.info.backend_pid:
-                    # PgBouncer tells no real one.
-                    raise StoreSetupError(f"{self.place} is a pooler's, where nobody can listen")
+                    # PgBouncer reports no real process id.
+                    raise StoreSetupError(f"{self.place} is a pooler's URL; poolers can't listen")
                 cursor.execute(f'LISTEN "{channel}"')
             yield connection.connection
 
     @contextlib.contextmanager
     def _turn(self, *, needed: bool) -> Iterator[None]:
-        """SQLite lets one write; who waits for it looks again ever less often, so we queue here."""
+        """Lock for a write: SQLite allows one writer and lets others poll at growing intervals."""
         if not needed:
             yield
             return
@@ -249,12 +249,12 @@ class DjangoExecutor:
         finally:
             writing.release()
 
-    # -- what goes wrong
+    # -- errors
 
     def classify(self, error: BaseException) -> Failure | None:
-        """Say what an error of Django's database layer means; None if it is none.
+        """Return the meaning of an error of Django's database layer; None for any other error.
 
-        A transaction that was broken before is none of the store's.
+        The store doesn't handle a transaction that was already broken.
         """
         if isinstance(error, transaction.TransactionManagementError):
             return None
@@ -276,31 +276,31 @@ class DjangoExecutor:
         if isinstance(error, DataError | IntegrityError):
             return Failure.DATA
         if isinstance(error, DjangoOperationalError) and self.dialect == "postgresql":
-            # Its server's errors have a code; this is of the connection.
+            # Server errors have a code; this is an error of the connection.
             return Failure.LOST
         return Failure.OTHER
 
-    # -- life
+    # -- life cycle
 
     def before_fork(self) -> None:
-        """In a process about to fork: close idle connections to SQLite."""
+        """Close idle connections to SQLite; called before a fork."""
         if self.dialect == "sqlite":
             self.own.drop()
 
     def after_fork(self) -> None:
-        """In a forked child: leave the connections to the parent."""
+        """Leave the connections to the parent; called in a forked child."""
         self.own.forget()
         self._here = threading.local()
         self._writing = threading.Lock()
 
     def close(self) -> None:
-        """Close the connections that aren't Django's own, and keep none from now on."""
+        """Close the store's own connections, and keep none from now on."""
         self.own.close()
 
 
 @contextlib.contextmanager
 def _immediate(connection: Any) -> Iterator[None]:
-    """Let SQLite begin as a writer: it refuses to make a reader one if others have written."""
+    """Begin SQLite transactions as a writer: a reader can't write after another's commit."""
     if connection.vendor != "sqlite":
         yield
         return

@@ -1,4 +1,4 @@
-"""Columns that hold what the SQL store's do, on every database."""
+"""Model fields with the SQL store's column types on every database."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ else:
     AnyBooleanField = models.BooleanField
     AnyField = models.Field
 
-# The database's own may not hold every character.
+# The database's default character set may lack characters.
 MYSQL_CHARSET = "CHARACTER SET utf8mb4"
 
 
 def collation_of(connection: BaseDatabaseWrapper) -> str | None:
-    """The collation by code points: ids and patterns differ in case, and pages go by id."""
+    """Return the collation by code points: ids and patterns are case-sensitive."""
     if connection.vendor == "postgresql":
         return "C"
     if connection.vendor == "mysql":
@@ -49,7 +49,7 @@ def collation_of(connection: BaseDatabaseWrapper) -> str | None:
 
 
 class MomentField(AnyDateTimeField):
-    """A time to the microsecond, kept as a number: exact, with or without `USE_TZ`.
+    """A time with microseconds, stored as a number: exact, with or without `USE_TZ`.
 
     In Python it is an aware datetime in UTC.
     """
@@ -57,15 +57,15 @@ class MomentField(AnyDateTimeField):
     description = "Time, as microseconds since 1970"
 
     def get_internal_type(self) -> str:
-        """What the column is."""
+        """Return the type of the column."""
         return "BigIntegerField"
 
     def from_db_value(self, value: int | None, *_: object) -> datetime | None:
-        """The time of a column's number."""
+        """Return the time for a number."""
         return None if value is None else moment(value)
 
     def get_prep_value(self, value: Any) -> Any:
-        """The number of a time; numbers stay as they are."""
+        """Return the number of a time; leave numbers unchanged."""
         if isinstance(value, int):
             return value
         value = self.to_python(value)
@@ -79,17 +79,17 @@ class MomentField(AnyDateTimeField):
         connection: BaseDatabaseWrapper,
         prepared: bool = False,  # noqa: FBT001, FBT002 - Django's signature
     ) -> Any:
-        """The same on every database."""
+        """Return the same value for every database."""
         return value if prepared else self.get_prep_value(value)
 
 
 class KeyField(AnyCharField):
-    """A text that is compared and ordered by its code points."""
+    """A text that is compared and ordered by code points."""
 
     def db_type(self, connection: BaseDatabaseWrapper) -> str | None:
-        """What the column is."""
-        # By this name Django makes no second index for LIKE, which PostgreSQL needs none for with
-        # this collation, and doesn't warn of MySQL's limits of long ago.
+        """Return the column's type."""
+        # With this type name, Django creates no second index for LIKE, which PostgreSQL doesn't
+        # need with this collation, and shows no warning about obsolete limits of MySQL.
         if connection.vendor == "postgresql":
             return f"character varying({self.max_length})"
         if connection.vendor == "mysql":
@@ -97,22 +97,22 @@ class KeyField(AnyCharField):
         return super().db_type(connection)
 
     def db_parameters(self, connection: BaseDatabaseWrapper) -> dict[str, Any]:
-        """With the collation."""
+        """Add the collation."""
         parameters = super().db_parameters(connection)
         return {**parameters, "collation": collation_of(connection)}
 
 
 class LongTextField(AnyTextField):
-    """A text of any length and with any character."""
+    """A text of any length and with any characters."""
 
     def db_type(self, connection: BaseDatabaseWrapper) -> str | None:
-        """What the column is."""
+        """Return the column's type."""
         if connection.vendor == "mysql":
             return f"longtext {MYSQL_CHARSET}"
         return super().db_type(connection)
 
     def db_parameters(self, connection: BaseDatabaseWrapper) -> dict[str, Any]:
-        """With the collation that goes with the characters."""
+        """Add the collation for the character set."""
         parameters = super().db_parameters(connection)
         if connection.vendor == "mysql":
             parameters["collation"] = collation_of(connection)
@@ -120,42 +120,42 @@ class LongTextField(AnyTextField):
 
 
 class JsonTextField(LongTextField):
-    """A value as JSON text: it comes back with its order and characters as they were."""
+    """A value as JSON text, which preserves order and characters."""
 
     description = "Value, as JSON text"
 
     def from_db_value(self, value: str | None, *_: object) -> Any:
-        """The value of a column's text."""
+        """Return the value of a JSON text."""
         return None if value is None else json.loads(value)
 
     def get_prep_value(self, value: Any) -> str | None:
-        """The text of a value."""
+        """Return the JSON text of a value."""
         return None if value is None else json.dumps(value)
 
     def value_to_string(self, obj: models.Model) -> str:
-        """The text, for serializers."""
+        """Return the JSON text, for serializers."""
         return json.dumps(self.value_from_object(obj))
 
     def to_python(self, value: Any) -> Any:
-        """The value of a serializer's text."""
+        """Return the value of a serializer's text."""
         return json.loads(value) if isinstance(value, str) else value
 
 
 class FlagField(AnyBooleanField):
-    """Yes or no, kept as a number, 1 or 0."""
+    """A boolean, stored as 1 or 0."""
 
     description = "Boolean, as a number"
 
     def db_type(self, connection: BaseDatabaseWrapper) -> str:
-        """What the column is."""
+        """Return the column's type."""
         return "smallint"
 
     def from_db_value(self, value: int | None, *_: object) -> bool | None:
-        """Yes or no."""
+        """Return the boolean for a number."""
         return None if value is None else bool(value)
 
     def get_prep_value(self, value: Any) -> int | None:
-        """1 or 0."""
+        """Return 1 or 0."""
         value = self.to_python(value)
         return None if value is None else int(value)
 
@@ -164,8 +164,8 @@ class BytesKeyField(AnyField):
     """Bytes of a fixed length.
 
     Args:
-        length: How many.
-        **options: Those of a field.
+        length: The number of bytes.
+        **options: The options of a field.
     """
 
     description = "Key of %(length)s bytes"
@@ -175,25 +175,25 @@ class BytesKeyField(AnyField):
         super().__init__(*args, **options)
 
     def deconstruct(self) -> Any:
-        """What makes another one like it."""
+        """Return the field's arguments."""
         name, path, arguments, options = super().deconstruct()
         return name, path, arguments, {**options, "length": self.length}
 
     def db_type(self, connection: BaseDatabaseWrapper) -> str:
-        """What the column is."""
+        """Return the column's type."""
         types = {"postgresql": "bytea", "mysql": f"binary({self.length})"}
         return types.get(connection.vendor, "blob")
 
     def from_db_value(self, value: Any, *_: object) -> Any:
-        """Bytes, whatever the driver gives."""
+        """Return bytes, whatever the driver returns."""
         return None if value is None else bytes(value)
 
     def to_python(self, value: Any) -> Any:
-        """The bytes of a serializer's text."""
+        """Return the bytes for a serializer's text."""
         return bytes.fromhex(value) if isinstance(value, str) else value
 
     def value_to_string(self, obj: models.Model) -> str:
-        """Hexadecimal digits, for serializers."""
+        """Return hexadecimal digits, for serializers."""
         return bytes(self.value_from_object(obj)).hex()
 
 
@@ -211,20 +211,20 @@ class MessageIdField(BytesKeyField):
     key_of: Callable[[str], bytes | None] = staticmethod(message_key)
 
     def deconstruct(self) -> Any:
-        """What makes another one like it."""
+        """Return the field's arguments."""
         name, path, arguments, options = super().deconstruct()
         options.pop("length")
         return name, path, arguments, options
 
     def from_db_value(self, value: Any, *_: object) -> str | None:
-        """The id of a key."""
+        """Return the id of a key."""
         return None if value is None else self.id_of(bytes(value))
 
     def to_python(self, value: Any) -> Any:
-        """The id.
+        """Return the id.
 
         Raises:
-            ValidationError: It is none.
+            ValidationError: The value is no valid id.
         """
         if value is None:
             return None
@@ -232,7 +232,7 @@ class MessageIdField(BytesKeyField):
         return value
 
     def get_prep_value(self, value: Any) -> Any:
-        """The key of an id; keys stay as they are."""
+        """Return the key of an id; leave keys unchanged."""
         value = super().get_prep_value(value)
         return value if value is None or isinstance(value, bytes) else self._key(value)
 
@@ -243,7 +243,7 @@ class MessageIdField(BytesKeyField):
         return key
 
     def value_to_string(self, obj: models.Model) -> str:
-        """The id, for serializers."""
+        """Return the id, for serializers."""
         return str(self.value_from_object(obj))
 
 

@@ -1,7 +1,7 @@
-"""The tables of the SQL store (`thorn_core.stores.sql.schema`) as models, to be looked at.
+"""The tables of the SQL store (`thorn_core.stores.sql.schema`) as models for reading.
 
-The core writes them; of subscriptions, a project may have a model of its own. No row refers to
-another by a constraint: history outlives subscriptions, and static subscribers have no row.
+The core writes the tables. A project may have its own model of subscriptions. There are no foreign
+key constraints, because history outlives subscriptions, and static subscribers have no row.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 
 class State(models.IntegerChoices):
-    """Where a delivery stands; of those that are open, the queue knows which are in flight."""
+    """A delivery's state; for open deliveries, the queue tells pending from in flight."""
 
     OPEN = OPEN
     DELIVERED = DELIVERED
@@ -58,9 +58,9 @@ S = TypeVar("S", bound="AbstractSubscription")
 
 
 class SubscriptionQuerySet(models.QuerySet[S]):
-    """A QuerySet that changes no URL: only `save()` sees which credentials a row would take along.
+    """A QuerySet that can't change URLs: only `save()` removes credentials from a row.
 
-    A model with a manager of its own makes that one of this class, too.
+    A model with its own manager must base it on this class, too.
 
     Example:
         >>> from thorn_django.models import Subscription
@@ -71,10 +71,10 @@ class SubscriptionQuerySet(models.QuerySet[S]):
     """
 
     def update(self, **kwargs: Any) -> int:
-        """As `QuerySet.update`, of anything but the URL.
+        """Call `QuerySet.update` for any field except the URL.
 
         Raises:
-            ConfigurationError: It would change the URL. `bulk_update` calls this, too.
+            ConfigurationError: The call changes the URL. `bulk_update` calls this, too.
         """
         _check_url_stays("update()", kwargs)
         return super().update(**kwargs)
@@ -90,10 +90,10 @@ class SubscriptionQuerySet(models.QuerySet[S]):
         update_fields: Collection[str] | None = None,
         unique_fields: Collection[str] | None = None,
     ) -> list[S]:
-        """As `QuerySet.bulk_create`.
+        """Call `QuerySet.bulk_create`.
 
         Raises:
-            ConfigurationError: It would change the URL of rows that are there.
+            ConfigurationError: The call changes the URL of existing rows.
         """
         _check_url_stays("bulk_create(update_fields=...)", update_fields or ())
         return super().bulk_create(
@@ -117,10 +117,10 @@ def _check_url_stays(call: str, names: Iterable[str]) -> None:
 
 
 class AbstractSubscription(models.Model):
-    """What a subscription model has: inherit from it, and name yours in THORN_SUBSCRIBER_MODEL.
+    """The base of subscription models: inherit from it, and set THORN_SUBSCRIBER_MODEL.
 
     Change subscriptions through the app (`app.subscribe`, `app.update_subscription` …), which
-    checks them and keeps their patterns. Fields of your own need a default or `null=True`.
+    checks them and maintains their patterns. Your own fields need a default or `null=True`.
     """
 
     id = KeyField(max_length=SUBSCRIPTION_LENGTH, primary_key=True, editable=False)
@@ -160,7 +160,7 @@ class AbstractSubscription(models.Model):
         return f"{', '.join(self.events or ())} → {without_secrets(self.url)}"
 
     def save(self, *args: Any, **options: Any) -> None:
-        """Save what a program or a form changed; credentials don't follow to another origin."""
+        """Save changes of a program or a form; remove credentials when the origin changes."""
         if not self._state.adding:
             self._drop_credentials(options)
         super().save(*args, **options)
@@ -186,7 +186,7 @@ class AbstractSubscription(models.Model):
 
     @property
     def owner_user(self) -> Any:
-        """The user whose id `owner` is; None if it has no owner, or that is no user."""
+        """The user with the id in `owner`; None without an owner or such a user."""
         users = get_user_model()._base_manager
         try:
             return None if self.owner is None else users.filter(pk=self.owner).first()
@@ -195,7 +195,7 @@ class AbstractSubscription(models.Model):
 
 
 class Subscription(AbstractSubscription):
-    """A recipient's wish."""
+    """A recipient's subscription."""
 
     class Meta:
         db_table = "thorn_subscriptions"
@@ -204,7 +204,7 @@ class Subscription(AbstractSubscription):
 
 
 class SubscriptionPattern(models.Model):
-    """By which pattern and owner an enabled subscription is matched."""
+    """A pattern and owner of an enabled subscription."""
 
     pk = models.CompositePrimaryKey("pattern", "owner", "subscription_id")
     pattern = KeyField(max_length=EVENT_LENGTH)
@@ -220,7 +220,7 @@ class SubscriptionPattern(models.Model):
 
 
 class Owner(models.Model):
-    """An owner as the queue sees it."""
+    """The queue's view of an owner."""
 
     id: BigInteger = models.BigIntegerField(primary_key=True)
     owner = KeyField(max_length=OWNER_LENGTH, unique=True)
@@ -236,7 +236,7 @@ class Owner(models.Model):
 
 
 class Recipient(models.Model):
-    """A subscription as the queue sees it, static ones too."""
+    """The queue's view of a subscription, stored or static."""
 
     id: BigInteger = models.BigIntegerField(primary_key=True)
     subscription_id = KeyField(max_length=SUBSCRIPTION_LENGTH, unique=True)
@@ -258,7 +258,7 @@ class Recipient(models.Model):
 
 
 class Message(models.Model):
-    """One occurrence of an event; `extra` is what few messages have."""
+    """One occurrence of an event; `extra` holds rare attributes."""
 
     id = MessageIdField(primary_key=True)
     event = KeyField(max_length=EVENT_LENGTH)
@@ -292,7 +292,7 @@ class IdempotencyKey(models.Model):
 
 
 class OutboxEntry(models.Model):
-    """A message that isn't routed yet."""
+    """A message that is not routed yet."""
 
     message: Reference[Message] = models.OneToOneField(
         Message,
@@ -317,7 +317,7 @@ class OutboxEntry(models.Model):
 
 
 class Delivery(models.Model):
-    """One message for one subscription; `target` is the subscription, where it isn't stored."""
+    """One message for one subscription; `target` holds a subscription outside the store."""
 
     id = DeliveryIdField(primary_key=True)
     recipient: Reference[Recipient] = models.ForeignKey(
@@ -344,7 +344,7 @@ class Delivery(models.Model):
 
     @property
     def message_id(self) -> str:
-        """The message's id, which is in its own."""
+        """The message's id, which is part of the delivery's id."""
         return f"msg_{self.pk[4:36]}"
 
 
@@ -376,7 +376,7 @@ class QueueEntry(models.Model):
 
 
 class Attempt(models.Model):
-    """One HTTP request made for a delivery, with what came back; `duration` is microseconds."""
+    """One HTTP request for a delivery, with the response; `duration` is in microseconds."""
 
     pk = models.CompositePrimaryKey("delivery_id", "at")
     delivery_id = DeliveryIdField()
@@ -397,7 +397,7 @@ class Attempt(models.Model):
 
 
 class OrderingKey(models.Model):
-    """How many deliveries to a subscription had an ordering key."""
+    """The number of deliveries to a subscription with an ordering key."""
 
     pk = models.CompositePrimaryKey("recipient", "key_hash")
     recipient: BigInteger = models.BigIntegerField()

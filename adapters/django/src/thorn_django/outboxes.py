@@ -1,4 +1,4 @@
-"""Outboxes: messages in other databases than the store's, on their way to it."""
+"""Outboxes: messages in databases other than the store's, until workers move them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from thorn_django.tables import wording_of
 
 Publish = Callable[..., Any]
 
-# What a database needs that only holds messages until they are moved.
+# The tables that such a database needs.
 NEEDED = (MESSAGES, IDEMPOTENCY, OUTBOX)
 ANY = "SELECT 1 FROM $outbox LIMIT 1"
 FIRST = "SELECT message_id FROM $outbox ORDER BY message_id"
@@ -34,36 +34,37 @@ FORGET = (
 
 
 def database_of(alias: str, subscriptions: str | None = None) -> Database:
-    """One of Django's databases, as the SQL store sees it.
+    """Return one of Django's databases as the SQL store's `Database`.
 
     Args:
-        alias: Which.
-        subscriptions: The table of subscriptions, if the project has one of its own.
+        alias: The alias of the database.
+        subscriptions: The project's own table of subscriptions, if any.
     """
     executor = DjangoExecutor(alias)
     return Database(executor, wording_of(executor.dialect, subscriptions))
 
 
 def what_is_wrong(database: Database, tables: Collection[Table] = TABLES) -> str | None:
-    """Say what is wrong with the tables of a database, and the way out; None if nothing is.
+    """Return the problem with a database's tables and its solution; None if there is no problem.
 
     Raises:
-        StoreError: The database can't be asked.
+        StoreError: The database doesn't respond.
     """
     place, way_out = database.executor.place, database.executor.way_out
     return database.read(lambda s: wrong_with(s, place, way_out, tuple(tables)))
 
 
 class OtherOutbox:
-    """The messages in a database that isn't the store's.
+    """The messages in a database other than the store's.
 
-    A transaction there can hold messages; workers move them to the store, which keeps them before
-    the outbox forgets them: what a crash in between repeats is there already.
+    A transaction there can hold messages, and workers move them to the store. The store writes them
+    before the outbox deletes them. If a crash makes a worker repeat the move, the store skips the
+    duplicates.
 
     Args:
-        alias: Of the database.
-        store: The store's database.
-        publish: Inserts messages there.
+        alias: The alias of the database.
+        store: The database of the store.
+        publish: Inserts messages into the store.
     """
 
     def __init__(self, alias: str, store: Database, publish: Publish) -> None:
@@ -71,11 +72,11 @@ class OtherOutbox:
         self._store, self._publish = store, publish
 
     def check(self) -> None:
-        """See that the tables are there.
+        """Check that the tables exist.
 
         Raises:
-            StoreSetupError: They aren't.
-            StoreError: The database can't be asked.
+            StoreSetupError: A table is missing.
+            StoreError: The database doesn't respond.
         """
         wrong = what_is_wrong(self.database, NEEDED)
         if wrong is not None:
@@ -85,8 +86,8 @@ class OtherOutbox:
         """Move messages to the store, the oldest first.
 
         Args:
-            limit: How many at most.
-            ids: Only these.
+            limit: The maximum number.
+            ids: Restricts the move to these messages.
         """
         if self.database.read(lambda s: s.first(ANY)) is not None:
             self.database.run(partial(self._move, limit=limit, ids=ids))
@@ -109,15 +110,15 @@ class OtherOutbox:
             statements.change(text, keys=keys)
 
     def message(self, message_id: str) -> Message | None:
-        """The message of that id, if it is here."""
+        """Return the message with this id if the outbox has it, else None."""
         return self.database.read(lambda s: Messages().get(s, message_id))
 
     def holds(self, message_id: str) -> bool:
-        """True if the message is here."""
+        """Return True if the outbox has the message."""
         key = message_key(message_id)
         return key is not None and bool(self.database.read(lambda s: s.rows(NAMED, keys=[key])))
 
     def count(self) -> int:
-        """How many messages are here."""
+        """Return the number of messages in the outbox."""
         ((count,),) = self.database.read(lambda s: s.rows(COUNT))
         return int(count)

@@ -1,4 +1,4 @@
-"""Owners: when a user is deleted, their subscriptions are too."""
+"""Owners: deleting a user also removes the user's subscriptions."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ UID = "thorn_django.owners"
 
 
 def follow_deletions() -> None:
-    """Follow deletions of users, and of subscriptions past the app; calling it twice is fine.
+    """Watch deletions of users, and of subscriptions outside the app; calling it twice is safe.
 
-    Only the models concerned are followed: Django deletes slower where somebody listens.
+    Watch only these models, because receivers slow Django's deletions down.
     """
     for model in _user_models():
         post_delete.connect(user_deleted, sender=model, dispatch_uid=UID)
-    # A wrong setting is for the system check to report.
+    # The system check reports a wrong setting.
     with contextlib.suppress(ConfigurationError):
         post_delete.connect(subscription_deleted, sender=subscription_model(), dispatch_uid=UID)
 
 
 def _user_models() -> list[type[Model]]:
-    """The user model and its proxies; none in a project without one."""
+    """Return the user model and its proxies; none in a project without one."""
     try:
         user = get_user_model()
     except ImproperlyConfigured:
@@ -46,14 +46,14 @@ def _user_models() -> list[type[Model]]:
 def user_deleted(*, instance: Model, using: str, **_: Any) -> None:
     """Remove a deleted user's subscriptions.
 
-    They go in the user's own transaction where the store is in the same database, else right after
-    its commit.
+    The removal is part of the user's own transaction if the store is in the same database;
+    otherwise it follows the commit.
     """
     store, remove = get_app().store, partial(_remove, str(instance.pk))
     if not (isinstance(store, DjangoStore) and store.alias == using):
         DjangoUnitOfWork(using).on_commit(remove)
         return
-    # Without its tables the store has no subscriptions; the transaction goes on.
+    # Without its tables the store has no subscriptions; don't break the transaction.
     with contextlib.suppress(StoreSetupError), transaction.atomic(using=using):
         remove()
 
@@ -65,7 +65,7 @@ def _remove(owner: str) -> None:
 
 
 def subscription_deleted(*, instance: Model, using: str, **_: Any) -> None:
-    """Remove what a row deleted by the ORM leaves behind: by a cascade, say, from a user."""
+    """Clean up after the ORM has deleted a subscription's row, such as by a cascade from a user."""
     app = get_app()
     if isinstance(app.store, DjangoStore) and app.store.alias == using:
         app.store.forget_subscription(instance.pk, now=app.clock())

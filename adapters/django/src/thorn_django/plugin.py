@@ -1,6 +1,6 @@
-"""What Thorn finds by the entry point: the store, units of work, the model adapter, URLs.
+"""The entry point's plugin: the store, units of work, the model adapter, URLs.
 
-It is loaded wherever the package is installed, also by programs that don't use Django.
+Thorn loads it wherever the package is installed, even in programs without Django.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def thorn_stores() -> Mapping[str, Callable[[Any, Settings], DjangoStore]]:
-    """The store in a database of Django's: `django://`, `django://alias`."""
+    """Return the store in a Django database: `django://`, `django://alias`."""
     return {"django": _store}
 
 
@@ -29,7 +29,7 @@ def _store(source: Any, settings: Settings) -> DjangoStore:
 
 @hookimpl
 def thorn_unit_of_work(handle: Any) -> UnitOfWork | None:
-    """The unit of work of a database alias, or of Django's connection to one."""
+    """Return the unit of work of a database alias or of its Django connection."""
     if "django.db" not in sys.modules:
         return None
     from thorn_django.unit_of_work import unit_of_work
@@ -39,7 +39,7 @@ def thorn_unit_of_work(handle: Any) -> UnitOfWork | None:
 
 @hookimpl
 def thorn_model_adapter(model: type) -> ModelAdapter | None:
-    """The adapter for a Django model."""
+    """Return the adapter for a Django model."""
     if "django.db.models.base" not in sys.modules:
         return None
     from django.db.models.base import ModelBase
@@ -63,7 +63,7 @@ def thorn_import_events() -> None:
 
 @hookimpl
 def thorn_reverse(view: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:
-    """The path of a view, if there is a project."""
+    """Return the path of a view, if there is a project."""
     if "django.urls" not in sys.modules:
         return None
     from thorn_django.reversing import reverse_view
@@ -73,7 +73,7 @@ def thorn_reverse(view: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
 
 @hookimpl
 def thorn_base_url() -> str | None:
-    """The URL of the current site, if the sites framework is installed."""
+    """Return the URL of the current site, if the sites framework is installed."""
     if "django.apps" not in sys.modules:
         return None
     from thorn_django.reversing import base_url
@@ -82,7 +82,7 @@ def thorn_base_url() -> str | None:
 
 
 def model_declared(model: type) -> None:
-    """Refuse a decorated Django model whose events nobody would send.
+    """Refuse a decorated Django model if `thorn_django` isn't installed to send its events.
 
     Raises:
         ConfigurationError: INSTALLED_APPS lacks `thorn_django`.

@@ -1,7 +1,7 @@
-"""The portal on Django: a page over the REST resource, for whoever is signed in.
+"""The portal on Django: a page over the REST resource for authenticated users.
 
-Mount it with `path("webhooks/", include("thorn_django.portal"))`, or with options by
-`path("webhooks/", include(portal_urls(title="…")))`, beside the resource's own URLs.
+Mount it with `path("webhooks/", include("thorn_django.portal"))`, or with options as
+`path("webhooks/", include(portal_urls(title="…")))`, next to the resource's own URLs.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ FILES = Portal(api_path="/")
 def portal_urls(
     *, rest: str = "thorn:hook-list", title: str = "Webhooks"
 ) -> tuple[list[URLPattern], str]:
-    """The portal's URLs, for `include`: `thorn_portal:page`, and the files beside it.
+    """Return the portal's URLs for `include`: `thorn_portal:page`, and its static files.
 
-    Who isn't signed in is sent to LOGIN_URL. The page holds no data: what it shows, it asks the
-    resource for, by the session's cookie and with the CSRF token. A prefix that captures something,
-    as a tenant, is to be the resource's too.
+    The page redirects anonymous users to LOGIN_URL. It contains no data: it requests them from the
+    resource, with the session's cookie and the CSRF token. If the portal's URL prefix captures a
+    value, such as a tenant, the resource's prefix must capture it, too.
 
     Args:
-        rest: Name of the resource's list of subscriptions, where it has a namespace of yours.
-        title: What the page is called.
+        rest: The URL name of the resource's list of subscriptions, if you changed its namespace.
+        title: The title of the page.
 
     Example:
         >>> patterns, namespace = portal_urls(title="Webhooks of a newspaper")
@@ -49,7 +49,7 @@ def portal_urls(
             api_path=reverse(rest, kwargs=above),
             hooks_at_root=True,
             title=title,
-            # Asked for anew, this page leads there.
+            # The login page redirects back here.
             sign_in_url=request.path,
         )
         return _response(portal, request, "/", get_token(request))

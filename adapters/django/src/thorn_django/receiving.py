@@ -1,29 +1,29 @@
-"""Receiving: views that get webhooks, verified and each once.
+"""Receiving: views that get verified webhooks, each once.
 
-What is genuine goes to the view, with its message; the view's answer goes back. Everything else is
-answered here:
+The view gets each genuine webhook with its message, and its response goes to the sender. Other
+requests get these responses:
 
 ======  ============================================================================
 status  when
 ======  ============================================================================
-200     it has been handled already: a repetition, or a replay. The view isn't called
-400     it is genuine, and its body isn't what it says it is
-401     no secret signed it, or not lately
-405     it isn't a POST
-409     it is being handled at this moment: the sender is to try again
-413     its body is too large
+200     a repetition or replay that was already handled; the view isn't called
+400     a genuine request with an undecodable body
+401     an invalid or outdated signature
+405     a method other than POST
+409     a webhook that is being handled right now; the sender should retry
+413     a body that is too large
 ======  ============================================================================
 
-A webhook has been handled when the view answers 2xx, and its transaction, if one is open around it
-(`ATOMIC_REQUESTS`), has committed. When the view raises, or answers otherwise, or its process dies,
-the sender's next attempt goes to the view again.
+A webhook counts as handled when the view returns 2xx and any surrounding transaction
+(`ATOMIC_REQUESTS`) has committed. If the view raises, returns another status, or its process dies,
+the view also gets the sender's next attempt.
 
-What has been here is remembered in a cache of the project's. Processes know of each other's as far
-as they share it: Redis, Memcached and the database cache are shared, `LocMemCache` is each
-process's own, `DummyCache` remembers nothing, and the file-based cache may let two at once through.
-A cache that drops entries forgets early: `LocMemCache` and the database cache keep 300 unless their
-`MAX_ENTRIES` says more. Where doing something twice costs money, keep the message's id in a unique
-column too, in the transaction that does it.
+One of the project's caches stores the handled webhooks. Processes recognise each other's webhooks
+only in a shared cache: Redis, Memcached and the database cache are shared, `LocMemCache` belongs to
+one process, `DummyCache` stores nothing, and the file-based cache may accept two simultaneous
+requests. A cache may evict entries early: `LocMemCache` and the database cache hold 300 unless
+`MAX_ENTRIES` is higher. If handling a webhook twice costs money, also store the message's id in a
+unique column, in the same transaction.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ View = Callable[..., Any]
 Secrets = str | Sequence[str]
 SecretsOf = Callable[[HttpRequest], Secrets | Awaitable[Secrets | None] | None]
 
-# Read of a body at once.
+# The number of bytes to read from a body at once.
 CHUNK = 64 * 1024
 
 
@@ -68,32 +68,32 @@ def verify_webhook(
     decoders: Mapping[str, Decoder] | None = None,
     cache: str = "default",
 ) -> Callable[[View], View]:
-    """Make a view get webhooks: it is called as `view(request, message, …)`, once for each.
+    """Decorate a view to get webhooks as `view(request, message, …)`, once for each.
 
-    For views that are functions or coroutines; put it above other decorators. For classes, use
-    `@method_decorator(verify_webhook(…), name="dispatch")`: then `post(self, request, message, …)`
-    is called. They are exempt from CSRF protection. A webhook is the same if it has the same id
-    (without a signed one: the same body) and comes to the same path.
+    It decorates functions and coroutines; put it above other decorators. For classes, use
+    `@method_decorator(verify_webhook(…), name="dispatch")`: it calls `post(self, request, message,
+    …)`. The views are exempt from CSRF protection. Two requests are the same webhook if they have
+    the same path and the same id, or the same body without a signed id.
 
     Args:
-        secrets: The secret, several during a rotation, or a function that gives them for a request;
-            it gives None for a sender that isn't known.
-        setting: In place of `secrets`, the name of the project's setting that holds them.
-        scheme: By which it is signed: `standard-webhooks`, `standard-webhooks-ed25519`,
-            `hook-hmac`, `github`, `stripe`, or a scheme of one's own.
-        tolerance: Seconds that the signed time may be off, either way.
-        remember: Seconds that what was handled is remembered. Less than twice the tolerance lets
-            replays in; 0 hands every genuine request to the view.
-        limit: Bytes of the body at most.
-        audience: Your URL, as the sender has it. Refuses what was signed for another one; the
-            sender's setting `sign_audience` puts it into the envelope.
-        decoders: More decoders, by content type. None takes those of the plugins of your Thorn, if
-            you have one.
-        cache: Alias of the cache that remembers.
+        secrets: The secret, several during a rotation, or a function that returns them for a
+            request, or None for an unknown sender.
+        setting: The name of a project's setting with the secrets, in place of `secrets`.
+        scheme: The signature scheme: `standard-webhooks`, `standard-webhooks-ed25519`, `hook-hmac`,
+            `github`, `stripe`, or your own scheme.
+        tolerance: The maximum deviation of the signed time in seconds, either way.
+        remember: The time in seconds to store handled webhooks. Less than twice the tolerance
+            permits replays; with 0, the view gets every genuine request.
+        limit: The maximum size of the body in bytes.
+        audience: Your URL in the sender's subscription. Requests signed for another URL are
+            refused; the sender's setting `sign_audience` adds the URL to the envelope.
+        decoders: Further decoders by content type. None uses the decoders of your app's plugins, if
+            there is an app.
+        cache: Alias of the cache for handled webhooks.
 
     Raises:
-        ConfigurationError: There are no secrets, one can't be used, there is no such scheme, or a
-            duration isn't one. When a request comes also: the setting is empty.
+        ConfigurationError: Secrets are missing or invalid, the scheme is unknown, or a duration is
+            invalid. At a request: the setting is empty.
 
     Example:
         >>> @verify_webhook("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
@@ -132,7 +132,7 @@ def verify_webhook(
 def _is_async(view: View) -> bool:
     if iscoroutinefunction(view):
         return True
-    # `dispatch` of an asynchronous class, as method_decorator hands it over.
+    # The `dispatch` of an asynchronous class, from `method_decorator`.
     method = getattr(view, "func", view)
     return bool(getattr(getattr(method, "__self__", None), "view_is_async", False))
 
@@ -181,7 +181,7 @@ def _asynchronous(view: View, receiving: Receiver, secrets_of: View, take: View)
 
 
 async def _in_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call a function in the thread that may use the database, as caches and secrets may."""
+    """Call a function in the thread that may use the database: caches and secrets may need it."""
     return await sync_to_async(function, thread_sensitive=True)(*args, **kwargs)
 
 
@@ -210,15 +210,15 @@ def _take(
 
 
 def _body(request: HttpRequest, limit: int) -> bytes:
-    """The body, or as much of it as shows that it is too large."""
-    if hasattr(request, "_body"):  # a middleware has asked for it
+    """Return the body, or enough of it to show that it is too large."""
+    if hasattr(request, "_body"):  # A middleware has read it.
         return request.body
     chunks, size = [], 0
     while size <= limit and (chunk := request.read(min(CHUNK, limit + 1 - size))):
         chunks.append(chunk)
         size += len(chunk)
     body = b"".join(chunks)
-    request._body = body  # the view may ask for it too
+    request._body = body  # The view may read it, too.
     return body
 
 
@@ -230,7 +230,7 @@ def _settle(receiving: Receiver, arrival: Arrival, response: Any) -> None:
 
 
 def _after_commits(callback: Callable[[], None]) -> None:
-    """Call back once every transaction that is open around the view has committed."""
+    """Call a function once all transactions around the view have committed."""
     for connection in connections.all(initialized_only=True):
         if connection.in_atomic_block:
             callback = partial(transaction.on_commit, callback, using=connection.alias)
@@ -241,14 +241,14 @@ def _respond(answer: Answer) -> HttpResponse:
     return HttpResponse(answer.body, status=answer.status, headers=dict(answer.headers))
 
 
-# -- what has been here
+# -- handled webhooks
 
 
 class CacheReplayGuard(receiver.CacheReplayGuard):
-    """Remembers webhooks in one of Django's caches, by `cache.add`, which lets one of several in.
+    """Stores handled webhooks in a Django cache; `cache.add` accepts one of several requests.
 
     Args:
-        alias: Of the cache.
+        alias: The alias of the cache.
 
     Example:
         >>> from datetime import UTC, datetime

@@ -1,9 +1,9 @@
-"""The REST resource on Django: what came becomes an `ApiRequest`, the answer an `HttpResponse`.
+"""The REST resource on Django: converts requests to `ApiRequest`, and responses to `HttpResponse`.
 
 Mount it with `path("hooks/", include("thorn_django.urls"))`, or for Django REST framework with
-`thorn_django.rest_framework.urls`. Subscriptions are then at `/hooks/` and `/hooks/{id}/`, and what
-else there is beside them: `/hooks/deliveries/{id}/`, `/hooks/event-types/`, `/hooks/openapi.json`.
-Any other prefix serves as well.
+`thorn_django.rest_framework.urls`. Subscriptions are then at `/hooks/` and `/hooks/{id}/`, next to
+`/hooks/deliveries/{id}/`, `/hooks/event-types/` and `/hooks/openapi.json`. Any other prefix works,
+too.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _lock = threading.Lock()
 
 @attrs.frozen
 class Access:
-    """Whose a request is.
+    """The rights of a request's user.
 
     Attributes:
-        owner: Id of the user, as subscriptions carry it; None for nobody.
-        operator: True for those who see and touch everything.
+        owner: The user's id as in subscriptions' `owner`; None for an anonymous user.
+        operator: True for users who may see and change everything.
     """
 
     owner: str | None = None
@@ -45,11 +45,11 @@ NOBODY = Access()
 
 
 def access_of(request: Any) -> Access:
-    """Whose a request is: the one rule, whichever framework has authenticated it.
+    """Return the rights of a request's user, by the same rule for all frameworks.
 
-    Who is logged in owns what they subscribe: `owner` is the user's primary key, as text. Active
-    staff who may change subscriptions (the model permission; superusers may) are operators besides:
-    they see and touch everybody's.
+    Users own their subscriptions: `owner` is the user's primary key as text. Active staff with the
+    model permission to change subscriptions, and superusers, are also operators: they may see and
+    change everybody's subscriptions.
 
     Args:
         request: A request with a `user`, of Django or of Django REST framework.
@@ -68,11 +68,11 @@ def _is_operator(user: Any) -> bool:
 
 
 def resource_of(carrier: str, security_schemes: Callable[[], Mapping[str, Any]]) -> Resource:
-    """The resource of the app, made anew when the app is.
+    """Return the app's REST resource; create a new one for a new app.
 
     Args:
-        carrier: Who carries it: each has its own, and so its own count of who does what how often.
-        security_schemes: How one authenticates there, for the OpenAPI document.
+        carrier: The framework that serves it; each has its own resource with its own rate limits.
+        security_schemes: The authentication schemes for the OpenAPI document.
     """
     app = get_app()
     with _lock:
@@ -84,24 +84,24 @@ def resource_of(carrier: str, security_schemes: Callable[[], Mapping[str, Any]])
 
 
 def session_scheme() -> dict[str, Any]:
-    """The cookie of Django's sessions, as OpenAPI has it."""
+    """Return the OpenAPI scheme of Django's session cookie."""
     return {"type": "apiKey", "in": "cookie", "name": settings.SESSION_COOKIE_NAME}
 
 
-# -- in
+# -- requests
 
 
 def api_request(
     request: HttpRequest, below: str, *, access: Access, body: bytes, ignored: str | None = None
 ) -> ApiRequest:
-    """What came, free of Django.
+    """Convert a Django request to the resource's request.
 
     Args:
-        request: Django's.
-        below: The end of its path, below where the resource is mounted.
-        access: Whose it is.
-        body: Of the request: see `body_of`.
-        ignored: A parameter that isn't for the resource.
+        request: The Django request.
+        below: The path below the resource's prefix.
+        access: The rights of its user.
+        body: The request's body, from `body_of`.
+        ignored: A query parameter to leave out.
     """
     prefix = request.path[: len(request.path) - len(below)]
     return ApiRequest(
@@ -118,11 +118,11 @@ def api_request(
 
 
 def below_of(path: str, depth: int) -> str:
-    """The last parts of a path, which are below where the resource is mounted.
+    """Return the last parts of a path, which are below the resource's prefix.
 
     Args:
-        path: The whole path.
-        depth: How many parts; a slash at the end is none.
+        path: The complete path.
+        depth: The number of parts, without a slash at the end.
 
     Example:
         >>> below_of("/api/hooks/sub_1/test/", 2), below_of("/api/hooks/", 0)
@@ -135,27 +135,27 @@ def below_of(path: str, depth: int) -> str:
 
 
 def body_of(request: HttpRequest, limit: int) -> bytes:
-    """The body of a request; of one that is too large, something that is as well.
+    """Return a request's body; for one that is too large, a substitute that is too large.
 
     Args:
-        request: Django's.
-        limit: Bytes.
+        request: The Django request.
+        limit: The maximum number of bytes.
     """
     length = request.META.get("CONTENT_LENGTH") or ""
     if length.isdecimal() and int(length) > limit:
         return bytes(limit + 1)
     if request.content_type == MULTIPART:
-        # Django may have read it, for the CSRF token. The resource refuses it for its type.
+        # Django may have parsed it for the CSRF token. The resource refuses it because of its type.
         return b"--"
-    # A server that speaks ASGI doesn't always know how long it is.
+    # An ASGI server doesn't always know the length.
     return request.body if length else request.read(limit + 1)
 
 
-# -- out
+# -- responses
 
 
 def http_response(answer: ApiResponse) -> HttpResponse:
-    """The answer, as Django's; one that refuses takes back what was written for it."""
+    """Convert the response to Django's; roll the request's writes back after a refusal."""
     if answer.status >= 400:
         roll_back()
     response = HttpResponse(answer.body, status=answer.status, headers=dict(answer.headers))
@@ -165,7 +165,7 @@ def http_response(answer: ApiResponse) -> HttpResponse:
 
 
 def roll_back() -> None:
-    """Let the transactions of this request (ATOMIC_REQUESTS) come to nothing."""
+    """Roll back the transactions of this request (ATOMIC_REQUESTS)."""
     for connection in connections.all(initialized_only=True):
         if connection.settings_dict["ATOMIC_REQUESTS"] and connection.in_atomic_block:
             connection.set_rollback(True)

@@ -1,4 +1,4 @@
-"""URLs: of Django's views, and what their paths are relative to."""
+"""The URLs of Django's views, and the base of their paths."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from thorn_core import ConfigurationError
 
 
 def reverse_view(view: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:
-    """The path of a view; None in a project that has no URLs.
+    """Return the path of a view; None in a project without URLs.
 
     Raises:
-        ConfigurationError: It has none of that name, or none that takes these arguments.
+        ConfigurationError: No URL has that name or takes these arguments.
     """
     if not settings.configured or not getattr(settings, "ROOT_URLCONF", None):
         return None
@@ -28,9 +28,9 @@ def reverse_view(view: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> s
 
 
 def base_url() -> str | None:
-    """`https://` and the domain of the current site, if the sites framework is installed.
+    """Return `https://` and the current site's domain, if the sites framework is installed.
 
-    Django keeps the site, so that it is read from the database once.
+    Django caches the site, so the database is read once.
     """
     if not apps.ready or not apps.is_installed("django.contrib.sites"):
         return None
@@ -39,5 +39,5 @@ def base_url() -> str | None:
     try:
         site = Site.objects.get_current()
     except (ImproperlyConfigured, ObjectDoesNotExist):
-        return None  # no SITE_ID: which one it is depends on the request
+        return None  # Without SITE_ID, the site depends on the request.
     return f"https://{site.domain}"

@@ -35,18 +35,18 @@ logger = logging.getLogger(__name__)
 
 
 class DjangoStore(SqlStore):
-    """Keeps everything in one of Django's databases.
+    """Keeps all data in one of Django's databases.
 
-    What is sent or changed while a transaction is open on it in the calling thread belongs to that
-    transaction.
+    If the calling thread has an open transaction on that database, messages and changes belong to
+    it.
 
     Args:
-        alias: Of the database.
-        databases: Aliases of others that have Thorn's tables too: what is sent in their
-            transactions is kept there, and moved to this one by workers.
+        alias: The alias of the database.
+        databases: Aliases of other databases with Thorn's tables. Messages of their transactions
+            are stored there, and workers move them to the store's database.
 
     Raises:
-        ConfigurationError: There is no such alias, or the database is none that Thorn speaks to.
+        ConfigurationError: The alias is unknown, or Thorn doesn't support the database.
 
     Example:
         >>> DjangoStore("defautl")
@@ -60,7 +60,7 @@ class DjangoStore(SqlStore):
         table = table_of(subscription_model())
         super().__init__(
             self.executor,
-            # That of Django's connection: a test run has another database of the same alias.
+            # The place of Django's connection: a test run has another database with the same alias.
             schema="",
             names={} if table is None else {SUBSCRIPTIONS.name: table},
             subscriptions=partial(Subscriptions, insert=insert_rows, delete=delete_row),
@@ -76,59 +76,59 @@ class DjangoStore(SqlStore):
 
     @property
     def alias(self) -> str:
-        """The alias of its database."""
+        """The alias of the store's database."""
         return self.executor.alias
 
     def create(self) -> None:
-        """Nothing but a check: Django's migrations create the tables.
+        """Check the tables: Django's migrations create them.
 
         Raises:
-            StoreSetupError: They haven't; `manage.py migrate` does.
-            StoreError: The database can't be asked.
+            StoreSetupError: The tables are missing; `manage.py migrate` creates them.
+            StoreError: The database doesn't respond.
         """
         self.check()
 
     def check(self) -> None:
-        """See that the tables are there and have the columns that they need.
+        """Check that the tables exist and have the required columns.
 
         Raises:
-            StoreSetupError: They aren't; `manage.py migrate` makes them.
-            StoreError: The database can't be asked.
+            StoreSetupError: Tables or columns are missing; `manage.py migrate` creates them.
+            StoreError: The database doesn't respond.
         """
         super().check()
         for other in self._others:
             other.check()
 
     def unit_of_work(self) -> DjangoUnitOfWork:
-        """The unit of work of sends without `within=`: the transaction open on a database of it.
+        """Return the unit of work of sends without `within=`: the open transaction of a database.
 
-        If there are several, that of the store's own database is meant.
+        If there are several, use that of the store's own database.
         """
         return self._unit
 
     def _tell(self) -> None:
-        # What a transaction holds nobody can claim before its commit.
+        # Before the commit, workers can't claim the transaction's messages.
         DjangoUnitOfWork(self.alias).on_commit(self._notifications.tell)
 
     def forget_subscription(self, subscription_id: str, *, now: datetime) -> None:
-        """Remove what a row of subscriptions leaves behind that somebody else has deleted."""
+        """Clean up after other code has deleted a subscription's row."""
         at = micros(now)
         self.database.run(lambda s: self._subscriptions.forget(s, subscription_id, at))
         self._tell()
 
-    # -- the way of a message
+    # -- messages and deliveries
 
     def publish(
         self, messages: Sequence[Message], *, within: UnitOfWork, written: Written | None = None
     ) -> None:
-        """Keep messages to be routed: in the caller's transaction if it can hold them.
+        """Store messages for routing: in the caller's transaction, if it can hold them.
 
-        The transaction of a database without Thorn's tables can't: they are kept once it has
-        committed, which isn't atomic, and a warning says so. On SQLite, where one connection writes
-        at a time, what is to be kept at once is kept in the transaction that is open here.
+        If the transaction's database lacks Thorn's tables, the store writes the messages after its
+        commit. That isn't atomic, so the store logs a warning. SQLite has a single writer: messages
+        to store at once are written in this thread's open transaction.
 
         Raises:
-            StoreError: The database can't do it.
+            StoreError: The database reports an error.
         """
         other = self._other_of(within)
         if other is None:
@@ -136,12 +136,12 @@ class DjangoStore(SqlStore):
             return
         connection = other.executor.borrow(within)
         assert connection is not None
-        # It doesn't know which keyed messages the store has, so that `written` isn't told.
+        # The outbox doesn't know the keyed messages in the store, so don't call `written`.
         other.within(connection, partial(self._insert, messages=messages))
         within.on_commit(self._notifications.tell)
 
     def _other_of(self, within: UnitOfWork) -> Database | None:
-        """The other database whose transaction is open."""
+        """Return the alias of the other database with the open transaction."""
         for other in self._others:
             executor = other.database.executor
             if self._borrow(within) is None and executor.borrow(within) is not None:
@@ -197,7 +197,7 @@ class DjangoStore(SqlStore):
 
     def message(self, message_id: str) -> Message | None:
         """The message of that id."""
-        # Databases in the order that it travels in, not to miss it on its way.
+        # Search the databases in the direction of the move, so that a moving message isn't missed.
         for other in self._others:
             waiting = other.message(message_id)
             if waiting is not None:
@@ -218,29 +218,29 @@ class DjangoStore(SqlStore):
             stats, messages=stats.messages + waiting, unrouted=stats.unrouted + waiting
         )
 
-    # -- life
+    # -- life cycle
 
     def before_fork(self) -> None:
-        """In a process about to fork: close idle connections to SQLite."""
+        """Close idle connections to SQLite; called before a fork."""
         super().before_fork()
         for other in self._others:
             other.database.executor.before_fork()
 
     def after_fork(self) -> None:
-        """In a forked child: leave connections and threads to the parent."""
+        """Leave connections and threads to the parent; called in a forked child."""
         super().after_fork()
         for other in self._others:
             other.database.after_fork()
 
     def close(self) -> None:
-        """Let go of the connections that aren't Django's own."""
+        """Close the store's own connections."""
         super().close()
         for other in self._others:
             other.database.executor.close()
 
     @property
     def aliases(self) -> frozenset[str]:
-        """Of all its databases."""
+        """The aliases of all databases of the store."""
         return frozenset((self.alias, *(other.alias for other in self._others)))
 
 
@@ -248,33 +248,33 @@ _stores: WeakSet[DjangoStore] = WeakSet()
 
 
 def close_stores(alias: str) -> None:
-    """Close the connections of all stores in a database, for those who are about to drop it."""
+    """Close the connections of all stores in a database before the database is dropped."""
     for store in list(_stores):
         if alias in store.aliases:
             store.close()
 
 
 class _Opened:
-    """The connections of a thread that functions of the project's have opened.
+    """The connections that the project's functions open in a thread.
 
-    They name subscribers, or veto them, between matching and routing, in a worker's thread. As
-    after a request, nothing of theirs stays open.
+    These functions return or exclude subscribers between matching and routing, in a worker's
+    thread. Their connections are closed afterwards, as after a request.
     """
 
     def __init__(self) -> None:
         self._here = threading.local()
 
     def begin(self) -> None:
-        """What is open now isn't theirs."""
+        """Note the connections that are already open."""
         self._here.before = {id(c) for c in _open_connections()}
 
     def close(self) -> None:
-        """Close what has been opened since."""
+        """Close the connections opened since `begin`."""
         before = self._here.__dict__.pop("before", None)
         if before is not None:
             for connection in _open_connections():
                 if id(connection) not in before and not connection.in_atomic_block:
-                    with suppress(Error):  # it is lost
+                    with suppress(Error):  # The connection is broken.
                         connection.close()
 
 

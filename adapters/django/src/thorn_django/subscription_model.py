@@ -1,4 +1,4 @@
-"""The model of subscriptions: Thorn's, or one of the project's that inherits from it."""
+"""The model of subscriptions: Thorn's, or a project's subclass."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ DEFAULT_MODEL = "thorn_django.Subscription"
 
 
 def subscription_model() -> type[AbstractSubscription]:
-    """The model of subscriptions: ours, or that of the setting THORN_SUBSCRIBER_MODEL.
+    """Return the model of subscriptions: Thorn's, or the setting THORN_SUBSCRIBER_MODEL's.
 
     Raises:
-        ConfigurationError: There is no such model, or it isn't one of subscriptions.
+        ConfigurationError: The model is unknown, or isn't a subscription model.
     """
     name = getattr(settings, "THORN_SUBSCRIBER_MODEL", None) or DEFAULT_MODEL
     try:
@@ -43,7 +43,7 @@ def subscription_model() -> type[AbstractSubscription]:
 
 
 def insert_rows(statements: Statements, subscriptions: Sequence[Subscription]) -> None:
-    """Insert rows by the ORM: fields of the project's own get their defaults."""
+    """Insert rows with the ORM: the project's own fields get their defaults."""
     model = subscription_model()
     made = [model(**_values(model, subscription_row(each))) for each in subscriptions]
     connection = _connection(statements)
@@ -55,7 +55,7 @@ def insert_rows(statements: Statements, subscriptions: Sequence[Subscription]) -
 
 
 def delete_row(statements: Statements, subscription_id: str) -> bool:
-    """Delete a row by the ORM: a model of the project's may be referred to by others."""
+    """Delete a row with the ORM: other tables may refer to a project's model."""
     connection = _connection(statements)
     with connection.installed():
         rows = subscription_model()._base_manager.using(connection.wrapper.alias)
@@ -63,7 +63,7 @@ def delete_row(statements: Statements, subscription_id: str) -> bool:
 
 
 def _values(model: type[AbstractSubscription], row: Sequence[Any]) -> dict[str, Any]:
-    """What a model's fields hold of a row."""
+    """Return a row's values by model field."""
     values = {}
     for name, value in zip(SUBSCRIPTIONS.names, row, strict=True):
         convert = getattr(model._meta.get_field(name), "from_db_value", None)
@@ -78,6 +78,6 @@ def _connection(statements: Statements) -> DjangoConnection:
 
 
 def table_of(model: type[AbstractSubscription]) -> str | None:
-    """The table of a model of the project's; None for Thorn's own."""
+    """Return the table of a project's model; None for Thorn's own."""
     own = apps.get_model(DEFAULT_MODEL, require_ready=False)
     return None if model is own else model._meta.db_table

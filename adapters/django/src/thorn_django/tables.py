@@ -1,4 +1,4 @@
-"""The migration of the SQL store's tables: the core's DDL, run by Django."""
+"""The migration of the SQL store's tables: Django runs the core's DDL."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from thorn_core.stores.sql.wording import Wording
 
 
 class CreateTables(Operation):
-    """Create the tables; that of subscriptions unless the project has a model of its own."""
+    """Creates the tables, except the subscriptions' if the project has its own model."""
 
     reduces_to_sql = True
     reversible = True
 
     def state_forwards(self, app_label: str, state: Any) -> None:
-        """Nothing: the models are beside it in the migration."""
+        """Do nothing: the migration contains the models separately."""
 
     def database_forwards(
         self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, *_: Any
     ) -> None:
-        """Create them."""
+        """Create the tables."""
         if _allowed(app_label, schema_editor):
             for statement in wording_of(schema_editor.connection.vendor).ddl(_own_tables()):
                 schema_editor.execute(statement, None)
@@ -34,23 +34,23 @@ class CreateTables(Operation):
     def database_backwards(
         self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, *_: Any
     ) -> None:
-        """Drop them."""
+        """Drop the tables."""
         if _allowed(app_label, schema_editor):
             wording = wording_of(schema_editor.connection.vendor)
             for table in reversed(_own_tables()):
                 schema_editor.execute(f"DROP TABLE {wording.table(table.name)}", None)
 
     def describe(self) -> str:
-        """What it does, for `manage.py migrate --plan`."""
+        """Return the operation's description for `manage.py migrate --plan`."""
         return "Create Thorn's tables"
 
 
 def wording_of(vendor: str, subscriptions: str | None = None) -> Wording:
-    """How statements are worded for one of Django's databases.
+    """Return the SQL dialect of one of Django's databases.
 
     Args:
-        vendor: As Django calls it, and the SQL store.
-        subscriptions: The table of subscriptions, if the project has one of its own.
+        vendor: The database's name in Django and in the SQL store.
+        subscriptions: The project's own table of subscriptions, if any.
     """
     names = {} if subscriptions is None else {SUBSCRIPTIONS.name: subscriptions}
     return Wording(vendor, "%s", PREFIX, "", names=names)

@@ -1,4 +1,4 @@
-"""Units of work: the transaction that is open in this thread on one of Django's databases."""
+"""Units of work: this thread's open transaction on one of Django's databases."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _warned: set[str] = set()
 
 
 def in_transaction(connection: BaseDatabaseWrapper) -> bool:
-    """True if what is done on a connection isn't committed at once."""
+    """Return True if a connection doesn't commit changes at once."""
     if connection.in_atomic_block:
         return True
     if connection.connection is None:
@@ -30,10 +30,10 @@ def in_transaction(connection: BaseDatabaseWrapper) -> bool:
 
 
 def unit_of_work(handle: Any) -> DjangoUnitOfWork | None:
-    """The unit of work of a transaction handle; None if it isn't Django's.
+    """Return the unit of work of a transaction handle; None if it isn't Django's.
 
     Args:
-        handle: A database alias, or the connection of one.
+        handle: A database alias, or its connection.
     """
     if isinstance(handle, BaseDatabaseWrapper | ConnectionProxy):
         handle = handle.alias
@@ -43,10 +43,11 @@ def unit_of_work(handle: Any) -> DjangoUnitOfWork | None:
 
 
 class DjangoUnitOfWork:
-    """The transaction that is open in the calling thread, if one is.
+    """The calling thread's open transaction, if any.
 
     Args:
-        aliases: Of databases: the first on which a transaction is open, else the first.
+        aliases: Aliases of databases; the unit uses the first with an open transaction, else the
+            first.
     """
 
     def __init__(self, *aliases: str) -> None:
@@ -57,7 +58,7 @@ class DjangoUnitOfWork:
         return f"<DjangoUnitOfWork {', '.join(self._aliases)}>"
 
     def __eq__(self, other: object) -> bool:
-        # What is sent in the same transaction is published together.
+        # Messages in the same transaction are published together.
         return isinstance(other, DjangoUnitOfWork) and self._aliases == other._aliases
 
     def __hash__(self) -> int:
@@ -65,17 +66,17 @@ class DjangoUnitOfWork:
 
     @property
     def place(self) -> str:
-        """Where its transaction is."""
+        """The location of the transaction's database."""
         connection = self.connection()
         return f"django://{self.handle if connection is None else connection.alias}"
 
     @property
     def open(self) -> bool:
-        """True if one is."""
+        """True if a transaction is open."""
         return self.connection() is not None
 
     def connection(self) -> BaseDatabaseWrapper | None:
-        """The connection of the transaction; None if none is open."""
+        """Return the connection of the transaction, or None if none is open."""
         for alias in self._aliases:
             connection = connections[alias]
             if in_transaction(connection):
@@ -83,7 +84,7 @@ class DjangoUnitOfWork:
         return None
 
     def on_commit(self, callback: Callback) -> None:
-        """Call back right after the outermost transaction has committed."""
+        """Call a function right after the commit of the outermost transaction."""
         connection = self.connection()
         if connection is None:
             callback()
@@ -91,7 +92,7 @@ class DjangoUnitOfWork:
             _on_commit(connection, callback)
 
     async def run(self, function: Callable[[], T]) -> T:
-        """Call a function in the thread that Django's database is used in from this task."""
+        """Call a function in the thread where this task uses Django's database."""
         return await sync_to_async(function, thread_sensitive=True)()
 
 

@@ -13,6 +13,6 @@ app_name = "thorn"
 
 urlpatterns = [
     path("", webhooks, name="hook-list"),
-    # Whatever it is: the resource says what there is.
+    # Any path: the resource responds to unknown ones.
     re_path(r"^(?P<below>[\s\S]+)\Z", webhooks, name="resource"),
 ]

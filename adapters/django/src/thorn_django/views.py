@@ -19,15 +19,15 @@ from thorn_django.rest import (
 
 @login_not_required
 def webhooks(request: HttpRequest, below: str = "", **_: Any) -> HttpResponse:
-    """Answer any call of the resource.
+    """Respond to any call of the resource.
 
-    The user comes from Django's authentication, and Django's protection against cross-site
-    requests holds: unsafe methods need the CSRF token.
+    Django authenticates the user, and its CSRF protection applies: unsafe methods need the CSRF
+    token.
 
     Args:
-        request: Django's.
-        below: The path below where the resource is mounted.
-        **_: What the path above it says, as of a tenant.
+        request: The Django request.
+        below: The path below the resource's prefix.
+        **_: Values captured by the prefix, such as a tenant.
     """
     resource = resource_of("views", lambda: {"session": session_scheme()})
     body = body_of(request, resource.body_limit)

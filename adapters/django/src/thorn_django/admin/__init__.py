@@ -1,6 +1,6 @@
-"""The admin: subscriptions to change, messages and deliveries to look at.
+"""The admin: edits subscriptions, and shows messages and deliveries.
 
-Classes for a project that registers them on a site of its own, or inherits from them.
+Projects can register the classes on their own site, or inherit from them.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ def _register() -> None:
     try:
         model = subscription_model()
     except ThornError:
-        return  # `manage.py check` says what is wrong with it
+        return  # `manage.py check` reports the problem with it.
     if not _registered_by_its_project(model):
         admin.site.register(model, SubscriptionAdmin)
 
 
 def _registered_by_its_project(model: type[AbstractSubscription]) -> bool:
-    """Whether the model's own app registers it, though Django may come to that app later."""
+    """Return True if the model's own app registers it, even if Django loads that app later."""
     config = apps.get_app_config(model._meta.app_label)
     theirs = config.module is not None and config.name != "thorn_django"
     if theirs and module_has_submodule(config.module, "admin"):

@@ -1,4 +1,4 @@
-"""A small chart of what became of a subscription's deliveries, day by day."""
+"""A small chart of the results of a subscription's deliveries per day."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from thorn_core.periods import Periods
 from thorn_django import get_app
 
 DAYS = 14
-# Of a busy subscription the newest deliveries tell enough.
+# For a busy subscription, the newest deliveries are enough.
 COUNTED = 10_000
-# The drawing's own units.
+# The units of the drawing.
 HEIGHT, PITCH, BAR = 100, 40, 28
-# So that one failure among thousands is seen.
+# The minimum height, so that one failure among thousands is visible.
 LEAST = 3
 
 
 @attrs.frozen
 class Day:
-    """What became of the deliveries made on one day.
+    """The results of the deliveries created on one day.
 
     Attributes:
         day: The day.
-        counts: How many, by outcome.
+        counts: The number of deliveries by outcome.
     """
 
     day: date
@@ -42,10 +42,10 @@ class Block:
     """A part of a bar.
 
     Attributes:
-        outcome: What it stands for.
-        count: How many deliveries.
-        y: Its upper edge.
-        height: How high it is.
+        outcome: The outcome of its deliveries.
+        count: The number of deliveries.
+        y: The upper edge.
+        height: The height.
     """
 
     outcome: str
@@ -55,11 +55,11 @@ class Block:
 
 
 def delivery_chart(subscription_id: str, now: datetime) -> dict[str, Any]:
-    """What the template draws: bars of the last days, and the same as numbers.
+    """Return the template's data: bars of the last days, and the same as numbers.
 
     Args:
-        subscription_id: Whose deliveries.
-        now: The time.
+        subscription_id: The subscription's id.
+        now: The current time.
     """
     today = timezone.localtime(now).replace(hour=0, minute=0, second=0, microsecond=0)
     asked = Periods(
@@ -87,10 +87,11 @@ def delivery_chart(subscription_id: str, now: datetime) -> dict[str, Any]:
 
 
 def by_day(periods: Iterable[Period]) -> Sequence[Day]:
-    """Deliveries counted by day and outcome.
+    """Return the number of deliveries by day and outcome.
 
     Args:
-        periods: One for each day, which begins at midnight as it is here now.
+        periods: One period per day, beginning at midnight in the current time zone's present
+            offset.
     """
     return [
         Day(
@@ -107,11 +108,11 @@ def by_day(periods: Iterable[Period]) -> Sequence[Day]:
 
 
 def blocks(day: Day, most: int) -> Sequence[Block]:
-    """A day's bar, from the bottom up; however few they are, they can be seen.
+    """Return a day's bar from the bottom up; small blocks keep a visible height.
 
     Args:
         day: The day.
-        most: How many deliveries the highest bar has.
+        most: The number of deliveries in the highest bar.
     """
     heights = {
         n: max(round(HEIGHT * day.counts[n] / most), LEAST) for n in OUTCOMES if day.counts[n]

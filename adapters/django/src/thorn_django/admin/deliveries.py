@@ -1,4 +1,4 @@
-"""Deliveries: what became of messages, with every attempt; once more, or not at all."""
+"""Deliveries: the results of messages with every attempt; retries and cancels."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ from thorn_django.fields import MessageIdField
 from thorn_django.models import Attempt, Delivery, Message
 from thorn_django.subscription_model import subscription_model
 
-# Of one delivery, the latest; the usual schedule makes ten.
+# The maximum number of attempts shown for a delivery, latest first; the usual schedule makes ten.
 ATTEMPTS_SHOWN = 100
-# Subscriptions that are recovered at once, and deliveries of theirs: more are for the command.
+# Limits of one recovery: subscriptions, and their deliveries; the command has no such limits.
 SUBSCRIPTIONS = 100
 RECOVERED = 10_000
 LISTED_TO_CONFIRM = 20
-# Said by the buttons of a delivery's page, to come back there.
+# A delivery page's buttons send this field, to return to the page.
 FROM_PAGE = "_from_page"
 
 
 class DeliveryAdmin(HistoryAdmin):
-    """Deliveries. Whoever may change them may retry, recover and cancel."""
+    """Deliveries. Users with the change permission may retry, recover and cancel."""
 
     change_form_template = "thorn_django/admin/delivery.html"
     list_display = ("event", "to", "state_shown", "attempts", "reason_shown", "created_at")
     list_filter = (SubscriptionFilter, TimeFilter, StateFilter, EventFilter)
     sortable_by = ()
-    # By the time of their messages.
+    # In the order of their messages' times.
     ordering = ("-id",)
     search_fields = ("id",)
     search_help_text = (
@@ -69,8 +69,8 @@ class DeliveryAdmin(HistoryAdmin):
     readonly_fields = fields
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        """With the names of events, and without what is long, and may hold secrets."""
-        # Joined to the few recipients, MariaDB would read all deliveries of each and sort them.
+        """Include the events' names; leave out long columns, which may contain secrets."""
+        # With a join of the few recipients, MariaDB would read and sort all deliveries of each.
         found = super().get_queryset(request).defer("target")
         found = found.prefetch_related("recipient", "queued")
         key = Func(
@@ -82,7 +82,7 @@ class DeliveryAdmin(HistoryAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """By ids, which have indexes."""
+        """Search by ids, which have indexes."""
         term = search_term.strip()
         if term.startswith("msg_"):
             key = message_key(term)
@@ -93,26 +93,26 @@ class DeliveryAdmin(HistoryAdmin):
             return by_id(queryset, term, delivery_key), False
         return queryset.filter(recipient=recipient_key(term)), False
 
-    # -- what is shown
+    # -- columns and fields
 
     @admin.display
     def event(self, obj: Any) -> str:
-        """Its message's event."""
+        """Return the message's event."""
         return str(obj.event or "-")
 
     @admin.display(description="subscription")
     def to(self, obj: Delivery) -> str:
-        """The id of its subscription."""
+        """Return the subscription's id."""
         return _to(obj)
 
     @admin.display(description="state")
     def state_shown(self, obj: Delivery) -> str:
-        """Where it stands."""
+        """Return the delivery's state."""
         return _state(obj)
 
     @admin.display(description="due at")
     def due_at(self, obj: Delivery) -> datetime | None:
-        """When it is tried next."""
+        """Return the time of the next attempt."""
         return obj.queued.due_at if hasattr(obj, "queued") else None
 
     @admin.display(description="reason")
@@ -122,20 +122,20 @@ class DeliveryAdmin(HistoryAdmin):
 
     @admin.display(description="request")
     def request_url(self, obj: Delivery) -> str:
-        """Where requests go now."""
+        """Return the current URL of requests."""
         found = get_app().delivery(obj.pk)
         target = None if found is None else found.target or get_app().subscription(_to(obj))
         return "-" if target is None else f"POST {printable(target.url)}"
 
     @admin.display
     def message(self, obj: Delivery) -> str:
-        """Its message."""
+        """Return a link to the message."""
         url = url_of(self.admin_site, Message, "change", quote(obj.message_id))
         return link(url, obj.message_id)
 
     @admin.display
     def subscription(self, obj: Delivery) -> str:
-        """Its subscription, if that is in the store."""
+        """Return a link to the subscription, if the store has it."""
         model = subscription_model()
         if not model._base_manager.using(store_alias()).filter(pk=_to(obj)).exists():
             return f"{_to(obj)} (not in the store)"
@@ -144,7 +144,7 @@ class DeliveryAdmin(HistoryAdmin):
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **options: Any
     ) -> Any:
-        """With attempts, payload and buttons, as far as the user may have them."""
+        """Add attempts, payload and buttons, according to the user's permissions."""
         obj, alias = options.get("obj"), store_alias()
         if obj is not None and alias is not None:
             if may(request, "view", Attempt):
@@ -164,12 +164,12 @@ class DeliveryAdmin(HistoryAdmin):
     # -- actions
 
     def has_change_deliveries_permission(self, request: HttpRequest) -> bool:
-        """Whoever has Django's permission to change them."""
+        """Return True for users with Django's change permission."""
         return may(request, "change", Delivery)
 
     @admin.action(description="Retry selected deliveries", permissions=["change_deliveries"])
     def retry(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
-        """Try them again, from the start of the schedule."""
+        """Retry deliveries from the start of the schedule."""
         chosen = self.selected(request, queryset)
         reached = _enabled({_to(delivery) for delivery in chosen}) | _unstored(chosen)
         over = [d for d in chosen if d.state != OPEN]
@@ -193,7 +193,7 @@ class DeliveryAdmin(HistoryAdmin):
 
     @admin.action(description="Retry failed deliveries since …", permissions=["change_deliveries"])
     def recover(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
-        """Go on to the page that asks since when, for the subscriptions of these deliveries."""
+        """Redirect to the page that asks for a start time, for the deliveries' subscriptions."""
         keys = sorted({_to(delivery) for delivery in self.selected(request, queryset)})
         url = url_of(self.admin_site, Delivery, "recover")
         if not keys or url is None:
@@ -202,7 +202,7 @@ class DeliveryAdmin(HistoryAdmin):
 
     @admin.action(description="Cancel selected deliveries", permissions=["change_deliveries"])
     def cancel(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
-        """Try them no more, once that is confirmed."""
+        """Cancel deliveries after a confirmation."""
         chosen = self.selected(request, queryset)
         pending = [delivery for delivery in chosen if _pending(delivery)]
         if not pending:
@@ -236,7 +236,7 @@ class DeliveryAdmin(HistoryAdmin):
         return None if url is None else HttpResponseRedirect(url)
 
     def _log(self, request: HttpRequest, deliveries: Sequence[Delivery], words: str) -> None:
-        # Only where the admin is installed has it models; this module can be imported anywhere.
+        # The admin has models only if it is installed; this module must be importable without it.
         from django.contrib.admin.models import CHANGE, LogEntry
 
         if deliveries and request.user.pk is not None:
@@ -250,12 +250,12 @@ class DeliveryAdmin(HistoryAdmin):
     # -- recovering
 
     def get_urls(self) -> list[Any]:
-        """With that of the page that asks since when."""
+        """Add the URL of the page that asks for a start time."""
         view = self.admin_site.admin_view(self.recover_view)
         return [path("recover/", view, name="thorn_django_delivery_recover"), *super().get_urls()]
 
     def recover_view(self, request: HttpRequest) -> HttpResponse:
-        """Try again what failed for some subscriptions since a time that is asked for."""
+        """Retry the failed deliveries of some subscriptions since a requested time."""
         if not self.has_change_deliveries_permission(request):
             raise PermissionDenied
         asked = list(dict.fromkeys(request.GET.getlist("subscription")))
@@ -313,7 +313,7 @@ def _pending(delivery: Delivery) -> bool:
 
 
 def _state(delivery: Delivery) -> str:
-    """The state by its name; of a delivery that is open, the queue knows it."""
+    """Return the state by its name; for an open delivery, the queue decides."""
     if delivery.state != OPEN:
         return str(FINISHED[delivery.state])
     if not _pending(delivery):
@@ -327,13 +327,13 @@ def _several(count: int, less: str = "") -> str:
 
 
 def _enabled(keys: set[str]) -> set[str]:
-    """Of some subscriptions, those in the store that are delivered to."""
+    """Return the stored and enabled subscriptions among some."""
     rows = subscription_model()._base_manager.using(store_alias())
     return set(rows.filter(pk__in=keys, enabled=True).values_list("pk", flat=True))
 
 
 def _unstored(deliveries: Iterable[Delivery]) -> set[str]:
-    """Whom those go to whose subscription isn't in the store."""
+    """Return the recipients without a subscription in the store."""
     rows = Delivery._base_manager.using(store_alias())
     asked = rows.filter(pk__in=[d.pk for d in deliveries], target__isnull=False)
     return set(asked.values_list("recipient__subscription_id", flat=True))

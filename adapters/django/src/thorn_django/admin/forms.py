@@ -1,4 +1,4 @@
-"""The forms: what a subscription says, checked by the core's rules; since when to recover."""
+"""The forms: a subscription, checked by the core's rules, and the start time of a recovery."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 else:
     AnyModelForm = forms.ModelForm
 
-# By what the fields are called in the REST resource, whose checks these are.
+# The form's fields by the names of the REST resource, which performs the checks.
 FIELDS = {
     "event": "events",
     "url": "url",
@@ -39,28 +39,28 @@ NAMES_SHOWN = 20
 
 
 class LinesField(forms.CharField):
-    """Several texts, one a line."""
+    """Several texts, one per line."""
 
     def __init__(self, *, rows: int, **options: Any) -> None:
         widget = forms.Textarea(attrs={"rows": rows, "class": "vLargeTextField", "wrap": "off"})
         super().__init__(widget=widget, **options)
 
     def to_python(self, value: Any) -> Any:
-        """The lines that aren't empty."""
+        """Return the non-empty lines."""
         text = super().to_python(value) or ""
         return [line.strip() for line in text.splitlines() if line.strip()]
 
     def prepare_value(self, value: Any) -> Any:
-        """The text of lines."""
+        """Return lines as text."""
         return value if value is None or isinstance(value, str) else "\n".join(value)
 
     def has_changed(self, initial: Any, data: Any) -> bool:
-        """Whether a line has."""
+        """Return True if a line has changed."""
         return bool(list(initial or ()) != self.to_python(data))
 
 
 class SubscriptionForm(AnyModelForm):
-    """A subscription. The core's rules say what is wrong with it, at the field that it is about."""
+    """A subscription. The core's rules report errors at their fields."""
 
     events = LinesField(label="Events", rows=4)
     url = forms.CharField(
@@ -124,7 +124,7 @@ class SubscriptionForm(AnyModelForm):
             self.initial["headers"] = header_lines(self._current)
 
     def clean(self) -> dict[str, Any]:
-        """Check it all by the core's rules."""
+        """Check the form with the core's rules."""
         super().clean()
         data = self.cleaned_data
         body = {name: data[field] for name, field in FIELDS.items() if field in data}
@@ -161,7 +161,7 @@ class SubscriptionForm(AnyModelForm):
         return found
 
     def _tell(self, fault: Fault) -> None:
-        """Say a fault at its field."""
+        """Add an error to its field."""
         name, _, inside = fault.field.partition(".")
         field = FIELDS.get(name, name)
         words = fault.message
@@ -189,7 +189,7 @@ def _yesterday() -> Any:
 
 
 class RecoverForm(forms.Form):
-    """Since when what failed is to be tried again."""
+    """The start time for retries of failed deliveries."""
 
     since = forms.DateTimeField(
         initial=_yesterday,
@@ -198,6 +198,6 @@ class RecoverForm(forms.Form):
     )
 
     def clean_since(self) -> Any:
-        """An aware time, also in projects without time zones."""
+        """Return an aware time, even in projects without time zones."""
         since = self.cleaned_data["since"]
         return since if timezone.is_aware(since) else timezone.make_aware(since)

@@ -1,4 +1,4 @@
-"""What the lists share: rows of the store's database, pages that don't count millions, filters."""
+"""Shared parts of the lists: rows of the store's database, paging with limited counts, filters."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ else:
     AnyModelAdmin = admin.ModelAdmin
     AnyPaginator = Paginator
 
-# Rows that can be paged through, and that are counted: a page far behind costs all before it.
+# The maximum number of listed and counted rows: a late page reads all rows before it.
 LISTED = 10_000
-# Rows that a filter without an index looks through: a tenth of a second, two where it is slow.
+# The maximum number of rows for a filter without an index: 0.1 s, or 2 s on a slow machine.
 REACH = 100_000
-# Rows that an action takes on: what one request can do in a few seconds.
+# The maximum number of rows per action: a few seconds of one request.
 AT_ONCE = 1_000
 EVENT_NAMES = 500
 SPANS = {"1h": timedelta(hours=1), "24h": timedelta(days=1), "7d": timedelta(days=7)}
 
 
 def store_alias() -> str | None:
-    """The database of the app's store; None if that isn't one of Django's."""
+    """Return the database of the app's store; None for a store outside Django."""
     store = get_app().store
     return store.alias if isinstance(store, DjangoStore) else None
 
@@ -53,13 +53,13 @@ class BoundedPaginator(AnyPaginator):
 
     @cached_property
     def count(self) -> int:
-        """How many rows there are, at most as many as are listed."""
+        """The number of rows, up to the listing limit."""
         found: Any = self.object_list
         return int(found[:LISTED].count())
 
 
 class StoreAdmin(AnyModelAdmin):
-    """Rows of the store; nobody sees any if the app keeps them elsewhere than in these tables."""
+    """Rows of the store; the list is empty if the app uses a store outside these tables."""
 
     paginator = BoundedPaginator
     show_full_result_count = False
@@ -68,42 +68,42 @@ class StoreAdmin(AnyModelAdmin):
     actions_selection_counter = True
 
     class Media:
-        """Looks."""
+        """The stylesheet."""
 
         css = {"all": ["thorn_django/admin.css"]}  # noqa: RUF012 - as Django reads it
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        """Those of the store's database."""
+        """Return the rows of the store's database."""
         return super().get_queryset(request).using(store_alias())
 
     def has_module_permission(self, request: HttpRequest) -> bool:
-        """Whether the index shows it."""
+        """Return True if the index shows the model."""
         return store_alias() is not None and super().has_module_permission(request)
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Whether the user may look."""
+        """Return True if the user may view rows."""
         return store_alias() is not None and super().has_view_permission(request, obj)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        """Whether the user may add one."""
+        """Return True if the user may add a row."""
         return store_alias() is not None and super().has_add_permission(request)
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Whether the user may change one."""
+        """Return True if the user may change a row."""
         return store_alias() is not None and super().has_change_permission(request, obj)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Whether the user may delete one."""
+        """Return True if the user may delete a row."""
         return store_alias() is not None and super().has_delete_permission(request, obj)
 
     def page(self, request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
-        """A page of ours, in the looks of the site that the request is for."""
+        """Return a page of Thorn in the style of the request's site."""
         request.current_app = self.admin_site.name
         shared = {**self.admin_site.each_context(request), "opts": self.opts, "media": self.media}
         return TemplateResponse(request, template, shared | context)
 
     def selected(self, request: HttpRequest, found: QuerySet[Any]) -> list[Any]:
-        """What an action is to work on; nothing, and a word about it, if that is too much."""
+        """Return an action's rows; if there are too many, return none and show a message."""
         chosen = list(found[: AT_ONCE + 1])
         if len(chosen) <= AT_ONCE:
             return chosen
@@ -116,30 +116,30 @@ class StoreAdmin(AnyModelAdmin):
 
 
 class HistoryAdmin(StoreAdmin):
-    """What only Thorn writes: to be looked at."""
+    """Read-only rows that only Thorn writes."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        """Nobody may."""
+        """Return False: nobody may add rows."""
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Nobody may, by a form."""
+        """Return False: nobody may change rows in a form."""
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Nobody may: `manage.py thorn_purge` removes what is old."""
+        """Return False: `manage.py thorn_purge` deletes old rows."""
         return False
 
 
 def may(request: HttpRequest, what: str, model: type[Model]) -> bool:
-    """Whether the user has one of Django's permissions on a model of the store."""
+    """Return True if the user has a Django permission on a model of the store."""
     codename = get_permission_codename(what, model._meta)
     allowed = request.user.has_perm(f"{model._meta.app_label}.{codename}")  # type: ignore[union-attr]
     return store_alias() is not None and allowed
 
 
 def url_of(site: admin.AdminSite, model: type[Model], page: str, *arguments: str) -> str | None:
-    """The URL of a page about a model; None if the site doesn't have it."""
+    """Return the URL of a page about a model; None if the site doesn't have it."""
     name = f"{site.name}:{model._meta.app_label}_{model._meta.model_name}_{page}"
     try:
         return reverse(name, args=arguments)
@@ -148,16 +148,16 @@ def url_of(site: admin.AdminSite, model: type[Model], page: str, *arguments: str
 
 
 def link(url: str | None, text: object) -> str:
-    """A link, or the text alone if there is nothing to link to."""
+    """Return a link, or only the text if there is no target."""
     return format_html("{}", text) if url is None else format_html('<a href="{}">{}</a>', url, text)
 
 
 def within_reach(found: QuerySet[Any], order: str) -> QuerySet[Any]:
-    """The newest rows only, as many as may be looked through without an index.
+    """Return the newest rows, up to the limit for filters without an index.
 
     Args:
-        found: Rows that an index finds in that order.
-        order: A field that grows with time.
+        found: Rows in the order of an index.
+        order: A field that increases with time.
     """
     newest = found.order_by(f"-{order}").values_list(order, flat=True)
     edge = list(newest[REACH : REACH + 1])
@@ -165,12 +165,12 @@ def within_reach(found: QuerySet[Any], order: str) -> QuerySet[Any]:
 
 
 def by_id(found: QuerySet[Any], term: str, key_of: Callable[[str], bytes | None]) -> QuerySet[Any]:
-    """Rows of one id; none if there can't be such an id, all if there is nothing to look for.
+    """Return rows with an id; none for an invalid id, all for an empty term.
 
     Args:
         found: The rows.
-        term: What is looked for.
-        key_of: Makes the key of an id.
+        term: The search term.
+        key_of: Returns the key of an id.
     """
     if not term:
         return found
@@ -182,34 +182,34 @@ def by_id(found: QuerySet[Any], term: str, key_of: Callable[[str], bytes | None]
 
 
 class SubscriptionFilter(SimpleListFilter):
-    """Deliveries to one subscription, as its page links to them: a list of all would be endless."""
+    """Deliveries to one subscription, from a link on its page: a full list would be too long."""
 
     title = "subscription"
     parameter_name = "subscription"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Sequence[tuple[str, str]]:
-        """The one that is asked for."""
+        """Return the current subscription."""
         value = self.value()
         return [] if value is None else [(value, value)]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """By the index."""
+        """Filter by the index."""
         value = self.value()
         return queryset if value is None else queryset.filter(recipient=recipient_key(value))
 
 
 class TimeFilter(SimpleListFilter):
-    """Deliveries of messages that were sent lately."""
+    """Deliveries of recent messages."""
 
     title = "time"
     parameter_name = "made"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Sequence[tuple[str, str]]:
-        """How lately."""
+        """Return the time spans."""
         return [("1h", "Past hour"), ("24h", "Past 24 hours"), ("7d", "Past 7 days")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """By the index."""
+        """Filter by the index."""
         span = SPANS.get(self.value() or "")
         if span is None:
             return queryset
@@ -223,11 +223,11 @@ class StateFilter(SimpleListFilter):
     parameter_name = "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Sequence[tuple[str, str]]:
-        """The states."""
+        """Return the states."""
         return [(str(state), str(state).replace("_", " ").capitalize()) for state in DeliveryState]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """By the queue for what isn't over yet; among the newest for the rest."""
+        """Use the queue for open states; filter the newest rows for the others."""
         value = self.value()
         if value not in list(DeliveryState):
             return queryset
@@ -239,22 +239,22 @@ class StateFilter(SimpleListFilter):
 
 
 class EventFilter(SimpleListFilter):
-    """Deliveries of events that match a pattern, which is typed in."""
+    """Deliveries of events that match an entered pattern."""
 
     title = "event"
     parameter_name = "event"
     template = "thorn_django/admin/filter.html"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Sequence[tuple[str, str]]:
-        """None to choose from."""
+        """Return no choices."""
         return []
 
     def has_output(self) -> bool:
-        """There is something to type into."""
+        """Return True, to show the input field."""
         return True
 
     def choices(self, changelist: Any) -> Iterator[Any]:
-        """What the form says beside its own value."""
+        """Return the data of the input form."""
         others = changelist.get_filters_params()
         others.pop(self.parameter_name, None)
         yield {
@@ -264,7 +264,7 @@ class EventFilter(SimpleListFilter):
         }
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """Among the newest."""
+        """Filter the newest rows."""
         pattern = (self.value() or "").strip()
         if not pattern:
             return queryset

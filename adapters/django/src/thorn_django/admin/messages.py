@@ -1,4 +1,4 @@
-"""Messages: what was sent, to be looked at."""
+"""Messages, read-only."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from thorn_django.models import Delivery, Message, OutboxEntry
 
 
 class RoutedFilter(admin.SimpleListFilter):
-    """Whether their deliveries have been made."""
+    """Filters messages by their routing."""
 
     title = "routing"
     parameter_name = "routed"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Sequence[tuple[str, str]]:
-        """Yes or no."""
+        """Return yes and no."""
         return [("yes", "Routed"), ("no", "Waiting")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """By the outbox for those that wait; among the newest for the rest."""
+        """Use the outbox for unrouted messages; filter the newest rows for the others."""
         if self.value() == "no":
             return queryset.filter(pk__in=OutboxEntry._base_manager.values("pk"))
         if self.value() == "yes":
@@ -36,12 +36,12 @@ class RoutedFilter(admin.SimpleListFilter):
 
 
 class MessageAdmin(HistoryAdmin):
-    """Messages in the store's database; those of other databases are moved there by workers."""
+    """Messages in the store's database; workers move messages of other databases there."""
 
     list_display = ("id", "event", "sender", "at", "routed")
     list_filter = (RoutedFilter,)
     sortable_by = ()
-    # By their time.
+    # In the order of their times.
     ordering = ("-id",)
     search_fields = ("id",)
     search_help_text = "Search by full ID. Lists the newest 10,000."
@@ -59,37 +59,37 @@ class MessageAdmin(HistoryAdmin):
     readonly_fields = fields
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        """Without the payloads, which may be large."""
+        """Leave out the payloads, which may be large."""
         return super().get_queryset(request).defer("data").select_related("waiting")
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """By id."""
+        """Search by id."""
         return by_id(queryset, search_term.strip(), message_key), False
 
     @admin.display(boolean=True)
     def routed(self, obj: Message) -> bool:
-        """Whether its deliveries have been made."""
+        """Return True if the message is routed."""
         return not hasattr(obj, "waiting")
 
     @admin.display(description="sender's name")
     def sender_name(self, obj: Message) -> str:
-        """As recipients are told it."""
+        """Return the sender as in requests."""
         return str((obj.extra or {}).get("sender_name") or "-")
 
     @admin.display
     def ref(self, obj: Message) -> str:
-        """What it is about."""
+        """Return the URL of the message's object."""
         return str((obj.extra or {}).get("ref") or "-")
 
     @admin.display
     def deliveries(self, obj: Message) -> str:
-        """Where they are listed."""
+        """Return a link to the message's deliveries."""
         url = url_of(self.admin_site, Delivery, "changelist")
         return link(url and f"{url}?{urlencode({'q': obj.pk})}", "Deliveries of this message")
 
     @admin.display
     def payload(self, obj: Message) -> str:
-        """As it was when the event was sent."""
+        """Return the payload as sent."""
         return block(readable(bytes(obj.data)))

@@ -1,4 +1,4 @@
-"""How what came and went is shown: text that a browser can't be led astray by, of bounded size."""
+"""Formats data for pages: safe text of limited length."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from thorn_core.api.representations import subscription_document
 from thorn_core.keys import attempt_id
 from thorn_django import models
 
-# Characters of a payload or body that a page shows.
+# The maximum number of shown characters of a payload or body.
 TEXT_SHOWN = 100_000
-# Bytes of a body that isn't text.
+# The maximum number of shown bytes of a binary body.
 BYTES_SHOWN = 512
 MASK = "••••••••"
 
 
 def readable(data: bytes) -> str:
-    """Bytes as text: JSON indented, text as it is, anything else as hexadecimal digits.
+    """Return bytes as text: indented JSON, plain text, or hexadecimal digits.
 
     Example:
         >>> print(readable(b'{"a":1}'))
@@ -45,7 +45,7 @@ def readable(data: bytes) -> str:
 
 
 def printable(text: str) -> str:
-    """Text without what steers a terminal or the direction of writing."""
+    """Remove characters that control a terminal or the text direction."""
     kept = (c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
     return "".join(kept)
 
@@ -64,19 +64,19 @@ def _cut(text: str, length: int) -> str:
 
 
 def block(text: str) -> str:
-    """Text on lines of its own, as it is."""
+    """Return preformatted text."""
     return format_html('<pre class="thorn-text" tabindex="0">{}</pre>', text)
 
 
 def header_lines(subscription: Subscription) -> list[str]:
-    """A subscription's headers, those masked that may be credentials."""
+    """Return a subscription's headers; mask possible credentials."""
     document = subscription_document(ApiRequest(method="GET", path="/"), subscription)
     headers: dict[str, str | None] = document["headers"]
     return [f"{name}: {MASK if value is None else value}" for name, value in headers.items()]
 
 
 def attempt_value(row: models.Attempt) -> Attempt:
-    """The attempt of a row."""
+    """Return the attempt of a row."""
     return Attempt(
         id=attempt_id(row.delivery_id, row.at),
         delivery_id=row.delivery_id,
@@ -92,7 +92,7 @@ def attempt_value(row: models.Attempt) -> Attempt:
 
 
 def attempt_row(attempt: Attempt) -> dict[str, Any]:
-    """What a page shows of an attempt."""
+    """Return the page's data of an attempt."""
     return {
         "number": attempt.number,
         "at": attempt.at,
@@ -105,12 +105,12 @@ def attempt_row(attempt: Attempt) -> dict[str, Any]:
 
 
 def answer(attempt: Attempt) -> str:
-    """What came of an attempt, in a few words."""
+    """Return a short description of an attempt's result."""
     return str(attempt.status) if attempt.status is not None else printable(attempt.error or "")
 
 
 def milliseconds(seconds: float) -> str:
-    """A duration.
+    """Return a duration in milliseconds.
 
     Example:
         >>> milliseconds(0.0123), milliseconds(12)
@@ -120,5 +120,5 @@ def milliseconds(seconds: float) -> str:
 
 
 def stamp(at: datetime) -> str:
-    """A time for the history, which keeps words."""
+    """Return a time as text for the history."""
     return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")

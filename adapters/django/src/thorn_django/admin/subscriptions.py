@@ -1,4 +1,4 @@
-"""Subscriptions: changed through the app, which checks them and keeps their patterns."""
+"""Subscriptions: edited through the app, which checks them and maintains their patterns."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from thorn_django.admin.shown import MASK, answer, header_lines, milliseconds, p
 from thorn_django.models import AbstractSubscription, Delivery
 from thorn_django.unit_of_work import in_transaction
 
-# Seconds that "Send a test" waits for what comes of it.
+# The time in seconds that "Send a test" waits for a result.
 PATIENCE = 3.0
 EVENTS_SHOWN = 3
-# What the form says, in that order; `owner` and `secret` of new ones only.
+# The fields of the form, in order; `owner` and `secret` only for new subscriptions.
 NEW = ("url", "events", "owner", "description", "secret", *("content_type", "hmac_digest"))
 CHANGED = ("url", "events", "description", "enabled", "content_type", "hmac_digest")
 LOOKED_AT = ("url", "shown_events", "description", "enabled", "content_type", "hmac_digest")
@@ -41,17 +41,17 @@ STANDING = ("id", "owner", "disabled_reason", "failing_since", "created_at", "up
 
 
 class EnabledFilter(admin.SimpleListFilter):
-    """Whether they are delivered to."""
+    """Filters subscriptions by their state."""
 
     title = "standing"
     parameter_name = "standing"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Sequence[tuple[str, str]]:
-        """How they stand."""
+        """Return the states."""
         return [("enabled", "Enabled"), ("disabled", "Disabled"), ("failing", "Failing")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """Among the newest."""
+        """Filter the newest rows."""
         standing = {
             "enabled": Q(enabled=True),
             "disabled": Q(enabled=False),
@@ -61,7 +61,7 @@ class EnabledFilter(admin.SimpleListFilter):
 
 
 class SubscriptionAdmin(StoreAdmin):
-    """Subscriptions, or those of a model of the project's own, whose fields it shows, too."""
+    """Subscriptions of Thorn's model, or of a project's model with its own fields."""
 
     form = SubscriptionForm
     change_form_template = "thorn_django/admin/subscription.html"
@@ -82,7 +82,7 @@ class SubscriptionAdmin(StoreAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """By id or owner, which have indexes, or else by URL."""
+        """Search by id or owner, which have indexes, else by URL."""
         term = search_term.strip()
         if not term:
             return queryset, False
@@ -98,24 +98,24 @@ class SubscriptionAdmin(StoreAdmin):
 
     @admin.display(description="events")
     def shown_events(self, obj: AbstractSubscription) -> str:
-        """Its first patterns."""
+        """Return the first patterns."""
         more = len(obj.events) - EVENTS_SHOWN
         return ", ".join(obj.events[:EVENTS_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
     @admin.display(description="headers")
     def shown_headers(self, obj: AbstractSubscription) -> str:
-        """Its headers, for those who may only look: no credentials."""
+        """Return the headers without credentials, for users who may only view."""
         found = get_app().subscription(obj.pk)
         return "" if found is None else "\n".join(header_lines(found))
 
     @admin.action(description="Enable selected subscriptions", permissions=["change"])
     def enable(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
-        """Deliver to them."""
+        """Enable subscriptions."""
         self._switch(request, queryset, on=True)
 
     @admin.action(description="Disable selected subscriptions", permissions=["change"])
     def disable(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
-        """Deliver no more to them."""
+        """Disable subscriptions."""
         self._switch(request, queryset, on=False)
 
     def _switch(self, request: HttpRequest, queryset: QuerySet[Any], *, on: bool) -> None:
@@ -129,7 +129,7 @@ class SubscriptionAdmin(StoreAdmin):
 
     @admin.action(description="Retry failed deliveries since …", permissions=["recover"])
     def recover(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
-        """Go on to the page that asks since when."""
+        """Redirect to the page that asks for a start time."""
         chosen = [subscription.pk for subscription in self.selected(request, queryset)]
         url = url_of(self.admin_site, Delivery, "recover")
         if url is None or not chosen:
@@ -137,18 +137,18 @@ class SubscriptionAdmin(StoreAdmin):
         return HttpResponseRedirect(f"{url}?{urlencode({'subscription': chosen}, doseq=True)}")
 
     def has_recover_permission(self, request: HttpRequest) -> bool:
-        """Whoever may change deliveries."""
+        """Return True for users who may change deliveries."""
         return may(request, "change", Delivery)
 
     # -- the page
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        """The owner is given once."""
+        """Make the owner read-only after creation."""
         names = super().get_readonly_fields(request, obj)
         return [name for name in names if obj is not None or name != "owner"]
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        """What is asked for, and what stands; the project's own fields behind it."""
+        """Return the editable fields, the status, and then the project's own fields."""
         own = [
             field.name
             for field in (*self.opts.fields, *self.opts.many_to_many)
@@ -165,7 +165,7 @@ class SubscriptionAdmin(StoreAdmin):
         return sets
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:  # noqa: FBT001 - Django's signature
-        """Let the app make or change it."""
+        """Create or change the subscription through the app."""
         values = form.checked
         if not change:
             owner = form.cleaned_data.get("owner") or None
@@ -187,24 +187,24 @@ class SubscriptionAdmin(StoreAdmin):
         obj.refresh_from_db(from_queryset=rows)
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
-        """Let the app remove it."""
+        """Remove the subscription through the app."""
         get_app().unsubscribe(obj.pk)
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
-        """Let the app remove them."""
+        """Remove subscriptions through the app."""
         for key in list(queryset.values_list("pk", flat=True)):
             get_app().unsubscribe(key)
 
     def response_add(
         self, request: HttpRequest, obj: Any, post_url_continue: str | None = None
     ) -> HttpResponse:
-        """Show the secret, this once."""
+        """Show the secret once."""
         return self._secret_page(request, obj, added=True)
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **options: Any
     ) -> Any:
-        """With a chart and buttons."""
+        """Add a chart and buttons."""
         obj = options.get("obj")
         if obj is not None:
             context |= self._beside(request, obj)
@@ -226,10 +226,10 @@ class SubscriptionAdmin(StoreAdmin):
             found["rotate_url"] = url_of(self.admin_site, self.model, "rotate", quote(obj.pk))
         return found
 
-    # -- its buttons
+    # -- buttons
 
     def get_urls(self) -> list[Any]:
-        """With those of the buttons."""
+        """Add the URLs of the buttons."""
         name = f"{self.opts.app_label}_{self.opts.model_name}"
         view = self.admin_site.admin_view
         return [
@@ -240,7 +240,7 @@ class SubscriptionAdmin(StoreAdmin):
 
     @method_decorator(require_POST)
     def rotate_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Give it a new secret, and show that."""
+        """Create a new secret and show it."""
         obj = self._to_change(request, object_id)
         if obj is None:
             return self._gone(request, object_id)
@@ -256,7 +256,7 @@ class SubscriptionAdmin(StoreAdmin):
 
     @method_decorator(require_POST)
     def test_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Send it a test message, and say what comes of that."""
+        """Send a test message and show its result."""
         obj = self._to_change(request, object_id)
         if obj is None:
             return self._gone(request, object_id)
@@ -273,7 +273,7 @@ class SubscriptionAdmin(StoreAdmin):
         app, alias = get_app(), store_alias()
         receipt = app.send_test(obj.pk)
         self.log_change(request, obj, f"Sent the test message {receipt.message.id}.")
-        # What is to commit first can't be waited for.
+        # The outer transaction must commit first, so waiting is useless.
         waits = alias is not None and not in_transaction(connections[alias])
         delivery = _tried(app, receipt.message.id) if waits else None
         words, level = _outcome(app, delivery)
@@ -303,7 +303,7 @@ class SubscriptionAdmin(StoreAdmin):
     def _secret_page(
         self, request: HttpRequest, obj: AbstractSubscription, *, added: bool = False
     ) -> HttpResponse:
-        # Answered at once and kept nowhere: no session, no cookie, no message holds it.
+        # Respond directly, so that no session, cookie or message stores the secret.
         made = get_app().subscription(obj.pk)
         assert made is not None
         context = {
@@ -326,7 +326,7 @@ def _switched(*, on: bool) -> dict[str, Any]:
 
 
 def _change(app: Thorn, key: str, values: dict[str, Any]) -> list[str]:
-    """Change what differs; gives the headers that were masked and didn't follow to a new origin."""
+    """Change the differing fields; return masked headers that a new origin does not get."""
     current = app.subscription(key)
     changes = {} if current is None else differing(current, values)
     if current is None or not changes:
@@ -345,7 +345,7 @@ def _several(count: int) -> str:
 
 
 def _tried(app: Thorn, message_id: str) -> DeliveryValue | None:
-    """The delivery of a message to one, when it has been tried; as it stands when time is up."""
+    """Return a message's delivery to a subscription, once attempted or at the time-out."""
     found: list[DeliveryValue] = []
 
     def tried() -> bool:
@@ -357,7 +357,7 @@ def _tried(app: Thorn, message_id: str) -> DeliveryValue | None:
 
 
 def _outcome(app: Thorn, delivery: DeliveryValue | None) -> tuple[str, str]:
-    """What came of a test, and of what level that is."""
+    """Return the result of a test and its message level."""
     attempts = [] if delivery is None else list(app.attempts(delivery.id))
     if delivery is None or not (attempts or delivery.state.finished):
         return "Test message queued; a worker will deliver it.", "INFO"

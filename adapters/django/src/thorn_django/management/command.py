@@ -1,4 +1,4 @@
-"""What the commands share: each is one of `thorn`'s, for the project's app."""
+"""The base of the management commands: each runs a command of `thorn` for the project's app."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 
 class ThornCommand(BaseCommand):
-    """A command of `thorn`: its options are Django's beside their own, its exit codes are kept.
+    """A command of `thorn` with Django's options in addition; keeps its exit codes.
 
     From Python, `call_command("thorn_purge", older_than="30d", yes=True)` does the same; an exit
     code other than 0 is a `CommandError` with that `returncode`.
 
     Attributes:
-        carried: Its name there.
+        carried: The name of the `thorn` command.
     """
 
     carried: ClassVar[str]
-    # Django's.
+    # Django's options.
     _called_from_command_line: bool
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Take what the command takes."""
+        """Add the command's arguments."""
         try:
             import click  # noqa: F401
             import rich  # noqa: F401
@@ -45,7 +45,7 @@ class ThornCommand(BaseCommand):
             _add(parser, parameter)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Run it."""
+        """Run the command."""
         import click
 
         from thorn_core.cli.group import run_for
@@ -76,7 +76,7 @@ def _carried(name: str) -> click.Command:
 
 
 def _add(parser: CommandParser, parameter: click.Parameter) -> None:
-    """Let a parser take what click takes; click converts and checks it."""
+    """Add a click parameter to a parser; click converts and checks the value."""
     import click
 
     if not isinstance(parameter, click.Option):
@@ -96,7 +96,7 @@ def _add(parser: CommandParser, parameter: click.Parameter) -> None:
 
 
 def _given(command: click.Command, options: dict[str, Any]) -> Iterator[str]:
-    """The arguments that options stand for; what isn't given is left to click."""
+    """Return the arguments for the given options; click applies defaults to the others."""
     for parameter in sorted(command.params, key=lambda p: p.param_type_name == "argument"):
         value = options[_dest(parameter)]
         if parameter.param_type_name == "argument":
@@ -113,7 +113,7 @@ def _dest(parameter: click.Parameter) -> str:
 
 
 def _choose_colors(options: dict[str, Any]) -> None:
-    """Say it in the words that rich reads."""
+    """Translate Django's colour options to the environment variables of rich."""
     for option, variable in (("no_color", "NO_COLOR"), ("force_color", "FORCE_COLOR")):
         if options[option]:
             os.environ[variable] = "1"

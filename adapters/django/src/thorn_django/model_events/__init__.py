@@ -1,4 +1,4 @@
-"""Model events: what happens to Django's instances, told as Thorn's model signals."""
+"""Model events: sends Thorn's model signals for changes of Django instances."""
 
 from thorn_django.model_events.adapter import DjangoModelAdapter, model_adapter, start
 from thorn_django.model_events.querysets import WebhookManager, WebhookQuerySet

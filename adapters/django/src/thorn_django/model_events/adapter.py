@@ -1,4 +1,4 @@
-"""The model adapter: which classes are Django's, and the values of their instances."""
+"""The model adapter: recognises Django's models, and reads values of their instances."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from thorn_django.model_events.names import names_of, to_python
 from thorn_django.model_events.stored import is_known, other_values, with_values
 from thorn_django.model_events.watches import attributes, column
 
-# What JSON has a form for, whoever made the field.
+# Types with a JSON form, from any field.
 PLAIN = (bool, int, float, str, bytes, Decimal, date, time, timedelta, UUID, list, tuple, dict)
 
 
@@ -35,24 +35,24 @@ class DjangoModelAdapter:
     """
 
     def watch(self, webhooks: ModelWebhooks) -> None:
-        """Send the signals that a model's events ask for, for it and for what inherits from it.
+        """Send the signals that a model's events need, for the model and its subclasses.
 
         Raises:
-            ConfigurationError: An event names a many-to-many field that isn't there, or `bulk` is
-                asked for without the manager that it needs. If Django's models aren't all loaded
-                yet, that is raised once they are.
+            ConfigurationError: An event uses an unknown many-to-many field, or `bulk` is set
+                without a suitable manager. Before all models are loaded, the error comes once they
+                are.
         """
         listeners.watch(webhooks.model, self)
 
     def names(self, model: type) -> ModelNames:
-        """The fields, relations and properties of a model."""
+        """Return the fields, relations and properties of a model."""
         return names_of(model)
 
     def values(self, instance: Any, fields: Sequence[str]) -> Mapping[str, Any]:
-        """The values of some attributes, as stored; columns that aren't loaded are, in one query.
+        """Return the stored values of some attributes; load missing columns in one query.
 
-        Of what a relation leads to it gives the primary key, or a list of those; of a file its
-        name. What JSON has no form for is as Django's serializers write it.
+        A relation's value is a primary key or a list of keys, a file's value its name. Values
+        without a JSON form have the form of Django's serializers.
         """
         using = instance._state.db
         if using is not None:
@@ -65,7 +65,7 @@ class DjangoModelAdapter:
         return {path: _value(instance, path) for path in fields}
 
     def to_python(self, model: type, field: str, value: Any) -> Any:
-        """A value in the type of a column's values, `"2"` as 2; those of others' fields as it is.
+        """Convert a value to a column's type: `"2"` to 2; leave third-party fields unchanged.
 
         Raises:
             ValueError: The column can't hold it.
@@ -95,12 +95,12 @@ ADAPTER = DjangoModelAdapter()
 
 
 def model_adapter(model: type) -> DjangoModelAdapter | None:
-    """The adapter, if a class is one of Django's models; else None."""
+    """Return the adapter for a Django model, else None."""
     return ADAPTER if isinstance(model, type) and issubclass(model, Model) else None
 
 
 class _Watcher:
-    """What asks for the Django models among the decorated classes, in place of an app."""
+    """Requests the adapter for decorated Django models, in place of an app."""
 
     def model_adapter(self, model: type) -> DjangoModelAdapter | None:
         return model_adapter(model)
@@ -110,10 +110,10 @@ _WATCHER = _Watcher()
 
 
 def start() -> None:
-    """Watch every Django model that sends events, those there are and those to come.
+    """Watch all current and future Django models that send events.
 
     Raises:
-        ConfigurationError: An event names a many-to-many field that isn't there, or something else
-            has taken the place of a model's `webhooks`.
+        ConfigurationError: An event uses an unknown many-to-many field, or another attribute has
+            replaced a model's `webhooks`.
     """
     listeners.start(ADAPTER, _WATCHER)

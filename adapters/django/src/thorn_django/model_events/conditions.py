@@ -1,8 +1,8 @@
-"""Conditions: Django's Q objects as conditions of events, beside Thorn's own.
+"""Conditions: Django's Q objects as conditions of events, in addition to Thorn's own.
 
-`ModelEvent("article.published", models.Q(state="PUBLISHED") | models.Q(featured=True))` asks of the
-instance what the same Q asks of the database in a filter, as far as that can be asked of an
-instance. A lookup that can't is refused when the event is declared.
+`ModelEvent("article.published", models.Q(state="PUBLISHED") | models.Q(featured=True))` evaluates
+the Q on the instance, as the database does in a filter. The declaration of the event refuses
+lookups that an instance can't evaluate.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from thorn_core import Q, as_q
 
 SAME = ("gt", "gte", "lt", "lte", "in", "contains", "startswith", "endswith")
 LOOKUPS = ("exact", *SAME, "isnull", "range")
-# Thorn's own operators, which Django has no lookups of.
+# Thorn's own operators, which aren't lookups in Django.
 OPERATORS = ("eq", "ne", "is", "is_not", "not_in", "true", "not")
 NOW = "now_"
 
 
 @as_q.register
 def from_django(condition: models.Q) -> Q:
-    """Thorn's Q of one of Django's.
+    """Return Thorn's Q for a Django Q.
 
     Args:
-        condition: Of the lookups exact, gt, gte, lt, lte, in, contains, startswith, endswith,
-            isnull and range, of fields of the instance and of what it leads to; Thorn's operators,
-            such as `state__now_eq`, may be among them.
+        condition: A Q with the lookups exact, gt, gte, lt, lte, in, contains, startswith, endswith,
+            isnull and range, on fields of the instance and of related objects. It may contain
+            Thorn's operators, such as `state__now_eq`.
 
     Raises:
-        ValueError: It holds another lookup, or something that only a database can work out.
+        ValueError: It contains another lookup, or an expression that only a database can evaluate.
 
     Example:
         >>> from types import SimpleNamespace
@@ -90,6 +90,6 @@ def _split(name: str) -> tuple[str, str]:
 
 _ADVICE = f"an event's condition may hold the lookups {', '.join(LOOKUPS)}"
 
-# What Django takes for a lookup or a transform of some field.
+# Names that Django treats as a lookup or transform of some field.
 _FIELDS: tuple[Any, ...] = (models.Field, *models.Field.__subclasses__())
 _OTHERS = {name for field in _FIELDS for name in field.get_lookups()}

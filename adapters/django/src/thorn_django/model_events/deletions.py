@@ -1,8 +1,7 @@
-"""Deletions: the messages are made while the row is there, and sent once it has gone.
+"""Deletions: creates messages while the row exists, and sends them after its deletion.
 
-Django tells of one object several times if its class has parents with tables of their own: of the
-child and of each parent, whichever was deleted. It is one deletion of one object, told as one of
-the child.
+If a class has parents with their own tables, Django sends signals for the child and for each
+parent, whichever was deleted. Thorn treats them as one deletion of the child.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ Key = tuple[str, str, Any]
 
 
 class Removal:
-    """The deletion of one object, under way.
+    """The deletion of one object in progress.
 
     Attributes:
-        model: The class that it is told of.
-        root: The class whose row is the last that makes the object.
+        model: The class whose events are sent.
+        root: The class with the object's last row.
     """
 
     __slots__ = ("__weakref__", "_held", "model", "root")
@@ -41,26 +40,26 @@ class Removal:
         self._held = HeldEvents()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # An instance that was to be deleted may be pickled; this needn't survive.
+        # A program may pickle an instance before its deletion; don't pickle this.
         return type(None), ()
 
     def compose(self, instance: Model, root: type[Model], using: str) -> None:
-        """Make the messages, in place of those that were made."""
+        """Create the messages, in place of earlier ones."""
         self.model, self.root, self._held = type(instance), root, HeldEvents()
         with self._held:
             signals.model_deleted.send(type(instance), instance=instance, within=using)
 
     def release(self) -> None:
-        """Send the messages, once."""
+        """Send the messages once."""
         self._held.release()
 
     def give_up(self) -> None:
-        """Never send them: the object is told of by another."""
+        """Drop the messages: another deletion reports the object."""
         self._held = HeldEvents()
 
 
 class _UnderWay(threading.local):
-    """The deletions that a thread has begun, for as long as the instances live that hold them."""
+    """The deletions of a thread, as long as their instances live."""
 
     def __init__(self) -> None:
         self.removals: WeakValueDictionary[Key, Removal] = WeakValueDictionary()
@@ -70,10 +69,10 @@ _under_way = _UnderWay()
 
 
 def before_delete(*, instance: Model, using: str, origin: Any = None, **_: Any) -> None:
-    """An instance is about to be deleted (a receiver of `pre_delete`).
+    """Prepare the messages of an instance about to be deleted (a receiver of `pre_delete`).
 
-    Django has just loaded what it deletes, but for the instance whose `delete()` was called: its
-    row may hold other values, or be gone.
+    Django has just loaded the instances that it deletes, except the one whose `delete()` was
+    called: its row may have other values, or be missing.
     """
     instance._state.__dict__.pop(REMOVAL, None)
     stored = as_row(instance, using) if origin is instance else instance
@@ -97,10 +96,10 @@ def before_delete(*, instance: Model, using: str, origin: Any = None, **_: Any) 
 
 
 def after_delete(*, instance: Model, using: str, **_: Any) -> None:
-    """An instance has been deleted (a receiver of `post_delete`).
+    """Send the messages of a deleted instance (a receiver of `post_delete`).
 
-    Of a child that keeps its parents (`delete(keep_parents=True)`) nothing is sent: the object is
-    still there.
+    If a child keeps its parents (`delete(keep_parents=True)`), no message is sent, because the
+    object still exists.
     """
     removal: Removal | None = instance._state.__dict__.pop(REMOVAL, None)
     if removal is not None and removal.root is concrete(type(instance)):
@@ -109,7 +108,7 @@ def after_delete(*, instance: Model, using: str, **_: Any) -> None:
 
 
 def _tables(model: type[Model]) -> Iterator[type[Model]]:
-    """The classes whose tables have a row of an instance, as far as it sends their events."""
+    """Return the classes with a table row of an instance, among those that send its events."""
     own = concrete(model)
     yield own
     for cls in model.__mro__:

@@ -1,6 +1,6 @@
-"""Fixtures: what Django's deserializers write sends nothing, their many-to-many fields included.
+"""Fixtures: Django's deserializers send no events, not even for many-to-many fields.
 
-Django says `raw` of the row, but not of the many-to-many fields that it sets right after.
+Django passes `raw` for the row, but not for the many-to-many fields that it sets afterwards.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ MARK = "_thorn_follows"
 
 
 def being_loaded(instance: Model) -> bool:
-    """True while a deserializer writes an instance."""
+    """Return True while a deserializer writes an instance."""
     return _loading.get() is instance
 
 
 def follow_fixtures() -> None:
-    """Follow which instances deserializers write; calling it twice is fine."""
+    """Track the instances that deserializers write; calling it twice is safe."""
     save = DeserializedObject.save
     if hasattr(save, MARK):
         return

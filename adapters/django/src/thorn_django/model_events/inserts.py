@@ -1,4 +1,4 @@
-"""INSERTs of many objects: which rows they have made, and which they have changed."""
+"""INSERTs of many objects: determines the rows they create and change."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from thorn_django.model_events.watches import Watch, attributes
 
 logger = logging.getLogger(__name__)
 
-# Rows looked up by several columns at once.
+# The number of rows to look up at once by several columns.
 GROUP = 100
 
 
 class Insertion:
-    """A `bulk_create`, from before it is done: sees which rows are there already.
+    """A `bulk_create` in progress; looks up existing rows first.
 
-    What the database doesn't say (a primary key that it made, of a row that it may have left out)
-    is looked up by what is unique in it.
+    If the database doesn't report a generated primary key of a row, or may have skipped the row,
+    the row is looked up by its unique fields.
 
     Args:
         model: The class.
-        watch: Of it.
-        objs: What is to be inserted.
+        watch: The watch of the class.
+        objs: The objects to insert.
         using: Alias of the database.
-        update_fields: What is updated of rows that are there already; None if nothing is.
-        ignore: Those are left as they are.
+        update_fields: The fields to update in existing rows, or None.
+        ignore: Whether existing rows stay unchanged.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Insertion:
         self._before = self._there() if self._conflicts else {}
 
     def tell(self) -> None:
-        """Send of what has been created and changed; it is done."""
+        """Send signals for created and changed rows after the INSERT."""
         if self._watch.create:
             self._tell_created()
         if self._watch.change and self._names:
@@ -76,7 +76,7 @@ class Insertion:
         tell_created(self._model, self._watch, made, self._using)
 
     def _there(self) -> dict[Any, dict[str, Any]]:
-        """The rows that are there under a unique key of the objects, by primary key."""
+        """Return the existing rows with a unique key of the objects, by primary key."""
         found: dict[Any, dict[str, Any]] = {}
         names = sorted(self._names)
         rows = self._model._base_manager.using(self._using).select_for_update().order_by()
@@ -100,7 +100,7 @@ class Insertion:
 
 
 def unique_keys(model: type[Model]) -> list[list[str]]:
-    """The attributes that make a row of a class unique: its primary key, and others."""
+    """Return the attributes of each unique key of a class, the primary key included."""
     meta = model._meta
     found = [[field.name for field in getattr(meta, "pk_fields", [meta.pk])]]
     found += [[f.name] for f in meta.concrete_fields if f.unique and not f.primary_key]
@@ -116,7 +116,7 @@ def unique_keys(model: type[Model]) -> list[list[str]]:
 
 
 def _values(obj: Model, unique: Sequence[str]) -> tuple[Any, ...] | None:
-    """An object's values of a unique key, if it has them: NULL is never the same as NULL."""
+    """Return an object's values of a unique key if it has all: NULL never equals NULL."""
     values = tuple(obj.__dict__.get(name) for name in unique)
     known = (v is not None and not hasattr(v, "resolve_expression") for v in values)
     return values if all(known) else None

@@ -1,4 +1,4 @@
-"""Listeners: what is listened to, for which class, and since when."""
+"""Listeners: connects to Django's signals and methods for each watched class."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ MARK = "_thorn_tells"
 
 
 def start(adapter: ModelAdapter, watcher: ModelWatcher) -> None:
-    """Watch every Django model that sends events, those there are and those to come.
+    """Watch all current and future Django models that send events.
 
-    Models may inherit their events from a class that is none of Django's. Called when all models
-    are loaded, by `thorn_django`'s app config.
+    Models may inherit their events from a class outside Django. The app config of `thorn_django`
+    calls this when all models are loaded.
 
     Args:
-        adapter: What the declarations are checked with.
-        watcher: What asks for the Django models among the decorated classes, in place of an app.
+        adapter: The adapter that checks the declarations.
+        watcher: Requests the adapter for decorated Django models, in place of an app.
 
     Raises:
-        ConfigurationError: An event names a many-to-many field that isn't there, or something else
-            has taken the place of a model's `webhooks`.
+        ConfigurationError: An event uses an unknown many-to-many field, or another attribute has
+            replaced a model's `webhooks`.
     """
     _notice(adapter)
     follow_fixtures()
@@ -57,14 +57,14 @@ def start(adapter: ModelAdapter, watcher: ModelWatcher) -> None:
 
 
 def watch(model: type[Model], adapter: ModelAdapter) -> None:
-    """Watch a decorated class and all that inherits from it, as soon as all models are loaded.
+    """Watch a decorated class and its subclasses once all models are loaded.
 
     Args:
         model: The class.
-        adapter: What the declarations are checked with.
+        adapter: The adapter that checks the declarations.
 
     Raises:
-        ConfigurationError: An event names a many-to-many field that isn't there.
+        ConfigurationError: An event uses an unknown many-to-many field.
     """
     _notice(adapter)
     with _lock:
@@ -76,7 +76,7 @@ def watch(model: type[Model], adapter: ModelAdapter) -> None:
 
 
 def _notice(adapter: ModelAdapter) -> None:
-    """Notice classes that are made from now on."""
+    """Notice new classes from now on."""
     prepared = functools.partial(_prepared, adapter)
     class_prepared.connect(prepared, weak=False, dispatch_uid=UID)
 
@@ -110,7 +110,7 @@ def _check(model: type[Model], adapter: ModelAdapter) -> None:
         if webhooks.model is model:
             webhooks.check(adapter)
         elif not _has_rows(webhooks.model):
-            # Its fields are those of the models that inherit from it.
+            # Only the models that inherit from it have its fields.
             webhooks.check(adapter, model)
         if webhooks.bulk and not any(
             isinstance(manager.get_queryset(), WebhookQuerySet) for manager in model._meta.managers
@@ -128,7 +128,7 @@ def _has_rows(cls: type) -> bool:
 def _wrap(
     model: type[Model], name: str, around: Callable[[Callable[..., Any]], Callable[..., Any]]
 ) -> None:
-    """Put something around a method of a class, unless it inherits that already."""
+    """Wrap a method of a class, unless the class inherits the wrapper."""
     method = getattr(model, name)
     function = getattr(method, "__func__", method)
     if not hasattr(function, MARK):
@@ -170,5 +170,5 @@ def _remembering_refreshed(refresh: Callable[..., None]) -> Callable[..., None]:
 
 
 def _fields(using: Any = None, fields: Any = None, *args: Any, **kwargs: Any) -> Any:
-    """Which fields `refresh_from_db` was called for."""
+    """Return the fields that `refresh_from_db` loads."""
     return fields

@@ -1,17 +1,17 @@
-"""Many-to-many fields: who was added and removed, from whichever side.
+"""Many-to-many fields: additions and removals from both sides.
 
-Thorn's triggers are about the instance whose field it is. So `tag.articles.add(article)` adds to
-`article.tags`, and is told of the article, as `article.tags.add(tag)` is. What Django's
-`m2m_changed` says becomes:
+Thorn's triggers concern the instance with the field. So `tag.articles.add(article)` adds to
+`article.tags`, and sends an event of the article, as `article.tags.add(tag)` does. Django's
+`m2m_changed` becomes:
 
-- added: those that weren't there before.
-- removed: those that were there: by `remove()`, `set()` and `clear()`. To know them, they are read
-  from the table in between before, if an event asks for them.
-- cleared: `clear()`, or `set(clear=True)`, has emptied the field; of one that was empty already
-  nothing is sent. `tag.articles.clear()` clears no article's tags: each has lost one.
+- added: new members.
+- removed: former members, after `remove()`, `set()` or `clear()`. If an event needs them, they are
+  read from the through table first.
+- cleared: `clear()` or `set(clear=True)` has emptied a field with members. `tag.articles.clear()`
+  clears no article's tags: it removes one tag from each.
 
-Rows of the table in between that are written in other ways (an explicit `through` model's own
-`save()`, a cascade, `bulk_create`) aren't told of, as Django doesn't: let that model send events.
+Django sends no signal for other writes to the through table (an explicit `through` model's own
+`save()`, a cascade, `bulk_create`): let that model send events.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ LINKS = "thorn_links"
 
 @attrs.frozen
 class Side:
-    """One side of a many-to-many relationship: the field of that name, on either end.
+    """One side of a many-to-many relationship: its field on either end.
 
     Attributes:
-        name: As it is called on its instances: `tags`, or `articles` on the other end.
-        near: The foreign key from the table in between to this side.
-        far: The one to the other side.
-        reverse: It is the end where the field isn't declared.
-        mirrored: The relationship is one with the class itself, and goes both ways.
+        name: The field's name on its instances: `tags`, or `articles` on the other end.
+        near: The foreign key from the through table to this side.
+        far: The foreign key to the other side.
+        reverse: True for the end without the declaration.
+        mirrored: Whether the class is related to itself, symmetrically.
     """
 
     name: str
@@ -55,17 +55,17 @@ class Side:
 
     @property
     def model(self) -> type[Model]:
-        """The class whose instances have the field."""
+        """The class with the field."""
         found: type[Model] = self.near.related_model
         return found
 
     @property
     def through(self) -> type[Model]:
-        """The table in between."""
+        """The through table."""
         return self.near.model
 
     def linked(self, instance: Model, using: str, only: Iterable[Any] | None) -> list[Any]:
-        """Who is in the field of an instance, as the far key has it; of those only, if given."""
+        """Return the far keys of an instance's members, or of those among the given ones."""
         far, value = self.far.attname, self.near.get_foreign_related_value(instance)[0]
         rows = self.through._base_manager.using(using).filter(**{self.near.attname: value})
         rows = rows.filter(**{f"{far}__isnull": False})
@@ -77,7 +77,7 @@ class Side:
         return found
 
     def opposite(self) -> Side:
-        """The same relationship, seen from the other end; its name is of no matter."""
+        """Return the same relationship from the other end; its name doesn't matter."""
         return attrs.evolve(self, near=self.far, far=self.near, reverse=not self.reverse)
 
 
@@ -85,7 +85,7 @@ def watch_fields(model: type[Model], names: Iterable[str]) -> None:
     """Watch many-to-many fields of a class.
 
     Raises:
-        ConfigurationError: One isn't there.
+        ConfigurationError: A field is unknown.
     """
     for name in names:
         side = sides(model).get(name)
@@ -109,10 +109,10 @@ def _no_such_field(model: type[Model], name: str) -> str:
 
 
 def sides(model: type[Model]) -> Mapping[str, Side]:
-    """The many-to-many fields of a class by name, declared on it or on the other end.
+    """Return the many-to-many fields of a class by name, declared on either end.
 
-    Those that only look like one of Django's (tags of django-taggit, generic relations) are left
-    out: their tables in between are of another form.
+    Fields that only look like Django's (tags of django-taggit, generic relations) are left out:
+    their through tables differ.
     """
     found: dict[str, Side] = {}
     for field in model._meta.many_to_many:
@@ -151,7 +151,7 @@ def on_change(
     using: str,
     **_: Any,
 ) -> None:
-    """A relationship changes by way of an instance on either side (a receiver of `m2m_changed`)."""
+    """Send signals for a change of a relationship (a receiver of `m2m_changed`)."""
     if being_loaded(instance):
         return
     moment, what = action.split("_")
@@ -160,7 +160,7 @@ def on_change(
     kinds = list(_kinds(side)) if far else []
     own = _triggers(type(instance), side.name) if near else frozenset()
     asked = own.union(*(_triggers(kind, side.name) for kind in kinds))
-    # What there was before a change is kept with the instance until after it.
+    # The instance stores the former members until after the change.
     kept, key = instance._state.__dict__, f"{LINKS}.{side.through._meta.label}.{side.name}"
     if moment == "pre":
         kept.pop(key, None)
@@ -186,7 +186,7 @@ Signals = Iterator[tuple[Signal, Model, dict[str, Any]]]
 def _near_signals(
     side: Side, instance: Model, what: str, others: Sequence[Any], own: frozenset[str], using: str
 ) -> Signals:
-    """Those of the instance whose own field has changed."""
+    """Return the signals of the instance whose own field has changed."""
     trigger, signal = _moved(what)
     if trigger in own:
         model, by = side.far.related_model, side.far.target_field.attname
@@ -204,7 +204,7 @@ def _far_signals(
     kinds: Sequence[type[Model]],
     using: str,
 ) -> Signals:
-    """Those of the instances into whose field an instance has come, or from which it has gone."""
+    """Return the signals of instances whose field has gained or lost this instance."""
     trigger, signal = _moved(what)
     by = side.near.target_field.attname
     for some in chunks(others):
@@ -229,9 +229,9 @@ def _triggers(model: type[Model], name: str) -> frozenset[str]:
 
 
 def _kinds(side: Side) -> Iterator[type[Model]]:
-    """The classes that have the field and events of their own for it, children after parents.
+    """Return the classes with the field and their own events for it, children after parents.
 
-    A row says nothing of its child's, so that the other end reads each of these tables.
+    A parent's row doesn't refer to its child's row, so the other end reads each of these tables.
     """
     top = watch_of(side.model)
     for model in models_below(side.model):

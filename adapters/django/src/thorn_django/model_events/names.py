@@ -1,4 +1,4 @@
-"""Names: what events may call the attributes of a model, and what a column can be compared with."""
+"""Names: the attributes of a model that events may use, and their values' types."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from thorn_core.models import ModelNames, class_names, looks_secret
 from thorn_django.model_events.many_to_many import sides
 from thorn_django.model_events.stored import is_known, is_plain
 
-# Of Django's own, no attributes of an instance.
+# Django's own attributes of models that aren't fields.
 NO_NAMES = ("objects", "DoesNotExist", "MultipleObjectsReturned", "NotUpdated")
-# Fields of libraries that keep what nobody is to read.
+# Secret fields of third-party libraries.
 SECRET_FIELDS = ("Encrypted", "Password", "Hashed")
 
 
 def names_of(model: type) -> ModelNames:
-    """The names of a class: a model's fields, relations and properties, in any other what it tells.
+    """Return the names of a model's fields, relations and properties, or of another class.
 
-    Fields that other models add may be missing until all models are loaded.
+    Fields from other models may be missing until all models are loaded.
     """
     plain = class_names(model)
     if not issubclass(model, Model):
@@ -35,13 +35,13 @@ def names_of(model: type) -> ModelNames:
     leads_to = {name: cls for name, cls in plain.leads_to.items() if name not in NO_NAMES}
     leads_to |= dict(_leads_to(model))
     if model._meta.abstract:
-        # Its children have more.
+        # Subclasses have more.
         return ModelNames(leads_to=leads_to, secret=_secret(model), open=True)
     return ModelNames(
         leads_to=leads_to,
         many_to_many=frozenset(sides(model)),
         secret=_secret(model),
-        # A `__getattr__` of its may know more.
+        # Its `__getattr__` may provide more names.
         open=not plain.leads_to,
     )
 
@@ -61,12 +61,12 @@ def _leads_to(model: type[Model]) -> Iterator[tuple[str, type | None]]:
         elif isinstance(field, Field) and field.concrete:
             yield field.name, _class_of(field)
             yield field.attname, _class_of(field)
-        else:  # a generic relation, and what others add
+        else:  # A generic relation, and third-party fields.
             yield field.name, None
 
 
 def _class_of(field: Field[Any, Any]) -> type | None:
-    """The class of a column's values; None if that isn't known, and anything may follow."""
+    """Return the class of a column's values; None if unknown, so that any name may follow."""
     if isinstance(field, FileField):
         return field.attr_class
     if not (is_known(field) and is_plain(field)):
@@ -99,11 +99,11 @@ def _is_secret(field: Field[Any, Any]) -> bool:
     return any(map(looks_secret, names)) or any(cls.startswith(SECRET_FIELDS) for cls in classes)
 
 
-# -- the values that filters compare with
+# -- values for filters
 
 
 def to_python(model: type, name: str, value: Any) -> Any:
-    """A value in the type of a column's values; not rounded.
+    """Convert a value to a column's type without rounding.
 
     Raises:
         ValueError: The column can't hold it.
@@ -132,7 +132,7 @@ def _field(model: type, name: str) -> Any:
     if name == "pk":
         name = model._meta.pk.name if model._meta.pk is not None else name
     for field in model._meta.concrete_fields:
-        # What somebody else's field makes of values is its own affair.
+        # Leave values of third-party fields to their own code.
         if name in (field.name, field.attname):
             return field if field.is_relation or is_known(field) else None
     return None
@@ -140,7 +140,7 @@ def _field(model: type, name: str) -> Any:
 
 def _converted(field: Field[Any, Any], value: Any) -> Any:
     if isinstance(field, models.IntegerField) and isinstance(value, float | Decimal):
-        return value  # 2.5 isn't to become 2
+        return value  # Don't convert 2.5 to 2.
     try:
         made = field.to_python(value)
     except ValidationError as error:

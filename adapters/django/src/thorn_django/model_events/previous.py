@@ -1,14 +1,14 @@
-"""Previous values: what the fields of an instance held in the database before a save.
+"""Previous values: an instance's fields in the database before a save.
 
-Only the columns that filters ask for (`state__now_eq`) are remembered: when an instance is loaded,
-refreshed or saved. They are kept in its `_state`, where Django keeps such things, and so go with it
-into a pickle. What isn't known when it is saved (it was built by hand with a primary key, or the
-column was deferred and then set) is read with one narrow query before.
+Loading, refreshing or saving an instance stores the columns that filters need (`state__now_eq`).
+They are in the instance's `_state`, as Django's own data, so a pickle includes them. Before a save,
+one narrow query reads unknown values, such as those of an instance built with a primary key, or of
+a deferred column with an assigned value.
 
-What a transaction wrote is remembered for as long as that transaction may commit, or has: after a
-rollback, of a savepoint too, an instance remembers what it did before, so that saving it once more
-sends what the rolled back save would have sent. What was *loaded* while a transaction was open, and
-had been written by it past the instance (by `update()`, say), isn't forgotten when it rolls back.
+Values written in a transaction are valid while it may commit, or after its commit. After a
+rollback, also of a savepoint, the earlier values apply again, so that another save sends the same
+events. Values that were *loaded* in a transaction after it had written them without the instance
+(such as by `update()`) stay after its rollback.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ NOTHING: Mapping[str, Any] = {}
 
 
 def snapshot(stored: Model, names: Iterable[str]) -> dict[str, Any]:
-    """What columns hold, of an instance with the values of its row."""
+    """Return the columns of an instance that has its row's values."""
     values = stored.__dict__
     return _kept({name: values[name] for name in names if name in values})
 
 
 def snapshot_as_stored(instance: Model, names: Iterable[str], using: str) -> dict[str, Any]:
-    """What columns hold after a save; what only the database knows is left out."""
+    """Return the columns after a save, without those that only the database knows."""
     return _kept(stored_values(instance, names, using))
 
 
 def _kept(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values that stay as they are, whatever the program does to the instance's.
+    """Return values that later changes of the instance don't affect.
 
-    What can't be copied isn't remembered, and so is read before the next save.
+    A value without a copy is left out, and so is read before the next save.
     """
     found = {}
     for name, value in values.items():
@@ -71,19 +71,19 @@ def _kept(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def remember_loaded(instance: Model, watch: Watch, loaded: Mapping[str, Any]) -> None:
-    """An instance has been loaded: one of many, so that this is to be quick.
+    """Store the columns of a loaded instance; this must be fast.
 
     Args:
-        instance: Whose `__init__` may have changed what was loaded.
-        watch: Of its class.
-        loaded: What the database gave.
+        instance: The instance; its `__init__` may have changed the loaded values.
+        watch: The watch of its class.
+        loaded: The values from the database.
     """
     values = {name: loaded[name] for name in watch.remembered if name in loaded}
     instance._state.__dict__[KNOWN] = _kept(values)
 
 
 def remember_refreshed(instance: Model, watch: Watch, fields: Iterable[str] | None) -> None:
-    """An instance's fields, or some of them, have been loaded again."""
+    """Update the stored columns after a refresh of some or all fields."""
     names: Iterable[str] = watch.remembered
     if fields is not None:
         chosen = {*attributes(type(instance), fields), instance._meta.pk.attname}
@@ -98,33 +98,33 @@ def remember_refreshed(instance: Model, watch: Watch, fields: Iterable[str] | No
 def replaced(
     before: Mapping[str, Any], names: Iterable[str], now: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What is remembered once some columns hold other values, as far as those are known."""
+    """Return the stored columns after changes of some, as far as they are known."""
     gone = {*names}
     return {**{name: value for name, value in before.items() if name not in gone}, **now}
 
 
 def _changes_what_is_loaded(model: type[Model]) -> bool:
-    """True if the values of an instance that was loaded may be others than the row's."""
+    """Return True if a loaded instance's values may differ from its row's."""
     return model.__init__ is not Model.__init__ or post_init.has_listeners(model)
 
 
 def known(instance: Model, using: str) -> Mapping[str, Any]:
-    """What is remembered of the row that an instance stands for in a database."""
+    """Return the known columns of an instance's row in a database."""
     state = instance._state
     if state.adding or state.db != using:
         return NOTHING
     values = _standing(state.__dict__.get(KNOWN))
-    # With another primary key it is another row.
+    # With another primary key, it is another row.
     attname = instance._meta.pk.attname
     return values if values.get(attname) == instance.__dict__.get(attname) else NOTHING
 
 
 def remember(instance: Model, values: Mapping[str, Any], using: str) -> None:
-    """Values have been written to the database, or read from it, in the transaction that is open.
+    """Store values that the open transaction has written or read.
 
     Args:
-        instance: Whose.
-        values: By column.
+        instance: The instance.
+        values: The values by column.
         using: Alias of the database.
     """
     state = instance._state.__dict__
@@ -137,12 +137,12 @@ def remember(instance: Model, values: Mapping[str, Any], using: str) -> None:
 
 
 def forget(instance: Model) -> None:
-    """The database may hold anything now."""
+    """Drop all stored columns: the row may have any values now."""
     instance._state.__dict__.pop(KNOWN, None)
 
 
 class _Written:
-    """Values that a transaction has written, and what was known before it did."""
+    """Values that a transaction has written, and the known values before."""
 
     __slots__ = ("_committed", "_former", "_marker", "_values")
 
@@ -156,7 +156,7 @@ class _Written:
             self._committed = True
             self._former = None
 
-        # The connection alone keeps it, for as long as the transaction may yet commit.
+        # Only the connection holds a reference, as long as the transaction may commit.
         self._marker = weakref.ref(committed)
         after_commit(connection, committed)
 
@@ -165,7 +165,7 @@ class _Written:
 
 
 def _standing(held: Any) -> Mapping[str, Any]:
-    """Of what is remembered, that which isn't rolled back."""
+    """Return the stored values that are not rolled back."""
     while isinstance(held, _Written):
         if held._committed or held._marker() is not None:
             return held._values
@@ -174,11 +174,11 @@ def _standing(held: Any) -> Mapping[str, Any]:
 
 
 def read_unknown(instance: Model, names: Iterable[str], using: str) -> None:
-    """Read those columns of an instance's row that aren't known, for the save about to be done.
+    """Read unknown columns of an instance's row before a save.
 
     Args:
-        instance: Whose.
-        names: The columns that are going to be written and asked for.
+        instance: The instance.
+        names: The columns that the save writes and filters need.
         using: Alias of the database.
     """
     state = instance._state.__dict__
@@ -193,7 +193,7 @@ def read_unknown(instance: Model, names: Iterable[str], using: str) -> None:
 
 
 def _is_new(instance: Model) -> bool:
-    """True if Django is sure to INSERT it."""
+    """Return True if Django will certainly INSERT the instance."""
     meta, key = instance._meta, instance.pk
     if key is None or (isinstance(key, tuple) and None in key):
         return True
@@ -202,7 +202,7 @@ def _is_new(instance: Model) -> bool:
 
 
 def take_known(instance: Model, using: str) -> Mapping[str, Any]:
-    """What is known of an instance's row, for the save that is being done."""
+    """Return the known columns of an instance's row for the current save."""
     read = instance._state.__dict__.pop(READ, NOTHING)
     there = known(instance, using)
     return {**read, **there} if read else there
@@ -211,13 +211,13 @@ def take_known(instance: Model, using: str) -> Mapping[str, Any]:
 def former_values(
     instance: Model, watch: Watch, names: Iterable[str], before: Mapping[str, Any]
 ) -> FormerValues:
-    """The former values of those columns that have changed.
+    """Return the former values of changed columns.
 
     Args:
-        instance: As it is now, with the values of its row.
-        watch: Of its class.
-        names: The columns that were written.
-        before: What is known of them.
+        instance: The instance with the current values of its row.
+        watch: The watch of its class.
+        names: The written columns.
+        before: The known former values.
     """
     now, columns = instance.__dict__, columns_of(type(instance))
     changed = {
@@ -235,24 +235,24 @@ def _differ(field: Field[Any, Any], old: Any, new: Any) -> bool:
     try:
         equality: Any = type(old).__eq__
         if equality is object.__eq__:
-            # Of what knows no equality, by what is written.
+            # Compare values without equality by their stored form.
             return bool(field.get_prep_value(old) != field.get_prep_value(new))
         return bool(old != new)
-    except Exception:  # what can't be compared isn't the same
+    except Exception:  # Values that can't be compared count as different.
         return True
 
 
 class FormerValues(Mapping[str, Any]):
-    """The former values of what has changed: of columns, and of fields that depend on them.
+    """The former values of changed columns, and of fields that depend on them.
 
-    Those are worked out when they are looked at: the former author is loaded, a property is asked
-    of an instance as it was.
+    Dependent fields are evaluated on access: the former author is loaded, a property is evaluated
+    on a former instance.
 
     Args:
-        instance: As it is now.
-        before: What is known of the row before, by attribute.
-        changed: The columns among those that have changed.
-        derived: Other fields to answer for, and columns whose attributes depend on others.
+        instance: The instance in its current state.
+        before: The known former values of the row, by attribute.
+        changed: The columns in `before` that have changed.
+        derived: Further fields, and columns whose attributes depend on other columns.
     """
 
     def __init__(
@@ -280,7 +280,7 @@ class FormerValues(Mapping[str, Any]):
         field = column(type(self._instance), name) if isinstance(name, str) else None
         if field is None or name in self._derived_columns:
             return super().__contains__(name)
-        # No need to load what it led to.
+        # Don't load the related object.
         return field.attname in self._changed and (name == field.attname or name in self._derived)
 
     def __iter__(self) -> Iterator[str]:
@@ -294,7 +294,7 @@ class FormerValues(Mapping[str, Any]):
         return repr(dict(self))
 
     def __bool__(self) -> bool:
-        # Without working out the rest, as the length would.
+        # Don't evaluate the others, as the length would.
         return bool(self._changed)
 
     @property
@@ -312,7 +312,7 @@ class FormerValues(Mapping[str, Any]):
         if name not in self._changed:
             return _UNCHANGED
         found = columns_of(type(self._instance)).get(name)
-        # A file's attribute makes something of its name.
+        # A file's attribute wraps its name.
         made = found is not None and not is_plain(found.field)
         return getattr(self._former, name) if made else self._before[name]
 
@@ -321,7 +321,7 @@ class FormerValues(Mapping[str, Any]):
         relation = field is not None and field.attname != name
         if relation and field is not None and field.attname not in self._changed:
             return _UNCHANGED
-        # A property of the program's may not cope with an instance as it was.
+        # A program's property may fail on a former instance.
         with contextlib.suppress(Exception):
             old = getattr(self._former, name)
             if relation:
@@ -329,7 +329,7 @@ class FormerValues(Mapping[str, Any]):
             new = getattr(self._instance, name)
             if old != new if field is None else _differ(field, old, new):
                 return old
-        # Of a relationship: what it led to is gone.
+        # A relationship to a deleted object.
         return None if relation else _UNCHANGED
 
 
@@ -337,7 +337,7 @@ _UNCHANGED = object()
 
 
 def _former_instance(instance: Model, before: Mapping[str, Any]) -> Model:
-    """An instance as it was: with its columns and what they led to, and nothing else."""
+    """Return a former instance with only its columns and their related objects."""
     model, columns = type(instance), columns_of(type(instance))
     former = model.__new__(model)
     former.__dict__.update({k: v for k, v in instance.__dict__.items() if k in columns})

@@ -1,20 +1,20 @@
-"""Querysets whose statements send events too, for those who ask for it.
+"""Querysets whose bulk methods also send events.
 
-Django tells of no `update()`, `bulk_create()` or `bulk_update()`: they change rows without loading
-them. `WebhookQuerySet` makes them send events, at a price, and all in one transaction:
+Django sends no signals for `update()`, `bulk_create()` and `bulk_update()`, which change rows
+without loading them. `WebhookQuerySet` makes them send events, each in one transaction, at a cost:
 
-- `update()` reads the primary keys and the written columns of all rows that match, and keeps them
-  in memory; afterwards it loads the rows, 500 at a time, and sends of those that have changed.
-  A row that comes to match in between, from another transaction, is changed without an event.
-- `bulk_create()` sends of the objects given; with `ignore_conflicts` or `update_conflicts` it looks
-  up, before and after, which rows there are under their primary keys and unique fields.
-- `bulk_update()` is as `update()`.
-- `delete()` sends what each deletion sends anyway, in fewer INSERTs.
+- `update()` reads the primary keys and the written columns of all matching rows into memory. After
+  the UPDATE it loads the rows, 500 at a time, and sends events for the changed ones. A row that
+  another transaction makes match in between changes without an event.
+- `bulk_create()` sends events for the given objects. With `ignore_conflicts` or `update_conflicts`
+  it looks up existing rows by primary key and unique fields, before and after.
+- `bulk_update()` works like `update()`.
+- `delete()` sends the same events as any deletion, with fewer INSERTs.
 
-Messages are kept by one INSERT for each 500. `create()`, `get_or_create()` and `update_or_create()`
-save instances, and those send events with any manager. So do the asynchronous methods what the
-synchronous ones do. Related managers (`author.articles.add(article)`) and `on_delete=SET_NULL` use
-a model's base manager: `class Meta: base_manager_name = "objects"` makes those updates send too.
+One INSERT stores up to 500 messages. `create()`, `get_or_create()` and `update_or_create()` save
+instances, which send events with any manager. Asynchronous methods work like the synchronous ones.
+Related managers (`author.articles.add(article)`) and `on_delete=SET_NULL` use a model's base
+manager: `class Meta: base_manager_name = "objects"` makes those updates send events, too.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class WebhookQuerySet(QuerySet[M]):
     """
 
     def update(self, **kwargs: Any) -> int:
-        """As `QuerySet.update`; sends of each row that it changes."""
+        """Call `QuerySet.update`, and send events for changed rows."""
         model, query = self.model, self.query
         watch = watch_of(model)
         if watch is None or not watch.change or query.combinator or query.is_sliced:
@@ -74,7 +74,7 @@ class WebhookQuerySet(QuerySet[M]):
         update_fields: Collection[str] | None = None,
         unique_fields: Collection[str] | None = None,
     ) -> list[M]:
-        """As `QuerySet.bulk_create`; sends of each row that it makes or, on conflict, changes."""
+        """Call `QuerySet.bulk_create`, and send events for created and changed rows."""
         objs = list(objs)
 
         def insert() -> list[M]:
@@ -109,7 +109,7 @@ class WebhookQuerySet(QuerySet[M]):
     def bulk_update(
         self, objs: Iterable[M], fields: Iterable[str], batch_size: int | None = None
     ) -> int:
-        """As `QuerySet.bulk_update`; sends of each row that it changes."""
+        """Call `QuerySet.bulk_update`, and send events for changed rows."""
         objs, fields = tuple(objs), tuple(fields)
         watch = watch_of(self.model)
         if watch is None or not watch.remembered:
@@ -129,7 +129,7 @@ class WebhookQuerySet(QuerySet[M]):
     bulk_update.alters_data = True  # type: ignore[attr-defined]
 
     def delete(self) -> tuple[int, dict[str, int]]:
-        """As `QuerySet.delete`; keeps the messages of all its rows together."""
+        """Call `QuerySet.delete`, and store the messages of all rows together."""
         if watch_of(self.model) is None:
             return super().delete()
         self._for_write = True
@@ -145,7 +145,7 @@ class WebhookQuerySet(QuerySet[M]):
 
 
 class WebhookManager(Manager.from_queryset(WebhookQuerySet)[M]):  # type: ignore[misc]
-    """A Manager of `WebhookQuerySet`s, to inherit from: `WebhookQuerySet.as_manager()` is one too.
+    """A Manager of `WebhookQuerySet`s to inherit from, like `WebhookQuerySet.as_manager()`.
 
     Example:
         >>> class PublishedManager(WebhookManager):

@@ -1,4 +1,4 @@
-"""Rows changed past the instances: read before and after, and told one by one."""
+"""Rows changed without instances: reads them before and after, and sends signals."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from thorn_django.model_events.stored import other_values, with_values
 from thorn_django.model_events.telling import chunks, instances_of, tell_each
 from thorn_django.model_events.watches import Watch
 
-# What rows held before, of some columns, by primary key.
+# The former values of some columns by primary key.
 Before = Mapping[Any, Mapping[str, Any]]
 
 
 def matched(queryset: QuerySet[Any], names: Sequence[str]) -> Before:
-    """Read and lock the rows that a queryset's UPDATE is going to match, as far as they're there.
+    """Read and lock the rows that a queryset's UPDATE will match.
 
     Args:
-        queryset: With the filters.
+        queryset: The queryset with its filters.
         names: The columns to read.
     """
     rows = queryset.order_by()
     if not _is_simple(queryset):
-        # Locking is only allowed where each row comes from one of the table's.
+        # Locks are possible only if each result row comes from one row of the table.
         model = queryset.model
         rows = model._base_manager.using(queryset.db).filter(pk__in=rows.values("pk"))
     read = rows.select_for_update().values_list("pk", *names)
@@ -40,7 +40,7 @@ def _is_simple(queryset: QuerySet[Any]) -> bool:
 
 
 def tell_created(model: type[Model], watch: Watch, instances: Iterable[Model], using: str) -> None:
-    """Send that instances have been created, by one INSERT."""
+    """Send signals for instances created by one INSERT."""
 
     def told() -> Iterator[tuple[Any, Model, dict[str, Any]]]:
         for some in chunks(instances):
@@ -56,7 +56,7 @@ def tell_created(model: type[Model], watch: Watch, instances: Iterable[Model], u
 def _each_as_stored(
     model: type[Model], made: Sequence[Model], using: str
 ) -> Iterator[tuple[Model, Model]]:
-    """Instances that were inserted together, each with one that has the values of its row."""
+    """Yield inserted instances, each with one that has the values of its row."""
     others = [other_values(item, using) for item in made]
     if not any(unknown for _, unknown in others):
         for item, (known, _) in zip(made, others, strict=True):
@@ -68,12 +68,12 @@ def _each_as_stored(
 
 
 def tell_changed(model: type[Model], watch: Watch, before: Before, using: str) -> None:
-    """Send of those rows that have changed what they held before.
+    """Send signals for rows whose values have changed.
 
     Args:
-        model: The class that they are told as.
-        watch: Of it.
-        before: What the rows held, of the columns that may have changed.
+        model: The class whose events are sent.
+        watch: The watch of the class.
+        before: The rows' former values of possibly changed columns.
         using: Alias of the database.
     """
 

@@ -1,9 +1,9 @@
-"""Saves: instances created and changed, told in the transaction that writes them.
+"""Saves: sends signals for created and changed instances in the transaction that writes them.
 
-Django sends `post_save` after the row is written, and without an open transaction that is after it
-is committed: a process that dies in between would lose the event, a receiver that raises too. So
-the events are sent where Django writes the row. If no transaction is open, one is, around just that
-and the message; receivers of `post_save` run after it, as they do otherwise.
+Django sends `post_save` after the write, and so after the commit if no transaction is open. A crash
+or a failing receiver in between would lose the event. So Thorn sends the events where Django writes
+the row. If no transaction is open, it opens one around the write and the message; receivers of
+`post_save` run after it, as usual.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ def before_save(
     update_fields: Iterable[str] | None,
     **_: Any,
 ) -> None:
-    """An instance is about to be saved (a receiver of `pre_save`)."""
+    """Prepare the save of an instance (a receiver of `pre_save`)."""
     watch = watch_of(type(instance))
     if watch is not None and not raw:
         previous.read_unknown(instance, _written_of(watch, instance, update_fields), using)
 
 
 def told(save_table: Callable[..., bool]) -> Callable[..., bool]:
-    """A model's `_save_table` that tells of what it has written."""
+    """Wrap a model's `_save_table` so that it sends signals for its writes."""
 
     @functools.wraps(save_table)
     def _save_table(
@@ -57,11 +57,11 @@ def told(save_table: Callable[..., bool]) -> Callable[..., bool]:
             return save_table(self, raw, cls, force_insert, force_update, using, update_fields)
 
         watch = watch_of(type(self))
-        # Of its parents' tables first, and last of its own: then all is written.
+        # Django writes the parents' tables first and the own one last; then all is written.
         if watch is None or cls is not concrete(type(self)) or using is None:
             return save()
         state = self._state.__dict__
-        if SAVING in state:  # a class that it inherits from tells too
+        if SAVING in state:  # A parent class sends the signals, too.
             return save()
         if raw:
             previous.forget(self)
@@ -69,14 +69,15 @@ def told(save_table: Callable[..., bool]) -> Callable[..., bool]:
         before = previous.take_known(self, using)
         former = self._state.db, self._state.adding
         try:
-            # An UPDATE that finds no row becomes an INSERT.
+            # An UPDATE without a matching row becomes an INSERT.
             with together(using) if watch.waits else nullcontext():
                 state[SAVING] = True
                 try:
                     updated = save()
                 finally:
                     del state[SAVING]
-                # As Django sets them a moment later: payload methods may ask for related objects.
+                # Django sets these a moment later, but payload methods may need related objects
+                # now.
                 self._state.db, self._state.adding = using, False
                 now = _tell(self, watch, using, update_fields, before if updated else None)
         except BaseException:
@@ -96,17 +97,17 @@ def _tell(
     update_fields: Iterable[str] | None,
     before: Mapping[str, Any] | None,
 ) -> Mapping[str, Any]:
-    """Send that an instance has been saved.
+    """Send signals for a saved instance.
 
     Args:
         instance: The instance.
-        watch: Of its class.
+        watch: The watch of its class.
         using: Alias of the database.
-        update_fields: What was written; None is everything.
-        before: What is known of its row before the UPDATE; None if there was an INSERT.
+        update_fields: The written fields; None means all.
+        before: The known values of its row before the UPDATE; None after an INSERT.
 
     Returns:
-        What is known of its row now.
+        The known values of its row.
     """
     if before is None:
         if not watch.create:
@@ -127,9 +128,9 @@ def _tell(
 def _known_after(
     instance: Model, update_fields: Iterable[str] | None, before: Mapping[str, Any]
 ) -> Collection[str] | None:
-    """The columns whose values in the instance are those that were written; None for all.
+    """Return the columns that the instance holds as written; None for all.
 
-    What `update_fields` left out may have been set, too, and isn't in the row.
+    Fields outside `update_fields` may have assigned values that the row doesn't have.
     """
     if update_fields is None:
         return None
@@ -146,7 +147,7 @@ def _known_after(
 def _written_of(
     watch: Watch, instance: Model, update_fields: Iterable[str] | None
 ) -> Sequence[str]:
-    """Of the columns that are remembered, those that a save writes, and the primary key."""
+    """Return the stored columns that a save writes, and the primary key."""
     if update_fields is None:
         return watch.remembered
     chosen = {*attributes(type(instance), update_fields), *watch.generated}
@@ -157,10 +158,10 @@ def _written_of(
 def _stale(
     instance: Model, watch: Watch, names: Iterable[str], before: Mapping[str, Any]
 ) -> Iterator[str]:
-    """The columns of an updated instance that it doesn't hold, or not as they are now.
+    """Return the columns whose values an updated instance lacks or holds in an outdated state.
 
-    Up to Django 5.2 an UPDATE leaves generated columns as they were. Later versions bring back what
-    the database worked out, or take it away from the instance where the database can't tell.
+    Up to Django 5.2, an UPDATE doesn't refresh generated columns of the instance. Later versions
+    return the computed values, or remove them from the instance if the database can't return them.
     """
     values = instance.__dict__
     if not UPDATES_RETURN:

@@ -1,9 +1,9 @@
-"""Values as stored: what a row holds, whatever form the program assigned.
+"""Values as stored: the row's values, whatever form the program assigned.
 
-`"2"` for 2, a Decimal with too many digits, a naive datetime: the program's instance keeps what it
-was given, and its events tell what the database has. What Django's own fields make of a value is
-known. What only the database knows (an expression, a rounded number, a field of somebody else's)
-is read back, in one query.
+A program may assign `"2"` for 2, a Decimal with too many digits, or a naive datetime. The instance
+keeps the assigned value, and its events show the stored value. Thorn knows the conversions of
+Django's own fields. One query reads the values that only the database knows: an expression, a
+rounded number, a third-party field.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from django.db.models.fields.files import FieldFile
 from django.db.models.fields.related_descriptors import ForeignKeyDeferredAttribute
 from django.db.models.query_utils import DeferredAttribute
 
-# What a program could not change in place.
+# Types whose values can't change in place.
 IMMUTABLE = frozenset(
     {str, int, float, bool, bytes, complex, Decimal, UUID, date, datetime, time, timedelta}
     | {type(None)}
@@ -43,11 +43,11 @@ class Column:
     """A column of a model.
 
     Attributes:
-        field: Its field.
-        read: Gives what the database has for a value, UNKNOWN if only the database can tell; takes
-            the value and the alias of the database.
-        wrapped: The attribute is a descriptor that isn't Django's, which may give other values than
-            it keeps, made of other columns too: a Money of an amount and a currency.
+        field: The column's field.
+        read: Returns the stored value for a value and the alias of a database, or UNKNOWN if only
+            the database knows.
+        wrapped: Whether the attribute is a third-party descriptor. Its value may differ from the
+            stored one, and depend on other columns: a Money of an amount and a currency.
     """
 
     field: Field[Any, Any]
@@ -56,7 +56,7 @@ class Column:
 
     @property
     def name(self) -> str:
-        """The attribute."""
+        """The attribute's name."""
         return self.field.attname
 
 
@@ -64,7 +64,7 @@ _columns: WeakKeyDictionary[type[Model], Mapping[str, Column]] = WeakKeyDictiona
 
 
 def columns_of(model: type[Model]) -> Mapping[str, Column]:
-    """The columns of a model by attribute, those of its parents' tables included."""
+    """Return the columns of a model by attribute, with those of its parents' tables."""
     found = _columns.get(model)
     if found is None:
         columns = [
@@ -84,7 +84,7 @@ def _is_djangos(cls: type) -> bool:
 
 
 def is_plain(field: Field[Any, Any]) -> bool:
-    """True if an instance's attribute gives just what its `__dict__` keeps."""
+    """Return True if an instance's attribute returns exactly the value in its `__dict__`."""
     attribute = inspect.getattr_static(field.model, field.attname, None)
     return type(attribute) in (DeferredAttribute, ForeignKeyDeferredAttribute)
 
@@ -96,13 +96,13 @@ def as_stored(
     written: Collection[str] | None = None,
     stale: Collection[str] = (),
 ) -> Model:
-    """An instance with the values that its row holds: itself, or a copy if they are others.
+    """Return an instance with its row's values: itself, or a copy if they differ.
 
     Args:
-        instance: Just saved.
+        instance: The instance after a save.
         using: Alias of the database.
-        written: The columns that were written; None is all.
-        stale: Columns that have to be read.
+        written: The written columns; None means all.
+        stale: Columns to read from the database.
     """
     known, unknown = other_values(instance, using, written=written, stale=stale)
     if unknown:
@@ -117,7 +117,7 @@ def other_values(
     written: Collection[str] | None = None,
     stale: Collection[str] = (),
 ) -> tuple[dict[str, Any], list[str]]:
-    """The values that a row holds in another form than the instance, and the unknown columns."""
+    """Return stored values that differ from the instance's, and the unknown columns."""
     values, known, unknown = instance.__dict__, dict[str, Any](), [*stale]
     for name, column in columns_of(type(instance)).items():
         if name not in values or name in stale:
@@ -133,7 +133,7 @@ def other_values(
 
 
 def stored_values(instance: Model, names: Iterable[str], using: str) -> dict[str, Any]:
-    """What columns hold after a save, as far as that is known without asking the database."""
+    """Return the columns after a save, as far as they are known without a query."""
     values, columns = instance.__dict__, columns_of(type(instance))
     found = {name: _stored(columns[name], values[name], using) for name in names if name in values}
     return {name: value for name, value in found.items() if value is not UNKNOWN}
@@ -146,19 +146,19 @@ def _stored(column: Column, value: Any, using: str) -> Any:
 
 
 def as_row(instance: Model, using: str) -> Model | None:
-    """An instance with all values of its row, read from the database; None if there is no row."""
+    """Return an instance with all values of its row from the database, or None without a row."""
     row = read_row(instance, list(columns_of(type(instance))), using)
     return None if row is None else with_values(instance, row)
 
 
 def read_row(instance: Model, names: Collection[str], using: str) -> dict[str, Any] | None:
-    """Columns of an instance's row, as the database gives them; None if there is no row."""
+    """Return columns of an instance's row from the database, or None without a row."""
     rows = type(instance)._base_manager.using(using).filter(pk=instance.pk).order_by()
     return next(iter(rows.values(*names)), None)
 
 
 def with_values(instance: Model, values: Mapping[str, Any]) -> Model:
-    """A copy of an instance with other values of some columns, set as Django sets what it loads."""
+    """Return a copy of an instance with other values, set in the way Django loads them."""
     model = type(instance)
     copied = model.__new__(model)
     copied.__dict__.update(instance.__dict__)
@@ -170,20 +170,20 @@ def with_values(instance: Model, values: Mapping[str, Any]) -> Model:
         if column.wrapped:
             setattr(copied, name, values[name])
         elif column.field.is_relation and values[name] != instance.__dict__.get(name):
-            setattr(copied, name, values[name])  # forgets what it led to
+            setattr(copied, name, values[name])  # Drop the related object.
         else:
             copied.__dict__[name] = values[name]
     return copied
 
 
 def is_expression(value: Any) -> bool:
-    """True of `F("count") + 1` and the like."""
+    """Return True for `F("count") + 1` and other expressions."""
     return hasattr(value, "resolve_expression")
 
 
-# -- what fields make of values
+# -- the fields' conversions of values
 
-# The methods of a field that say what becomes of a value.
+# The methods of a field that convert values.
 METHODS = (
     *("pre_save", "get_prep_value", "get_db_prep_value", "get_db_prep_save"),
     *("to_python", "from_db_value"),
@@ -191,7 +191,7 @@ METHODS = (
 
 
 def reader(field: Field[Any, Any]) -> Read:
-    """What gives a column's value as stored for the one that was assigned."""
+    """Return a function that returns a column's stored value for an assigned one."""
     owners = (next((c for c in type(field).__mro__ if name in vars(c)), Field) for name in METHODS)
     if not all(map(_is_djangos, owners)):
         return _ask
@@ -208,7 +208,7 @@ def reader(field: Field[Any, Any]) -> Read:
 
 
 def is_known(field: Field[Any, Any]) -> bool:
-    """True if all that says what becomes of a field's values is Django's own."""
+    """Return True if only Django's own code converts a field's values."""
     owners = (next((c for c in type(field).__mro__ if n in vars(c)), Field) for n in METHODS)
     return all(map(_is_djangos, owners))
 
@@ -218,7 +218,7 @@ def _ask(value: Any, using: str) -> Any:
 
 
 def _careful(read: Read) -> Read:
-    """What can't be worked out is asked of the database."""
+    """Wrap a function: values that make it fail are read from the database."""
 
     def careful(value: Any, using: str) -> Any:
         try:
@@ -250,7 +250,7 @@ def _array(read: Read) -> Read:
 
 
 def _as(cls: type) -> Callable[[Field[Any, Any]], Read]:
-    """Fields whose `get_prep_value` gives what the database gives back, if it is of this class."""
+    """Return a reader for fields whose `get_prep_value` equals the stored value for this class."""
 
     def make(field: Field[Any, Any]) -> Read:
         def read(value: Any, using: str) -> Any:
@@ -288,7 +288,7 @@ def _decimal(field: Field[Any, Any]) -> Read:
     def read(value: Any, using: str) -> Any:
         made: Decimal = field.to_python(value)
         _, digits, exponent = made.as_tuple()
-        # SQLite keeps floating point numbers.
+        # SQLite stores floating-point numbers.
         too_long = connections[using].vendor == "sqlite" and len(digits) > 15
         if not isinstance(exponent, int) or exponent < -places or too_long:
             return UNKNOWN
@@ -300,7 +300,7 @@ def _decimal(field: Field[Any, Any]) -> Read:
 def _datetime(field: Field[Any, Any]) -> Read:
     def read(value: Any, using: str) -> Any:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Django has warned of a naive one
+            warnings.simplefilter("ignore")  # Django has already warned about a naive datetime.
             made = field.get_prep_value(value)
         if not settings.USE_TZ:
             return made if made.tzinfo is None else UNKNOWN
@@ -330,7 +330,7 @@ def _json(field: Field[Any, Any]) -> Read:
 
 
 def _is_json(value: Any) -> bool:
-    """True of what JSON gives back as it is."""
+    """Return True for values that JSON returns unchanged."""
     kind = type(value)
     if kind is dict:
         return all(type(key) is str for key in value) and all(map(_is_json, value.values()))
@@ -349,7 +349,7 @@ def _binary(field: Field[Any, Any]) -> Read:
 
 
 def _file(field: Field[Any, Any]) -> Read:
-    # Its attribute makes a FieldFile of the name.
+    # Its attribute wraps the name in a FieldFile.
     return lambda value, using: value if isinstance(value, str | FieldFile) else UNKNOWN
 
 

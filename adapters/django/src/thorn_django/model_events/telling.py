@@ -1,4 +1,4 @@
-"""Telling: sending model signals so that a message is kept with the change, or neither is."""
+"""Sends model signals so that a change and its messages are stored together or not at all."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from thorn_django.after_commit import announces_commit
 
 T = TypeVar("T")
 
-# Rows read by their keys at once, and messages written by one INSERT: below every database's limit
-# of bound values.
+# The number of rows to read by key at once, and of messages in one INSERT: below every database's
+# limit of parameters.
 CHUNK = 500
 
 
 def together(using: str) -> AbstractContextManager[Any]:
-    """A transaction for a change and its messages: if one can't be kept, neither is.
+    """Open a transaction for a change and its messages: store both or neither.
 
-    Inside `atomic` that block is rolled back; with autocommit off, see `keeping`.
+    Inside `atomic`, a failure rolls that block back; with autocommit off, see `keeping`.
 
     Args:
         using: Alias of the database.
@@ -38,9 +38,9 @@ def together(using: str) -> AbstractContextManager[Any]:
 
 @contextmanager
 def keeping(using: str) -> Iterator[None]:
-    """Keep messages; with autocommit off, roll back all that was written if they can't be.
+    """Store messages; with autocommit off, roll back all writes on a failure.
 
-    Elsewhere Django does that: the change and its messages are in an `atomic` block.
+    Otherwise Django does it, because the change and its messages are in an `atomic` block.
     """
     try:
         yield
@@ -54,18 +54,18 @@ def keeping(using: str) -> Iterator[None]:
 def tell(signal: Signal, instance: Model, using: str, **values: Any) -> None:
     """Send a model signal for one instance; publish its messages in the same transaction.
 
-    What a payload method or a filter raises is up to the event. What the store raises goes to the
-    caller: a change whose message is lost would never be heard of.
+    The event handles exceptions of payload methods and filters. An exception of the store reaches
+    the caller, so that no change is committed without its message.
     """
     tell_each([(signal, instance, values)], using)
 
 
 def tell_each(told: Iterable[tuple[Signal, Model, dict[str, Any]]], using: str) -> None:
-    """Send model signals, and publish the messages of some at a time together.
+    """Send model signals, and publish their messages in chunks.
 
     Args:
-        told: The signals, with the instances and whatever else they take.
-        using: Alias of the database that the changes are made in.
+        told: The signals with their instances and arguments.
+        using: Alias of the database with the changes.
 
     Raises:
         TransactionManagementError: A filter or payload method broke the transaction.
@@ -81,10 +81,10 @@ def tell_each(told: Iterable[tuple[Signal, Model, dict[str, Any]]], using: str) 
 
 
 def check_transaction(using: str) -> None:
-    """Raise if a database error that was only logged has made the transaction roll back.
+    """Raise if a logged database error has broken the transaction.
 
     Raises:
-        TransactionManagementError: It has.
+        TransactionManagementError: The transaction can only be rolled back.
     """
     connection = connections[using]
     if connection.in_atomic_block and connection.needs_rollback:
@@ -96,7 +96,7 @@ def check_transaction(using: str) -> None:
 
 
 def chunks(items: Iterable[T], size: int = CHUNK) -> Iterator[Sequence[T]]:
-    """Some at a time."""
+    """Split items into chunks."""
     iterator = iter(items)
     while some := list(islice(iterator, size)):
         yield some
@@ -105,9 +105,9 @@ def chunks(items: Iterable[T], size: int = CHUNK) -> Iterator[Sequence[T]]:
 def instances_of(
     model: type[Model], keys: Iterable[Any], using: str, by: str = "pk"
 ) -> Iterator[Sequence[Any]]:
-    """The instances of these keys that there are, some at a time, in the order of the keys."""
+    """Yield the existing instances with these keys, in chunks and in the order of the keys."""
     for some in chunks(keys):
         rows = model._base_manager.using(using).filter(**{f"{by}__in": some}).order_by()
         found = {getattr(instance, by): instance for instance in rows}
-        # A key that was given may be of another type than the column's.
+        # A given key may have another type than the column's.
         yield [*(found.pop(key) for key in some if key in found), *found.values()]

@@ -1,4 +1,4 @@
-"""Watches: what each model class is watched for, worked out once."""
+"""Watches: the needs of the events of each model class, determined once."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ M2M_TRIGGERS = ("m2m_add", "m2m_remove", "m2m_clear")
 
 @attrs.define(eq=False)
 class Watch:
-    """What a model class is watched for.
+    """The needs of the events of a model class.
 
     Attributes:
-        create, change, delete: Some event asks for it.
-        m2m: Which triggers are asked for, by many-to-many field.
-        remembered: The columns whose former values filters come down to, and the primary key.
-        derived: The fields that filters ask for and that aren't columns.
+        create, change, delete: Whether an event needs this trigger.
+        m2m: The needed triggers by many-to-many field.
+        remembered: The columns whose former values filters need, and the primary key.
+        derived: The fields without columns that filters need.
         generated: The columns that the database computes from others.
-        events: Those of creations and changes.
-        declared: Whose events there are, its own and those of its bases: the ids of their webhooks.
+        events: The events of creations and changes.
+        declared: The ids of the webhooks with these events, of the class and its bases.
     """
 
     create: bool = False
@@ -43,7 +43,7 @@ class Watch:
     declared: tuple[int, ...] = ()
 
     def ask(self, model: type[Model]) -> None:
-        """Ask for what the events of a class, and of those it inherits from, need."""
+        """Add the needs of the events of a class and its base classes."""
         declared = declarations(model)
         created, changed = (
             [event for webhooks in declared for event in webhooks.triggered(trigger)]
@@ -73,20 +73,20 @@ class Watch:
             field = column(model, name)
             wrapped = field is not None and columns_of(model)[field.attname].wrapped
             if field is None or wrapped:
-                # A property may look at any of them.
+                # A property may use any of them.
                 columns.update(columns_of(model))
             else:
                 columns.add(field.attname)
             if field is None or wrapped or field.attname != name:
                 derived.add(name)
-        # The key says whether the instance still is the one whose values they were.
+        # The key shows whether the instance still stands for the same row.
         keys = {model._meta.pk.attname} if columns and model._meta.pk is not None else set()
         self.remembered = tuple(n for n in columns_of(model) if n in columns | keys)
         self.derived = frozenset(derived)
 
     @property
     def waits(self) -> bool:
-        """Whether some event of a save is to be sent if, and only if, the save is committed."""
+        """True if an event of a save must be sent if, and only if, the save commits."""
         return any(_waits(event) for event in self.events)
 
 
@@ -94,33 +94,33 @@ WATCH = "thorn_watch"
 
 
 def watch_of(model: type[Model]) -> Watch | None:
-    """The watch of a class, if there is one."""
+    """Return the watch of a class, or None."""
     watch: Watch | None = model._meta.__dict__.get(WATCH)
     return watch
 
 
 def make_watch(model: type[Model]) -> Watch:
-    """The watch of a class, made if there is none, up to date; its `_meta` keeps it."""
+    """Return the current watch of a class, stored in its `_meta`; create it if there is none."""
     watch: Watch = model._meta.__dict__.setdefault(WATCH, Watch())
     watch.ask(model)
     return watch
 
 
-# Classes that Django never finished, because the events they inherit don't fit them.
+# Classes that Django left unfinished, because their inherited events don't fit.
 refused: WeakSet[type[Model]] = WeakSet()
 
 
 def declarations(model: type) -> list[ModelWebhooks]:
-    """The webhooks of a class and of the decorated classes it inherits from."""
+    """Return the webhooks of a class and of its decorated base classes."""
     declared = map(webhooks_of, model.__mro__)
     return [webhooks for webhooks in declared if webhooks is not None]
 
 
 def sends(model: type[Model]) -> bool:
-    """True if the instances of a class send events.
+    """Return True if the instances of a class send events.
 
-    The models that migrations work with inherit from decorated classes too, but send nothing: they
-    are in a registry of their own.
+    Historical models of migrations also inherit from decorated classes, but send no events: they
+    are in a separate registry.
     """
     meta, declared = model._meta, declarations(model)
     if meta.abstract or meta.swapped or not declared or model in refused:
@@ -132,7 +132,7 @@ def sends(model: type[Model]) -> bool:
 
 
 def models_below(model: type[Model]) -> Iterator[type[Model]]:
-    """A class and its subclasses, those that send events."""
+    """Return a class and its subclasses that send events."""
     if sends(model):
         yield model
     for subclass in model.__subclasses__():
@@ -140,14 +140,14 @@ def models_below(model: type[Model]) -> Iterator[type[Model]]:
 
 
 def concrete(model: type[Model]) -> type[Model]:
-    """The class whose table holds a class's instances: of a proxy, the one it stands for."""
+    """Return the class with a class's table: for a proxy, the proxied class."""
     found = model._meta.concrete_model
     assert found is not None
     return found
 
 
 def column(model: type[Model], name: str) -> Field[Any, Any] | None:
-    """The field with a column that goes by a name, `author` or `author_id`; None if none does."""
+    """Return the field with a column and this name, `author` or `author_id`, or None."""
     if name == "pk":
         name = model._meta.pk.name
     try:
@@ -158,7 +158,7 @@ def column(model: type[Model], name: str) -> Field[Any, Any] | None:
 
 
 def attributes(model: type[Model], names: Iterable[str]) -> list[str]:
-    """The attributes of the columns that go by these names; those without one are left out."""
+    """Return the attributes of the columns with these names; leave out names without a column."""
     found = (column(model, name) for name in names)
     return [field.attname for field in found if field is not None]
 
@@ -169,4 +169,4 @@ def _waits(event: ModelEvent) -> bool:
     try:
         return event.app.settings.signal_honors_transaction
     except ConfigurationError:
-        return True  # there is no app: that is said when the event is sent
+        return True  # There is no app; sending the event reports it.

@@ -1,4 +1,5 @@
 """The REST resource on Django REST framework: `thorn_django.rest_framework.urls`.
 
-The project's authentication, throttling and browsable API hold; the answers are the resource's own.
+The project's authentication, throttling and browsable API apply; the resource creates the
+responses.
 """

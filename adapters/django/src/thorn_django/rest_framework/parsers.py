@@ -1,6 +1,6 @@
-"""What of a body permission classes and the CSRF check see; the resource reads it for itself.
+"""Parsers for permission classes and the CSRF check; the resource parses the body itself.
 
-Whatever can't be parsed is nothing: it is for the resource to say so.
+An unparsable body counts as empty: the resource reports the error.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from rest_framework.parsers import BaseParser, FormParser, JSONParser, MultiPart
 
 class _Lenient(BaseParser):
     def parse(self, *given: Any, **named: Any) -> Any:
-        """Parse it, if that can be done."""
+        """Parse the body, if possible."""
         try:
             return super().parse(*given, **named)
         except (ParseError, RecursionError):
@@ -21,22 +21,22 @@ class _Lenient(BaseParser):
 
 
 class LenientJSONParser(_Lenient, JSONParser):
-    """JSON."""
+    """Parses JSON."""
 
 
 class LenientFormParser(_Lenient, FormParser):
-    """A form."""
+    """Parses a form."""
 
 
 class LenientMultiPartParser(_Lenient, MultiPartParser):
-    """A form, in parts."""
+    """Parses a multipart form."""
 
 
 class Unparsed(BaseParser):
-    """Anything else."""
+    """Accepts any other body."""
 
     media_type = "*/*"
 
     def parse(self, *_: Any, **__: Any) -> Any:
-        """Leave it alone."""
+        """Ignore the body."""
         return {}

@@ -1,4 +1,4 @@
-"""Permission classes: those of the setting THORN_DRF_PERMISSION_CLASSES."""
+"""The permission classes of the setting THORN_DRF_PERMISSION_CLASSES."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ SETTING = "THORN_DRF_PERMISSION_CLASSES"
 
 
 def permission(named: Any) -> Any:
-    """An instance of a permission class.
+    """Return an instance of a permission class.
 
     Args:
         named: The class, or its dotted path.
 
     Raises:
-        ConfigurationError: It can't be imported, or is no permission class.
+        ConfigurationError: It can't be imported, or isn't a permission class.
 
     Example:
         >>> permission("json.dumps")
@@ -35,7 +35,7 @@ def permission(named: Any) -> Any:
                 f"{SETTING} names {named!r}, which can't be imported: {error}"
             ) from error
     try:
-        made = found()  # classes joined by & and | are called, too
+        made = found()  # Classes combined with & and | are callable, too.
     except TypeError:
         made = None
     if not callable(getattr(made, "has_permission", None)):

@@ -1,4 +1,4 @@
-"""The resource in drf-spectacular's schema: its own OpenAPI document, with the project's names."""
+"""Adds the resource's OpenAPI document to drf-spectacular's schema under unique names."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from thorn_core.api import openapi_document
 from thorn_django.rest import below_of
 
 TAG = "webhooks"
-# A project may have messages and subscriptions of its own.
+# A project may have its own messages and subscriptions.
 PREFIX = "Webhook"
 NULL = "null"
 
 
 class ResourceSchema(AutoSchema):
-    """Describes a call by what the resource says of it."""
+    """Describes an operation with the resource's OpenAPI document."""
 
     def get_operation(
         self,
@@ -30,10 +30,10 @@ class ResourceSchema(AutoSchema):
         method: str,
         registry: ComponentRegistry,
     ) -> dict[str, Any]:
-        """The operation of a path and a method."""
+        """Return the operation of a path and a method."""
         self.registry = registry
         document = openapi_document(get_app(), hooks_at_root=True)
-        view: Any = self.view  # a ResourceViewSet
+        view: Any = self.view  # The view is a ResourceViewSet.
         item = document["paths"]["/" + below_of(path, view.depth)]
         translated = _Translation(document["components"], registry)
         operation: dict[str, Any] = translated.of(item[method.lower()])
@@ -46,11 +46,11 @@ class ResourceSchema(AutoSchema):
 
 
 class _Translation:
-    """Carries parts of the resource's document over into the project's.
+    """Copies parts of the resource's document into the project's.
 
     Args:
-        components: Of the resource's document.
-        registry: The project's.
+        components: The components of the resource's document.
+        registry: The project's component registry.
     """
 
     def __init__(self, components: Mapping[str, Any], registry: ComponentRegistry) -> None:
@@ -59,7 +59,7 @@ class _Translation:
         self._nullable = not spectacular_settings.OAS_VERSION.startswith("3.1")
 
     def of(self, node: Any) -> Any:
-        """A part, with what it refers to."""
+        """Return a copied part with its references."""
         if isinstance(node, list):
             return [self.of(each) for each in node]
         if not isinstance(node, dict):
@@ -68,7 +68,7 @@ class _Translation:
             return self._referred(node["$ref"])
         found = {name: self.of(value) for name, value in node.items()}
         if isinstance(name := found.get("operationId"), str):
-            # An operation's, or that of a link to one.
+            # The id of an operation, or of a link to one.
             found["operationId"] = f"{TAG}{name[0].upper()}{name[1:]}"
         if isinstance(found.get("properties"), dict):
             found["properties"] = {k: self._named(k, v) for k, v in found["properties"].items()}
@@ -82,7 +82,7 @@ class _Translation:
         return self._component(name, lambda: self.of(target))
 
     def _named(self, name: str, schema: dict[str, Any]) -> dict[str, Any]:
-        """A property; what it allows gets a name that no choices of the project's can have."""
+        """Return a property; give its enumeration a name that can't collide with the project's."""
         if "enum" not in schema:
             return schema
         choices: dict[str, Any] = {
@@ -103,7 +103,7 @@ class _Translation:
 
 
 def _older(schema: dict[str, Any]) -> dict[str, Any]:
-    """OpenAPI 3.1's ways of saying null and constants, in those of 3.0; what that lacks goes."""
+    """Convert null types and constants of OpenAPI 3.1 to 3.0; drop unsupported keywords."""
     schema = {name: value for name, value in schema.items() if name != "propertyNames"}
     kinds = schema.get("type")
     if isinstance(kinds, list):

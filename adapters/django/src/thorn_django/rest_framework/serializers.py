@@ -1,4 +1,4 @@
-"""The forms of the browsable API. What is right and wrong, the resource says."""
+"""The forms of the browsable API. The resource validates the values."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ SHARED = "Shared secret. Leave empty to generate one."
 
 
 class FormSerializer(serializers.Serializer[Any]):
-    """A form; its faults are those that the resource found.
+    """A form; its errors come from the resource.
 
     Args:
-        faults: By field: what is wrong with what was filled in.
-        **more: As of any serializer.
+        faults: The errors by field.
+        **more: The arguments of any serializer.
     """
 
     def __init__(self, *, faults: Mapping[str, list[str]] | None = None, **more: Any) -> None:
@@ -29,14 +29,14 @@ class FormSerializer(serializers.Serializer[Any]):
         self._faults = dict(faults or {})
 
     def run_validation(self, data: Any = serializers.empty) -> Any:
-        """The faults, if there are any: nothing else is checked here."""
+        """Raise the errors, if any; don't validate anything else."""
         if self._faults:
             raise serializers.ValidationError(self._faults)
         return {}
 
 
 class SubscriptionSerializer(FormSerializer):
-    """A subscription, as it may be changed."""
+    """The editable fields of a subscription."""
 
     event = serializers.JSONField(
         style=AREA, help_text='Event patterns: article.* user.created, or ["article.*"]'
@@ -58,7 +58,7 @@ class SubscriptionSerializer(FormSerializer):
     enabled = serializers.BooleanField(initial=True)
 
     def get_fields(self) -> dict[str, Any]:
-        """Its fields, with what the app's codecs can encode to choose from."""
+        """Return the fields, with the app's content types as choices."""
         fields = super().get_fields()
         content_type = cast("serializers.ChoiceField", fields["content_type"])
         content_type.choices = sorted(get_app().rules.content_types)
@@ -66,13 +66,13 @@ class SubscriptionSerializer(FormSerializer):
 
 
 class NewSubscriptionSerializer(SubscriptionSerializer):
-    """A subscription that is made."""
+    """The fields of a new subscription."""
 
     hmac_secret = serializers.CharField(label="HMAC secret", help_text=SHARED)
 
 
 class SecretSerializer(FormSerializer):
-    """A new secret."""
+    """The fields for a new secret."""
 
     hmac_secret = serializers.CharField(label="HMAC secret", help_text=SHARED)
     overlap = serializers.FloatField(
@@ -81,7 +81,7 @@ class SecretSerializer(FormSerializer):
 
 
 class RecoverSerializer(FormSerializer):
-    """What is to be tried again."""
+    """The fields for retries of failed deliveries."""
 
     since = serializers.CharField(help_text="2026-03-01T12:00:00Z")
     until = serializers.CharField(help_text="Leave empty for now.")
@@ -93,11 +93,11 @@ class RecoverSerializer(FormSerializer):
 
 
 def body_of_form(form: FormSerializer, filled_in: Mapping[str, Any]) -> dict[str, Any]:
-    """What a form says, as the JSON that the resource takes; what is left empty isn't said.
+    """Return a form's values as JSON for the resource, without empty ones.
 
     Args:
-        form: With the fields to look for.
-        filled_in: Texts by name; a box that isn't ticked isn't there.
+        form: The form with the fields.
+        filled_in: Texts by name, without unticked boxes.
     """
     body: dict[str, Any] = {}
     for name, field in form.fields.items():
@@ -113,7 +113,7 @@ def body_of_form(form: FormSerializer, filled_in: Mapping[str, Any]) -> dict[str
 
 
 def _value(text: str) -> Any:
-    """The value that a text is as JSON, or else the text, of which the resource says its mind."""
+    """Return the JSON value of a text, or the text itself, which the resource validates."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

@@ -1,7 +1,6 @@
 """The REST resource's URLs: `path("hooks/", include("thorn_django.rest_framework.urls"))`.
 
-Each has a name, such as `thorn:hook-list` and `thorn:hook-detail`. With or without a slash at the
-end they are the same.
+Each has a name, such as `thorn:hook-list` and `thorn:hook-detail`. A slash at the end is optional.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ app_name = "thorn"
 _elsewhere = DocumentViewSet.as_view({"get": "retrieve"}, name="Nothing")
 
 
-# Not the view itself: the browsable API would list it among what is above a page.
+# A wrapper, because the browsable API would list the view itself among a page's parents.
 @csrf_exempt
 @login_not_required
 def _nothing(request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
@@ -112,6 +111,6 @@ urlpatterns = [
         HookViewSet.as_view({"post": "recover"}, depth=2, name="Retry failed deliveries"),
         name="hook-recover",
     ),
-    # The resource says that there is no such thing.
+    # The resource responds that it doesn't exist.
     re_path(r"^(?P<below>[\s\S]+)\Z", _nothing, name="resource"),
 ]

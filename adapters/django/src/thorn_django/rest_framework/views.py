@@ -1,4 +1,4 @@
-"""The REST resource as viewsets: the framework decides who may ask, the resource answers."""
+"""The REST resource as viewsets: the framework checks access, the resource responds."""
 
 from __future__ import annotations
 
@@ -58,19 +58,19 @@ from thorn_django.subscription_model import subscription_model
 
 JSON = "application/json"
 FORMS = (MULTIPART, "application/x-www-form-urlencoded")
-# The scope of DEFAULT_THROTTLE_RATES that is the resource's.
+# The resource's scope in DEFAULT_THROTTLE_RATES.
 SCOPE = "thorn"
-# What an HTML page doesn't have of the answer that it shows.
+# Headers of the resource's response that the HTML page around it must not have.
 OF_THE_BODY = ("content-type", "content-length", "etag")
 
 
 class Negotiation(DefaultContentNegotiation):
-    """JSON for whoever accepts nothing that there is, as the resource itself does."""
+    """Returns JSON if the client accepts no available type, as the resource does."""
 
     def select_renderer(
         self, request: Request, renderers: Any, format_suffix: str | None = None
     ) -> Any:
-        """The renderer, and the media type."""
+        """Return the renderer and the media type."""
         try:
             return super().select_renderer(request, renderers, format_suffix)
         except exceptions.NotAcceptable:
@@ -80,27 +80,27 @@ class Negotiation(DefaultContentNegotiation):
 class ResourceViewSet(ViewSet):
     """A part of the resource.
 
-    Authentication and throttling are the project's; permission classes are those of the setting
-    THORN_DRF_PERMISSION_CLASSES. A rate for the scope `thorn` among DEFAULT_THROTTLE_RATES counts
-    for these calls alone.
+    The project configures authentication and throttling, and the permission classes in the setting
+    THORN_DRF_PERMISSION_CLASSES. A rate for the scope `thorn` in DEFAULT_THROTTLE_RATES applies to
+    these calls only.
     """
 
-    # How many parts of the path are below where the resource is mounted.
+    # The number of path parts below the resource's prefix.
     depth = 0
-    # There is one version, and others' names of theirs aren't looked for.
+    # There is a single version, so ignore the project's versioning.
     versioning_class = None
     content_negotiation_class = Negotiation
     parser_classes = (LenientJSONParser, LenientFormParser, LenientMultiPartParser)
-    # What the browsable API's forms begin with, and what was wrong with them.
+    # The initial values and the errors of the browsable API's forms.
     shown: Mapping[str, Any] | None = None
     faults: Mapping[str, list[str]] | None = None
     body = b""
 
-    # -- the policies
+    # -- policies
 
     @property
     def renderer_classes(self) -> Sequence[type[BaseRenderer]]:  # type: ignore[override]
-        """JSON; and the browsable API where the project has it."""
+        """JSON, and the browsable API if the project has it."""
         projects: Iterable[Any] = api_settings.DEFAULT_RENDERER_CLASSES
         return [
             JSONRenderer,
@@ -109,16 +109,16 @@ class ResourceViewSet(ViewSet):
 
     @property
     def default_response_headers(self) -> dict[str, str]:
-        """What an answer has besides those of the resource."""
+        """The headers in addition to the resource's."""
         return {"Vary": "Accept"} if len(self.renderer_classes) > 1 else {}
 
     @property
     def throttle_scope(self) -> str | None:
-        """Whose rate counts; None where the project sets none."""
+        """The scope of the rate; None if the project sets none."""
         return SCOPE if SCOPE in (ScopedRateThrottle.THROTTLE_RATES or {}) else None
 
     def get_throttles(self) -> list[Any]:
-        """The project's, and the rate of these calls."""
+        """Return the project's throttles, and the rate of these calls."""
         throttles = super().get_throttles()
         scoped = any(isinstance(throttle, ScopedRateThrottle) for throttle in throttles)
         if self.throttle_scope is not None and not scoped:
@@ -126,32 +126,32 @@ class ResourceViewSet(ViewSet):
         return throttles
 
     def get_permissions(self) -> list[Any]:
-        """The permissions of the setting."""
+        """Return the permissions of the setting."""
         return [permission(each) for each in get_app().settings.drf_permission_classes]
 
     def get_queryset(self) -> QuerySet[Any]:
-        """Subscriptions: permission classes ask which model this is about."""
+        """Return the subscriptions: permission classes need the queryset's model."""
         return subscription_model()._default_manager.all()
 
     def get_exception_handler(self) -> Callable[[Exception, Any], HttpResponse | None]:
-        """Problems, whatever the project makes of its own errors."""
+        """Return a handler that creates problem documents, whatever the project's own does."""
         return self._refusal
 
-    # -- the way of a request
+    # -- requests
 
     def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Request:
-        """Read the body, as far as the resource does, before others can."""
+        """Read the body up to the resource's limit before other code can."""
         self.body = body_of(request, self.resource.body_limit)
         return super().initialize_request(request, *args, **kwargs)
 
     def get_parsers(self) -> list[Any]:
-        """For those that look into the body before the resource does; never into a huge one."""
+        """Return parsers for code that reads the body first; none for a huge body."""
         if len(self.body) > self.resource.body_limit:
             return [Unparsed()]
         return [*super().get_parsers(), Unparsed()]
 
     def carry(self, *_: Any, **__: Any) -> Any:
-        """Answer any call: a response."""
+        """Respond to any call."""
         asked = self._asked(access_of(self.request))
         filled_in = self._filled_in(self.request)
         if filled_in is not None:
@@ -160,7 +160,7 @@ class ResourceViewSet(ViewSet):
             asked = attrs.evolve(asked, body=body, headers=headers)
         return self._response(self.resource.handle(asked), filled_in)
 
-    # Also what a path doesn't allow: the resource says what it does allow.
+    # Disallowed methods, too: the resource responds with the allowed ones.
     http_method_not_allowed = carry
     options = carry
 
@@ -181,10 +181,10 @@ class ResourceViewSet(ViewSet):
         )
 
     def _filled_in(self, request: Request) -> Mapping[str, Any] | None:
-        """The form that a page of the browsable API sent; None if it wasn't one.
+        """Return the form sent by a page of the browsable API; None for other requests.
 
-        Only what has the CSRF token is, however the user is authenticated: other sites' pages can
-        send forms too.
+        A form must have the CSRF token, however the user is authenticated, because other sites can
+        send forms, too.
         """
         if request._request.content_type not in FORMS or not self._on_a_page():
             return None
@@ -203,10 +203,10 @@ class ResourceViewSet(ViewSet):
             for name, scheme in _scheme(authenticator).items()
         }
 
-    # -- answers
+    # -- responses
 
     def _refusal(self, error: Exception, _context: Any) -> HttpResponse | None:
-        """What Django REST framework refuses; None for what is no refusal."""
+        """Return the resource's refusal for an exception of Django REST framework, or None."""
         if isinstance(error, exceptions.NotAuthenticated):
             answer = self.resource.handle(self._asked(NOBODY))
         elif isinstance(error, exceptions.APIException):
@@ -235,7 +235,7 @@ class ResourceViewSet(ViewSet):
         document = answer.json if answer.body else None
         if answer.status >= 400:
             roll_back()
-            # For HEAD there is no page to show it on.
+            # HEAD has no page for the form.
             if document is not None:
                 self.shown, self.faults = filled_in, _by_field(document)
         elif self.request.method in ("GET", "PUT", "PATCH"):
@@ -250,7 +250,7 @@ class ResourceViewSet(ViewSet):
     # -- the browsable API
 
     def get_serializer(self, *_: Any, **__: Any) -> FormSerializer:
-        """The form of what can be done here, filled in with what is known."""
+        """Return the form for the current action with its initial values."""
         form = self.form()
         if self.shown is not None and self.faults is not None:
             wrong = form(data=self.shown, faults=self.faults)
@@ -260,21 +260,21 @@ class ResourceViewSet(ViewSet):
         return form(instance=self.shown) if changes and self.shown is not None else form()
 
     def form(self) -> type[FormSerializer]:
-        """The form of the action; one without fields for what needs no words."""
+        """Return the form class of the action; it has no fields for an action without input."""
         return FormSerializer
 
 
 class HookViewSet(ResourceViewSet):
     """Subscriptions: which events go to which URLs."""
 
-    # Each is the resource's; their names are what permission classes know them by.
+    # The resource performs each action; permission classes see these names.
     list = create = ResourceViewSet.carry
     retrieve = update = partial_update = destroy = ResourceViewSet.carry
     rotate_secret = test = deliveries = stats = recover = ResourceViewSet.carry
     pause = resume = ResourceViewSet.carry
 
     def form(self) -> type[FormSerializer]:
-        """The form of the action."""
+        """Return the form class of the action."""
         return {
             "create": NewSubscriptionSerializer,
             "update": SubscriptionSerializer,
@@ -284,7 +284,7 @@ class HookViewSet(ResourceViewSet):
         }.get(self.action or "", FormSerializer)
 
     def get_extra_action_url_map(self) -> dict[str, str]:
-        """What can be done with a subscription, for the browsable API's menu."""
+        """Return the actions on a subscription, for the browsable API's menu."""
         if self.action != "retrieve":
             return {}
         url = self.request.build_absolute_uri(self.request.path.removesuffix("/"))
@@ -319,7 +319,7 @@ class DocumentViewSet(ResourceViewSet):
 
 
 def _scheme(authenticator: Any) -> dict[str, Any]:
-    """How one authenticates, as OpenAPI has it; of classes that are known."""
+    """Return the OpenAPI scheme of a known authentication class."""
     if isinstance(authenticator, SessionAuthentication):
         return {"session": session_scheme()}
     if isinstance(authenticator, BasicAuthentication):
@@ -334,7 +334,7 @@ def _scheme(authenticator: Any) -> dict[str, Any]:
 
 
 def _status(error: exceptions.APIException) -> int:
-    # Where no authenticator has a challenge, Django REST framework makes it a 403.
+    # If no authenticator has a challenge, Django REST framework changes it to 403.
     return 401 if isinstance(error, exceptions.AuthenticationFailed) else error.status_code
 
 
@@ -348,7 +348,7 @@ def _headers(error: exceptions.APIException) -> dict[str, str]:
 
 
 def _by_field(problem: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The faults of a problem, by the form's field; or what it says of the whole."""
+    """Return the errors of a problem document by form field, or its general message."""
     if "errors" not in problem:
         return {api_settings.NON_FIELD_ERRORS_KEY: [problem["detail"]]}
     found: dict[str, list[str]] = {}
@@ -359,7 +359,7 @@ def _by_field(problem: Mapping[str, Any]) -> dict[str, list[str]]:
     return found
 
 
-# -- drf-spectacular, where it is installed
+# -- drf-spectacular, if installed
 
 try:
     from thorn_django.rest_framework.schema import ResourceSchema

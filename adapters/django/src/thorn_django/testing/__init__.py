@@ -1,7 +1,7 @@
-"""What tests of Django projects need: captured messages, in test cases of every kind.
+"""Helpers for tests of Django projects: captured messages in all kinds of test cases.
 
 With unittest, put `WebhookTestMixin` before the test case. With pytest, put this into
-`conftest.py`, so that the fixture `thorn_messages` knows of the transactions of tests:
+`conftest.py`, so that the fixture `thorn_messages` handles the transactions of tests:
 
     pytest_plugins = ["thorn_django.testing.plugin"]
 """

@@ -1,9 +1,9 @@
-"""Capture: see what a project sends in a test, whatever transaction the test runs in.
+"""Capture: collects the messages that a project sends in a test, in any kind of transaction.
 
-A message counts as sent when its transaction commits. That of a `TestCase` (or of the `db` fixture
-of pytest-django) never does: it is taken as not being there, as `atomic(durable=True)` takes it. So
-what is sent outside of `atomic` is sent at once, what is sent inside of it at its end, and what is
-rolled back never. In a `TransactionTestCase` transactions are real ones.
+A message counts as sent when its transaction commits. The transaction of a `TestCase` (or of
+pytest-django's `db` fixture) never commits, so Thorn ignores it, as `atomic(durable=True)` does.
+Messages outside `atomic` are sent at once, and messages inside it at its end, unless it rolls back.
+A `TransactionTestCase` has real transactions.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ SHOWN = 200
 
 
 class CapturedMessages(Sequence[Message]):
-    """The messages sent while capturing, in order; it grows as more are sent."""
+    """The captured messages in order; more appear as they are sent."""
 
     def __init__(self) -> None:
         self._captured: list[testing.CapturedMessages] = []
         self._connections = connections.all()
-        # What waits already is others', and what has been done is done.
+        # Ignore callbacks and messages from before the capture.
         self._left = WeakSet(p for c in self._connections for p in pending_callbacks(c))
 
     def __len__(self) -> int:
@@ -62,13 +62,13 @@ class CapturedMessages(Sequence[Message]):
         sender: Any = ANYTHING,
         ref: Any = ANYTHING,
     ) -> list[Message]:
-        """Those of events that match a pattern, and all else that is asked for.
+        """Return messages whose event matches a pattern and that meet all other criteria.
 
         Args:
-            pattern: As of a subscription: `article.*`.
-            payload: What JSON gives back of it: texts for times and Decimals.
+            pattern: A pattern as in subscriptions: `article.*`.
+            payload: The decoded JSON: texts for times and Decimals.
             sender: The user or tenant, or its id; None for none.
-            ref: The URL of what it is about.
+            ref: The URL of the message's object.
         """
         if sender is not ANYTHING and sender is not None:
             sender = str(getattr(sender, "pk", sender))
@@ -80,25 +80,25 @@ class CapturedMessages(Sequence[Message]):
         ]
 
     def clear(self) -> None:
-        """Forget what has been sent so far."""
+        """Drop the messages captured so far."""
         self._messages()
         for captured in self._captured:
             captured.clear()
 
     def add(self, captured: testing.CapturedMessages) -> None:
-        """What an app sends from now on belongs to it."""
+        """Capture an app's messages from now on."""
         self._captured.append(captured)
 
     def _messages(self) -> list[Message]:
-        # Those of this thread too, beside those of the thread that began to capture.
+        # This thread's, in addition to those of the thread that started the capture.
         for connection in {id(c): c for c in (*self._connections, *connections.all())}.values():
             self._commit(connection)
-        # Two connections of one alias may have told of the same.
+        # Two connections with one alias may report the same callback.
         found = {message.id: message for captured in self._captured for message in captured}
         return list(found.values())
 
     def _commit(self, connection: BaseDatabaseWrapper) -> None:
-        """Do what waits for nothing but a test's own transaction."""
+        """Run callbacks that wait only for the test's own transaction."""
         blocks: list[Any] = connection.atomic_blocks
         if blocks and blocks[-1]._from_testcase:
             for pending in pending_callbacks(connection):
@@ -114,11 +114,11 @@ def _short(value: Any) -> str:
 
 @contextmanager
 def capture(app: Thorn | None = None) -> Iterator[CapturedMessages]:
-    """Keep messages from the store, every dispatcher and the network, and collect them instead.
+    """Collect messages instead of storing, dispatching and sending them.
 
     Args:
-        app: The app; None is the default one, also one that is made anew because a test overrides
-            a setting.
+        app: The app; None is the default app, even if a test overrides a setting and so creates a
+            new one.
 
     Raises:
         ConfigurationError: There is no app.
@@ -136,7 +136,7 @@ def capture(app: Thorn | None = None) -> Iterator[CapturedMessages]:
 
         def follow(*, setting: str, **_: Any) -> None:
             if app is None and (setting.startswith(PREFIX) or setting == "DATABASES"):
-                # Without an app nothing can be sent.
+                # Without an app, events can't be sent.
                 with suppress(ConfigurationError):
                     captured.add(stack.enter_context(testing.capture(get_app())))
 

@@ -1,4 +1,4 @@
-"""Test cases that capture what is sent."""
+"""Test cases that capture messages."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ else:
 
 
 class WebhookTestMixin(Case):
-    """Captures what each test sends, as Django does with mail; nothing goes over the network.
+    """Captures the messages of each test, as Django captures mail; the network stays unused.
 
-    Put it before `TestCase`, `TransactionTestCase` or another of Django's, and call
-    `super().setUp()` in a `setUp` of your own.
+    Put it before `TestCase`, `TransactionTestCase` or another Django test case, and call
+    `super().setUp()` in your own `setUp`.
 
     Attributes:
-        thorn_messages: What has been sent since the test's setup.
+        thorn_messages: The messages since the test's setup.
 
     Example:
         >>> from django.test import SimpleTestCase
@@ -37,7 +37,7 @@ class WebhookTestMixin(Case):
     thorn_messages: CapturedMessages
 
     def setUp(self) -> None:
-        """Begin to capture."""
+        """Start the capture."""
         super().setUp()
         self.thorn_messages = self.enterContext(capture())
 
@@ -50,14 +50,14 @@ class WebhookTestMixin(Case):
         ref: Any = ANYTHING,
         times: int = 1,
     ) -> Message:
-        """Fail unless just so many such messages have been sent; give back the last.
+        """Fail unless the given number of matching messages was sent; return the last one.
 
         Args:
-            pattern: Of the event's name.
-            payload: What JSON gives back of it.
+            pattern: A pattern of the event's name.
+            payload: The decoded JSON.
             sender: The user or tenant, or its id; None for none.
-            ref: The URL of what it is about.
-            times: How many, one or more.
+            ref: The URL of the message's object.
+            times: The number of messages, one or more.
         """
         found = self.thorn_messages.of(pattern, payload=payload, sender=sender, ref=ref)
         if len(found) != times:
@@ -70,10 +70,10 @@ class WebhookTestMixin(Case):
         return found[-1]
 
     def assertEventNotSent(self, pattern: str = "*") -> None:  # noqa: N802
-        """Fail if a message of such an event has been sent.
+        """Fail if a message of a matching event was sent.
 
         Args:
-            pattern: Of the event's name; all by default.
+            pattern: A pattern of the event's name; the default matches all.
         """
         found = self.thorn_messages.of(pattern)
         if found:

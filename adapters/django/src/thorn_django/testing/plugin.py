@@ -1,4 +1,4 @@
-"""The pytest plugin: the fixture `thorn_messages`, which knows of the transactions of tests."""
+"""The pytest plugin: the fixture `thorn_messages`, which handles the transactions of tests."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ from thorn_django.testing.capture import CapturedMessages, capture
 
 @pytest.fixture
 def thorn_messages() -> Iterator[CapturedMessages]:
-    """What the default app sends during the test; nothing of it leaves the process."""
+    """Capture the messages that the default app sends during the test."""
     with capture() as messages:
         yield messages

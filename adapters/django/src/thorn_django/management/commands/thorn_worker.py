@@ -15,7 +15,7 @@ class Command(ThornCommand):
     carried = "worker"
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Run it."""
-        # Opened by checks and the like; a worker may run for months without looking at it again.
+        """Run the worker."""
+        # Close connections that checks opened; a worker may run for months without using them.
         close_old_connections()
         super().handle(*args, **options)
