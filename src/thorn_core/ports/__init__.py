@@ -1,4 +1,4 @@
-"""The ports: what the core asks of apps, stores, executors and the rest, as Protocols."""
+"""The ports: Protocols for the core's interfaces to apps, stores, executors and others."""
 
 from thorn_core.ports.app import App, Engine
 from thorn_core.ports.dispatcher import Dispatcher

@@ -1,4 +1,4 @@
-"""The app port: what events, models, dispatchers and receipts ask of the app, a `Thorn`."""
+"""The app port: the interface of `Thorn` for events, models, dispatchers and receipts."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class App(Protocol):
     Attributes:
         settings: The app's settings.
         store: The app's store.
-        clock: The time, aware UTC.
+        clock: Returns the time, aware UTC.
         kept_events: Events declared for this app, by name; the app keeps them alive.
     """
 

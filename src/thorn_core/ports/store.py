@@ -389,7 +389,7 @@ class WithTables(Protocol):
 
         Raises:
             StoreSetupError: Existing tables don't fit this version.
-            StoreError: The database can't do it.
+            StoreError: The database reports an error.
         """
         ...
 
@@ -397,7 +397,7 @@ class WithTables(Protocol):
         """Return the version of the schema; None if other migrations created the tables.
 
         Raises:
-            StoreError: The database can't be asked.
+            StoreError: The database doesn't respond.
         """
         ...
 

@@ -136,9 +136,8 @@ class Worker:
     async def abegin(self, message_ids: Collection[str], seconds: float) -> bool:
         """Route these messages and start their due requests; the requests then continue.
 
-        Waits for capacity while the limit of requests in flight is reached, in total or per
-        recipient.
-        Leaves deliveries to an unresponsive recipient in the store.
+        It waits for capacity while the number of requests in flight is at its limit, in total or
+        per recipient. It leaves deliveries to an unresponsive recipient in the store.
 
         Args:
             message_ids: The messages' ids.

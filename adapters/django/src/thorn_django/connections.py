@@ -132,7 +132,7 @@ class DjangoConnection:
         except Error as error:
             wrapper = self.wrapper
             if self._borrowed and wrapper.vendor == "postgresql" and wrapper.in_atomic_block:
-                # The transaction is lost, even if the program catches the error; tell Django.
+                # The transaction is lost, even if the program catches the error; mark it in Django.
                 wrapper.set_rollback(True)
                 wrapper.rollback_exc = error  # type: ignore[attr-defined]
             raise

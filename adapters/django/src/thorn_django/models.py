@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 
 class State(models.IntegerChoices):
-    """A delivery's state; for open deliveries, the queue tells pending from in flight."""
+    """A delivery's state; an open delivery is pending or in flight, depending on the queue."""
 
     OPEN = OPEN
     DELIVERED = DELIVERED

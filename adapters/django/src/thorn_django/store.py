@@ -169,7 +169,7 @@ class DjangoStore(SqlStore):
     def claim_messages(
         self, *, now: datetime, lease: timedelta, limit: int, ids: Collection[str] | None = None
     ) -> Sequence[Message]:
-        """Lease messages that aren't routed yet."""
+        """Lease messages that are not routed yet."""
         for other in self._others:
             other.empty(limit, ids)
         return super().claim_messages(now=now, lease=lease, limit=limit, ids=ids)
@@ -177,26 +177,26 @@ class DjangoStore(SqlStore):
     def matching(
         self, event: str, *, sender: str | None, after: str | None, limit: int
     ) -> Sequence[Subscription]:
-        """A page of the enabled subscriptions that an event reaches."""
+        """Return a page of the enabled subscriptions that match an event."""
         self._opened.begin()
         return super().matching(event, sender=sender, after=after, limit=limit)
 
     def matching_each(
         self, messages: Sequence[Message], *, limit: int
     ) -> Sequence[Sequence[Subscription]]:
-        """The first page of `matching` for each of the first of some messages."""
+        """Return the first page of `matching` for one or more of the first messages."""
         self._opened.begin()
         return super().matching_each(messages, limit=limit)
 
     def route(self, routings: Sequence[Routing]) -> None:
-        """Keep deliveries of messages."""
+        """Store the deliveries of messages."""
         self._opened.close()
         super().route(routings)
 
     # -- history
 
     def message(self, message_id: str) -> Message | None:
-        """The message of that id."""
+        """Return the message with this id, or None."""
         # Search the databases in the direction of the move, so that a moving message isn't missed.
         for other in self._others:
             waiting = other.message(message_id)
@@ -205,13 +205,13 @@ class DjangoStore(SqlStore):
         return super().message(message_id)
 
     def routed(self, message_id: str) -> bool:
-        """True if the message has been routed completely, or is no longer here."""
+        """Return True if the message is routed completely or no longer exists."""
         if any(other.holds(message_id) for other in self._others):
             return False
         return super().routed(message_id)
 
     def stats(self, *, now: datetime, window: timedelta) -> Stats:
-        """What there is, and how attempts went in the time before now."""
+        """Return counts of the store's contents and statistics of recent attempts."""
         waiting = sum(other.count() for other in self._others)
         stats = super().stats(now=now, window=window)
         return attrs.evolve(

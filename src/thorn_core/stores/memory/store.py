@@ -243,7 +243,7 @@ class MemoryStore:
     def cancel(
         self, query: DeliveryQuery, *, now: datetime, limit: int, reason: str
     ) -> Sequence[Delivery]:
-        """Make pending deliveries cancelled."""
+        """Cancel pending deliveries."""
         if query.states is not None and PENDING not in query.states:
             return []
         with self._lock:
@@ -349,7 +349,7 @@ class MemoryStore:
         with self._lock:
             return self._history.periods(asked)
 
-    # -- life
+    # -- life cycle
 
     def check(self) -> None:
         """Do nothing: the store is always ready."""

@@ -1,8 +1,8 @@
 """Deletes finished deliveries by age, and all data about a sender.
 
 The last deleted delivery of a routed message takes along the message and its idempotency key. The
-transaction locks the message's row before it searches for deliveries, so that nobody creates new
-ones meanwhile.
+transaction locks the message's row before it searches for deliveries, so that no other transaction
+creates new ones.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def purge_unreached(
 
 
 def _remove_unreached(statements: Statements, keys: Iterable[bytes]) -> None:
-    """Delete those of the given messages that are routed and have no delivery."""
+    """Delete the routed messages without deliveries among the given ones."""
     asked = sorted(keys)
     if not asked:
         return
@@ -114,7 +114,7 @@ def erase(statements: Statements, sender: str, limit: int) -> int | None:
     messages = [key for (key,) in statements.rows(first, sender=sender, most=min(limit, ERASED))]
     if not messages:
         return None
-    # First, so that nobody creates more deliveries of the messages.
+    # First, so that no other transaction creates more deliveries of the messages.
     statements.change(REMOVE_WAITING, ids=messages)
     keys = _deliveries_of(statements, messages, ERASED_DELIVERIES // len(messages))
     if keys:

@@ -107,7 +107,7 @@ class Messages(Protocol):
     """Holds the messages of deliveries."""
 
     def get_many(self, statements: Statements, keys: Collection[bytes]) -> Mapping[bytes, Message]:
-        """Messages by key."""
+        """Return messages by key."""
         ...
 
 
@@ -115,7 +115,7 @@ class Subscriptions(Protocol):
     """Holds subscriptions and applies the results of attempts to them."""
 
     def get_many(self, statements: Statements, ids: Collection[str]) -> Mapping[str, Subscription]:
-        """Subscriptions by id."""
+        """Return subscriptions by id."""
         ...
 
     def judge(

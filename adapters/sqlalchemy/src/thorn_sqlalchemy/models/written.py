@@ -140,7 +140,7 @@ def as_before(
     """Restore the row's current values in an instance, in place of unwritten assignments.
 
     Args:
-        state: The instance's.
+        state: The instance's state.
         watch: The watch of its class.
         mapper: The class's mapper.
         connection: The flush's connection.
