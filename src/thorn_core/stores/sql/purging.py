@@ -1,8 +1,8 @@
 """Deletes finished deliveries by age, and all data about a sender.
 
-The last deleted delivery of a routed message takes along the message and its idempotency key. The
-transaction locks the message's row before it searches for deliveries, so that no other transaction
-creates new ones.
+After the last delivery of a routed message, the purge also deletes the message and its idempotency
+key. The transaction locks the message's row before it searches for deliveries, so that no other
+transaction creates new ones.
 """
 
 from __future__ import annotations

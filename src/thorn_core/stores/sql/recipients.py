@@ -2,8 +2,8 @@
 
 A recipient's row holds the time of its next claimable delivery, or an earlier time. So a claim
 examines only the ready recipients, longest wait first, and never the backlog of the others. A
-transaction that adds a due delivery also moves this time forward. The row's lock serialises that
-with a claim that moves it back.
+transaction that adds a due delivery also sets an earlier time. The row's lock serialises that with
+a claim that sets a later one.
 
 Transactions lock rows by ascending key, and this table last. A claim skips locked rows. If all rows
 are locked, it waits for one of them before it locks anything else. Rows are never deleted, because
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 # The number of recipients that one claim examines.
 MOST = 64
-# Examine this many times as many recipients if other transactions have locked the first ones.
+# If other transactions have locked these recipients, examine up to this multiple of them.
 WINDOWS = 4
 # Leases of a recipient to search for the earliest end: more than the recipient has slots.
 LEASED = 1000
