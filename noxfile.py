@@ -36,7 +36,7 @@ DOCS = ("tests/docs",)
 CORE = ("tests/core", "tests/contract")
 # A test that takes as many seconds hangs, and fails. Who is idle takes over from who isn't. Tests
 # often wait for processes and servers, so there are more workers than the two cores of CI.
-PYTEST = ("pytest", "-q", "-n", "3", "--dist", "worksteal", "--timeout", "600")
+PYTEST = ("pytest", "-q", "-n", "4", "--dist", "worksteal", "--timeout", "600")
 # What a campaign does more of, or alone.
 CAMPAIGN = ("-m", "campaign or scaled or hypothesis", "--timeout", "7200")
 PACKAGES = ("thorn_celery", "thorn_core", "thorn_flask", "thorn_sqlalchemy")

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
+import pytest
 from celery import Celery
 from celery_program import Setup, make
 
@@ -23,6 +24,10 @@ TIMEOUT = 60.0
 # Where other processes find `celery_program`, and what it uses.
 HERE = Path(__file__).parent
 PYTHONPATH = f"{HERE}{os.pathsep}{HERE.parent / 'integration'}"
+# Each broker and each database once, in the gate too.
+both = pytest.mark.parametrize(
+    "pair", [("rabbitmq", "postgresql"), ("redis", "mariadb")], ids="-".join, indirect=True
+)
 QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat")
 
 

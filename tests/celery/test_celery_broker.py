@@ -13,7 +13,7 @@ import time
 import attrs
 import pytest
 from celery_program import Setup, make
-from celery_world import TIMEOUT, world_of
+from celery_world import TIMEOUT, both, world_of
 from proxy import Proxy
 
 from thorn_celery import hints, work
@@ -104,6 +104,7 @@ def test_a_broker_that_never_answers_holds_up_nobody(postgresql, scheme):
             assert time.monotonic() - began < 2 * hints.CLOSE_SECONDS
 
 
+@both
 def test_many_messages_make_few_tasks(world):
     number, began = 1500, time.monotonic()
     with world.thorn.store.transaction() as handle:

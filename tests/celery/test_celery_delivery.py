@@ -11,7 +11,8 @@ from importlib.util import find_spec
 
 import pytest
 from celery_program import Setup
-from celery_world import TIMEOUT, world_of
+from celery_world import TIMEOUT, both, world_of
+from scale import campaign
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
@@ -25,6 +26,7 @@ def ids(recipient):
     return Counter(request.headers["webhook-id"] for request in recipient.received)
 
 
+@both
 def test_what_is_committed_is_delivered_once_by_forked_workers(world, recipient):
     world.thorn.subscribe("order.*", recipient.url)
     engine = create_engine(world.setup.store)
@@ -42,6 +44,7 @@ def test_what_is_committed_is_delivered_once_by_forked_workers(world, recipient)
     engine.dispose()
 
 
+@both
 def test_a_task_says_ids_and_no_payloads(world):
     world.thorn.send("order.paid", {"secret": "hunter2"})
     world.thorn.dispatcher().close()
@@ -107,6 +110,7 @@ def test_tasks_that_come_twice_deliver_once(world, recipient):
     assert max(ids(recipient).values()) == 1
 
 
+@both
 def test_a_worker_that_is_killed_loses_nothing(world, recipient):
     recipient.answer(delay=0.2)
     world.thorn.subscribe("order.*", recipient.url)
@@ -164,7 +168,10 @@ def test_a_recipient_that_hangs_holds_up_nobody_else(small_world, recipient, oth
         recipient.wait_for(300, TIMEOUT)
 
 
-@pytest.mark.parametrize("pool", ["threads", "solo", "gevent", "eventlet"])
+@pytest.mark.parametrize(
+    "pool",
+    ["threads", "gevent", *(pytest.param(pool, marks=campaign) for pool in ("solo", "eventlet"))],
+)
 def test_other_pools_deliver_too(small_world, recipient, pool):
     # Imported here, eventlet would warn of every later fork.
     if pool in ("gevent", "eventlet") and find_spec(pool) is None:

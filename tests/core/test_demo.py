@@ -49,8 +49,13 @@ def failed_checks(report):
     return {check for check, held in report.checks.items() if not held}
 
 
-def test_the_command_shows_what_happened_and_exits_0():
-    done = subprocess.run(COMMAND, capture_output=True, text=True, timeout=60)
+@pytest.fixture(scope="module")
+def done():
+    """The command, run once."""
+    return subprocess.run(COMMAND, capture_output=True, text=True, timeout=60)
+
+
+def test_the_command_shows_what_happened_and_exits_0(done):
     assert (done.returncode, done.stderr) == (0, "")
     assert "allowed_networks = ['127.0.0.0/8']" in done.stdout
     heading = next(line for line in done.stdout.splitlines() if line.startswith("message"))
@@ -63,8 +68,7 @@ def test_the_command_shows_what_happened_and_exits_0():
     assert "All checks passed." in done.stdout
 
 
-def test_the_second_act_shows_a_crash_and_that_nothing_is_lost():
-    done = subprocess.run(COMMAND, capture_output=True, text=True, timeout=60)
+def test_the_second_act_shows_a_crash_and_that_nothing_is_lost(done):
     assert (done.returncode, done.stderr) == (0, "")
     first, second = done.stdout.split("Now a crash")
     assert "Store: <SqlStore sqlite:///" in first

@@ -14,6 +14,7 @@ from django.db import connections, transaction
 from django.db.transaction import TransactionManagementError
 from django.db.utils import OperationalError
 from django.test.utils import CaptureQueriesContext
+from scale import campaign
 
 from thorn_core import StoreError
 from thorn_core.ports.executor import Failure
@@ -143,6 +144,7 @@ class TestParametersOfTheServer(TestPostgresql):
             yield
 
 
+@campaign
 def test_the_contract_is_kept_on_psycopg2():
     if importlib.util.find_spec("psycopg2") is None:
         pytest.skip("psycopg2 isn't installed")

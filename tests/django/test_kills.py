@@ -24,7 +24,7 @@ def test_what_is_committed_arrives_and_nothing_else_whoever_is_killed(server_ali
 @pytest.mark.parametrize(
     ("broker", "server_alias"),
     [
-        pytest.param("redis", "postgresql"),
+        pytest.param("redis", "postgresql", marks=campaign),
         pytest.param("rabbitmq", "mariadb", marks=campaign),
     ],
     indirect=["server_alias"],

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 import rest_carriers
+from scale import campaign, scaled, size
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from thorn_core import hookimpl
@@ -25,7 +26,7 @@ pytest.importorskip("schemathesis")
 HOOKS = Path(__file__).with_name("schemathesis_hooks.py")
 MOUNT = "/webhooks"
 # For each call.
-EXAMPLES = 20
+EXAMPLES = size(6, short=20, long=60)
 NOTHING = {}
 NAMED = """
 [[operations]]
@@ -159,11 +160,12 @@ def toml(tables):
     return "\n".join(lines)
 
 
+@scaled
 @pytest.mark.parametrize(
     ("name", "users", "phases"),
     [
         ("flask", ["ada", "bob"], "coverage,fuzzing,stateful"),
-        ("django", ["ada", "bob"], "coverage,fuzzing,stateful"),
+        pytest.param("django", ["ada", "bob"], "coverage,fuzzing,stateful", marks=campaign),
         ("rest_framework", ["staff"], "coverage"),
     ],
 )
@@ -183,7 +185,7 @@ def test_it_finds_nothing(tmp_path, name, users, phases):
         assert asked - site.done == set(), told
 
 
-@pytest.mark.parametrize("name", ["flask", "django"])
+@pytest.mark.parametrize("name", ["flask", pytest.param("django", marks=campaign)])
 def test_nobody_gets_anything_out_of_it(tmp_path, name):
     with rest_carriers.CARRIERS[name]() as carrier:
         site = Observed(carrier.wsgi)
