@@ -1,4 +1,4 @@
-"""Checks of what plugins, factories and settings give; errors name the nearest known name."""
+"""Checks of values from plugins, factories and settings; errors suggest the nearest name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CONTENT_TYPE = re.compile(r"[!#$&^_.+0-9A-Za-z-]+/[!#$&^_.+0-9A-Za-z-]+")
 
 
 def near(name: object, known: Iterable[str]) -> str:
-    """The nearest known name, or all of them: the end of an error message.
+    """Return the end of an error message: the nearest known name, or all known names.
 
     Example:
         >>> near("inlien", ["inline", "outbox"]), near("x", ["outbox", "inline"])
@@ -30,18 +30,18 @@ def near(name: object, known: Iterable[str]) -> str:
 
 
 def made(value: T, port: Any, where: str) -> T:
-    """Check what a factory gave.
+    """Check the object that a factory returned.
 
     Args:
-        value: What it gave.
-        port: The protocol that it must follow.
-        where: Which factory, for the error: `the factory of the store 'redis'`.
+        value: The object.
+        port: The protocol that it must implement.
+        where: The factory, for error messages: `the factory of the store 'redis'`.
 
     Returns:
-        The value.
+        The object.
 
     Raises:
-        ConfigurationError: It doesn't follow the protocol; the message names what it lacks.
+        ConfigurationError: It doesn't implement the protocol; the error names the missing members.
 
     Example:
         >>> from thorn_core.ports.dispatcher import Dispatcher
@@ -61,12 +61,12 @@ def made(value: T, port: Any, where: str) -> T:
 
 
 def lacks(value: Any, port: Any) -> list[str]:
-    """What a value lacks to follow a protocol."""
+    """Return the members of a protocol that a value lacks."""
     return [name for name in _members(port) if not hasattr(value, name)]
 
 
 def _members(port: Any) -> list[str]:
-    # A protocol may be made of others.
+    # A protocol may extend others.
     parts = [part for part in port.__mro__ if getattr(part, "_is_protocol", False)]
     names = {
         name for part in parts for name in (*vars(part), *vars(part).get("__annotations__", {}))
@@ -75,10 +75,10 @@ def _members(port: Any) -> list[str]:
 
 
 def check_plugins(given: Any) -> Iterable[Any]:
-    """Check that the plugins that an app is given are a list of objects or modules.
+    """Check that an app's plugins are a list of objects or modules.
 
     Raises:
-        ConfigurationError: They aren't; a class, a text or None does nothing.
+        ConfigurationError: They aren't, or a plugin is a class, a string or None.
     """
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise ConfigurationError(f"plugins is {given!r}; use a list of plugins")
@@ -93,10 +93,10 @@ def check_plugins(given: Any) -> Iterable[Any]:
 
 
 def check_transport(make: Any) -> Callable[[], Any]:
-    """Check what makes an app's transport: something to call on the event loop that uses it.
+    """Check an app's transport factory: a callable without arguments.
 
     Raises:
-        ConfigurationError: It can't be called.
+        ConfigurationError: It isn't callable.
     """
     if callable(make):
         return cast("Callable[[], Any]", make)
@@ -107,15 +107,15 @@ def check_transport(make: Any) -> Callable[[], Any]:
 
 
 def check_mapping(answer: Any, where: str, check: Callable[[str, Any, str], None]) -> None:
-    """Check a plugin's mapping of names to what they stand for.
+    """Check a mapping of names to objects that a plugin returned.
 
     Args:
-        answer: What the plugin gave.
-        where: Which hook of which plugin, for the error.
-        check: Checks a name and its value; gets `where` too.
+        answer: The returned value.
+        where: The hook and the plugin, for error messages.
+        check: Called with `where`, each name and its value; raises if they are invalid.
 
     Raises:
-        ConfigurationError: It is no mapping, or a name or value isn't right.
+        ConfigurationError: It isn't a mapping, or a name or a value is invalid.
     """
     if not isinstance(answer, Mapping):
         raise ConfigurationError(f"{where} returned {answer!r}; it must return a mapping of names")
@@ -126,7 +126,7 @@ def check_mapping(answer: Any, where: str, check: Callable[[str, Any, str], None
 
 
 def check_factory(name: str, value: Any, where: str) -> None:
-    """Check that something can be called to make what a name stands for."""
+    """Check that a name's value is a factory."""
     if not callable(value):
         raise ConfigurationError(
             f"{where} returned {value!r} for {name!r}; it must return a factory"
@@ -134,15 +134,15 @@ def check_factory(name: str, value: Any, where: str) -> None:
 
 
 def check_codec(content_type: str, codec: Any, where: str) -> None:
-    """Try a codec on an empty payload: it takes an envelope, and gives bytes.
+    """Check that a codec takes an envelope and returns bytes, by calling it with an empty payload.
 
     Args:
-        content_type: What it is for.
+        content_type: Its content type.
         codec: The codec.
-        where: Where it is given, for the error: `setting codecs`.
+        where: Where it is configured, for error messages: `setting codecs`.
 
     Raises:
-        ConfigurationError: It can't be used, as those of Thorn 1.x can't.
+        ConfigurationError: It doesn't, for example because it was written for Thorn 1.x.
 
     Example:
         >>> check_codec("text/x", lambda envelope: repr(envelope).encode(), "setting codecs")
@@ -153,7 +153,7 @@ def check_codec(content_type: str, codec: Any, where: str) -> None:
         given: Any = codec(envelope)
     except Exception as error:
         if not isinstance(error, TypeError) and getattr(error, "obj", None) is not envelope:
-            return  # it wants more of a payload than this one has
+            return  # it needs a payload that isn't empty
         fault = f"fails: {error}"
     else:
         if isinstance(given, bytes):
@@ -166,7 +166,7 @@ def check_codec(content_type: str, codec: Any, where: str) -> None:
 
 
 def check_content_type(content_type: Any, value: Any, where: str) -> None:
-    """Check that a name is a content type, and its value something to call."""
+    """Check that a name is a content type, and that its value is callable."""
     if not isinstance(content_type, str) or not _CONTENT_TYPE.fullmatch(content_type):
         raise ConfigurationError(
             f"{where} names the content type {content_type!r}; write type/subtype, as in"

@@ -1,4 +1,4 @@
-"""Thorn: settings, plugins, store and dispatcher, wired."""
+"""The app, which connects settings, plugins, store and dispatcher."""
 
 from __future__ import annotations
 
@@ -46,32 +46,32 @@ from thorn_core.worker import EventOptions, LoopThread, Wiring, Worker
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-# Seconds that a fork waits for the engine; a call of a store is over long before.
+# Seconds that a fork waits for the engine; calls of a store take much less.
 FORK_PATIENCE = 5.0
 NO_OPTIONS = EventOptions()
 
 
 def utc_now() -> datetime:
-    """The time, aware, UTC."""
+    """Return the current time, aware, in UTC."""
     return datetime.now(UTC)
 
 
 class Thorn(SendingCalls, SubscriptionCalls, HistoryCalls):
-    """An app: what declares, keeps and delivers events. The first one made is the default.
+    """An app: declares, stores and delivers events. The first one created is the default.
 
     Args:
-        store: A store, the URL of one (`memory://`), or an object that has such a URL (an Engine).
-        dispatcher: Name of the dispatcher, in place of the setting.
-        settings: Every other choice.
-        plugins: Objects or modules with hook implementations, beside the installed ones.
-        transport: Makes the transport, in place of the plugins' choice; called on the event loop
-            that uses it.
-        clock: The time, aware UTC.
-        default: Become the default app if there is none.
+        store: A store, its URL (`memory://`), or an object with a URL (a SQLAlchemy engine).
+        dispatcher: Name of the dispatcher; replaces the setting.
+        settings: All other configuration.
+        plugins: Objects or modules with hook implementations, in addition to the installed ones.
+        transport: Creates the transport, instead of a plugin; called on the event loop that uses
+            it.
+        clock: Returns the time, aware, in UTC.
+        default: Make this the default app if there is none.
 
     Raises:
         ConfigurationError: A plugin, the store's URL, the dispatcher, a signature scheme or a
-            static subscriber isn't right.
+            static subscriber is invalid.
 
     Example:
         >>> from thorn_core.testing import LocalRecipient
@@ -96,7 +96,7 @@ class Thorn(SendingCalls, SubscriptionCalls, HistoryCalls):
         clock: Callable[[], datetime] = utc_now,
         default: bool = True,
     ) -> None:
-        # Events that were declared for this app, which it keeps.
+        # Keeps the events that are declared for this app alive.
         self.kept_events: dict[str, Event] = {}
         self.settings = settings or Settings()
         self.clock = clock
@@ -139,10 +139,10 @@ class Thorn(SendingCalls, SubscriptionCalls, HistoryCalls):
         self.close()
 
     def before_fork(self) -> None:
-        """In a process about to fork: hold the engine, and let go of what no child may inherit.
+        """Suspend the engine before a fork, and release everything that no child may inherit.
 
-        Waits for the engine's callback and calls of the store that are under way, 5 s at most. A
-        worker on an event loop of the caller's isn't held.
+        Waits for running callbacks of the engine and calls of the store, for 5 s at most. A worker
+        on the caller's own event loop isn't suspended.
         """
         until = time.monotonic() + FORK_PATIENCE
         held = self._thread.hold(FORK_PATIENCE)
@@ -156,18 +156,18 @@ class Thorn(SendingCalls, SubscriptionCalls, HistoryCalls):
         self.store.before_fork()
 
     def after_fork_in_parent(self) -> None:
-        """In a process that has forked: let the engine go on."""
+        """Resume the engine in the parent process after a fork."""
         self._thread.release()
 
     def after_fork(self) -> Any:
-        """In a forked child: begin anew; returns what it inherited and mustn't touch."""
+        """Start over in a forked child; return the inherited objects that it mustn't use."""
         inherited = (self._thread, self._engine, self._sending)
         self._begin()
         self.store.after_fork()
         return inherited
 
     def _begin(self) -> None:
-        """Set up what belongs to one process: made again in a forked child."""
+        """Set up the state of this process; a forked child does it again."""
         self._lock = threading.RLock()
         self._unsent: Counter[str] = Counter()
         self._progress = Progress()
@@ -182,10 +182,10 @@ class Thorn(SendingCalls, SubscriptionCalls, HistoryCalls):
             if name not in known:
                 raise ConfigurationError(f"setting signatures names {name!r}; {near(name, known)}")
         schemes = tuple(known[name] for name in self.settings.signatures)
-        make_keys(schemes)  # raises now if they can't: no common key, a package that is missing
+        make_keys(schemes)  # raises if they can't sign: no common key, or a missing package
         return schemes
 
-    # -- life
+    # -- life cycle
 
     def make_default(self) -> Self:
         """Make this the default app, the one that events without an app of their own use."""
@@ -193,10 +193,10 @@ class Thorn(SendingCalls, SubscriptionCalls, HistoryCalls):
         return self
 
     def close(self) -> None:
-        """Stop everything, letting requests under way end within the grace period.
+        """Stop everything; requests in flight may finish within the grace period.
 
-        Deliveries not made stay pending in the store. Calling it twice is fine; interpreter exit
-        calls it too.
+        Remaining deliveries stay pending in the store. It may be called more than once, and the
+        interpreter calls it at exit.
         """
         with self._lock:
             if self._closed:
@@ -220,20 +220,20 @@ class Thorn(SendingCalls, SubscriptionCalls, HistoryCalls):
 
     @property
     def engine(self) -> Worker:
-        """The worker on the engine's loop, that dispatchers share."""
+        """The worker on the engine's loop, which dispatchers share."""
         with self._lock:
             if self._engine is None:
                 self._engine = self.worker()
             return self._engine
 
     def worker(self, *, concurrency: int | None = None) -> Worker:
-        """Make a worker on this app's store: `worker.run()`, or `await worker.arun()`.
+        """Create a worker for this app's store; start it with `run()` or `await arun()`.
 
         Args:
-            concurrency: Requests under way at once, in place of the setting.
+            concurrency: Maximum requests in flight; replaces the setting.
 
         Raises:
-            ConfigurationError: The concurrency isn't one.
+            ConfigurationError: The concurrency is invalid.
         """
         self.import_events()
         settings = self.settings
@@ -263,15 +263,15 @@ class Thorn(SendingCalls, SubscriptionCalls, HistoryCalls):
     def import_events(self, *modules: str) -> None:
         """Import the modules that declare events, so that this process knows them.
 
-        A worker needs the declarations of events that have subscribers, validators or keep-alive
-        of their own. It calls this when it is made, for the modules of the setting `imports` and
-        those that adapters know (Django: `events` and `webhooks` of every installed app).
+        A worker needs the declarations of events that have their own subscribers, validators or
+        `allow_keepalive`. A new worker calls this method. It imports the modules of the setting
+        `imports` and those of adapters (Django: `events` and `webhooks` of every installed app).
 
         Args:
-            *modules: Dotted names of more modules.
+            *modules: Dotted names of further modules.
 
         Raises:
-            ConfigurationError: One can't be found.
+            ConfigurationError: A module can't be found.
 
         Example:
             >>> with Thorn() as app:
@@ -297,10 +297,10 @@ class Thorn(SendingCalls, SubscriptionCalls, HistoryCalls):
         return made(transport, Transport, f"transport={self._make_transport!r}")
 
     def check_transport(self) -> None:
-        """Make a transport of yours or of a plugin's on the engine's loop, and close it again.
+        """Check the transport factory: create a transport on the engine's loop, and close it.
 
         Raises:
-            ConfigurationError: It can't be made, or is no transport.
+            ConfigurationError: It fails, or doesn't return a transport.
         """
         if self._make_transport is None and not self.plugins.replaces_transport:
             return
@@ -316,7 +316,7 @@ class Thorn(SendingCalls, SubscriptionCalls, HistoryCalls):
             raise ConfigurationError(f"the transport could not be created: {error}") from error
 
     def dispatcher(self, name: str | None = None) -> Dispatcher:
-        """The dispatcher of a name, made at first use; the app's own for None.
+        """Return the dispatcher with a name, or the app's for None; create it at first use.
 
         Raises:
             ConfigurationError: No plugin knows the name.
@@ -324,18 +324,18 @@ class Thorn(SendingCalls, SubscriptionCalls, HistoryCalls):
         return self._sending.dispatcher(name)
 
     def dispatching_by(self, dispatcher: Dispatcher) -> AbstractContextManager[None]:
-        """Use this dispatcher for everything inside the block, whatever events say; for tests."""
+        """Use this dispatcher inside the block, even for events with their own; for tests."""
         return self._sending.substituted(dispatcher)
 
     def model_adapter(self, model: type) -> ModelAdapter:
-        """The ORM adapter for a class."""
+        """Return the ORM adapter for a class."""
         return self._model_adapters.of(model)
 
     def check_dispatcher(self, name: str) -> None:
-        """See that a plugin knows the dispatcher of a name.
+        """Check that a plugin knows a dispatcher's name.
 
         Raises:
-            ConfigurationError: None does.
+            ConfigurationError: No plugin does.
         """
         self.plugins.dispatcher_factory(name)
 
@@ -353,10 +353,10 @@ class Thorn(SendingCalls, SubscriptionCalls, HistoryCalls):
         return self.absolute_url(self.plugins.reverse(view, args, kwargs))
 
     def absolute_url(self, url: str) -> str:
-        """A path made a URL: by the setting `base_url`, else by what a web adapter knows.
+        """Make a path absolute: by the setting `base_url`, else by a web adapter's base URL.
 
         Args:
-            url: A path; what isn't one is given back as it is, as is one if neither is there.
+            url: A path. It is returned unchanged if there is no base URL; so is a complete URL.
 
         Example:
             >>> with Thorn(settings=Settings(base_url="https://example.com")) as app:
@@ -368,7 +368,7 @@ class Thorn(SendingCalls, SubscriptionCalls, HistoryCalls):
         base = self.settings.base_url or self.plugins.base_url()
         return url if base is None else base.rstrip("/") + url
 
-    # -- what workers ask
+    # -- for workers
 
     def _options(self, message: Message) -> EventOptions:
         event = find_event(message.declared or message.event, self)
@@ -379,9 +379,10 @@ class Thorn(SendingCalls, SubscriptionCalls, HistoryCalls):
         return self._completed(event)
 
     def _completed(self, event: Event) -> EventOptions:
-        """An event's options with its own validators in force: `allowed_networks` hold for them.
+        """Complete an event's options: apply `allowed_networks` to its own validators.
 
-        The same value each time: transports keep connections by the identity of the validators.
+        Returns the same object each time, because transports pool connections by the validators'
+        identity.
         """
         options = event.options
         assert options.validators is not None
@@ -407,7 +408,7 @@ class Thorn(SendingCalls, SubscriptionCalls, HistoryCalls):
             return unstored_recipients(self.rules, message, targets, added, failures)
 
     def _knows(self, message: Message) -> bool:
-        """Whether the declaration that a message needs is known here."""
+        """Return whether this process has the declaration that a message needs."""
         return message.declared is None or find_event(message.declared, self) is not None
 
     def count_unsent(self, event: str) -> None:
@@ -420,29 +421,29 @@ class Thorn(SendingCalls, SubscriptionCalls, HistoryCalls):
             self._unsent[event] += 1
 
     def _progressed(self) -> None:
-        # Looked up each time: a forked child has another one.
+        # Not cached, because a forked child has another one.
         self._progress.made()
 
     def wait_until(self, done: Callable[[], bool], timeout: float | None) -> bool:
-        """Wait until a worker, here or elsewhere, has done something.
+        """Wait until a condition on the store holds, which workers in any process fulfil.
 
         Args:
-            done: Looks whether it has.
-            timeout: Seconds; None waits as long as it takes.
+            done: Returns whether the condition holds.
+            timeout: Seconds; None for no limit.
 
         Returns:
-            False if the time was up.
+            False after a time-out.
 
         Raises:
-            ConfigurationError: It was called inside a running event loop, which it would stop.
+            ConfigurationError: It was called inside a running event loop, which it would block.
         """
         return self._progress.wait_until(done, timeout)
 
     async def await_until(self, done: Callable[[], bool]) -> None:
-        """Wait until a worker, here or elsewhere, has done something, without blocking the loop.
+        """Like `wait_until`, without blocking the event loop.
 
         Args:
-            done: Looks whether it has; called where the store may be used.
+            done: Returns whether the condition holds; called in a thread that may use the store.
         """
         await self._progress.await_until(partial(self.await_call, done))
 
@@ -450,12 +451,12 @@ class Thorn(SendingCalls, SubscriptionCalls, HistoryCalls):
         """Call a function that uses the store, without blocking the caller's loop.
 
         Args:
-            function: Called in the thread that the store is used in from async code.
+            function: Called in the thread in which async code uses the store.
         """
         return await self._sending.call(function)
 
     def events(self) -> list[Event]:
-        """Every event declared for this app or for any, by name.
+        """All events declared for this app or for any app, by name.
 
         Raises:
             ConfigurationError: A module of the setting `imports` can't be imported.
@@ -464,5 +465,5 @@ class Thorn(SendingCalls, SubscriptionCalls, HistoryCalls):
         return declared_events(self)
 
 
-# Events know an app by its port; programs get a Thorn.
+# Events see the port of an app; programs get a Thorn.
 get_app = cast("Callable[[], Thorn]", current_app.get_app)

@@ -21,7 +21,7 @@ from thorn_core.worker.thread import in_event_loop
 # Maximum messages in a buffer before it is flushed, so that memory stays bounded.
 BUFFER_LIMIT = 10_000
 
-# Publishes messages with the same key; returns what the sender should wait for.
+# Publishes messages with the same key; returns an object for the sender to wait for.
 Publish = Callable[[Sequence[Any]], Any]
 # Calls a function that may block, from async code.
 Run = Callable[[Callable[[], Any]], Awaitable[Any]]
@@ -64,7 +64,7 @@ class Buffer:
         flush_timeout: Seconds since the last flush after which `maybe_flush` flushes.
 
     Raises:
-        ConfigurationError: One of them isn't positive.
+        ConfigurationError: `flush_freq` or `flush_timeout` isn't positive.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Buffer:
         self._flushes = self._flushes_before = self._begin = 0
         self._outer: Buffer | None = None
         self._token: Token[Buffer | None] | None = None
-        # True if it ends with `await`; otherwise the thread of the loop that its end blocks.
+        # True if the block's end awaits; otherwise the event loop's thread, which its end blocks.
         self._awaited = False
         self._loop_thread: int | None = None
         # Number of open blocks that may discard their messages.
@@ -130,7 +130,7 @@ class Buffer:
     def _leave(self) -> None:
         token, self._token = self._token, None
         if token is not None:
-            # A generator may end in another context than it began in; a closed buffer is harmless.
+            # A generator may end in another context than it began; a closed buffer is harmless.
             with contextlib.suppress(ValueError):
                 _current.reset(token)
 
@@ -145,7 +145,7 @@ class Buffer:
             blocking: Whether publishing the message does I/O.
 
         Raises:
-            ConfigurationError: It must be buffered, because it may be discarded, but can't be.
+            ConfigurationError: It can't be buffered, but must be, because the block may discard it.
         """
         loop_thread = self._loop_thread
         if not blocking or loop_thread in (None, threading.get_ident()):

@@ -121,7 +121,7 @@ def check_event(event: Event, settings: Settings) -> list[Finding]:
 
 
 def check_dispatchers(app: App) -> list[Finding]:
-    """Find events declared by now whose dispatcher an app doesn't know.
+    """Find events, among those declared so far, with a dispatcher that an app doesn't know.
 
     Args:
         app: The app that sends them.
@@ -212,7 +212,7 @@ def _allowed(validators: Iterable[Any]) -> list[Network]:
 def _refused(
     target: Any, validators: Sequence[Any], where: str, setting: str | None
 ) -> Iterator[Finding]:
-    # Only validators that are values; others may do look-ups, which are too slow here.
+    # Only Thorn's validators; others may do name look-ups, which are too slow here.
     constant = [each for each in validators if isinstance(each, OWN_VALIDATORS)]
     for url in _urls(target):
         try:

@@ -1,4 +1,4 @@
-"""Codecs and decoders: from a payload to a body, and from a body to what it says."""
+"""Codecs, which encode payloads as request bodies, and decoders for the other direction."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ import attrs
 from thorn_core.errors import PayloadError
 
 _IP_CLASSES = IPv4Address | IPv6Address | IPv4Interface | IPv6Interface | IPv4Network | IPv6Network
-# Text that is made when it is needed: Django's, Babel's and speaklater's lazy strings.
+# Lazy strings of Django, Babel and speaklater.
 _LAZY_CLASSES = frozenset({"Promise", "LazyString", "_LazyString", "LazyProxy"})
 CLOUDEVENTS_JSON = "application/cloudevents+json"
 JSON_KEYS = (str, int, float, bool, type(None))
 
 
 def format_datetime(value: dt.datetime) -> str:
-    """A datetime as ISO 8601, UTC as `Z`, microseconds kept.
+    """Format a datetime as ISO 8601 with microseconds, UTC as `Z`.
 
     Example:
         >>> format_datetime(dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC))
@@ -57,7 +57,7 @@ def _format_timedelta(value: dt.timedelta) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON can hold, of what it can't; TypeError if there is nothing."""
+    """Convert a value to one that JSON can represent; TypeError if there is none."""
     if isinstance(value, dt.datetime):
         return format_datetime(value)
     if isinstance(value, dt.date | dt.time):
@@ -88,7 +88,7 @@ def _plain(value: Any) -> Any:
 
 
 def _bounds_of(value: Any) -> dict[str, Any] | None:
-    """A range of a database's, whatever library's class holds it; None for anything else."""
+    """Return a database's range, of any library's class, as a mapping; None for other values."""
     if not all(hasattr(value, name) for name in ("lower", "upper", "lower_inc", "upper_inc")):
         return None
     if getattr(value, "isempty", False) is True or getattr(value, "empty", False) is True:
@@ -105,17 +105,17 @@ _encode = JSONEncoder(
 def dump_json(value: Any) -> bytes:
     """Encode a payload as compact JSON (RFC 8259) in UTF-8.
 
-    Datetimes become ISO 8601 (UTC as `Z`), dates, times, durations, Decimal, UUID, paths and
-    network addresses text, bytes base64 (RFC 4648), enums their values, sets and sequences lists,
-    ranges `{"lower", "upper", "bounds"}`; attrs values, dataclasses and mappings objects; lazy
-    strings text.
+    Datetimes become ISO 8601 (UTC as `Z`). Dates, times, durations, Decimal, UUID, paths, network
+    addresses and lazy strings become strings. Bytes become base64 (RFC 4648), enums their values,
+    sets and sequences arrays, ranges `{"lower", "upper", "bounds"}`. Instances of attrs classes,
+    dataclasses and mappings become objects.
 
     Args:
         value: The payload.
 
     Raises:
-        PayloadError: Something in it can't be encoded, NaN and infinity included; the message names
-            the place.
+        PayloadError: A value in it can't be encoded, for example NaN or infinity; the message says
+            where.
 
     Example:
         >>> dump_json({"at": dt.datetime(2026, 3, 1, tzinfo=dt.UTC), "price": Decimal("1.50")})
@@ -129,13 +129,13 @@ def dump_json(value: Any) -> bytes:
 
 
 def as_json(value: Any) -> Any:
-    r"""A column's value as JSON can hold it, whatever it is: no event is lost for a column's type.
+    r"""Convert any value of a column for JSON, so that no event is lost because of a column's type.
 
-    As `dump_json`, and beyond it: NaN and infinity become text, as PostgreSQL's `to_json` writes
-    them, keys become text, and so does whatever has no better form.
+    Like `dump_json`, but NaN and infinity become strings, as PostgreSQL's `to_json` writes them.
+    Keys and all other values become strings, too.
 
     Args:
-        value: What a database or its driver gave.
+        value: The value from a database or its driver.
 
     Example:
         >>> as_json({"data": b"\x00", "load": float("nan"), "at": {1: complex(1, 2)}})
@@ -175,7 +175,7 @@ def _key(key: Any) -> str:
 
 
 def _faults(value: Any, path: str, above: tuple[int, ...]) -> Iterator[str]:
-    """Say where and why a payload can't be encoded; run only when it can't."""
+    """Yield where and why a payload can't be encoded; called only after a failure."""
     if value is None or isinstance(value, bool | int):
         return
     if isinstance(value, str):
@@ -216,12 +216,12 @@ def _faults(value: Any, path: str, above: tuple[int, ...]) -> Iterator[str]:
 
 @attrs.frozen(kw_only=True)
 class Envelope:
-    """A payload and what is put around it.
+    """A payload in its envelope.
 
     Attributes:
-        fields: Everything but the payload.
+        fields: The fields beside the payload.
         data: The payload as JSON text.
-        key: Where the payload goes; None if nothing is put around it.
+        key: The payload's field; None if the payload is the whole document.
     """
 
     fields: Mapping[str, Any] = attrs.field(repr=False)
@@ -229,7 +229,7 @@ class Envelope:
     key: str | None = "data"
 
     def document(self) -> Any:
-        """Everything in one mapping, the payload decoded; without a key, the payload."""
+        """Return the whole document with the decoded payload."""
         payload = loads(self.data)
         return payload if self.key is None else {**self.fields, self.key: payload}
 
@@ -238,13 +238,13 @@ Codec = Callable[[Envelope], bytes]
 
 
 def media_type(content_type: str, envelope: str) -> str:
-    """The `Content-Type` of a body.
+    """Return the `Content-Type` of a body.
 
-    CloudEvents in JSON have one of their own (HTTP binding 1.0.2, section 3.2.1): recipients tell
-    them from other JSON by it.
+    CloudEvents in JSON have their own content type (HTTP binding 1.0.2, section 3.2.1), by which
+    recipients recognise them.
 
     Args:
-        content_type: The subscription's.
+        content_type: The subscription's content type.
         envelope: Name of the envelope.
 
     Example:
@@ -259,7 +259,7 @@ def media_type(content_type: str, envelope: str) -> str:
 
 
 def encode_json(envelope: Envelope) -> bytes:
-    """Encode as JSON; the payload is that already, and goes in as it is.
+    """Encode an envelope as JSON; the payload, already JSON, is inserted unchanged.
 
     Example:
         >>> encode_json(Envelope(fields={"event": "a.b"}, data=b'{"n":1}'))
@@ -273,14 +273,14 @@ def encode_json(envelope: Envelope) -> bytes:
 
 
 def encode_form(envelope: Envelope) -> bytes:
-    """Encode as application/x-www-form-urlencoded; nested values go by `data[tags][0]`.
+    """Encode an envelope as application/x-www-form-urlencoded, with names like `data[tags][0]`.
 
     Example:
         >>> encode_form(Envelope(fields={"event": "a.b"}, data=b'{"ok":true,"tags":["x"]}'))
         b'event=a.b&data%5Bok%5D=true&data%5Btags%5D%5B0%5D=x'
     """
     document = envelope.document()
-    # A bare payload that is no mapping has no names.
+    # A bare payload that isn't a mapping has no names.
     fields = document if isinstance(document, dict) else {"data": document}
     pairs = (
         f"{quote_plus(name)}={quote_plus(text)}"
@@ -312,31 +312,31 @@ CODECS: Mapping[str, Codec] = {
 }
 
 
-# -- the other direction
+# -- decoders
 
 Decoder = Callable[[bytes], Any]
 
-# A form with more is no webhook's; each field costs memory.
+# Maximum fields of a form; no webhook has more, and each field costs memory.
 FORM_FIELDS = 10_000
-# What a form leaves unencoded (WHATWG URL, section 5.2), and some that senders forget to encode. No
-# JSON object or array is made of these alone: who changes a content type, which no signature
-# covers, can't have one read as a form.
+# Characters that forms leave unencoded (WHATWG URL, section 5.2), and some that senders forget to
+# encode. No JSON object or array consists of these alone: signatures don't cover the content type,
+# and an attacker who changes it can't have JSON decoded as a form.
 _FORM = re.compile(rb"[A-Za-z0-9*._~!'();:@$,/?+%&=\[\]-]*")
 _HALVES = re.compile(r"\\u[dD][89a-fA-F]")
 NAME_SHOWN = 50
 
 
 def load_json(body: bytes) -> Any:
-    """Decode JSON strictly (RFC 8259 in UTF-8, with what RFC 7493 adds).
+    """Decode JSON strictly (RFC 8259 in UTF-8, with the restrictions of RFC 7493).
 
-    Refuses what two readers could understand differently, or what can't be written again: a name
-    twice in one object, NaN and Infinity, halves of characters.
+    Refuses ambiguous documents and those that can't be encoded again: duplicate names in an
+    object, NaN and Infinity, lone surrogates.
 
     Args:
-        body: The text in UTF-8, a byte order mark before it or not.
+        body: The text in UTF-8, with or without a byte order mark.
 
     Raises:
-        ValueError: It isn't that; the message says why.
+        ValueError: It is invalid; the message says why.
 
     Example:
         >>> load_json(b'{"n": 1}')
@@ -358,7 +358,7 @@ def load_json(body: bytes) -> Any:
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     except ValueError as error:
-        # Python's own speaks of its settings.
+        # Python's message is about its own settings.
         reason = "a number has too many digits" if "digits" in str(error) else str(error)
         raise ValueError(reason) from error
     return value
@@ -384,7 +384,7 @@ def decode_form(body: bytes) -> dict[str, str]:
     """Decode application/x-www-form-urlencoded; nested names stay flat: `data[tags][0]`.
 
     Raises:
-        ValueError: It is no form, holds a name twice, or more than 10,000 fields.
+        ValueError: It isn't a form, contains a name twice, or has more than 10,000 fields.
 
     Example:
         >>> decode_form(b"event=a.b&data%5Bn%5D=1")
@@ -401,7 +401,7 @@ def decode_form(body: bytes) -> dict[str, str]:
             errors="strict",
         )
     except ValueError as error:
-        # Python's own shows what is in it.
+        # Python's message contains the body.
         raise ValueError(
             "a field in it has no value or isn't UTF-8, or it has too many fields"
         ) from error

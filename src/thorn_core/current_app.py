@@ -38,11 +38,11 @@ def get_app() -> App:
 
 
 def make_default_app_by(make: Callable[[], App] | None) -> None:
-    """Create the default app when it is first needed, as web frameworks' adapters do.
+    """Register a function that creates the default app when it is first needed.
 
     Args:
-        make: Called by `get_app` if there is no default app, also after one was closed; None
-            removes it.
+        make: Called by `get_app` if there is no default app or it was closed; None removes the
+            function. Adapters of web frameworks use it.
 
     Example:
         >>> from thorn_core import Thorn, get_app
@@ -57,11 +57,11 @@ def make_default_app_by(make: Callable[[], App] | None) -> None:
 
 
 def find_app_by(find: Callable[[], App | None]) -> None:
-    """Let `get_app` find the app by the context, such as the current request.
+    """Register a function that finds the app by the context, such as the current request.
 
     Args:
-        find: Called before the default app is used; returns None if it knows no app. Passing it
-            again changes nothing.
+        find: Called by `get_app` before it uses the default app; returns None if it knows no app.
+            A function is registered only once.
 
     Example:
         >>> from contextvars import ContextVar
@@ -94,7 +94,7 @@ def set_default_app(app: App | None, *, only_if_none: bool = False) -> None:
     """Make an app the default, or none.
 
     Args:
-        app: The app.
+        app: The app; None for no default.
         only_if_none: Keep an existing default.
     """
     global _default_app

@@ -5,16 +5,16 @@
     ThornError
     ├── ConfigurationError (ValueError)      a setting, plugin or declaration is wrong
     ├── InvalidNameError (ValueError)        an event name or pattern
-    ├── PayloadError (ValueError)            what was sent can't be encoded, or breaks its schema
+    ├── PayloadError (ValueError)            a payload can't be encoded, or violates its schema
     ├── SecurityError (ValueError)           a recipient's URL or address is refused
     │   └── UncheckedError                   … because a plugin failed to check it
-    ├── SignatureError (ValueError)          an incoming webhook isn't what it claims to be
-    │   ├── ReplayError                      it is genuine, and has been here before
-    │   └── SecretError (ConfigurationError) a secret that should verify it isn't one
-    ├── NotFoundError (LookupError)          no subscription, message or delivery of that id
+    ├── SignatureError (ValueError)          an incoming webhook can't be verified
+    │   ├── ReplayError                      it is genuine, but was received before
+    │   └── SecretError (ConfigurationError) a secret to verify it with is invalid
+    ├── NotFoundError (LookupError)          no subscription, message or delivery with that id
     ├── BufferNotEmpty                       a buffer was closed by hand with messages in it
-    ├── StoreError                           a store can't do its work now
-    │   └── StoreSetupError                  it has to be set up or migrated first
+    ├── StoreError                           a store is unavailable
+    │   └── StoreSetupError                  it must be set up or migrated first
     └── TransportError                       a request got no usable response
         └── TransportTimeout                 … in time
 """
@@ -23,7 +23,7 @@ from __future__ import annotations
 
 
 class ThornError(Exception):
-    """The root of everything that Thorn raises on purpose."""
+    """The base class of Thorn's exceptions."""
 
 
 class ConfigurationError(ThornError, ValueError):
@@ -31,11 +31,11 @@ class ConfigurationError(ThornError, ValueError):
 
 
 class InvalidNameError(ThornError, ValueError):
-    """An event name or pattern holds what it can't hold."""
+    """An event name or pattern is invalid."""
 
 
 class PayloadError(ThornError, ValueError):
-    """A payload can't be encoded, is too large, or breaks its event's schema."""
+    """A payload can't be encoded, is too large, or violates its event's schema."""
 
 
 class SecurityError(ThornError, ValueError):
@@ -55,7 +55,7 @@ class SecurityError(ThornError, ValueError):
     """
 
     def __init__(self, reason: str = "", advice: str = "") -> None:
-        # Both are arguments of the exception, so that they survive pickling.
+        # Both are arguments of the exception, so that pickling keeps them.
         super().__init__(*([reason, advice] if advice else [reason]))
         self.reason = reason
 
@@ -68,17 +68,17 @@ class UncheckedError(SecurityError):
 
 
 class SignatureError(ThornError, ValueError):
-    """An incoming webhook has no good signature, or a timestamp outside the tolerance."""
+    """An incoming webhook has no valid signature, or a timestamp outside the tolerance."""
 
 
 class ReplayError(SignatureError):
-    """An incoming webhook is genuine but its id has been seen before."""
+    """An incoming webhook is genuine, but its id was received before."""
 
 
 class SecretError(SignatureError, ConfigurationError):
-    """A secret that should verify webhooks can't: it is blank, malformed, or another scheme's.
+    """A secret for verifying webhooks is empty, malformed, or for another scheme.
 
-    It is a mistake of the receiver's, and no webhook can be trusted until it is mended.
+    This is an error in the receiver's configuration; no webhook can be verified until it is fixed.
     """
 
 
@@ -91,16 +91,16 @@ class BufferNotEmpty(ThornError):  # noqa: N818 - Thorn 1.x's name
 
 
 class StoreError(ThornError):
-    """A store can't do its work now: not initialised, unreachable, full."""
+    """A store is unavailable: not initialised, unreachable or full."""
 
 
 class StoreSetupError(StoreError):
-    """A store has to be set up first: it has no tables yet, or those of an older schema."""
+    """A store must be set up first: it has no tables, or tables of an older schema."""
 
 
 class TransportError(ThornError):
-    """A request got no usable response: no connection, TLS failure, reset, or not HTTP."""
+    """A request got no usable response: no connection, a TLS failure, a reset, or not HTTP."""
 
 
-class TransportTimeout(TransportError):  # noqa: N818 - reads as the condition it is
+class TransportTimeout(TransportError):  # noqa: N818 - the name says enough
     """A request got no response in time."""

@@ -42,14 +42,14 @@ class Event:
         retry_max: Number of retries; set it together with `retry_delay`.
         retry_delay: Seconds between them.
         retry_policy: Delays between attempts, instead of the setting.
-        dispatcher: Name of the dispatcher, instead of the app's.
+        dispatcher: Name of the dispatcher, instead of the app's dispatcher.
         recipient_validators: Validators, instead of the setting.
         subscribers: Static subscribers of this event: a URL, list, mapping, or callable that gets
             the message.
         request_data: Merged into every payload, which must then be a mapping; the payload wins.
         allow_keepalive: False closes connections after each response.
         headers: Extra headers for every request.
-        envelope: `thorn`, `standard`, `cloudevents` or `bare`, in place of the setting.
+        envelope: `thorn`, `standard`, `cloudevents` or `bare`, instead of the setting.
         schema: JSON Schema that payloads must follow (extra `schema`).
         description: A description for the documentation.
         example: An example payload for the documentation.
@@ -134,14 +134,14 @@ class Event:
         _declare(self)
 
     def _check_dispatcher(self) -> None:
-        """Refuse a dispatcher that its app doesn't know; of the default app, warn of it."""
+        """Check that the event's app knows the dispatcher; for the default app, only log it."""
         app = self._app or app_here()
         unknown = None if app is None else unknown_dispatcher(self, app)
         if unknown is None:
             return
         if self._app is not None:
             raise ConfigurationError(unknown)
-        # An app with other plugins may be the one that sends it.
+        # Another app, with other plugins, may send the event.
         logger.warning("%s", unknown)
 
     @property
@@ -178,7 +178,7 @@ class Event:
 
     @property
     def subscribers(self) -> tuple[Any, ...]:
-        """The subscriptions that would get a message of this event without a sender now."""
+        """The subscriptions that currently match a message of this event without a sender."""
         return tuple(self.app.subscribers(self.name))
 
     def send(self, data: Any = None, **options: Unpack[SendArguments]) -> Receipt:

@@ -1,6 +1,6 @@
-"""The REST resource, independent of frameworks: takes a request value, returns a response value.
+"""The REST resource, independent of frameworks: it turns a request value into a response value.
 
-Web adapters authenticate, translate and mount it; all rules are here.
+Web adapters authenticate users, translate requests and responses, and mount it.
 
 Example:
     >>> from thorn_core import Thorn

@@ -11,7 +11,7 @@ from thorn_core.api.problems import Problem, faulty, shortened
 from thorn_core.api.validation import unknown
 from thorn_core.codecs import load_json
 
-# Several times what any valid request has.
+# Several times as many as any valid request has.
 MOST_FIELDS = 100
 DEEPEST = 20
 _UTF8 = re.compile(r"(?:;\s*charset=\"?utf-?8\"?\s*)?", re.IGNORECASE)
@@ -41,7 +41,7 @@ def read_object(request: ApiRequest) -> dict[str, Any]:
 
 
 def read_options(request: ApiRequest, known: Iterable[str]) -> dict[str, Any]:
-    """Return the JSON object in a body, which may have only these fields.
+    """Return the JSON object in a body; refuse other fields than these.
 
     Raises:
         Problem: It isn't a JSON object, or has other fields.
@@ -55,7 +55,7 @@ def read_options(request: ApiRequest, known: Iterable[str]) -> dict[str, Any]:
 
 
 def _check_type(headers: Mapping[str, str]) -> None:
-    # Required: without asking, browsers send forms to other sites, but not JSON.
+    # Required against CSRF: browsers send forms to other sites without a preflight, but not JSON.
     given = headers.get("content-type", "")
     media, semicolon, parameters = given.strip().partition(";")
     if media.strip().lower() != JSON or not _UTF8.fullmatch(semicolon + parameters):

@@ -57,8 +57,8 @@ class Call:
         return found
 
     def may_touch(self, owner: str | None) -> bool:
-        """Return whether the request may access things of this owner."""
-        # Things without an owner (None) belong to operators.
+        """Return whether the request may access objects of this owner."""
+        # Objects without an owner (None) belong to operators.
         return self.request.operator or (owner is not None and owner == self.request.owner)
 
     def take(self, rate: Rate, key: str | None = None) -> None:
@@ -84,5 +84,5 @@ class Call:
 
 
 def is_id(text: str) -> bool:
-    """Return whether a value may be an id; others needn't be looked up."""
+    """Return whether a value has the form of an id; other values need no lookup."""
     return _ID.fullmatch(text) is not None

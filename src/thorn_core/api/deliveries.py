@@ -20,13 +20,13 @@ from thorn_core.replaying import UNDELIVERED, Missing, Tell
 from thorn_core.values import Delivery, Subscription
 
 FILTERS = ("state", "event", "since", "until", "order")
-# Of one delivery, the latest; the usual schedule makes ten.
+# The latest attempts of a delivery; the default policy makes ten.
 ATTEMPTS_SHOWN = 100
-# What one call takes on: a transaction of the store, and a page of what inline dispatchers send.
+# Messages or deliveries per call: they fit into one transaction of the store.
 RECOVERED_AT_ONCE = 500
-# Sorts before the id of every message.
+# Sorts before every message id.
 BEFORE_MESSAGES = message_id(bytes(MESSAGE_KEY))
-# No subscription's id.
+# Not the id of any subscription.
 NOBODY = "sub_nobody"
 
 
@@ -102,7 +102,7 @@ def _own_delivery(call: Call) -> tuple[Subscription | None, Delivery]:
         Problem: It doesn't exist, or is for someone else; the response is the same.
     """
     delivery = call.app.delivery(call.key) if is_id(call.key) else None
-    # Asked for in any case: the time that it takes tells nothing either.
+    # Looked up in both cases, so that the response time reveals nothing.
     key = NOBODY if delivery is None else delivery.subscription_id
     subscription = call.app.subscription(key)
     owner = None if subscription is None else subscription.owner

@@ -28,7 +28,7 @@ class EventType:
         schema: JSON Schema of its payload, if it has one.
         example: An example payload, if it has one.
         subscribable: False for events that are sent without a subscription.
-        envelope: The envelope it chooses in place of the setting.
+        envelope: Its own envelope; None uses the setting.
     """
 
     name: str
@@ -146,7 +146,7 @@ def event_types(app: Thorn) -> list[EventType]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value of a declaration as JSON; None if it can't be encoded."""
+    """Return a declaration's value as JSON; None if it can't be encoded."""
     try:
         return json.loads(dump_json(value))
     except PayloadError:

@@ -30,8 +30,8 @@ class ApiRequest:
         operator: True for staff, who can access everything, and whose subscriptions have no owner
             unless there is an `owner`.
         base_url: URL of the mount point; links begin with it. Without it they begin with `/hooks/`.
-        hooks_at_root: True if the mount point is that of subscriptions, as where it is `/hooks/`
-            itself: they are at `/` and `/{id}/`, and the rest is beside them, at `/deliveries/` …
+        hooks_at_root: True if the mount point is the list of subscriptions, for example `/hooks/`.
+            Subscriptions are then at `/` and `/{id}/`, deliveries at `/deliveries/`, and so on.
     """
 
     method: str
@@ -70,8 +70,8 @@ class ApiResponse:
     Attributes:
         status: The status code.
         headers: By name in lower case.
-        body: The body. Empty for HEAD, which has the `content-length` that GET would have, and
-            for 204 and 304, which have none (RFC 9110 section 8.6).
+        body: The body; empty for HEAD, 204 and 304. A response to HEAD has the `content-length`
+            of the response to GET; 204 and 304 have none (RFC 9110 section 8.6).
     """
 
     status: int

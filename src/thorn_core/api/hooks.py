@@ -31,9 +31,9 @@ from thorn_core.subscriptions import apply_changes, make_subscription
 from thorn_core.values import Subscription
 
 REQUIRED = ("event", "url")
-# How often a change is checked anew when the subscription has changed meanwhile.
+# How often a change is checked again if the subscription has changed in the meantime.
 TRIES = 5
-# What a replacement that doesn't say otherwise puts in place.
+# Defaults for fields that a replacement omits.
 DEFAULTS: Mapping[str, Any] = {
     "content_type": "application/json",
     "hmac_digest": "sha256",
@@ -42,7 +42,7 @@ DEFAULTS: Mapping[str, Any] = {
     "rate_limit": None,
     "enabled": True,
 }
-# Distinguishes a repeated request from a different one.
+# Fields that distinguish a repeated request from a different one.
 COMPARED = (
     "events",
     "url",
@@ -52,7 +52,7 @@ COMPARED = (
     "description",
     "rate_limit",
 )
-# Printable ASCII, not only blanks and quotes.
+# Printable ASCII, not only spaces and quotes.
 KEY_PATTERN = "[ -~]*[!#-~][ -~]*"
 LONGEST_KEY = 255
 
@@ -116,7 +116,7 @@ def _idempotency_key(call: Call) -> str | None:
             "malformed",
             f"The Idempotency-Key must be 1 to {LONGEST_KEY} printable ASCII characters.",
         )
-    # A structured field's string (RFC 9651), or without quotes, as most clients send it.
+    # A string in quotes (RFC 9651), or without quotes, as most clients send it.
     return given.strip().removeprefix('"').removesuffix('"')
 
 
@@ -154,7 +154,7 @@ def replace_hook(call: Call) -> ApiResponse:
     return _change(call, replaces=True)
 
 
-class _Stale(Exception):  # noqa: N818 - says what it is
+class _Stale(Exception):  # noqa: N818 - private, and always handled
     """The subscription has changed since the body was checked against it."""
 
 
@@ -167,7 +167,7 @@ def _change(call: Call, *, replaces: bool) -> ApiResponse:
 
 
 def _changed(call: Call, body: Mapping[str, Any], *, replaces: bool) -> Subscription:
-    """Check a body against the subscription, and apply it if that is still the same then."""
+    """Check a body against the subscription, and apply it if the subscription is unchanged."""
     current = call.own_subscription()
     shown = _checked_tag(call, current)
     checked = Checked(call.app.rules, current=current, operator=call.request.operator)
@@ -177,7 +177,7 @@ def _changed(call: Call, body: Mapping[str, Any], *, replaces: bool) -> Subscrip
 
     def change(now: Subscription) -> Subscription:
         if (now.url, now.headers, now.owner) != (current.url, current.headers, current.owner):
-            # Hidden headers that the body keeps would go to a URL that they aren't meant for.
+            # Otherwise hidden headers that the body keeps would be sent to another origin.
             raise _Stale
         _checked_tag(call, now)
         changes = differing(now, values)
@@ -189,10 +189,10 @@ def _changed(call: Call, body: Mapping[str, Any], *, replaces: bool) -> Subscrip
 
 
 def _checked_tag(call: Call, subscription: Subscription) -> dict[str, Any]:
-    """The document of a subscription, if the request is meant for it as it is.
+    """Return the document of a subscription, if `If-Match` allows the request.
 
     Raises:
-        Problem: `If-Match` names another state of it.
+        Problem: `If-Match` contains another entity tag.
     """
     shown = subscription_document(call.request, subscription)
     check_unchanged(call.request, etag_of(encode(shown)))
@@ -200,7 +200,7 @@ def _checked_tag(call: Call, subscription: Subscription) -> dict[str, Any]:
 
 
 def who(call: Call, subscription: Subscription | None) -> str:
-    """Who makes a call on a subscription, in words that its owner may read."""
+    """Return who makes a call on a subscription, for a text that its owner may read."""
     owner = None if subscription is None else subscription.owner
     own = owner is not None and owner == call.request.owner
     return "its owner" if own else "an operator"

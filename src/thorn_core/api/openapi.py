@@ -65,12 +65,12 @@ def openapi_document(
 
     Args:
         app: The app; its settings define the allowed values, its events the webhooks.
-        base_url: Of the mount point.
-        hooks_at_root: True if the mount point is that of subscriptions.
+        base_url: URL of the mount point.
+        hooks_at_root: True if the mount point is the list of subscriptions.
         operator: Include the parts for operators only.
-        security_schemes: By name; any one of them authenticates.
-        title: Of the document.
-        version: Of the document.
+        security_schemes: Security schemes by name; any one of them authenticates.
+        title: Title of the document.
+        version: Version of the document.
 
     Example:
         >>> with Thorn() as app:
@@ -452,5 +452,5 @@ def _envelope_schema(settings: Settings, kind: EventType, envelope: str) -> Sche
 def _payload_schema(kind: EventType) -> Schema:
     if not isinstance(kind.schema, dict):
         return {}
-    # References such as #/$defs/item mean its own parts, not this document's.
+    # With an $id, references such as #/$defs/item point into the schema, not into this document.
     return {"$id": f"urn:thorn:event:{quote(kind.name)}", **kind.schema}

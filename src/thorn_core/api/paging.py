@@ -1,4 +1,4 @@
-"""Pages of a list, and the cursors between them."""
+"""Pages of lists, and their cursors."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 from thorn_core.api.exchange import ApiRequest, ApiResponse, respond
 from thorn_core.api.problems import Fault, faulty
 
-# Ids that a store may have are shorter; a cursor with more wasn't made here.
+# Ids in a store are shorter; a cursor with a longer id is invalid.
 LONGEST_CURSOR = 400
 _MARK = 8
 
 
 def make_cursor(key: str, scope: Sequence[Any]) -> str:
-    """Make the cursor of a place in a list.
+    """Create the cursor of a position in a list.
 
     Args:
-        key: The id of the last thing of a page.
-        scope: What the list is of: a cursor of another list isn't taken.
+        key: The id of the last item of a page.
+        scope: Identifies the list, so that cursors of other lists are refused.
     """
     text = json.dumps([key])
     marked = _mark(text.encode(), scope) + text.encode()
@@ -52,8 +52,8 @@ def _read(cursor: str, scope: Sequence[Any]) -> list[Any]:
 
 
 def _mark(text: bytes, scope: Sequence[Any]) -> bytes:
-    # No secret: a cursor only says where a page begins, in a list that is had without one too.
-    # This finds cursors that belong to another list, or were taken for something to build.
+    # A checksum without a secret: it detects made-up cursors and those of other lists. A cursor
+    # gives access to nothing that the list doesn't show anyway.
     of = json.dumps([str(each) for each in scope]).encode()
     return hashlib.blake2b(text, key=hashlib.sha256(of).digest(), digest_size=_MARK).digest()
 
@@ -65,7 +65,7 @@ def _checked_id(key: Any) -> str:
 
 
 def where_to_begin(cursor: str | None, scope: Sequence[Any]) -> str | None:
-    """The id that the page of a cursor begins after; None for the first page.
+    """Return the id after which the page of a cursor begins; None for the first page.
 
     Raises:
         Problem: It isn't a cursor of this list.

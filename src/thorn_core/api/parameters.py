@@ -1,4 +1,4 @@
-"""Query parameters: checks all of them and reports all faults together."""
+"""Query parameters: all are checked, and all faults are reported together."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PAGE = 50
 LARGEST_PAGE = 100
 ORDERS = ("newest", "oldest")
 TIME_HINT = "is not a time with a time zone (RFC 3339); write it as 2026-03-01T12:00:00Z"
-# An offset's plus that wasn't percent-encoded arrives as a space.
+# The plus sign of an offset arrives as a space if it wasn't percent-encoded.
 _LOST_PLUS = re.compile(r" (?=\d\d:\d\d$)")
 
 
@@ -53,7 +53,7 @@ class Parameters:
         return values[0] if len(values) == 1 else None
 
     def limit(self) -> int:
-        """Page size."""
+        """Return the page size."""
         text = self.text("limit")
         if text is None:
             return PAGE
@@ -64,7 +64,7 @@ class Parameters:
         return int(text)
 
     def states(self) -> tuple[DeliveryState, ...] | None:
-        """States of deliveries: several parameters, or one with commas."""
+        """Return states of deliveries, from several parameters or from one with commas."""
         given = [s for value in self._query.get("state", ()) for s in value.split(",")]
         if not given:
             return None
@@ -77,7 +77,7 @@ class Parameters:
         return None if wrong else tuple(dict.fromkeys(DeliveryState(s) for s in given))
 
     def pattern(self, name: str) -> str | None:
-        """A pattern of event names."""
+        """Return a pattern of event names."""
         text = self.text(name)
         try:
             return None if text is None else check_pattern(text)
@@ -86,7 +86,7 @@ class Parameters:
             return None
 
     def time(self, name: str) -> datetime | None:
-        """A time."""
+        """Return a time."""
         text = self.text(name)
         try:
             return None if text is None else parse_time(text)
@@ -95,7 +95,7 @@ class Parameters:
             return None
 
     def newest_first(self) -> bool:
-        """The order of a list."""
+        """Return whether the list is sorted newest first."""
         return self.one_of("order", ORDERS, ORDERS[0]) != "oldest"
 
     def one_of(self, name: str, allowed: Iterable[str], default: str) -> str:

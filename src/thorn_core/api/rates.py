@@ -7,7 +7,7 @@ from collections import OrderedDict
 from datetime import datetime
 
 MINUTE = 60.0
-# Maximum number of keys; the least recently seen are evicted.
+# Maximum number of keys; the least recently used are evicted.
 MOST_KEYS = 10_000
 
 

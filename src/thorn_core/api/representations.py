@@ -56,7 +56,7 @@ def _public_key(subscription: Subscription) -> str | None:
 def delivery_document(
     request: ApiRequest, delivery: Delivery, subscription: Subscription | None
 ) -> dict[str, Any]:
-    """A delivery, as in a list, with the origin of its subscription if that is still there."""
+    """Represent a delivery in a list, with the origin of its subscription if that still exists."""
     known = subscription or delivery.target
     waits = delivery.state is DeliveryState.PENDING
     unstored = delivery.target is not None
@@ -93,7 +93,7 @@ def delivery_detail(
 
 
 def _message(message: Message) -> dict[str, Any]:
-    # Without headers, which may be credentials, and context, which is internal.
+    # Omits the headers, which may contain credentials, and the context, which is internal.
     return {
         "id": message.id,
         "event": message.event,

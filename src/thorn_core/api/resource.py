@@ -1,4 +1,4 @@
-"""The resource: answers a request value with a response value, for any framework."""
+"""The resource: turns request values into response values, for any framework."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 # Twice the size of a subscription with fifty long headers.
 BODY_LIMIT = 64 * 1024
-# More than people do by hand; scripts that exceed it are malicious or stuck in a loop.
+# More than people do by hand: a script that exceeds it is malicious or stuck in a loop.
 CREATIONS_PER_MINUTE = 60
 SENDS_PER_MINUTE = 120
 ROTATIONS_PER_MINUTE = 6
@@ -39,8 +39,8 @@ class Resource:
     """The REST resource of an app: subscriptions, deliveries, event types, OpenAPI.
 
     It is independent of frameworks: an adapter authenticates, creates an `ApiRequest`, calls
-    `handle`, and sends the response. It is synchronous, as the store is: call it in a thread from
-    asynchronous code. It is thread-safe.
+    `handle`, and sends the response. It is synchronous, as the store is: asynchronous code
+    calls it in a thread. It is thread-safe.
 
     Args:
         app: The app.
@@ -50,9 +50,10 @@ class Resource:
         sends_per_minute: Tests, retries and recoveries, likewise.
         rotations_per_minute: Rotations of each subscription's secret, likewise.
         challenge: The `WWW-Authenticate` header of a 401, such as `Bearer`.
-        security_schemes: Of the OpenAPI document, by name: how to authenticate, any of them.
-        title: Of the OpenAPI document.
-        version: Of the OpenAPI document; None is Thorn's.
+        security_schemes: Security schemes of the OpenAPI document, by name; any one of them
+            authenticates.
+        title: Title of the OpenAPI document.
+        version: Version of the OpenAPI document; None uses Thorn's version.
 
     Raises:
         ConfigurationError: A limit is invalid.
@@ -104,7 +105,7 @@ class Resource:
     def handle(self, request: ApiRequest) -> ApiResponse:
         """Answer a request.
 
-        Invalid requests are answered with a problem (RFC 9457), and so is an unavailable store.
+        Invalid requests, and all requests while the store is unavailable, get a problem (RFC 9457).
         Other exceptions are defects and are raised, so that the framework's monitoring reports
         them.
 
@@ -116,7 +117,7 @@ class Resource:
         except Problem as problem:
             return self.refuse(problem, method=request.method)
         except NotFoundError:
-            # It was removed in between.
+            # It was deleted in the meantime.
             response = not_found().response()
         except StoreError:
             logger.exception("the store failed to answer %s %r", request.method, request.path[:200])
@@ -128,7 +129,7 @@ class Resource:
         return _finished(response, request.method)
 
     def refuse(self, problem: Problem, *, method: str = "GET") -> ApiResponse:
-        """Create a response like `handle` for a request that the adapter refuses itself.
+        """Create the response, as `handle` does, to a request that the adapter refuses itself.
 
         Args:
             problem: The problem.
@@ -185,7 +186,7 @@ def _finished(response: ApiResponse, method: str) -> ApiResponse:
     headers = {**COMMON, **response.headers}
     if method != "HEAD":
         return attrs.evolve(response, headers=headers)
-    # RFC 9110 section 8.6: a 204 has no length, and that of a 304 would be the 200's.
+    # RFC 9110 section 8.6: a 204 has no length; a 304 would have the length of the 200.
     if response.status not in (204, 304):
         headers["content-length"] = str(len(response.body))
     return attrs.evolve(response, headers=headers, body=b"")

@@ -53,7 +53,7 @@ class Route:
         return ", ".join(sorted([*self.calls, *head, "OPTIONS"]))
 
     def key(self, parts: tuple[str, ...]) -> str | None:
-        """The id in a path (empty where there is none), or None if the path isn't this one."""
+        """Return the id in a path (empty if it has none), or None if the path doesn't match."""
         if len(parts) != len(self.path):
             return None
         key = ""
@@ -86,7 +86,7 @@ ROUTES = (
 )
 
 
-# Paths beside the subscriptions if those are at the root; ids are never one of these.
+# Other paths at the root if subscriptions are at the root; no id equals one of these.
 _BESIDE = {route.path[0] for route in ROUTES} - {HOOKS}
 
 
@@ -95,7 +95,7 @@ def find_route(path: str, *, hooks_at_root: bool = False) -> tuple[Route, str] |
 
     Args:
         path: Path below the mount point; a trailing slash is optional.
-        hooks_at_root: True if the mount point is that of subscriptions.
+        hooks_at_root: True if the mount point is the list of subscriptions.
 
     Example:
         >>> route, key = find_route("/hooks/sub_1/test")

@@ -31,7 +31,7 @@ SWITCH: Schema = {"type": "boolean"}
 URL: Schema = {"type": "string", "format": "uri-reference"}
 TIME: Schema = {"type": "string", "format": "date-time"}
 OPTIONAL_TIME: Schema = {"type": ["string", "null"], "format": "date-time"}
-# Regular expressions as ECMA-262, Python and Rust read them alike.
+# Regular expressions with the same meaning in ECMA-262, Python and Rust.
 _WORD = r"([A-Za-z0-9_-]+|\*)"
 PATTERN: Schema = {
     "type": "string",
@@ -42,11 +42,11 @@ _HEADER_NAME = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"
 _HEADER_VALUE = r"^[\t -~]*$"
 _ABSOLUTE_URL = r"^[Hh][Tt][Tt][Pp][Ss]?://[^/?#@\\\s]{1,253}([/?#][^\\\s]*)?$"
 _B64 = "[A-Za-z0-9+/]"
-# The last character before one = or two, as encoders write it.
+# The characters that encoders write before one or two = signs.
 _ONE, _TWO = "[AEIMQUYcgkosw048]=", "[AQgw]=="
 # 24 to 64 bytes.
 _BYTES = rf"({_B64}{{4}}){{8,20}}({_B64}{{4}}|{_B64}{{2}}{_ONE}|{_B64}{_TWO}|{_B64}{{5}}{_TWO})?$"
-# Forms of keys, each with one that shows whether the schemes in use take it.
+# Formats of keys, each with an example that shows whether the schemes in use accept it.
 _KEY_FORMS: tuple[tuple[str, Schema], ...] = (
     ("whsec_" + 32 * "A", {"pattern": rf"^whsec_{_BYTES}"}),
     (32 * "A", {"pattern": f"^{_BYTES}"}),
@@ -64,32 +64,32 @@ _KEY_FORMS: tuple[tuple[str, Schema], ...] = (
 
 
 def ref(name: str) -> Schema:
-    """A reference to a schema of the document."""
+    """Return a reference to a schema of the document."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
 def described(schema: Mapping[str, Any], description: str) -> Schema:
-    """A schema with a description."""
+    """Return a schema with a description."""
     return {**schema, "description": description}
 
 
 def obj(properties: Mapping[str, Schema], *, optional: tuple[str, ...] = ()) -> Schema:
-    """An object whose properties are required, except the optional ones."""
+    """Return the schema of an object; its properties are required, except the optional ones."""
     required = [name for name in properties if name not in optional]
     return {"type": "object", "required": required, "properties": dict(properties)}
 
 
 def listed(item: Schema) -> Schema:
-    """A page of a list."""
+    """Return the schema of a page of a list."""
     following = described(OPTIONAL_TEXT, "URL of the next page; null on the last one.")
     return obj({"items": {"type": "array", "items": item}, "next": following})
 
 
 def schemas(rules: SubscriptionRules) -> dict[str, Schema]:
-    """All schemas of the document, by name.
+    """Return all schemas of the document, by name.
 
     Args:
-        rules: The app's rules, for the allowed values.
+        rules: The app's rules, which define the allowed values.
     """
     fields = _fields(rules)
     secret = _secret(rules)
@@ -153,12 +153,12 @@ def _with(base: str, properties: Mapping[str, Schema]) -> Schema:
 
 
 def _taken(properties: Mapping[str, Schema]) -> Schema:
-    """An object in a request: unknown fields are faults."""
+    """Return the schema of an object in a request, without unknown fields."""
     return {"type": "object", "properties": dict(properties), "additionalProperties": False}
 
 
 def _secret(rules: SubscriptionRules) -> Schema:
-    """A secret in a request that the schemes in use accept."""
+    """Return the schema of a secret in a request, as the schemes in use accept it."""
     forms = [form for sample, form in _KEY_FORMS if fits_schemes(rules.schemes, sample)]
     described_by = {"anyOf": [*forms, {"type": "null"}]} if forms else {}
     return {
@@ -169,7 +169,7 @@ def _secret(rules: SubscriptionRules) -> Schema:
 
 
 def _fields(rules: SubscriptionRules) -> dict[str, Schema]:
-    """The writable fields of a subscription."""
+    """Return the writable fields of a subscription."""
     pattern = described(
         PATTERN, "Words joined by dots. * matches one word; at the end, one or more words."
     )
@@ -223,7 +223,7 @@ def _fields(rules: SubscriptionRules) -> dict[str, Schema]:
 
 
 def _headers(*, kept: bool) -> Schema:
-    """Headers of a subscription; of one that is there already, values may be kept unseen."""
+    """Return the schema of headers; for an existing subscription, null keeps a hidden value."""
     value: Schema = {"type": "string", "maxLength": HEADER_LENGTH, "pattern": _HEADER_VALUE}
     if kept:
         hidden = "Null in a response hides the value; sending null back keeps it."

@@ -13,7 +13,7 @@ from thorn_core.periods import Periods
 from thorn_core.values import DeliveryState, Period
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# What can be asked for, and how it is divided: as many periods as a chart has room for.
+# The windows, and the periods that each is divided into: as many as fit into a chart.
 STEPS = {
     "hour": (timedelta(minutes=1), 60),
     "day": (timedelta(minutes=30), 48),

@@ -1,4 +1,4 @@
-"""Validation of subscriptions in bodies: checks all fields and reports all faults together."""
+"""Validation of subscriptions in bodies: all faults are reported together."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Checked:
     """The fields of a body during validation.
 
     Attributes:
-        rules: The app's.
+        rules: The app's rules.
         current: The current subscription; None for a new one.
         operator: Whether the request is from an operator, who sees all details.
         values: The validated values, by option of a subscription.
@@ -107,7 +107,7 @@ def check_body(
 
 
 def _forget_kept_headers(checked: Checked) -> None:
-    """Drop hidden values if the URL's origin changes, because they are for the old one."""
+    """Drop hidden values if the URL's origin changes: they are for the old origin."""
     values, current = checked.values, checked.current
     if (
         current is not None
@@ -157,7 +157,7 @@ def refusal(error: SecurityError, url: str, *, operator: bool = False) -> str:
     rest = text.replace(shown(url), "")
     with contextlib.suppress(SecurityError):
         rest = rest.replace(shown(parse_url(url).text), "")
-    # A failed plugin's error contains internal details.
+    # The error of a failed plugin contains internal details.
     return REFUSED if error.__cause__ is not None or _names_address(rest) else text
 
 
@@ -235,7 +235,7 @@ def _headers(checked: Checked, value: Any) -> None:
         return
     current = {} if checked.current is None else checked.current.headers
     hidden = {name.lower(): text for name, text in current.items()}
-    # Hidden values come back as null.
+    # Clients send hidden values back as null.
     checked.kept_headers = {name for name, text in value.items() if text is None}
     merged = {k: hidden.get(k.lower()) if v is None else v for k, v in value.items()}
     before = len(checked.faults)
@@ -311,7 +311,7 @@ def check_new_overlap(value: Any) -> Fault | None:
 
 
 def check_new_owner(value: str) -> Fault | None:
-    """What is wrong with the owner that an operator names."""
+    """Return what is wrong with the owner that an operator gives; None if it is valid."""
     if is_identity(value):
         return None
     message = (

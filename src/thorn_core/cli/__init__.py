@@ -1,7 +1,7 @@
 """The `thorn` command (extra `cli`).
 
-A plugin adds commands by the hook `thorn_cli`; one that needs the user's app finds it by what
-`--app` says, which click passes as the object::
+A plugin adds commands by the hook `thorn_cli`. A command finds the user's app by the value of
+`--app`, which click passes as the context's object::
 
     @click.command()
     @click.pass_obj
@@ -18,7 +18,7 @@ from thorn_core.cli.app import find_app
 
 
 def main() -> None:
-    """Run the command; say what to install where click or rich is missing."""
+    """Run the command; if click or rich is missing, print how to install them."""
     try:
         import click
         import rich

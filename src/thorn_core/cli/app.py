@@ -15,14 +15,14 @@ from thorn_core.errors import ConfigurationError
 
 
 def find_app(path: str | Callable[[], Thorn] | None) -> AbstractContextManager[Thorn]:
-    """The user's app, for the length of a `with` block.
+    """Open the user's app for a `with` block.
 
     Args:
-        path: `module:attribute`; the attribute is a Thorn, or a function that makes one. Where a
-            framework runs the command, a function that gives its app, which isn't closed then.
+        path: `module:attribute`; the attribute is a Thorn, or a function that returns one. If a
+            framework runs the command: a function that returns the app, which stays open.
 
     Raises:
-        ConfigurationError: There is none there.
+        ConfigurationError: There is no app.
     """
     if callable(path):
         return nullcontext(path())

@@ -1,4 +1,4 @@
-"""`thorn check`: what is doubtful about an app's configuration."""
+"""`thorn check`: find problems in an app's configuration."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from thorn_core.errors import StoreError
 @json_option
 @click.pass_obj
 def check(app_path: str | None, *, as_json: bool) -> int:
-    """Check the app's settings, events and store, and say what is doubtful.
+    """Check the app's settings, events and store.
 
-    Exits 1 if there is anything to say, 2 if the app can't be made of its settings.
+    Exits 1 if there are problems, 2 if the settings are invalid.
     """
     with find_app(app_path) as app:
         found = [*findings(app), *_store(app)]

@@ -25,10 +25,10 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 
 
 class Amount(click.FloatRange):
-    """A number within limits; `nan` is within none, though it compares as if it were."""
+    """A number within limits; `nan` is refused."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Read it."""
+        """Parse the number."""
         number = super().convert(value, param, ctx)
         if math.isnan(number):
             self.fail(f"{value!r} is not a number.", param, ctx)
@@ -36,13 +36,12 @@ class Amount(click.FloatRange):
 
 
 def plain(value: object) -> Text:
-    """Text that may come from elsewhere, fit for a terminal.
+    """Return untrusted text that is safe to print on a terminal, without markup.
 
-    It is no markup, and what could steer the terminal (escape sequences, changes of direction) is
-    replaced.
+    Control characters, escape sequences and changes of text direction are replaced.
 
     Args:
-        value: Its text; None is none.
+        value: Converted to a string; None becomes an empty one.
 
     Example:
         >>> plain("[bold]" + chr(27) + "[2J").plain == "[bold]" + chr(0xFFFD) + "[2J"
@@ -52,7 +51,7 @@ def plain(value: object) -> Text:
 
 
 def safe(text: str) -> str:
-    """Text without what could steer a terminal: escape sequences, changes of direction.
+    """Replace escape sequences and changes of text direction; keep line breaks.
 
     Lines stay.
 
@@ -67,7 +66,7 @@ def safe(text: str) -> str:
 
 
 def counted(number: int, one: str, many: str) -> str:
-    """A number of things, in words.
+    """Return a number with its noun, in the singular or plural.
 
     Example:
         >>> counted(1, "delivery", "deliveries"), counted(0, "delivery", "deliveries")
@@ -77,7 +76,7 @@ def counted(number: int, one: str, many: str) -> str:
 
 
 def one_line(value: object) -> Text:
-    """Text that may come from elsewhere, fit for a terminal and on one line.
+    """Return untrusted text on one line, safe to print on a terminal.
 
     Example:
         >>> one_line("503: try" + chr(10) + "later").plain
@@ -87,7 +86,7 @@ def one_line(value: object) -> Text:
 
 
 def span(duration: timedelta) -> str:
-    """How long something is, in the largest unit that is at least one.
+    """Format a duration in the largest unit in which it is at least one.
 
     Example:
         >>> [span(timedelta(seconds=seconds)) for seconds in (0.2, 75, 7200, 200_000)]
@@ -101,7 +100,7 @@ def span(duration: timedelta) -> str:
 
 
 def when(time: datetime, now: datetime) -> str:
-    """A time, as seen from now.
+    """Format a time relative to now.
 
     Example:
         >>> now = datetime(2026, 3, 1)
@@ -113,14 +112,14 @@ def when(time: datetime, now: datetime) -> str:
 
 @contextmanager
 def progress_bar(doing: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Show how far something is, on standard error if that is a terminal.
+    """Show a progress bar on standard error, if that is a terminal.
 
     Args:
-        doing: What, such as `Replaying`.
-        total: How many there are; None if that isn't known.
+        doing: The label, such as `Replaying`.
+        total: Number of items; None if unknown.
 
     Returns:
-        A function to call with how many are done.
+        A function to call with the number of finished items.
     """
     shown_on = Console(stderr=True)
     if not shown_on.is_terminal:
@@ -139,13 +138,13 @@ def progress_bar(doing: str, total: int | None) -> Iterator[Callable[[int], None
 
 
 def write_json(values: Iterable[Any]) -> None:
-    """Print values as JSON, a line each."""
+    """Print values as JSON, one per line."""
     for value in values:
         click.echo(json_line(value))
 
 
 def json_line(value: Any) -> str:
-    """A value as JSON on one line; what could steer a terminal or end the line is escaped.
+    """Encode a value as one line of JSON; escape control characters and line separators.
 
     Example:
         >>> json_line({"é": "a" + chr(0x9B) + "2J" + chr(0x2028)}) == (
@@ -157,5 +156,5 @@ def json_line(value: Any) -> str:
 
 
 def console() -> Console:
-    """Where tables go: the terminal's width, or 120 columns where there is none."""
+    """Return a console for tables, as wide as the terminal, or 120 columns without one."""
     return Console(width=None if sys.stdout.isatty() else 120, highlight=False)

@@ -20,21 +20,21 @@ from thorn_core.queries import delivery_query
 from thorn_core.testing.recipient import LocalRecipient
 from thorn_core.values import DeliveryState
 
-# Transactions, how many of them are rolled back (each fifth), and what is sent in each.
+# Number of transactions, of which every fifth is rolled back, and messages in each.
 TRANSACTIONS = 25
 EACH = 10
-# Requests that are answered; at the next the recipient hangs, and the worker is killed.
+# The recipient answers this many requests, then hangs until the worker is killed.
 ANSWERED = 60
 PATIENCE = 30.0
 
 
 @attrs.frozen(kw_only=True)
 class Orders:
-    """Numbers of the orders that were sent.
+    """Numbers of the sent orders.
 
     Attributes:
-        committed: Those in transactions that committed.
-        undone: Those in transactions that were rolled back.
+        committed: Orders in committed transactions.
+        undone: Orders in transactions that were rolled back.
     """
 
     committed: frozenset[int]
@@ -47,16 +47,16 @@ def run_crash(
     start_worker: Callable[[], WorkerProcess],
     say: Callable[[str], None],
 ) -> Mapping[str, bool]:
-    """Kill a worker while it delivers, and see what becomes of it all.
+    """Kill a worker while it delivers, let another one take over, and check the results.
 
     Args:
-        app: Sends; its store is one that others share.
-        worker: Delivers.
-        start_worker: Starts another.
-        say: Told what happens.
+        app: The app that sends; worker processes share its store.
+        worker: The worker to kill.
+        start_worker: Starts another worker.
+        say: Called with each line of output.
 
     Returns:
-        What had to be, and whether it was.
+        The checks, each with its result.
     """
     began = monotonic()
 
@@ -93,7 +93,7 @@ def run_crash(
 
 
 def _send(app: Thorn) -> Orders:
-    """Send orders in transactions, of which some are rolled back where the store has them."""
+    """Send orders in transactions; roll some back, if the store supports transactions."""
     committed: set[int] = set()
     undone: set[int] = set()
     for start in range(0, TRANSACTIONS * EACH, EACH):
@@ -112,7 +112,7 @@ def _send(app: Thorn) -> Orders:
 
 
 class _UndoneError(Exception):
-    """Rolls a transaction back."""
+    """Raised to roll a transaction back."""
 
 
 def _send_some(app: Thorn, numbers: range, within: Any) -> None:
@@ -126,7 +126,7 @@ def _delivered(app: Thorn) -> int:
 
 
 def _follow(app: Thorn, worker: WorkerProcess, total: int) -> None:
-    """Wait until all is delivered."""
+    """Wait until all orders are delivered."""
     with progress_bar("Delivering", total) as progress:
 
         def done() -> bool:
@@ -140,7 +140,7 @@ def _follow(app: Thorn, worker: WorkerProcess, total: int) -> None:
 def _check(
     recipient: LocalRecipient, orders: Orders, held: set[str], secret: str
 ) -> dict[str, bool]:
-    """What the recipient's own code makes of the requests."""
+    """Check the requests with the recipient's code."""
     arrived: Counter[str] = Counter()
     numbers: set[int] = set()
     refused = 0

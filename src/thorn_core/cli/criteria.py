@@ -17,7 +17,7 @@ FINISHED = click.Choice([str(state) for state in DeliveryState if state.finished
 
 if TYPE_CHECKING:
     TimeType = click.ParamType[datetime]
-else:  # click is generic to type checkers only, before 8.2
+else:  # before click 8.2, generic for type checkers only
     TimeType = click.ParamType
 
 
@@ -63,7 +63,7 @@ def criteria(command: F) -> F:
 
 
 def without_states(command: F) -> F:
-    """Add the options that select deliveries in whatever state."""
+    """Add the options that select deliveries, except for their state."""
     for option in _OTHERS:
         command = option(command)
     return command

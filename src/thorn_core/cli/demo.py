@@ -31,7 +31,7 @@ from thorn_core.testing.recipient import LocalRecipient
 from thorn_core.values import DeliveryState, Message
 
 EVENTS = ("article.created", "article.changed", "article.published", "article.removed")
-# Seconds; the default policy waits for hours.
+# Seconds between attempts; the default policy waits for hours.
 RETRIES = (0.2, 0.4, 0.8)
 PATIENCE = 20.0
 LOOPBACK = "127.0.0.0/8"
@@ -39,17 +39,17 @@ MEMORY = "memory://"
 
 
 def make_app(url: str = MEMORY, dispatcher: str = "background") -> Thorn:
-    """The demo's app: it may reach recipients on this machine, and is quick to try again.
+    """Create the demo's app, which may deliver to this machine and retries after seconds.
 
     Args:
-        url: Of its store.
-        dispatcher: Who delivers.
+        url: The store's URL.
+        dispatcher: The dispatcher's name.
     """
     settings = Settings(
         allowed_networks=[LOOPBACK],
         allowed_ports=range(1024, 65536),
         retry_policy=RetryPolicy(RETRIES, jitter=0),
-        # A dead worker's deliveries are taken over after a minute by default.
+        # By default, workers take over the deliveries of a dead worker after a minute.
         lease=4,
         event_timeout=3,
         poll_interval=0.1,
@@ -59,12 +59,12 @@ def make_app(url: str = MEMORY, dispatcher: str = "background") -> Thorn:
 
 
 def worker_app() -> Thorn:
-    """The app of the demo's worker processes."""
+    """Create the app of the demo's worker processes."""
     return make_app(os.environ["THORN_STORE"], "outbox")
 
 
 def declare_article(app: Thorn) -> type:
-    """Declare what the demo publishes, sent by this app whatever the default is."""
+    """Declare the demo's model, whose events are sent by this app."""
 
     @webhook_model
     class Article:
@@ -95,10 +95,10 @@ class Row:
     Attributes:
         event: The message's event.
         recipient: The recipient's name in the demo.
-        attempts: How many were made.
-        statuses: What each got.
+        attempts: Number of attempts.
+        statuses: The response's status of each attempt.
         latency: Milliseconds of the last attempt; None if there was none.
-        state: Where the delivery stands.
+        state: State of the delivery.
         message: The message's id.
     """
 
@@ -113,12 +113,12 @@ class Row:
 
 @attrs.frozen(kw_only=True)
 class Report:
-    """What happened.
+    """Results of the demo's first part.
 
     Attributes:
         setting: The setting that allows recipients on this machine.
-        rows: Every delivery.
-        checks: What had to be, and whether it was.
+        rows: All deliveries.
+        checks: The checks, each with its result.
     """
 
     setting: str
@@ -127,7 +127,7 @@ class Report:
 
     @property
     def good(self) -> bool:
-        """Whether all of it went as it must."""
+        """Whether all checks passed."""
         return all(self.checks.values())
 
 
@@ -140,13 +140,13 @@ class Recipients:
     gone: LocalRecipient
 
     def named(self) -> Iterator[tuple[str, LocalRecipient]]:
-        """Each with its name."""
+        """Return each recipient with its name."""
         return iter((("healthy", self.healthy), ("flaky", self.flaky), ("gone", self.gone)))
 
 
 @contextmanager
 def three_recipients() -> Iterator[Recipients]:
-    """Start a healthy one, one that fails twice and then works, and one that is gone."""
+    """Start three recipients: one works, one fails twice and then works, one is gone."""
     with ExitStack() as stack:
         recipients = Recipients(
             healthy=stack.enter_context(LocalRecipient()),
@@ -159,11 +159,11 @@ def three_recipients() -> Iterator[Recipients]:
 
 
 def run_article(app: Thorn, recipients: Recipients) -> Report:
-    """Create, change, publish and remove an article, and see what the recipients got.
+    """Create, change, publish and remove an article, and check the deliveries.
 
     Args:
-        app: Sends; somebody delivers for it.
-        recipients: Whom to tell.
+        app: The app that sends; a worker delivers.
+        recipients: The recipients to subscribe.
     """
     subscriptions = {
         "healthy": app.subscribe("article.*", recipients.healthy.url),
@@ -189,7 +189,7 @@ def run_article(app: Thorn, recipients: Recipients) -> Report:
 
 
 def _live_an_article(app: Thorn) -> list[Message]:
-    """What happens to the article; gives back the messages that it sends."""
+    """Create, change, publish and remove the article; return the messages sent."""
     model = declare_article(app)
     sent: list[Message] = []
 
@@ -245,7 +245,7 @@ def _check_deliveries(rows: Sequence[Row]) -> dict[str, bool]:
 
 
 def _check_requests(recipients: Recipients, secrets: Mapping[str, str]) -> dict[str, bool]:
-    """What the recipients' own code makes of the requests."""
+    """Check the requests with the recipients' code."""
     verified: list[Message] = []
     refused = 0
     for name, recipient in recipients.named():
@@ -272,11 +272,11 @@ def _check_requests(recipients: Recipients, secrets: Mapping[str, str]) -> dict[
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines: deliveries, then checks.")
 def demo(url: str | None, *, as_json: bool) -> int:
-    """Show Thorn at work on this machine.
+    """Demonstrate Thorn on this machine.
 
     An article is created, changed, published and removed, and a worker process delivers the events
     to three recipients. Then the worker is killed while it delivers, and another one takes over.
-    The memory store is this process's alone: with --store memory:// the second part is left out.
+    Other processes can't use the memory store, so --store memory:// skips the second part.
 
     Exits 1 if any check fails.
     """
@@ -306,13 +306,13 @@ def demo(url: str | None, *, as_json: bool) -> int:
 
 @attrs.frozen(kw_only=True)
 class Stage:
-    """Where it happens.
+    """The app and the worker of a demo.
 
     Attributes:
-        app: Sends.
-        worker: Delivers; None where the app itself does.
-        start_worker: Starts another.
-        log: What the workers write.
+        app: The app that sends.
+        worker: The worker process; None if the app itself delivers.
+        start_worker: Starts another worker.
+        log: The log file of the workers.
     """
 
     app: Thorn
@@ -321,20 +321,20 @@ class Stage:
     log: Path
 
     def tell_log(self) -> None:
-        """Show what the workers said."""
+        """Print the log of the workers."""
         if self.log.exists():
             click.echo(self.log.read_text("utf-8", "replace"), err=True)
 
 
 @contextmanager
 def staged(url: str | None) -> Iterator[Stage]:
-    """An app on a store, and a worker process if the store is one that others can share.
+    """Open an app on a store, and start a worker process if processes can share the store.
 
     Args:
-        url: Of an empty store; None makes a SQLite file.
+        url: URL of an empty store; None creates a SQLite file.
 
     Raises:
-        ConfigurationError: The store isn't one, or isn't empty.
+        ConfigurationError: The URL is invalid, or the store isn't empty.
     """
     with ExitStack() as stack:
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="thorn-demo-")))
@@ -360,7 +360,7 @@ def staged(url: str | None) -> Iterator[Stage]:
 
 @contextmanager
 def _ending_on_sigterm() -> Iterator[None]:
-    """Leave by an exception, so that the worker process doesn't stay behind."""
+    """Exit by an exception on SIGTERM, so that the worker process is stopped, too."""
     former = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         yield

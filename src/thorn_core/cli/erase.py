@@ -27,8 +27,8 @@ from thorn_core.removing import BATCH_LIMIT
 def erase(app_path: str | None, sender: str, batch: int, *, yes: bool, as_json: bool) -> int:
     """Delete every message of a sender, with its payload, deliveries and attempts.
 
-    Whatever state they are in. Subscriptions of that user or tenant stay. Exits 1 if you decline
-    the prompt.
+    The deliveries may be in any state. Subscriptions of that user or tenant stay. Exits 1 if you
+    decline the prompt.
     """
     if not (yes or sys.stdin.isatty()):
         raise click.UsageError("standard input is no terminal: pass --yes to delete")

@@ -49,8 +49,8 @@ class Failure(click.ClickException):
         self.error = error
 
     @property
-    def exit_code(self) -> int:  # type: ignore[override]  # here it depends on the error
-        """2 for wrong usage or configuration, else 1."""
+    def exit_code(self) -> int:  # type: ignore[override]  # depends on the error
+        """2 for wrong usage or configuration, otherwise 1."""
         return 2 if isinstance(self.error, ValueError | StoreSetupError) else 1
 
 
@@ -80,7 +80,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command.
 
     Args:
-        arguments: Without the program's name.
+        arguments: The command line, without the program's name.
 
     Returns:
         The exit code.
@@ -103,12 +103,13 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def commands_of(app: Thorn) -> Mapping[str, click.Command]:
-    """The commands that a framework's own command line may carry, those of plugins included.
+    """Return the commands for a framework's command line, including those of plugins.
 
-    Each finds the app in click's object, which is to be a function that gives it: see `find_app`.
+    Each command finds the app by click's context object, a function that returns it: see
+    `find_app`.
 
     Args:
-        app: Whose plugins add commands.
+        app: The app, whose plugins add commands.
     """
     carried = click.Group(commands=dict(group.commands))
     app.plugins.hook.thorn_cli(group=carried)
@@ -116,19 +117,19 @@ def commands_of(app: Thorn) -> Mapping[str, click.Command]:
 
 
 def run_for(app: Callable[[], Thorn], name: str, arguments: Sequence[str]) -> int:
-    """Run one of the commands for an app that needn't be found by `--app`, as frameworks do.
+    """Run a command for a given app, without `--app`, for the command lines of frameworks.
 
     Args:
-        app: Gives the app, which is left open.
-        name: Of the command.
-        arguments: Its own.
+        app: Returns the app, which stays open.
+        name: The command's name.
+        arguments: The command's arguments.
 
     Returns:
         The exit code.
 
     Raises:
-        click.ClickException: What went wrong, with its exit code.
-        click.Abort: It was stopped by Ctrl-C.
+        click.ClickException: The command failed; it has the exit code.
+        click.Abort: The user pressed Ctrl-C.
     """
     command = group.commands[name]
     try:

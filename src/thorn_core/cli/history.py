@@ -28,9 +28,9 @@ from thorn_core.cli.origins import Origins
 from thorn_core.errors import NotFoundError
 from thorn_core.values import Attempt, Delivery
 
-# Columns that may be cut off.
+# Columns that a narrow terminal cuts off.
 CUT = ("event", "events", "origin", "owner")
-# Characters shown of a response's body.
+# Maximum characters shown of a response's body.
 BODY_SHOWN = 300
 
 
@@ -40,7 +40,7 @@ class Row:
 
     Attributes:
         cells: Values of the columns, one line each.
-        notes: Lines below, never cut off: long texts, and the id.
+        notes: Lines below the row, never cut off: long texts, and the id.
     """
 
     cells: tuple[object, ...]
@@ -121,7 +121,7 @@ def deliveries(
 
 
 def _when(delivery: Delivery, now: datetime) -> str:
-    """When the delivery is due, or finished."""
+    """Return when the delivery is due, or when it finished."""
     if delivery.held:
         return "when resumed"
     if delivery.finished_at is None and delivery.due_at <= now:

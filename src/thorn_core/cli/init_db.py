@@ -31,8 +31,8 @@ from thorn_core.settings import Settings
 def init_db(context: click.Context, url: str | None, *, as_sql: bool) -> None:
     """Create the tables, or migrate them.
 
-    The database is the one of --app, of --store or of the variable THORN_STORE, which keeps a
-    password out of the list of processes. Running it again changes nothing.
+    --app, --store or the environment variable THORN_STORE names the database; the variable keeps a
+    password out of the list of processes. Running the command again is safe.
     """
     from_environment = context.get_parameter_source("url") is click.core.ParameterSource.ENVIRONMENT
     if context.obj and from_environment:
@@ -65,7 +65,7 @@ def _store(app_path: str | Callable[[], Thorn] | None, url: str | None) -> Itera
 
 
 def _set_up(store: WithTables) -> str:
-    """Create or migrate the tables, and say what was done."""
+    """Create or migrate the tables; return a line that says which."""
     before = store.create()
     after = store.version()
     if after is None:

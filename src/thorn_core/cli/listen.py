@@ -68,7 +68,7 @@ def listen(
     """
     verifier, signer = _keys(secret, scheme)
     arrived: SimpleQueue[Received | None] = SimpleQueue()
-    # Printed requests needn't be kept.
+    # Drops requests once they are printed.
     recipient = LocalRecipient(secret=verifier, scheme=scheme, host=host, port=port, limit=1)
     try:
         recipient.start()
@@ -97,10 +97,10 @@ def listen(
 
 
 def _keys(secret: str | None, scheme: str) -> tuple[str, str]:
-    """The key that verifies and the key that signs; they differ for asymmetric schemes.
+    """Return the keys that verify and sign; they differ for asymmetric schemes.
 
     Raises:
-        ConfigurationError: The secret isn't one of the scheme's.
+        ConfigurationError: The secret is invalid for the scheme.
     """
     if secret is not None and scheme.endswith("ed25519") and secret.startswith(PUBLIC_PREFIX):
         return secret, secret
@@ -111,7 +111,7 @@ def _keys(secret: str | None, scheme: str) -> tuple[str, str]:
 
 
 def _example(url: str, scheme: str, secret: str) -> str:
-    """A command line that sends a webhook to this recipient."""
+    """Return a command line that sends a webhook to this recipient."""
     schemes = "" if scheme in Settings().signatures else f"THORN_SIGNATURES='[\"{scheme}\"]' "
     return (
         f'{schemes}thorn send article.created \'{{"title": "Hello"}}\''
@@ -125,7 +125,7 @@ async def _take(
     request: Received,
     writer: asyncio.StreamWriter,
 ) -> bool:
-    """Respond, then pass the request on, since `--count` may stop the server after it."""
+    """Respond, then pass the request on, because `--count` may stop the server afterwards."""
     length = "" if status in (204, 304) else "Content-Length: 0\r\n"
     try:
         writer.write(

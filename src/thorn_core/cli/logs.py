@@ -47,11 +47,11 @@ class TextFormatter(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%dT%H:%M:%S%z")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        """The line, which what comes from elsewhere can't end or steer a terminal with."""
+        """Return the line without control characters, which untrusted text may contain."""
         return safe(" ".join(super().formatMessage(record).splitlines()))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
-        """The traceback, without what steers a terminal."""
+        """Return the traceback without control characters."""
         return safe(super().formatException(ei))
 
 

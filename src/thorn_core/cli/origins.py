@@ -1,4 +1,4 @@
-"""Where subscriptions' deliveries go, as commands show it."""
+"""Origins of subscriptions, for the output of commands."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from thorn_core.app import Thorn
 from thorn_core.recipients import origin_of
 from thorn_core.values import Delivery
 
-# Subscriptions remembered while a command lists deliveries.
+# Maximum subscriptions cached while a command lists deliveries.
 CACHE = 10_000
 
 
@@ -14,7 +14,7 @@ class Origins:
     """Origins of subscriptions' URLs, each looked up once.
 
     Args:
-        app: Whose subscriptions.
+        app: The app.
     """
 
     def __init__(self, app: Thorn) -> None:
@@ -22,13 +22,13 @@ class Origins:
         self._known: dict[str, str | None] = {}
 
     def of(self, delivery: Delivery) -> str | None:
-        """The origin that a delivery goes to; None if its subscription is gone."""
+        """Return the origin that a delivery goes to; None if its subscription is deleted."""
         if delivery.target is not None:
             return origin_of(delivery.target.url)
         return self.of_subscription(delivery.subscription_id)
 
     def of_subscription(self, subscription_id: str) -> str | None:
-        """The origin of a stored subscription; None if it is gone."""
+        """Return the origin of a stored subscription; None if it is deleted."""
         if subscription_id not in self._known:
             if len(self._known) >= CACHE:
                 self._known.clear()
@@ -37,5 +37,5 @@ class Origins:
         return self._known[subscription_id]
 
     def shown(self, delivery: Delivery) -> str:
-        """The origin that a delivery goes to, or else its subscription's id."""
+        """Return the origin that a delivery goes to, or its subscription's id."""
         return self.of(delivery) or delivery.subscription_id

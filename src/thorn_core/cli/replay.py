@@ -23,7 +23,7 @@ UNDELIVERED = (str(DeliveryState.FAILED), str(DeliveryState.CANCELLED))
 @click.option(
     "--missing",
     is_flag=True,
-    help="Also deliver what the subscription never got; needs --subscription and --since.",
+    help="Also deliver messages the subscription never got; needs --subscription, --since.",
 )
 @json_option
 @click.pass_obj
@@ -66,7 +66,7 @@ def _replay(
     missing: bool,
 ) -> int:
     query = queried(ids or None, state=states, **chosen)
-    # How many are missing isn't known before.
+    # The number of missing messages isn't known in advance.
     total = None if missing else app.store.count(query.only_finished())
     with progress_bar("Replaying", total) as progress:
         return app.replay(ids or None, state=states, missing=missing, **chosen, progress=progress)

@@ -23,7 +23,7 @@ from thorn_core.recipients.validators import EnsurePort
 from thorn_core.settings import Settings
 from thorn_core.values import DeliveryState
 
-# Loopback and private networks. Link-local addresses and clouds' metadata services stay refused.
+# Loopback and private networks; link-local addresses and metadata services stay refused.
 LOCAL = ("127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
 WAY_OUT = "Pass --allow-local to allow this machine, private networks and any port"
 
@@ -103,10 +103,10 @@ def _payload(data: str) -> Any:
 
 
 def _app_for(url: str, secret: str | None, *, allow_local: bool) -> Thorn:
-    """An app with one static subscriber, whose URL must be allowed."""
+    """Create an app with one static subscriber, after checking its URL."""
     settings = Settings.from_mapping(os.environ)
     if allow_local:
-        # A local server is rarely on port 80; every other rule still holds.
+        # A local server is rarely on port 80; all other rules still apply.
         kept = [v for v in settings.recipient_validators if not isinstance(v, EnsurePort)]
         settings = settings.evolve(
             allowed_networks=(*settings.allowed_networks, *LOCAL),

@@ -39,7 +39,7 @@ def stats(app_path: str | None, hours: float, *, as_json: bool) -> None:
     if found.attempts > 0 and found.latency:
         out.print(_latencies(found, names))
     else:
-        out.print("No attempt received a response in this period.")
+        out.print("No attempt got a response in this period.")
 
 
 def _plain(stats: Stats) -> dict[str, object]:

@@ -35,7 +35,7 @@ class Figures:
         attempts: Requests made.
         failed_attempts: Requests without a 2xx response.
         delivered: Successful deliveries.
-        failed: Deliveries that used up their attempts.
+        failed: Deliveries without any attempts left.
         cancelled: Deliveries that will not be attempted: refused, gone, or without a subscription.
         retrying: Failed attempts that will be retried.
     """
@@ -48,7 +48,7 @@ class Figures:
     retrying: int = 0
 
     def since(self, former: Figures) -> Figures:
-        """The difference to earlier figures."""
+        """Return the difference to earlier figures."""
         mine, then = attrs.asdict(self), attrs.asdict(former)
         return Figures(**{name: mine[name] - then[name] for name in mine})
 
@@ -91,10 +91,10 @@ class Tally:
 
     @property
     def figures(self) -> Figures:
-        """The results so far."""
+        """Return the results so far."""
         return Figures(**self._counts)
 
-    # Called on the engine's thread only, so that counting needs no lock.
+    # Called on the engine's thread only, so counting needs no lock.
 
     def _attempted(self, sender: Thorn, *, attempt: Attempt, delivery: Delivery) -> None:
         self._counts["attempts"] += 1
@@ -128,7 +128,7 @@ class Rate:
         self._samples: deque[tuple[float, int]] = deque()
 
     def of(self, count: int, *, at: float) -> float:
-        """The rate after another count.
+        """Return the rate after another count.
 
         Args:
             count: The total so far.
@@ -163,20 +163,20 @@ class Trouble(logging.Handler):
             self._show(self.format(record))
 
     def over(self, *told: object, **more: object) -> None:
-        """Note that the store works again: it recorded an attempt."""
+        """Note that the store works again, because it recorded an attempt."""
         self._again = None
 
     @property
     def seconds(self) -> float | None:
-        """Seconds until the store is retried; None if it works."""
+        """Return the seconds until the store is retried; None if it works."""
         return None if self._again is None else max(self._again - monotonic(), 0.0)
 
 
 class Backlog:
-    """Counts the backlog from time to time, seldom enough to cost the store next to nothing.
+    """Counts the backlog at intervals, at little cost for the store.
 
     Args:
-        app: Whose store.
+        app: The app with the store.
     """
 
     def __init__(self, app: Thorn) -> None:
@@ -230,7 +230,7 @@ def status_line(
     trouble: float | None = None,
     stopping: bool = False,
 ) -> Text:
-    """The two status lines of a worker; they fit into 80 columns.
+    """Return the two status lines of a worker; they fit into 80 columns.
 
     Args:
         figures: Its results.

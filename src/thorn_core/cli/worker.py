@@ -1,4 +1,4 @@
-"""`thorn worker`: deliver what waits in the store."""
+"""`thorn worker`: deliver messages from the store."""
 
 from __future__ import annotations
 
@@ -98,12 +98,12 @@ def worker(
 
 
 class Job:
-    """A worker that this process is there for.
+    """The worker that this process runs.
 
     Args:
-        app: The app.
-        worker: Its worker.
-        once: Try what is due once.
+        app: The worker's app.
+        worker: The worker.
+        once: Attempt every due delivery once.
     """
 
     def __init__(self, app: Thorn, worker: Worker, *, once: bool) -> None:
@@ -114,16 +114,16 @@ class Job:
         self._once = once
 
     def stop(self) -> None:
-        """End requests under way, and return; from a signal handler."""
+        """Finish requests in flight, then let `run` return; safe in a signal handler."""
         self.stopping.set()
         self.worker.stop()
 
     def run(self) -> None:
-        """Work.
+        """Run the worker until it stops.
 
         Raises:
-            StoreSetupError: The store has to be set up first.
-            StoreError: With `once`: the store fails.
+            StoreSetupError: The store isn't set up.
+            StoreError: The store fails, with `once`.
         """
         try:
             self.app.store.check()
@@ -150,13 +150,13 @@ class Job:
 
 
 def tell(what: str, figures: Figures, seconds: float) -> None:
-    """Log figures, as words and as numbers."""
+    """Log figures, in the message and as the record's attributes."""
     numbers = {**attrs.asdict(figures), "seconds": round(seconds, 3)}
     logger.info("%s: %s in %.1f s", what, figures, seconds, extra=numbers)
 
 
 def _loggers(app: Thorn) -> set[str]:
-    """Those of Thorn and of the plugins that are installed."""
+    """Return the names of the loggers of Thorn and of installed plugins."""
     installed = (plugin for plugin, _ in app.plugins.manager.list_plugin_distinfo())
     modules = (getattr(p, "__name__", type(p).__module__) for p in installed)
     return {"thorn_core", *(module.partition(".")[0] for module in modules)}
@@ -164,7 +164,7 @@ def _loggers(app: Thorn) -> set[str]:
 
 @contextmanager
 def _logging(job: Job, level: str, form: str, report: float) -> Iterator[None]:
-    """Log to standard output, with a summary every so often."""
+    """Log to standard output, with a summary at intervals."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     ended = threading.Event()

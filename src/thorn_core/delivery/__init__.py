@@ -1,4 +1,4 @@
-"""What a delivery needs decided, purely: its request, its outcome, its next attempt."""
+"""Pure functions for deliveries: their requests, outcomes and next attempts."""
 
 from thorn_core.delivery.deliveries import (
     make_cancelled_delivery,

@@ -1,4 +1,4 @@
-"""Deliveries made of a message and a subscription."""
+"""Create deliveries from messages and subscriptions."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from thorn_core.values import Delivery, DeliveryState, Message, Subscription
 
 
 def make_delivery(message: Message, subscription: Subscription, at: datetime) -> Delivery:
-    """Make the delivery of a message to a stored subscription, due since the message was sent.
+    """Create the delivery of a message to a stored subscription, due since the message was sent.
 
     Args:
         message: The message.
-        subscription: Whom it goes to.
+        subscription: The subscription.
         at: The time of routing.
     """
     return Delivery(
@@ -29,21 +29,21 @@ def make_delivery(message: Message, subscription: Subscription, at: datetime) ->
 
 
 def make_unstored_delivery(message: Message, subscription: Subscription, at: datetime) -> Delivery:
-    """Make the delivery to a subscription that isn't in the store; it carries it along."""
+    """Create the delivery to a subscription that isn't stored; the delivery contains it."""
     return attrs.evolve(make_delivery(message, subscription, at), target=subscription)
 
 
 def make_cancelled_delivery(
     message: Message, subscription: Subscription, reason: str, at: datetime, *, stored: bool
 ) -> Delivery:
-    """Make the delivery to a recipient that no request can be made to; it is over already.
+    """Create the cancelled delivery to a recipient that can't get any request.
 
     Args:
         message: The message.
-        subscription: What is known of the recipient.
-        reason: Why, in words that the subscription's owner may read.
+        subscription: The known data of the recipient.
+        reason: The reason, which the subscription's owner may read.
         at: The time of routing.
-        stored: Whether the subscription is in the store; else the delivery carries it along.
+        stored: Whether the subscription is in the store; otherwise the delivery contains it.
     """
     return Delivery(
         id=delivery_id(message.id, subscription.id),

@@ -1,4 +1,4 @@
-"""Envelopes: what is put around a message's payload."""
+"""Envelopes, which wrap a message's payload."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ def envelope_of(
         message: The message.
         kind: `thorn` (event, ref, sender, data), `standard` (type, timestamp, data: Standard
             Webhooks 1.0), `cloudevents` (CloudEvents 1.0, structured JSON) or `bare` (the payload
-            alone, as plain events of Thorn 1.x were sent).
+            alone, as Thorn 1.x sent plain events).
         source: The `source` of CloudEvents.
-        audience: The URL that it is made for, which goes into the envelope; None leaves it out.
+        audience: The recipient's URL, included in the envelope; None omits it.
     """
     envelope = ENVELOPES[kind](message, source)
     if audience is None or not envelope.fields:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from thorn_core.errors import ConfigurationError
 
-# Thorn sets these itself; RFC 9110 section 7.6.1 names the hop-by-hop ones.
+# Thorn sets these itself, or they are hop-by-hop (RFC 9110 section 7.6.1).
 PROTECTED_HEADERS = frozenset(
     {
         "connection",
@@ -48,8 +48,9 @@ def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
         headers: Names to values.
 
     Raises:
-        ConfigurationError: They are no mapping, or too many; a header is one that Thorn sets or
-            HTTP forbids, or isn't one by RFC 9110 section 5 (as with CR, LF or NUL in it).
+        ConfigurationError: They aren't a mapping, or too many. Or Thorn sets one of them itself,
+            HTTP forbids it, or it is invalid by RFC 9110 section 5 (for example, it contains a
+            line break).
 
     Example:
         >>> check_headers({"Authorization": "Bearer abc"})
@@ -95,7 +96,7 @@ def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
 def merge_headers(*layers: Mapping[str, str]) -> dict[str, str]:
     """Merge headers; a later layer wins, and names are compared without case (RFC 9110 5.1).
 
-    Everything that adds headers to a request goes through here, so that each goes out once.
+    All headers of a request are merged here, so that each is sent once.
 
     Args:
         *layers: Names to values: the event's, the send's, the subscription's, Thorn's own.

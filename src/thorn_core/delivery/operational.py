@@ -1,4 +1,4 @@
-"""Messages about subscriptions themselves, for their owners."""
+"""Operational events: messages about subscriptions, for their owners."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from thorn_core.values import OPERATOR, Message, Subscription
 
 
 def disabled_message(subscription: Subscription, at: datetime) -> Message:
-    """The operational event that says that a subscription was disabled."""
+    """Create the operational event about a disabled subscription."""
     data = {"reason": subscription.disabled_reason}
     return _operational_message("thorn.subscription.disabled", subscription, data, at)
 
 
 def failing_message(subscription: Subscription, disabled_at: datetime, at: datetime) -> Message:
-    """The operational event that warns that a subscription will be disabled.
+    """Create the operational event that warns that a subscription will be disabled.
 
     Args:
-        subscription: The failing one.
+        subscription: The failing subscription.
         disabled_at: When it will be disabled unless an attempt succeeds.
         at: The time.
     """
@@ -37,11 +37,11 @@ def failing_message(subscription: Subscription, disabled_at: datetime, at: datet
 def _operational_message(
     event: str, subscription: Subscription, data: Mapping[str, Any], at: datetime
 ) -> Message:
-    """An event about a subscription, for its owner's other subscriptions that match it.
+    """Create an event about a subscription, for its owner's other matching subscriptions.
 
-    That of an operator's subscription reaches operators' only.
+    If it has no owner, only other subscriptions without an owner get the event.
     """
-    # It goes to other URLs than this, which aren't to learn what is secret in it.
+    # Recipients at other URLs get it, so it contains no secret parts of this URL.
     url = without_secrets(subscription.url)
     about = {"id": subscription.id, "url": url, "events": subscription.events}
     return Message(

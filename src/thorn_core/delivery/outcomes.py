@@ -1,4 +1,4 @@
-"""The outcome of an attempt: delivered, tried again and when, or given up."""
+"""The outcome of an attempt: delivered, retried, failed or cancelled."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def judge(
     at: datetime,
     random: float,
 ) -> Outcome:
-    """Decide what becomes of a delivery after an attempt. Never raises, whatever came back.
+    """Decide the outcome of a delivery after an attempt; never raises.
 
     Args:
-        attempt: What was done and what came back.
-        delivery: As it was before the attempt.
-        policy: When to try again.
-        settings: The app's.
-        at: When the attempt ended.
-        random: 0 to 1, for the jitter.
+        attempt: The attempt, with its response or error.
+        delivery: The delivery before the attempt.
+        policy: The retry policy.
+        settings: The app's settings.
+        at: The end of the attempt.
+        random: A random number from 0 to 1, for the jitter.
 
     Example:
         >>> now = datetime(2026, 1, 1, tzinfo=UTC)
@@ -91,12 +91,12 @@ def retry_after(value: object, at: datetime) -> timedelta | None:
     """Read a `Retry-After` header: seconds or a date (RFC 9110 section 10.2.3).
 
     Args:
-        value: The header, whatever the recipient sent; None if there was none.
-        at: The time that a date is counted from.
+        value: The header's value, which may be invalid; None if there is none.
+        at: The current time, from which a date is counted.
 
     Returns:
-        How long to wait, from 0 to 999,999,999 seconds; None for a text that is neither seconds
-        nor a date.
+        The time to wait, from 0 to 999,999,999 seconds; None if the value is neither a number of
+        seconds nor a date.
 
     Example:
         >>> retry_after("120", datetime(2026, 1, 1, tzinfo=UTC))
@@ -119,5 +119,5 @@ def retry_after(value: object, at: datetime) -> timedelta | None:
             date = date.replace(tzinfo=UTC)
         return min(max(date - at, timedelta()), _LONGEST_WAIT)
     except Exception:
-        # The parser raises ValueError, TypeError, OverflowError and more, by Python's version.
+        # Depending on Python's version, the parser raises ValueError, TypeError or OverflowError.
         return None

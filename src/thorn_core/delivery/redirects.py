@@ -1,4 +1,4 @@
-"""Redirects: which request to make after one, and what goes along."""
+"""Redirects: build the next request, without credentials for another origin."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from thorn_core.values import Request, Response
 
 REDIRECT_STATUSES = frozenset({301, 302, 307, 308})
 REDIRECT_LIMIT = 5
-# What goes on to another origin. `webhook-signature` does, since the recipient's new host could not
-# tell the request from a forgery without it: it covers id, time and body, so it is good for this
-# message alone and for minutes. Signatures of other schemes don't: some cover the body only, and a
-# plugin's may be a token.
+# Headers that are sent to another origin. They include `webhook-signature`, because the new host
+# could not verify the request without it. It covers id, time and body, so it is valid for this
+# message only, and for minutes. Other schemes' signatures are dropped: some cover only the body,
+# and a plugin's may be a token.
 HEADERS_ACROSS_ORIGINS = frozenset(
     {
         "content-type",
@@ -30,18 +30,18 @@ HEADERS_ACROSS_ORIGINS = frozenset(
 
 
 def follow_redirect(request: Request, response: Response) -> Request | None:
-    """Build the request that a redirect asks for, with the method and body kept.
+    """Build the request that a redirect demands, with the same method and body.
 
-    At an origin's border only harmless headers go on (see `HEADERS_ACROSS_ORIGINS`); any other may
-    be a credential, whatever its name. A 303 asks for a GET, which would lose the payload, so it
-    isn't followed (RFC 9110 section 15.4.4).
+    Another origin gets only harmless headers (see `HEADERS_ACROSS_ORIGINS`), because any other may
+    be a credential. A 303 demands a GET, which would lose the payload, so it isn't followed (RFC
+    9110 section 15.4.4).
 
     Args:
-        request: The request that was made.
-        response: What came back.
+        request: The request that got the redirect.
+        response: Its response.
 
     Returns:
-        The next request, whose URL isn't validated yet; None if there is none to make.
+        The next request, whose URL isn't validated yet; None if the redirect can't be followed.
     """
     location = response.headers.get("location")
     if response.status not in REDIRECT_STATUSES or not location:
@@ -49,7 +49,7 @@ def follow_redirect(request: Request, response: Response) -> Request | None:
     try:
         here, url = parse_url(request.url), urljoin(request.url, location)
         there = parse_url(url)
-    except ValueError:  # of urljoin, and SecurityError
+    except ValueError:  # from urljoin, and SecurityError
         return None
     headers = request.headers
     if (here.scheme, here.recipient) != (there.scheme, there.recipient):
@@ -60,11 +60,11 @@ def follow_redirect(request: Request, response: Response) -> Request | None:
 
 
 def leaves_https(request: Request, hop: Request) -> bool:
-    """True if a redirect goes from https to http, where anybody on the way can read the payload.
+    """Return whether a redirect leads from https to http, which would expose the payload.
 
     Args:
-        request: The request that was made.
-        hop: What `follow_redirect` made of it.
+        request: The request that got the redirect.
+        hop: The request that `follow_redirect` returned.
 
     Example:
         >>> request = Request(url="https://example.com/a", headers={}, body=b"{}")

@@ -1,4 +1,4 @@
-"""The request of an attempt: encoded, built, signed."""
+"""Encode, build and sign the request of an attempt."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def encode_body(
 
     Args:
         message: The message.
-        content_type: Chooses the codec.
+        content_type: The subscription's content type, which chooses the codec.
         settings: The app's.
-        codecs: By content type.
-        audience: The URL that goes into the envelope; None leaves it out.
+        codecs: Codecs by content type.
+        audience: The recipient's URL, included in the envelope; None omits it.
 
     Raises:
-        PayloadError: There is no codec for the content type, or it can't encode this.
+        PayloadError: There is no codec for the content type, or it can't encode the payload.
     """
     codec = codecs.get(content_type)
     if codec is None:
@@ -54,12 +54,12 @@ def build_request(
     validators: Sequence[Any],
     keepalive: bool = True,
 ) -> Request:
-    """Build the request of an attempt, complete but for the time and the signatures.
+    """Build the request of an attempt, without the time and the signatures.
 
     Args:
         message: The message.
         delivery: The delivery.
-        subscription: Whom it goes to.
+        subscription: The subscription.
         body: The encoded body.
         settings: The app's.
         validators: Recipient validators that the connection must pass.
@@ -96,19 +96,19 @@ def sign_request(
     *,
     required: bool = False,
 ) -> Request:
-    """Add id, time and signatures (Standard Webhooks 1.0) to a request that is otherwise ready.
+    """Add id, time and signatures (Standard Webhooks 1.0) to an otherwise complete request.
 
     Args:
-        request: The request, after plugins had their say.
+        request: The request, after plugins have changed it.
         message: Its id becomes `webhook-id`.
-        subscription: Whose secrets sign.
-        schemes: How to sign.
+        subscription: The subscription, whose secrets sign.
+        schemes: The signature schemes.
         at: The time of the attempt.
-        required: A subscription without secrets is an error, too, if there are schemes.
+        required: With schemes, a subscription without secrets is an error, too.
 
     Raises:
-        ConfigurationError: A scheme can't sign with any secret that is valid now. The request must
-            not be sent.
+        ConfigurationError: A scheme can't sign with any valid secret; the request must not be
+            sent.
     """
     timestamp = int(at.timestamp())
     signed = {"webhook-id": message.id, "webhook-timestamp": str(timestamp)}
@@ -118,7 +118,7 @@ def sign_request(
             id=message.id, timestamp=timestamp, body=request.body, digest=subscription.hmac_digest
         )
         signed |= sign_all(schemes, signable, secrets)
-    # Spelled out, for attrs.evolve costs more than the rest of this function.
+    # attrs.evolve would cost more than the rest of this function.
     return Request(
         url=request.url,
         headers=merge_headers(request.headers, signed),

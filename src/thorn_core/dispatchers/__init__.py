@@ -18,7 +18,7 @@ class BuiltinDispatchers:
 
     @hookimpl
     def thorn_dispatchers(self) -> Mapping[str, Callable[[App], Dispatcher]]:
-        """Inline (Thorn 1.x: default), background, outbox, disabled."""
+        """Return inline (in Thorn 1.x: default), background, outbox and disabled."""
         return {
             "inline": InlineDispatcher,
             "default": InlineDispatcher,

@@ -16,10 +16,10 @@ logger = logging.getLogger(__name__)
 
 
 class BackgroundDispatcher:
-    """Runs a worker from the first message on; the store wakes it.
+    """Starts a worker with the first message; the store wakes it for later ones.
 
     Args:
-        app: The app whose engine it runs.
+        app: The app, whose engine it runs.
     """
 
     publishes = True

@@ -12,7 +12,7 @@ class DisabledDispatcher:
     """Drops messages before they reach the store, for example in data migrations.
 
     Args:
-        app: Not needed; every dispatcher's factory gets it.
+        app: Unused; every dispatcher's factory gets it.
     """
 
     publishes = False
@@ -24,4 +24,4 @@ class DisabledDispatcher:
         """Drop the messages."""
 
     def close(self) -> None:
-        """Do nothing: it started nothing."""
+        """Do nothing, as there is nothing to stop."""

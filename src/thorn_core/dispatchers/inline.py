@@ -20,7 +20,7 @@ class InlineDispatcher:
     attempts continue in the background.
 
     Args:
-        app: The app whose engine it runs.
+        app: The app, whose engine it runs.
     """
 
     publishes = True
@@ -31,7 +31,7 @@ class InlineDispatcher:
         self._under_way: set[Future[None]] = set()
 
     def dispatch(self, messages: Sequence[Message]) -> Future[None]:
-        """Make the first attempts; the future is done when they have ended."""
+        """Start the first attempts; return a future that is done when they end."""
         future = self._app.submit(self._deliver([message.id for message in messages]))
         with self._lock:
             self._under_way.add(future)

@@ -12,7 +12,7 @@ class OutboxDispatcher:
     """Leaves all deliveries to workers.
 
     Args:
-        app: Not needed; every dispatcher's factory gets it.
+        app: Unused; every dispatcher's factory gets it.
     """
 
     publishes = True
@@ -24,4 +24,4 @@ class OutboxDispatcher:
         """Do nothing: the store has the messages and notifies workers."""
 
     def close(self) -> None:
-        """Do nothing: it started nothing."""
+        """Do nothing, as there is nothing to stop."""

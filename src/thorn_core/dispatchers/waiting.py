@@ -1,4 +1,4 @@
-"""What a sender waits for after a dispatch, and for how long."""
+"""Let a sender wait for a dispatch, with a deadline."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Waiting:
     until: float
 
     def wait(self) -> None:
-        """Wait, unless inside a running event loop, which the future may need."""
+        """Wait, except inside a running event loop, which the future may need."""
         if not in_event_loop():
             wait((self.future,), max(self.until - monotonic(), 0))
             self._raise()
