@@ -56,7 +56,7 @@ class Event:
         app: The app; None uses `get_app()` at the time of sending.
 
     Raises:
-        InvalidNameError: The name isn't one.
+        InvalidNameError: The name is invalid.
         ConfigurationError: An option isn't allowed, or `app` doesn't know the dispatcher. Without
             `app`, a dispatcher that the default app doesn't know is logged.
 
@@ -191,17 +191,16 @@ class Event:
                 values that travel with it but not to recipients. `timeout`: seconds for a whole
                 request. `idempotency_key`: the same key of the same sender and event sends once.
                 `within`: the transaction handle of an adapter; its commit sends the message.
-                `on_success`, `on_error`, `on_timeout`: called with the attempt when the recipient
-                answered 2xx, didn't, or not in time; they run where the attempt is made, if that
-                is in this process.
+                `on_success`, `on_error`, `on_timeout`: called with the attempt after a 2xx
+                response, a failure or a timeout, if this process makes the attempt.
 
         Returns:
             The message, and the state of its deliveries.
 
         Raises:
-            PayloadError: The payload can't be encoded, is too large, or breaks the schema.
+            PayloadError: The payload can't be encoded, is too large, or violates the schema.
             ConfigurationError: There is no app, or an option is unknown or not allowed.
-            StoreError: The store can't take it.
+            StoreError: The store can't store it.
 
         Example:
             >>> from thorn_core import Thorn
@@ -284,11 +283,11 @@ class Event:
 
 
 def unknown_dispatcher(event: Event, app: App) -> str | None:
-    """Say that an app doesn't know an event's dispatcher; None if it does.
+    """Return an error message if an app doesn't know an event's dispatcher, otherwise None.
 
     Args:
         event: The event.
-        app: Of which the plugins are asked.
+        app: The app, whose plugins are searched.
     """
     if event.dispatcher is None:
         return None
@@ -349,9 +348,9 @@ class _UndeclaredEvent(Event):
 # -- the events declared in this process
 
 _lock = threading.Lock()
-# Weak references; the latest last.
+# Weak references; the latest event is last.
 _declared: dict[str, tuple[weakref.ref[Event], ...]] = {}
-# Events of no app stay declared though their program keeps them nowhere: the latest of each name.
+# Keeps the latest event of each name without an app alive, though its program may not.
 _kept: dict[str, Event] = {}
 
 
@@ -387,7 +386,7 @@ def declared_events(app: App) -> list[Event]:
 
 
 def all_declared_events(app: App) -> list[Event]:
-    """As `declared_events`, but all of a name where several models declare it."""
+    """Like `declared_events`, but with all events of a name that several models declare."""
     with _lock:
         refs = [ref for name in sorted(_declared) for ref in _declared[name]]
     found = (ref() for ref in refs)
@@ -398,7 +397,7 @@ def event_for(name: str, app: App) -> Event:
     """Return the event that this app sends under a name: the declared one, or a new one.
 
     Raises:
-        InvalidNameError: The name isn't one.
+        InvalidNameError: The name is invalid.
     """
     declared = find_event(name, app)
     if declared is None:

@@ -14,7 +14,7 @@ Test = Callable[[Any, Previous], bool]
 
 
 def _alike(value: Any, expected: Any) -> tuple[Any, Any]:
-    """Two datetimes that can be compared: one without a time zone is taken to be UTC."""
+    """Make two datetimes comparable: treat one without a time zone as UTC."""
     if isinstance(value, datetime) and isinstance(expected, datetime):
         if value.tzinfo is None and expected.tzinfo is not None:
             return value.replace(tzinfo=UTC), expected
@@ -64,9 +64,9 @@ OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     "not": lambda value, expected: (not value) is bool(expected),
 }
 NOW = "now_"
-# Those that ask whether the value is one of several.
+# Operators that take several values.
 AMONG = frozenset({"in", "not_in"})
-# What other libraries call these operators.
+# Names of these operators in other libraries.
 OTHER_NAMES: Mapping[str, str] = {
     **dict.fromkeys(("equals", "equal", "exact", "iexact", "isequal"), "eq"),
     **dict.fromkeys(("neq", "noteq", "notequal", "notequals", "differs"), "ne"),
@@ -87,7 +87,7 @@ class Q:
     """A condition on an instance, composed by `&`, `|` and `~`; compiled once.
 
     Args:
-        *children: Other conditions that must hold too: Q values, or what `as_q` takes.
+        *children: Other conditions that must also hold: Q values, or values that `as_q` accepts.
         **conditions: `field__operator=value`; nested fields by `__`, operators as in `OPERATORS`,
             each with a `now_` twin that is true only if it holds now and did not before.
 
@@ -129,7 +129,7 @@ class Q:
         raise AttributeError(f"can't delete {name!r}: a Q is immutable")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # What is compiled can't be pickled or copied; it is made again.
+        # Compiled functions can't be pickled or copied; they are created again.
         return _made, (self._parts, self.joined_by, self.negated)
 
     def __and__(self, other: Q) -> Q:
@@ -164,20 +164,20 @@ class Q:
         return f"Q({', '.join(map(repr, self._parts))})"
 
     def __call__(self, instance: Any, previous: Previous = None) -> bool:
-        """Whether it holds.
+        """Return whether the condition holds.
 
         Args:
-            instance: As it is now.
-            previous: Former values of the fields that changed; None if there was nothing before.
+            instance: The instance in its current state.
+            previous: Previous values of the changed fields; None for a new instance.
 
         Raises:
             AttributeError: The instance has no such field.
-            TypeError: A value can't be compared with what is asked for.
+            TypeError: A value can't be compared with the expected one.
         """
         return self.compile()(instance, previous)
 
     def compile(self) -> Test:
-        """The function that decides it, made once."""
+        """Return the function that evaluates the condition; create it once."""
         test = self._test
         if test is None:
             test = self._compiled()
@@ -197,24 +197,24 @@ class Q:
 
     @property
     def fields(self) -> frozenset[str]:
-        """The fields of the instance that it looks at."""
+        """The fields of the instance that the condition reads."""
         return frozenset().union(*(part.fields for part in self._parts))
 
     @property
     def now_fields(self) -> frozenset[str]:
-        """Those of them whose former values it asks for."""
+        """The fields whose previous values the condition needs."""
         return frozenset().union(*(part.now_fields for part in self._parts))
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
-        """Every `field__operator=value` in it, however deep."""
+        """All `field__operator=value` conditions in it, at any depth."""
         return tuple(c for part in self._parts for c in part.conditions)
 
     def expecting(self, expected: Callable[[Condition], Any]) -> Q:
-        """The same conditions with other values: in another form, such as the column's.
+        """Return the same conditions with converted values, for example in the column's type.
 
         Args:
-            expected: Gives the value to expect in place of a condition's.
+            expected: Returns the new expected value of a condition.
 
         Example:
             >>> Q(votes__gte="10").expecting(lambda condition: int(condition.expected))
@@ -226,15 +226,15 @@ class Q:
 
 @functools.singledispatch
 def as_q(condition: Any) -> Q:
-    """Make a Q of another library's condition, such as Django's own Q.
+    """Convert another library's condition, such as Django's Q, to a Q.
 
-    Adapters register their own: `@as_q.register`.
+    Adapters register converters: `@as_q.register`.
 
     Args:
         condition: The condition.
 
     Raises:
-        TypeError: It is none that is known here.
+        TypeError: The type of the condition is unknown.
 
     Example:
         >>> class Same(tuple):
@@ -259,11 +259,11 @@ class Condition:
     """One `field__operator=value`.
 
     Attributes:
-        name: As it was written, `author__name__now_eq`.
+        name: The name as written, `author__name__now_eq`.
         path: The names before the operator.
-        operator: Without `now_`.
-        now: It asks for the former value, too.
-        expected: The value.
+        operator: The operator without `now_`.
+        now: Whether the condition must not have held before.
+        expected: The expected value.
     """
 
     __slots__ = ("expected", "name", "now", "operator", "path")
@@ -277,7 +277,7 @@ class Condition:
         if self.operator in AMONG and (
             isinstance(expected, str | bytes) or not isinstance(expected, Container)
         ):
-            # A text would be searched for parts; a generator would be empty the second time.
+            # `in` would search a string for parts, and a generator would be empty the second time.
             raise ValueError(
                 f"condition {name!r} has {expected!r}; give a list, a tuple or a set of values"
             )
@@ -292,7 +292,7 @@ class Condition:
         )
 
     def __hash__(self) -> int:
-        # What is expected may be a list, which has none.
+        # A list isn't hashable.
         return hash((self.name, type(self.expected)))
 
     def __repr__(self) -> str:
@@ -300,25 +300,25 @@ class Condition:
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
-        """Itself."""
+        """The condition itself."""
         return (self,)
 
     def expecting(self, expected: Callable[[Condition], Any]) -> Condition:
-        """The same with another value."""
+        """Return the condition with another expected value."""
         return Condition(self.name, expected(self))
 
     @property
     def fields(self) -> frozenset[str]:
-        """The field of the instance that it looks at."""
+        """The field of the instance that the condition reads."""
         return frozenset(self.path[:1])
 
     @property
     def now_fields(self) -> frozenset[str]:
-        """That field, if it asks for the former value."""
+        """The field whose previous value the condition needs, if any."""
         return self.fields if self.now else frozenset()
 
     def compile(self) -> Test:
-        """The function that decides it."""
+        """Return the function that evaluates the condition."""
         get, holds, expected = _getter(self.path), OPERATORS[self.operator], self.expected
         name = self.name
 
@@ -338,7 +338,7 @@ class Condition:
             if previous is None:
                 return holds_now(instance, previous)
             if whole not in previous and first not in previous:
-                return False  # unchanged: it held before as it does now
+                return False  # the value is unchanged, so the condition held before
             if not holds_now(instance, previous):
                 return False
             value = former(previous)
@@ -352,7 +352,7 @@ class Condition:
 
 def _advice(name: str, path: list[str], last: str) -> str:
     bare = last.removeprefix(NOW)
-    # A strict likeness: `author__name` misses its operator, it doesn't misspell `ne`.
+    # A strict comparison: `author__name` lacks an operator and doesn't misspell `ne`.
     likely = difflib.get_close_matches(bare, OPERATORS, 1, cutoff=0.75)
     meant_operator = OTHER_NAMES.get(bare.replace("_", "")) or next(iter(likely), None)
     if meant_operator and path and all(path):
@@ -388,7 +388,7 @@ def _step(value: Any, name: str, path: tuple[str, ...]) -> Any:
         raise AttributeError(_no_field(value, name, path))
     try:
         return getattr(value, name)
-    except AttributeError as error:  # kept as the cause: a property may have raised it
+    except AttributeError as error:  # keep the cause, because a property may have raised it
         raise AttributeError(_no_field(value, name, path)) from error
 
 

@@ -28,12 +28,12 @@ from thorn_core.values import Attempt, Delivery, Message, Stats
 
 
 class HistoryCalls:
-    """The part of an app that lists, replays, cancels and removes what the store keeps.
+    """The part of an app that lists, replays, cancels and removes deliveries.
 
     Attributes:
-        settings: The app's.
-        plugins: The app's.
-        clock: The time, aware UTC.
+        settings: The app's settings.
+        plugins: The app's plugins.
+        clock: Returns the time, aware, in UTC.
         store: The store.
     """
 
@@ -66,18 +66,18 @@ class HistoryCalls:
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> Iterator[Delivery]:
-        """Deliveries, by the age of their messages; every criterion given must hold.
+        """Return the deliveries that meet all given criteria, sorted by their messages' age.
 
         Args:
-            message_id: Of this message.
-            subscription_id: To this subscription.
-            event: Of events that match this pattern.
-            state: In this state or one of these.
-            since: Of messages sent at or after this time, to the millisecond.
-            until: Of messages sent before this time.
+            message_id: Only deliveries of this message.
+            subscription_id: Only deliveries to this subscription.
+            event: Only events that match this pattern.
+            state: Only deliveries in this state or these states.
+            since: Only messages sent at or after this time, to the millisecond.
+            until: Only messages sent before this time.
 
         Raises:
-            ConfigurationError, InvalidNameError: A criterion isn't one.
+            ConfigurationError, InvalidNameError: A criterion is invalid.
         """
         query = delivery_query(message_id, subscription_id, event, state, since, until)
         fetch = partial(self.store.deliveries, query, limit=paging.PAGE)
@@ -101,31 +101,31 @@ class HistoryCalls:
         missing: bool = False,
         progress: Callable[[int], object] | None = None,
     ) -> int:
-        """Deliver again: one delivery, several, or all that meet the criteria.
+        """Deliver again: one delivery, several, or all that meet the given criteria.
 
         Works page by page, because there may be millions.
 
         Args:
             delivery_id: One id or several; the other criteria narrow it.
-            message_id: Of this message.
-            subscription_id: To this subscription.
-            event: Of events that match this pattern.
-            state: In this state or one of these; without it and without ids, those that failed
-                (`failed` and `cancelled`).
-            since: Of messages sent at or after this time, to the millisecond.
-            until: Of messages sent before this time.
-            missing: Also deliver to this subscription what matches it and was never meant for it,
-                as it was subscribed or changed later, was disabled or was left out; `since` says
-                from when. Of messages that are still being routed nothing is known to be missing.
-            progress: Called after each page with how many that makes.
+            message_id: Only deliveries of this message.
+            subscription_id: Only deliveries to this subscription.
+            event: Only events that match this pattern.
+            state: Only deliveries in this state or these states; without it and without ids,
+                `failed` and `cancelled`.
+            since: Only messages sent at or after this time, to the millisecond.
+            until: Only messages sent before this time.
+            missing: Also deliver matching messages since `since` for which the subscription has no
+                delivery: it was created or changed later, was disabled, or was excluded. Messages
+                that are still being routed are skipped.
+            progress: Called after each page with the number so far.
 
         Returns:
-            How many are pending again, or for the first time.
+            The number of deliveries that are now pending.
 
         Raises:
-            ConfigurationError: No criterion is given, or one isn't one; or `missing` is, without a
-                subscription and a time.
-            NotFoundError: There is no subscription that anything could be missing for.
+            ConfigurationError: There is no criterion, or one is invalid; or `missing` lacks
+                `subscription_id` or `since`.
+            NotFoundError: The subscription for `missing` doesn't exist.
         """
         query = queried(delivery_id, message_id, subscription_id, event, state, since, until)
         tell = Tell(self.store, self._sending.dispatcher(), self.settings.inline_timeout)
@@ -162,22 +162,22 @@ class HistoryCalls:
         reason: str = "cancelled by an operator",
         progress: Callable[[int], object] | None = None,
     ) -> int:
-        """Cancel deliveries that are pending: one, several, or all that meet the criteria.
+        """Cancel pending deliveries: one, several, or all that meet the given criteria.
 
-        What is in flight goes on, and a message that isn't routed yet has no deliveries to cancel.
+        Deliveries in flight continue, and a message that isn't routed yet has no deliveries.
 
         Args:
-            delivery_id: Which; the other criteria narrow it.
-            message_id: Of this message.
-            subscription_id: To this subscription.
-            event: Of events that match this pattern.
-            since: Of messages sent at or after this time, to the millisecond.
-            until: Of messages sent before this time.
-            reason: Why, in words that the subscription's owner may read; 500 characters at most.
-            progress: Called after each page with how many that makes.
+            delivery_id: One id or several; the other criteria narrow it.
+            message_id: Only deliveries of this message.
+            subscription_id: Only deliveries to this subscription.
+            event: Only events that match this pattern.
+            since: Only messages sent at or after this time, to the millisecond.
+            until: Only messages sent before this time.
+            reason: The reason, at most 500 characters; the subscription's owner may read it.
+            progress: Called after each page with the number so far.
 
         Returns:
-            How many were cancelled.
+            The number of cancelled deliveries.
 
         Raises:
             ConfigurationError, InvalidNameError: No criterion is given, or one isn't one.
@@ -210,20 +210,20 @@ class HistoryCalls:
         batch: int = paging.PAGE,
         progress: Callable[[int], object] | None = None,
     ) -> int:
-        """Remove every message of a sender, with its payload, deliveries and attempts.
+        """Delete every message of a sender, with its payload, deliveries and attempts.
 
-        Whatever state they are in: requests under way end without a trace. Subscriptions stay.
+        The deliveries may be in any state; requests in flight are not recorded. Subscriptions stay.
 
         Args:
             sender: The user or tenant, or its id.
-            batch: Messages removed at once, in a transaction of their own; 1 to 10,000.
-            progress: Called after each batch with how many that makes.
+            batch: Messages deleted per transaction, 1 to 10,000.
+            progress: Called after each batch with the number so far.
 
         Returns:
-            How many messages went.
+            The number of deleted messages.
 
         Raises:
-            ConfigurationError: No sender is given: no tenant never means all tenants.
+            ConfigurationError: There is no sender; None doesn't mean all tenants.
 
         Example:
             >>> from thorn_core import Thorn
@@ -244,16 +244,16 @@ class HistoryCalls:
         batch: int = paging.PAGE,
         progress: Callable[[int], object] | None = None,
     ) -> int:
-        """Remove finished deliveries of messages from before a time, with their attempts.
+        """Delete finished deliveries of messages sent before a time, with their attempts.
 
-        What is pending or in flight stays, and so does a message while it has deliveries; those
-        left without any go. Without other criteria, older messages that reached nobody go as well.
+        Pending deliveries and those in flight stay. Messages without remaining deliveries are
+        deleted, too; without other criteria, so are older messages that had no recipients.
 
         Args:
-            until: Of messages sent before this time.
-            state: In this final state or one of these; without it, in any.
-            event: Of events that match this pattern.
-            subscription_id: To this subscription.
+            until: Only messages sent before this time.
+            state: Only this final state or these; None for all final states.
+            event: Only events that match this pattern.
+            subscription_id: Only deliveries to this subscription.
             batch: Deliveries deleted per transaction, 1 to 10,000.
             progress: Called after each batch with the number so far.
 
@@ -261,7 +261,7 @@ class HistoryCalls:
             The number of deleted deliveries.
 
         Raises:
-            ConfigurationError, InvalidNameError: A criterion isn't one.
+            ConfigurationError, InvalidNameError: A criterion is invalid.
 
         Example:
             >>> from thorn_core import Thorn
@@ -299,10 +299,10 @@ def queried(
     since: datetime | None,
     until: datetime | None,
 ) -> DeliveryQuery:
-    """Make a query of what a user gives, ids of deliveries too.
+    """Create a query from a user's criteria, including ids of deliveries.
 
     Raises:
-        ConfigurationError, InvalidNameError: A criterion isn't one.
+        ConfigurationError, InvalidNameError: A criterion is invalid.
     """
     query = delivery_query(message_id, subscription_id, event, state, since, until)
     if delivery_id is None:

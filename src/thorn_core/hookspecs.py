@@ -53,18 +53,18 @@ def thorn_stores() -> Mapping[str, Callable[[Any, Settings], Store]]:  # type: i
     """Add stores, by the scheme of the URL in `Thorn(store=...)`.
 
     Returns:
-        Scheme (`postgresql+psycopg`, or `postgresql` for all its drivers) to factory; the factory
-        gets the URL, or the object given that has it as `url`, and the settings, and returns a
+        Scheme (`postgresql+psycopg`, or `postgresql` for all its drivers) to factory. The factory
+        gets the URL, or the given object with the attribute `url`, and the settings. It returns a
         `Store`.
     """
 
 
 @hookspec(firstresult=True)
 def thorn_transport(settings: Settings) -> Transport | None:
-    """Create the transport, once per event loop; the first that isn't None is used.
+    """Create the transport, once per event loop; the first result that isn't None is used.
 
     Args:
-        settings: The app's.
+        settings: The app's settings.
     """
 
 
@@ -95,9 +95,9 @@ def thorn_signature_schemes() -> Mapping[str, SignatureScheme]:  # type: ignore[
 
 @hookspec
 def thorn_subscriptions(message: Message) -> Sequence[Subscription]:  # type: ignore[empty-body]
-    """Add recipients of a message to the static and the stored ones.
+    """Add recipients of a message, in addition to static and stored ones.
 
-    Called in the engine when the message is routed, and again if the worker died: a recipient must
+    Called in the engine when the message is routed, and again if the worker dies: a recipient must
     have the same id each time.
     """
 

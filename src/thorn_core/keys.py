@@ -1,8 +1,7 @@
-"""Ids and the keys behind them: a public id is text with a prefix, its key the bytes it stands for.
+"""Ids and their keys: a public id is text with a prefix, its key the bytes that it represents.
 
-The ids of messages sort by time, and so do those of deliveries and attempts, which begin with their
-message's. A function that reads an id takes any text, and gives None for what no id looks like:
-nothing has such an id.
+Ids of messages sort by time. So do ids of deliveries and attempts, which begin with the digits of
+their message's id. Functions that read an id accept any text, and return None for malformed ids.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from json import dumps
 
-# Bytes of a message's key, and of a delivery's: that and its recipient's key.
+# Bytes of a message's key, and of a delivery's key: the message's and the recipient's key.
 MESSAGE_KEY = 16
 DELIVERY_KEY = 24
 
@@ -23,17 +22,17 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _MILLISECOND = timedelta(milliseconds=1)
 _MESSAGE_ID = re.compile(r"msg_([0-9a-f]{32})", re.ASCII)
-# A recipient's key has 63 bits, and so has a time: databases have no unsigned integers.
+# Recipients' keys and times have 63 bits, because databases have no unsigned integers.
 _DELIVERY_ID = re.compile(r"dlv_([0-9a-f]{32}[0-7][0-9a-f]{15})", re.ASCII)
 _ATTEMPT_ID = re.compile(r"att_([0-9a-f]{32}[0-7][0-9a-f]{15})([0-7][0-9a-f]{15})", re.ASCII)
 
 
 def new_id(prefix: str, at: datetime) -> str:
-    """Mint an id that sorts by time, and within this process in the order of minting.
+    """Generate an id that sorts by time, and within this process by generation.
 
     Args:
         prefix: `msg` or `sub`.
-        at: The time it is to sort by.
+        at: The time to sort by.
 
     Returns:
         The prefix, `_`, and 32 hexadecimal digits: 12 of milliseconds, 12 random ones of this
@@ -50,8 +49,8 @@ def new_id(prefix: str, at: datetime) -> str:
 
 
 def begin_ids() -> None:
-    """Draw the random digits of this process; a forked child must, for it counts on alike."""
-    global _process  # what tells the ids of this process from others'
+    """Generate this process's random digits; a forked child must, to get ids of its own."""
+    global _process  # distinguishes the ids of this process from others
     _process = os.urandom(6).hex()
 
 
@@ -60,21 +59,21 @@ _serials = itertools.count()
 
 
 def derived_id(*parts: str | None) -> str:
-    """Make the id of a subscription that the same parts always make; it tells no time.
+    """Derive the id of a subscription from parts; the same parts always have the same id.
 
     Args:
-        *parts: What it stands for; any two sequences of parts that differ have different ids.
+        *parts: The parts; different sequences of parts have different ids.
 
     Example:
         >>> derived_id("order.paid", "https://e.com/") == derived_id("order.paid", "https://e.com/")
         True
     """
-    # It sorts behind those that do: an id by time begins like this from the year 10331 on.
+    # Sorts after ids with a time, which reach these digits in the year 10331.
     return f"sub_f{_digest(parts).hex()[:31]}"
 
 
 def idempotency_digest(sender: str | None, event: str, key: str) -> bytes:
-    """What a store knows an idempotency key by: the same sender, event and key send once.
+    """Return the digest of a sender, event and idempotency key, by which stores find duplicates.
 
     Returns:
         32 bytes: SHA-256.
@@ -87,18 +86,18 @@ def idempotency_digest(sender: str | None, event: str, key: str) -> bytes:
 
 
 def _digest(parts: Sequence[str | None]) -> bytes:
-    # JSON keeps the parts apart, whatever is in them, and None from "null".
+    # JSON separates the parts, whatever they contain, and distinguishes None from "null".
     return hashlib.sha256(dumps(parts).encode()).digest()
 
 
 def message_key(message_id: str) -> bytes | None:
-    """The key of a message.
+    """Return the key of a message.
 
     Args:
         message_id: `msg_` and 32 hexadecimal digits.
 
     Returns:
-        16 bytes, or None if no message has such an id.
+        16 bytes; None if the id is malformed.
 
     Example:
         >>> message_key("msg_000000000000000000000000000000ff").hex()
@@ -111,7 +110,7 @@ def message_key(message_id: str) -> bytes | None:
 
 
 def message_id(key: bytes) -> str:
-    """The id of the message that has a key, or of a delivery's message by the delivery's key.
+    """Return the id of a message by its key, or by the key of one of its deliveries.
 
     Example:
         >>> message_id(bytes.fromhex("ff" * 16))
@@ -123,10 +122,10 @@ def message_id(key: bytes) -> str:
 
 
 def first_key(at: datetime) -> bytes:
-    """The lowest key that a message of a time can have.
+    """Return the lowest key that a message of a time can have.
 
-    Ids tell times in milliseconds: a message of the same millisecond is at or above it, one of an
-    earlier millisecond below.
+    Ids contain milliseconds: the keys of messages of the same millisecond are equal or higher, the
+    keys of earlier ones lower.
 
     Args:
         at: An aware time; before 1970 it counts as 1970.
@@ -140,7 +139,7 @@ def first_key(at: datetime) -> bytes:
 
 
 def time_of(key: bytes) -> datetime:
-    """The time that a message's or a delivery's key tells: the message's, to the millisecond.
+    """Return the message's time, to the millisecond, from a message's or a delivery's key.
 
     Example:
         >>> at = datetime(2026, 1, 1, 0, 0, 0, 123456, tzinfo=UTC)
@@ -151,9 +150,9 @@ def time_of(key: bytes) -> datetime:
 
 
 def recipient_key(subscription_id: str) -> int:
-    """The key of a subscription as a recipient: the same in every process, for any text.
+    """Return the key of a subscription as a recipient, which is the same in every process.
 
-    Two subscriptions can have the same key, if hardly ever: whoever stores one compares the ids.
+    Two subscriptions may, very rarely, have the same key, so stores also compare the ids.
 
     Returns:
         A number of 63 bits: the first 8 bytes of BLAKE2b (RFC 7693), without the top bit.
@@ -169,14 +168,14 @@ def recipient_key(subscription_id: str) -> int:
 
 
 def delivery_id(message_id: str, subscription_id: str) -> str:
-    """The id of the delivery of a message to a subscription: always the same for the pair.
+    """Return the id of the delivery of a message to a subscription, the same for each pair.
 
     Args:
         message_id: `msg_` and 32 hexadecimal digits.
         subscription_id: Any text.
 
     Raises:
-        ValueError: No message has such an id.
+        ValueError: The message's id is malformed.
 
     Example:
         >>> delivery_id("msg_000000000000000000000000000000ff", "sub_2")
@@ -185,19 +184,19 @@ def delivery_id(message_id: str, subscription_id: str) -> str:
     found = _MESSAGE_ID.fullmatch(message_id)
     if found is None:
         raise ValueError(
-            f"{message_id!r} is no message's id: msg_ and 32 hexadecimal digits, as new_id makes it"
+            f"{message_id!r} is not a message id; use msg_ and 32 hexadecimal digits (new_id)"
         )
     return f"dlv_{found[1]}{recipient_key(subscription_id):016x}"
 
 
 def delivery_key(delivery_id: str) -> bytes | None:
-    """The key of a delivery: its message's key and its recipient's, the high byte first.
+    """Return the key of a delivery: its message's key and its recipient's, big-endian.
 
     Args:
         delivery_id: `dlv_` and 48 hexadecimal digits.
 
     Returns:
-        24 bytes, or None if no delivery has such an id.
+        24 bytes; None if the id is malformed.
 
     Example:
         >>> key = delivery_key("dlv_000000000000000000000000000000ff0000000000000002")
@@ -211,7 +210,7 @@ def delivery_key(delivery_id: str) -> bytes | None:
 
 
 def delivery_id_of(key: bytes) -> str:
-    """The id of the delivery that has a key.
+    """Return the id of the delivery with a key.
 
     Example:
         >>> delivery_id_of(bytes(23) + bytes([2]))
@@ -221,7 +220,7 @@ def delivery_id_of(key: bytes) -> str:
 
 
 def recipient_of(key: bytes) -> int:
-    """The recipient's key in a delivery's.
+    """Return the recipient's key in a delivery's key.
 
     Example:
         >>> recipient_of(bytes(23) + bytes([2]))
@@ -231,11 +230,11 @@ def recipient_of(key: bytes) -> int:
 
 
 def attempt_id(delivery_id: str, at: datetime) -> str:
-    """The id of the attempt that was made for a delivery at a time.
+    """Return the id of the attempt for a delivery at a time.
 
     Args:
         delivery_id: `dlv_` and 48 hexadecimal digits.
-        at: When the request began: an aware time since 1970, to the microsecond.
+        at: The start of the request: an aware time since 1970, to the microsecond.
 
     Example:
         >>> at = datetime(2026, 1, 1, tzinfo=UTC)
@@ -246,13 +245,13 @@ def attempt_id(delivery_id: str, at: datetime) -> str:
 
 
 def attempt_key(attempt_id: str) -> tuple[bytes, int] | None:
-    """The key of an attempt: its delivery's, and its time in microseconds since 1970.
+    """Return the key of an attempt: its delivery's key, and its time in microseconds since 1970.
 
     Args:
         attempt_id: `att_` and 64 hexadecimal digits.
 
     Returns:
-        24 bytes and a number of 63 bits, or None if no attempt has such an id.
+        24 bytes and a number of 63 bits; None if the id is malformed.
 
     Example:
         >>> delivery = "dlv_000000000000000000000000000000ff0000000000000002"

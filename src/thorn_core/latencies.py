@@ -1,4 +1,4 @@
-"""Latencies: which are told, and how they are summed up."""
+"""Latencies: percentiles of counted response times."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import math
 from collections.abc import Mapping
 
 PERCENTILES = (50, 95, 99)
-# Recipients whose latencies are told.
+# Maximum number of recipients in statistics of latencies.
 BUSIEST = 20
-# Latencies are counted to the tenth of a millisecond, so that a database can do it.
+# Latencies are counted in tenths of a millisecond, which databases can group by.
 STEPS = 10_000
 
 
 def percentiles(counts: Mapping[float, int]) -> dict[int, float]:
-    """The 50th, 95th and 99th percentile of counted values, by nearest rank; none of none.
+    """Return the 50th, 95th and 99th percentile of counted values, by nearest rank.
 
     Args:
-        counts: How often each value was there.
+        counts: The number of occurrences of each value; if empty, there are no percentiles.
 
     Example:
         >>> percentiles({3.0: 1, 1.0: 1, 2.0: 1})

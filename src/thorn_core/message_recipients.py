@@ -34,12 +34,12 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @attrs.frozen(kw_only=True)
 class Impossible:
-    """A recipient that can't be sent a request.
+    """A recipient that can't get a request.
 
     Attributes:
         subscription: The known fields; its id is the same each time.
         reason: The reason, safe to show to the subscription's owner.
-        failure: The exception raised by the program's own code, for the log.
+        failure: The exception from the program's own code, for the log.
     """
 
     subscription: Subscription
@@ -52,8 +52,8 @@ class Unstored:
     """The recipients of a message that are not in the store.
 
     Attributes:
-        found: Those that can be delivered to.
-        impossible: Those that can't, with the reasons.
+        found: Subscriptions that can get deliveries.
+        impossible: Recipients that can't, with the reasons.
         failures: Exceptions of hooks that add recipients; these must be called again.
     """
 
@@ -75,7 +75,7 @@ def unstored_recipients(
     """Return the recipients from targets and plugins; invalid ones don't affect the others.
 
     Args:
-        rules: The app's.
+        rules: The app's rules.
         message: For callables.
         targets: Patterns, each with a URL, a mapping, a Subscription, a callable that gets the
             message, or an iterable of these.
@@ -107,7 +107,7 @@ def _given(
     """Return the recipients of a target.
 
     Args:
-        rules: The app's.
+        rules: The app's rules.
         pattern: The target's event pattern.
         target: The target.
         message: For callables.
@@ -120,7 +120,7 @@ def _given(
             for subscription in static_subscriptions(rules, pattern, target):
                 yield _checked(pattern, place, subscription)
         except ThornError as failure:
-            # A message of our own, about an option or secret that isn't allowed.
+            # Our own error message, about an option or a secret that isn't allowed.
             yield _impossible(pattern, place, target, failure, str(failure))
         except Exception as failure:
             yield _impossible(pattern, place, target, failure)

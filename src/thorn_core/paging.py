@@ -1,4 +1,4 @@
-"""Lists in a store, read page by page."""
+"""Iteration over a store's lists, page by page."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Item = TypeVar("Item", Subscription, Delivery, Attempt)
 
 
 def paged(fetch: Callable[[str | None], Sequence[Item]]) -> Iterator[Item]:
-    """All of a list, a page at a time.
+    """Yield all items of a list; fetch them page by page.
 
     Args:
-        fetch: Gives the page after an id; None is the first.
+        fetch: Returns the page after an id, or the first page for None.
     """
     after = None
     while page := fetch(after):

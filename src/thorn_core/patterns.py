@@ -1,7 +1,7 @@
 """Event names, and the patterns that match them.
 
-A name is words joined by dots. In a pattern `*` in the last place stands for one word or more,
-elsewhere for exactly one; `*` alone matches everything.
+A name consists of words joined by dots. In a pattern, `*` matches exactly one word, at the end one
+or more words; `*` alone matches everything.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def check_name(name: str) -> str:
         name: Words joined by dots.
 
     Raises:
-        InvalidNameError: A word is empty or holds another character than letters, digits, `_` and
+        InvalidNameError: A word is empty or contains other characters than letters, digits, `_` and
             `-`; or there are more than 10 words or 200 characters.
 
     Example:
@@ -42,10 +42,10 @@ def check_name(name: str) -> str:
 
 
 def check_pattern(pattern: str) -> str:
-    """Check a pattern of event names; as `check_name`, but a word may be `*`.
+    """Check a pattern of event names: like `check_name`, but words may be `*`.
 
     Raises:
-        InvalidNameError: It isn't one.
+        InvalidNameError: The pattern is invalid.
 
     Example:
         >>> check_pattern("article.*")
@@ -57,10 +57,10 @@ def check_pattern(pattern: str) -> str:
 
 
 def check_template(name: str) -> str:
-    """Check a name that may hold fields: `user.{.username}`.
+    """Check a name that may contain fields: `user.{.username}`.
 
     Raises:
-        InvalidNameError: It isn't one.
+        InvalidNameError: The name is invalid.
 
     Example:
         >>> check_template("user.{.account.name}.created")
@@ -116,13 +116,13 @@ def _check(text: str, kind: str, *, wildcard: bool, shown: str | None = None) ->
         raise InvalidNameError(f"{kind} {shown!r} holds {bad!r}; {hint}")
 
 
-# A name of ten words has 110 KiB of them, one of three less than 1.
+# The patterns of a name of ten words take 110 KiB, of three words less than 1 KiB.
 @lru_cache(maxsize=1024)
 def candidates(name: str) -> tuple[str, ...]:
-    """Every pattern that matches a name, each once: what an index is asked for.
+    """Return all patterns that match a name, to look them up in an index.
 
     Args:
-        name: Of an event.
+        name: The event's name.
 
     Example:
         >>> candidates("a.b")
@@ -135,7 +135,7 @@ def candidates(name: str) -> tuple[str, ...]:
         prefixes = [prefix + choice + "." for prefix in prefixes for choice in (word, "*")]
     for prefix in prefixes:
         found += (prefix + words[-1], prefix + "*")
-    # Shorter ones that end in a star, which stands for all the rest.
+    # Shorter patterns whose last star matches all remaining words.
     shorter = [""]
     for depth in range(len(words) - 1):
         found += [prefix + "*" for prefix in shorter]
@@ -145,7 +145,7 @@ def candidates(name: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=8192)
 def matches(pattern: str, name: str) -> bool:
-    """True if a pattern matches a name.
+    """Return whether a pattern matches a name.
 
     Example:
         >>> matches("article.*", "article.tag.added"), matches("*.created", "article.tag.created")
@@ -158,12 +158,12 @@ def matches(pattern: str, name: str) -> bool:
 
 
 def has_fields(name: str) -> bool:
-    """True if a name holds fields, `{.username}`."""
+    """Return whether a name contains fields, such as `{.username}`."""
     return isinstance(name, str) and "{" in name
 
 
 def field_paths(name: str) -> list[str]:
-    """The attributes that the fields of a name stand for.
+    """Return the attributes in the fields of a name.
 
     Example:
         >>> field_paths("user.{.account.name}.created")
@@ -173,19 +173,19 @@ def field_paths(name: str) -> list[str]:
 
 
 def fill(template: str, instance: Any) -> str:
-    """Put an instance's values into the fields of a name.
+    """Replace the fields of a name by an instance's values.
 
     Args:
         template: A name with fields.
-        instance: Where the values come from.
+        instance: The instance.
 
     Returns:
-        The name; what a field brings in is one word, its foreign characters `_`. None, also on the
-        way to a nested attribute, becomes `_`.
+        The name. A field's value becomes one word, with `_` in place of characters that aren't
+        allowed. None, also on the path to a nested attribute, becomes `_`.
 
     Raises:
         AttributeError: The instance has no such attribute.
-        InvalidNameError: The name is too long now.
+        InvalidNameError: The resulting name is too long.
 
     Example:
         >>> from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""Periods: how deliveries to one subscription went, counted by when they were made."""
+"""Periods: deliveries to one subscription, counted by their time of creation."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from thorn_core.values import DeliveryState, Period
 
 @attrs.frozen(kw_only=True)
 class Periods:
-    """Which periods are asked for: so many, one after another, of the same length.
+    """A request for statistics of consecutive periods of equal length.
 
     Attributes:
         subscription_id: Deliveries to this subscription.
-        since: When the first begins.
-        step: How long each is.
-        number: How many there are.
-        limit: Only this many deliveries are looked at, the newest, and those made at the same time.
+        since: Start of the first period.
+        step: Length of each period.
+        number: Number of periods.
+        limit: Count only about this many deliveries, the newest, and those created with the last.
     """
 
     subscription_id: str
@@ -31,7 +31,7 @@ class Periods:
 
     @property
     def until(self) -> datetime:
-        """When the last ends."""
+        """The end of the last period."""
         return self.since + self.number * self.step
 
     def made(
@@ -39,12 +39,12 @@ class Periods:
         counts: Iterable[tuple[int, str, int]],
         latencies: Iterable[tuple[int | None, float, int]],
     ) -> list[Period]:
-        """Make them of what a store has counted.
+        """Create the periods from a store's counts.
 
         Args:
-            counts: Number of a period, state of deliveries made in it, how many.
-            latencies: Number of a period; tenths of a millisecond that attempts made in it took
-                which got a response; how many. Attempts made in none of them are left out.
+            counts: Index of a period, state of deliveries created in it, their number.
+            latencies: Index of a period, latency in tenths of a millisecond of attempts in it that
+                got a response, their number. Attempts outside the periods are ignored.
 
         Example:
             >>> from datetime import UTC

@@ -62,7 +62,7 @@ ANSWERS: Mapping[str, Callable[[str, Any, str], None]] = {
 
 
 def _sqlite_store(url: str, settings: Settings) -> Store:
-    # Its modules are only loaded for an app that has one.
+    # Load its modules only for apps that use it.
     from thorn_core.stores.sql import sqlite_store
 
     return sqlite_store(url)
@@ -73,7 +73,7 @@ class BuiltinPorts:
 
     @hookspecs.hookimpl
     def thorn_stores(self) -> Mapping[str, Callable[[str, Settings], Store]]:
-        """The memory store, and the SQL store on a SQLite database."""
+        """Return the memory store, and the SQL store for SQLite databases."""
         return {
             "memory": lambda url, settings: MemoryStore(history=settings.history),
             "sqlite": _sqlite_store,
@@ -81,7 +81,7 @@ class BuiltinPorts:
 
     @hookspecs.hookimpl(trylast=True)
     def thorn_transport(self, settings: Settings) -> Transport:
-        """The fast transport if httptools is installed, otherwise the httpx transport."""
+        """Return the fast transport if httptools is installed, otherwise the httpx transport."""
         return best_transport(max_connections=settings.concurrency)
 
     @hookspecs.hookimpl
@@ -96,7 +96,7 @@ class BuiltinPorts:
 
     @hookspecs.hookimpl
     def thorn_signature_schemes(self) -> Mapping[str, SignatureScheme]:
-        """Standard Webhooks, Hook-HMAC, GitHub and Stripe."""
+        """Return Standard Webhooks, Hook-HMAC, GitHub and Stripe."""
         return signatures.SCHEMES
 
 
@@ -105,7 +105,7 @@ class Plugins:
 
     Args:
         given: Objects or modules with hook implementations.
-        builtin: Thorn's own.
+        builtin: Thorn's own plugins.
         discover: Load the entry points of the group `thorn`.
 
     Raises:
@@ -116,7 +116,7 @@ class Plugins:
     def __init__(
         self, given: Iterable[Any] = (), *, builtin: Iterable[Any] = (), discover: bool = True
     ) -> None:
-        # A name means the transaction that is open when it is used.
+        # A name refers to the transaction that is open when the name is used.
         self._named_units: dict[str, UnitOfWork] = {}
         self.manager = pluggy.PluginManager(hookspecs.PROJECT)
         self.manager.add_hookspecs(hookspecs)
@@ -140,11 +140,11 @@ class Plugins:
         for plugin in self.manager.get_plugins():
             self._check_hooks(plugin)
         self.hook = self.manager.hook
-        # Most apps have none of these; even calling none thousands of times a second has a cost.
+        # Most apps have none of these, and even empty hook calls cost time.
         self.asks_accepts = bool(self.hook.thorn_accepts.get_hookimpls())
         self.asks_validate = bool(self.hook.thorn_validate_recipient.get_hookimpls())
         self.asks_subscriptions = bool(self.hook.thorn_subscriptions.get_hookimpls())
-        # Thorn's own plugin is one of them.
+        # Thorn's own plugin has this hook, too.
         self.replaces_transport = len(self.hook.thorn_transport.get_hookimpls()) > 1
         self._asks_calling = bool(self.hook.thorn_calling.get_hookimpls())
         self.asks_attempted = bool(self.hook.thorn_attempted.get_hookimpls())
@@ -312,8 +312,8 @@ class Plugins:
         """Ask plugins whether requests to a recipient are allowed.
 
         Raises:
-            SecurityError: One refuses.
-            UncheckedError: One fails; an unchecked recipient isn't safe.
+            SecurityError: A plugin refuses it.
+            UncheckedError: A plugin fails; an unchecked recipient isn't safe.
         """
         if not self.asks_validate:
             return

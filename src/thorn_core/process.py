@@ -59,11 +59,11 @@ def _close_all() -> None:
 
 
 def _before_fork() -> None:
-    """Keep our threads out of locks, imports and databases at the moment of the fork.
+    """Keep our threads out of locks, imports and databases during the fork.
 
-    The child inherits the locks of its parent's threads, but not the threads that release them.
-    SQLite's are the worst: a child forked while its parent reads or writes a file is locked out of
-    it forever, or believes that it holds a lock that it doesn't.
+    A child inherits the locks of its parent's threads, but not the threads that would release them.
+    If the parent is reading or writing a SQLite file at the fork, the child can never lock the
+    file, or assumes that it holds a lock that it doesn't.
     """
     for app in list(_kept):
         try:
@@ -90,7 +90,7 @@ def _after_fork() -> None:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
 
 
-# Even if there is no app yet: children that create apps must not generate the same ids.
+# Needed even without an app, so that children that create apps don't generate the same ids.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=_before_fork,

@@ -1,4 +1,4 @@
-"""Progress: waiting for what workers do, in this process or in another."""
+"""Progress: waiting for workers in this process or another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which deliveries: what a list, a replay, a cancellation or a purge asks a store for."""
+"""Queries, which select deliveries to list, replay, cancel or purge."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from thorn_core.values import DeliveryState
 
 @attrs.frozen(kw_only=True)
 class DeliveryQuery:
-    """Which deliveries: every criterion given must hold.
+    """Selects deliveries that meet all given criteria.
 
-    Times are compared with the message's, as its id tells it: to the millisecond.
+    Times are compared with the time in the message's id, to the millisecond.
 
     Attributes:
         ids: Only these deliveries.
-        message_id: Only of this message.
-        subscription_id: Only to this subscription.
-        event: Only of events that match this pattern.
-        states: Only in one of these states.
-        since: Only of messages sent at or after this time.
-        until: Only of messages sent before this time.
+        message_id: Only deliveries of this message.
+        subscription_id: Only deliveries to this subscription.
+        event: Only events that match this pattern.
+        states: Only deliveries in these states.
+        since: Only messages sent at or after this time.
+        until: Only messages sent before this time.
     """
 
     ids: tuple[str, ...] | None = None
@@ -38,7 +38,7 @@ class DeliveryQuery:
     until: datetime | None = None
 
     def only_finished(self) -> Self:
-        """The same, but without what is pending or in flight.
+        """Return the query without pending deliveries and those in flight.
 
         Example:
             >>> DeliveryQuery(states=(DeliveryState.PENDING,)).only_finished().states
@@ -47,7 +47,7 @@ class DeliveryQuery:
         return self.only(state for state in DeliveryState if state.finished)
 
     def only(self, states: Iterable[DeliveryState]) -> Self:
-        """The same, but without what is in other states."""
+        """Return the query restricted to these states."""
         given = DeliveryState if self.states is None else self.states
         allowed = frozenset(states)
         return attrs.evolve(self, states=tuple(state for state in given if state in allowed))
@@ -61,11 +61,11 @@ def delivery_query(
     since: datetime | None,
     until: datetime | None,
 ) -> DeliveryQuery:
-    """Make a query of what a user gives.
+    """Create a query from a user's criteria.
 
     Raises:
-        ConfigurationError: A state isn't one, or a time has no time zone.
-        InvalidNameError: The event isn't a pattern.
+        ConfigurationError: A state is unknown, or a time has no time zone.
+        InvalidNameError: The event pattern is invalid.
     """
     if event is not None:
         check_pattern(event)
@@ -90,10 +90,10 @@ def delivery_query(
 
 
 def check_times(**times: datetime | None) -> None:
-    """See that times have a time zone.
+    """Check that times have a time zone.
 
     Raises:
-        ConfigurationError: One has none.
+        ConfigurationError: A time has none.
     """
     for name, value in times.items():
         if value is not None and value.tzinfo is None:

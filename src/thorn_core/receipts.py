@@ -130,7 +130,7 @@ class Receipt:
         return self.finished
 
     def _there(self) -> bool:
-        """Whether the message was sent, as far as this process or the store knows."""
+        """Return whether the message was sent, as far as this process or the store knows."""
         return self._sent or self._app.store.message(self._message.id) is not None
 
     def _routed(self) -> bool:

@@ -1,4 +1,4 @@
-"""Deliveries that go: cancelled, purged, or erased with all that a sender sent."""
+"""Cancel deliveries, purge old ones, and erase the messages of a sender."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from thorn_core.subscriptions import identify
 from thorn_core.values import DeliveryState, Subscription
 from thorn_core.worker.logs import log_cancelled
 
-# Deliveries purged at once: a transaction that others may have to wait for.
+# Deliveries purged per transaction; other transactions may have to wait for it.
 BATCH_LIMIT = 10_000
-# Characters of a reason that somebody gives.
+# Maximum characters of a given reason.
 REASON_LENGTH = 500
 UNSUBSCRIBED = "the subscription was removed"
 
@@ -32,19 +32,19 @@ def cancel_deliveries(
     subscription: Subscription | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> int:
-    """Cancel deliveries that are pending, and notify whoever listens.
+    """Cancel pending deliveries, and send `delivery_cancelled` for each.
 
     Args:
-        app: Whose.
-        query: Which.
-        reason: Why.
+        app: The app.
+        query: Selects the deliveries.
+        reason: The reason.
         now: The time.
-        size: How many make a page.
-        subscription: That of all of them, if it is at hand.
-        progress: Called after each page with how many that makes.
+        size: Deliveries per page.
+        subscription: Their common subscription, if it is loaded already.
+        progress: Called after each page with the number so far.
 
     Returns:
-        How many were cancelled.
+        The number of cancelled deliveries.
     """
     store: Store = app.store
     count = 0
@@ -60,10 +60,10 @@ def cancel_deliveries(
 
 
 def check_reason(reason: str) -> str:
-    """Check why deliveries are cancelled.
+    """Check the reason for a cancellation.
 
     Raises:
-        ConfigurationError: It is no text, is empty or is too long.
+        ConfigurationError: It isn't a string, is empty or is too long.
     """
     if not isinstance(reason, str) or not 0 < len(reason) <= REASON_LENGTH or "\0" in reason:
         raise ConfigurationError(
@@ -79,19 +79,19 @@ def erase_sender(
     batch: int,
     progress: Callable[[int], object] | None = None,
 ) -> int:
-    """Remove every message of a sender, with its deliveries and attempts.
+    """Delete every message of a sender, with its deliveries and attempts.
 
     Args:
         store: Where they are.
         sender: The user or tenant, or its id.
-        batch: Messages removed at once; 1 to 10,000.
-        progress: Called after each batch with how many that makes.
+        batch: Messages deleted per transaction, 1 to 10,000.
+        progress: Called after each batch with the number so far.
 
     Returns:
-        How many messages went.
+        The number of deleted messages.
 
     Raises:
-        ConfigurationError: No sender is given, or the batch isn't allowed.
+        ConfigurationError: There is no sender, or the batch size isn't allowed.
     """
     check_batch(batch)
     if sender is None or not (key := identify(sender)[0]):
@@ -114,22 +114,22 @@ def purge_deliveries(
     batch: int,
     progress: Callable[[int], object] | None = None,
 ) -> int:
-    """Remove finished deliveries of messages from before a time, with those messages.
+    """Delete finished deliveries of messages sent before a time, with those messages.
 
     Args:
         store: Where they are.
-        until: Of messages sent before this time.
-        state: In this final state or one of these; None is any.
-        event: Of events that match this pattern.
-        subscription_id: To this subscription.
-        batch: How many are removed at once; 1 to 10,000.
-        progress: Called after each batch with how many that makes.
+        until: Only messages sent before this time.
+        state: Only this final state or these; None for all final states.
+        event: Only events that match this pattern.
+        subscription_id: Only deliveries to this subscription.
+        batch: Deliveries deleted per transaction, 1 to 10,000.
+        progress: Called after each batch with the number so far.
 
     Returns:
-        How many deliveries went.
+        The number of deleted deliveries.
 
     Raises:
-        ConfigurationError, InvalidNameError: A criterion isn't one.
+        ConfigurationError, InvalidNameError: A criterion is invalid.
     """
     if not isinstance(until, datetime):
         raise ConfigurationError(
@@ -140,7 +140,7 @@ def purge_deliveries(
     unfinished = [str(s) for s in query.states or () if not s.finished]
     if unfinished:
         raise ConfigurationError(
-            f"state={state!r}: what is {' or '.join(unfinished)} is never purged; only"
+            f"state={state!r}: {' or '.join(unfinished)} deliveries are never purged; only"
             " delivered, failed and cancelled deliveries are"
         )
     count = 0
@@ -149,14 +149,14 @@ def purge_deliveries(
         if progress is not None:
             progress(count)
     if query == DeliveryQuery(until=until):
-        # What was finished meanwhile, and the messages that reached nobody.
+        # Deliveries that finished in the meantime, and messages without recipients.
         while gone := store.purge(query, limit=batch):
             count += gone
     return count
 
 
 def check_batch(batch: int) -> None:
-    """Check how many are removed at once.
+    """Check the number of deletions per transaction.
 
     Raises:
         ConfigurationError: It isn't 1 to 10,000.

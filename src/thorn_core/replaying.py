@@ -1,4 +1,4 @@
-"""Deliveries once more: those that ended, and those that were never made."""
+"""Replay finished deliveries, and create missing ones."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ UNDELIVERED = (DeliveryState.FAILED, DeliveryState.CANCELLED)
 
 
 class Tell:
-    """Tells a dispatcher of messages that have something due, and waits where it wants that.
+    """Notifies a dispatcher of messages with due deliveries; waits if the dispatcher requires it.
 
     Args:
         store: Where the messages are.
-        dispatcher: Whom to tell.
-        patience: Seconds to wait in all.
+        dispatcher: The dispatcher.
+        patience: Maximum seconds to wait in total.
     """
 
     def __init__(self, store: Store, dispatcher: Dispatcher, patience: float) -> None:
@@ -35,7 +35,7 @@ class Tell:
         self._until = monotonic() + patience
 
     def of(self, deliveries: Iterable[Delivery]) -> None:
-        """Tell of the messages of some deliveries."""
+        """Notify the dispatcher of the messages of some deliveries."""
         ids = list(dict.fromkeys(delivery.message_id for delivery in deliveries))
         if not ids:
             return
@@ -45,7 +45,7 @@ class Tell:
 
 
 def pages(store: Store, query: DeliveryQuery, size: int) -> Iterator[DeliveryQuery]:
-    """The deliveries asked for, by the page, each once: there may be many.
+    """Yield the selected deliveries in pages, each delivery once.
 
     Args:
         store: Where they are.
@@ -53,7 +53,7 @@ def pages(store: Store, query: DeliveryQuery, size: int) -> Iterator[DeliveryQue
         size: How many make a page.
 
     Returns:
-        Queries that name deliveries by their ids.
+        A query with the ids of each page.
     """
     if query.ids is not None:
         for start in range(0, len(query.ids), size):
@@ -80,17 +80,17 @@ def replay_deliveries(
 
     Args:
         store: Where they are.
-        query: Which; without states and without ids, those that failed.
+        query: Selects the deliveries; without states and ids, all `failed` and `cancelled` ones.
         now: When they are due.
         size: How many make a page.
         tell: Tells of them after each page.
-        progress: Called after each page with how many that makes.
+        progress: Called after each page with the number so far.
 
     Returns:
-        How many are pending again.
+        The number of deliveries that are pending again.
 
     Raises:
-        ConfigurationError: No criterion is given.
+        ConfigurationError: There is no criterion.
     """
     if query == DeliveryQuery():
         raise ConfigurationError(
@@ -110,12 +110,12 @@ def replay_deliveries(
 
 @attrs.frozen(kw_only=True)
 class Missing:
-    """What a subscription would have got, had it been there and matched.
+    """Creates the deliveries of a subscription that are missing for earlier messages.
 
     Attributes:
         store: Where messages are.
-        subscription: Which.
-        query: `since` says from when; `until` and `event` narrow it.
+        subscription: The subscription.
+        query: Selects messages: `since`, optionally `until` and `event`.
         accepts: False leaves the subscription out of a message.
         now: When the deliveries are due.
         size: How many messages make a page.
@@ -131,13 +131,13 @@ class Missing:
     tell: Tell
 
     def deliver(self, after: str | None) -> tuple[int, str | None]:
-        """Make the deliveries of a page of messages.
+        """Create the missing deliveries of a page of messages.
 
         Args:
-            after: Where the page begins: what the one before gave.
+            after: The start of the page, as returned for the previous page.
 
         Returns:
-            How many were made; and where to go on, or None at the end.
+            The number of deliveries, and the start of the next page, or None at the end.
         """
         assert self.query.since is not None
         found, further = self.store.missing(
@@ -176,23 +176,23 @@ def deliver_missing(
     tell: Tell,
     progress: Callable[[int], object] | None = None,
 ) -> int:
-    """Deliver to a subscription what it would have got, page by page.
+    """Create the missing deliveries of a subscription, page by page.
 
     Args:
         store: Where messages are.
-        query: `subscription_id` and `since` say what is missing; `until` and `event` narrow it.
+        query: `subscription_id` and `since`, optionally `until` and `event`.
         accepts: False leaves the subscription out of a message.
         now: When the deliveries are due.
         size: How many messages make a page.
         tell: Tells of them after each page.
-        progress: Called after each page with how many that makes.
+        progress: Called after each page with the number so far.
 
     Returns:
-        How many deliveries were made.
+        The number of deliveries.
 
     Raises:
-        ConfigurationError: The subscription or the time isn't given, or other criteria are.
-        NotFoundError: There is no such subscription.
+        ConfigurationError: `subscription_id` or `since` is missing, or there are other criteria.
+        NotFoundError: The subscription doesn't exist.
     """
     given = query.subscription_id is not None and query.since is not None
     if not given or query.ids is not None or query.message_id is not None:

@@ -1,4 +1,4 @@
-"""When to try again: a pure function of how often it was tried and one random number."""
+"""Retry policies: delays between attempts, as pure functions."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import attrs
 
 from thorn_core.errors import ConfigurationError
 
-# Svix's published schedule, the one that users of webhooks know: about three days in all.
+# The published schedule of Svix, which users of webhooks know: about three days in total.
 DEFAULT_SCHEDULE: tuple[float, ...] = (5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
-# A wait beyond a month is a mistake in units, not a policy.
+# Seconds; a delay of more than a month has a wrong unit.
 LONGEST_DELAY = 30 * 86400.0
 
 
-# The number of attempts is bounded, as everything is.
+# Maximum number of delays.
 MOST_DELAYS = 1000
 
 
@@ -26,12 +26,12 @@ def _is_number(value: object) -> bool:
 
 
 def _schedule(values: Iterable[float]) -> tuple[float, ...]:
-    # Text and mappings aren't meant, and sets have no order.
+    # Strings and mappings are errors, and sets have no order.
     if isinstance(values, str | bytes | Mapping | Set) or not isinstance(values, Iterable):
         raise ConfigurationError(
             f"schedule is {values!r}; use the seconds between attempts: (5, 60)"
         )
-    schedule = tuple(islice(values, MOST_DELAYS + 1))  # it may have no end
+    schedule = tuple(islice(values, MOST_DELAYS + 1))  # it may be endless
     if len(schedule) > MOST_DELAYS:
         raise ConfigurationError(
             f"schedule has more than {MOST_DELAYS} delays; at most {MOST_DELAYS} are allowed"
@@ -53,17 +53,17 @@ def _jitter(value: float) -> float:
 
 @attrs.frozen
 class RetryPolicy:
-    """How long to wait between the attempts of one delivery.
+    """The delays between the attempts of a delivery.
 
     Attributes:
-        schedule: Seconds between attempts, first to last; n waits allow n + 1 attempts.
-            `()` means one attempt and no more.
-        jitter: Every wait is made longer or shorter by up to this part of it, 0 to 1, so that
-            recipients that failed together aren't tried again together.
+        schedule: Seconds between attempts, first to last; n delays allow n + 1 attempts, and `()`
+            only one.
+        jitter: Each delay is changed by up to this fraction of it, 0 to 1, so that deliveries that
+            failed together aren't retried together.
 
     Raises:
-        ConfigurationError: A wait is negative, not a number, or longer than 30 days; there are
-            more than 1000; or the jitter isn't between 0 and 1.
+        ConfigurationError: A delay is negative, not a number, or longer than 30 days; there are
+            more than 1000 delays; or the jitter isn't between 0 and 1.
 
     Example:
         >>> policy = RetryPolicy(schedule=(5, 300), jitter=0.2)
@@ -78,21 +78,21 @@ class RetryPolicy:
 
     @property
     def max_attempts(self) -> int:
-        """How many attempts are made in all."""
+        """The maximum number of attempts."""
         return len(self.schedule) + 1
 
     def delay(self, failures: int, *, random: float) -> timedelta | None:
-        """How long to wait after so many failed attempts.
+        """Return the delay after a number of failed attempts.
 
         Args:
-            failures: Attempts made so far, 1 or more.
-            random: From 0 to 1: the least and the most of the jitter.
+            failures: Number of failed attempts, 1 or more.
+            random: A random number from 0 to 1, for the jitter.
 
         Returns:
-            The wait; None if the attempts are used up.
+            The delay; None if there are no attempts left.
 
         Raises:
-            ValueError: One of them is outside its range.
+            ValueError: An argument is outside its range.
         """
         if failures < 1:
             raise ValueError(f"failures={failures!r}; use 1 or more")
@@ -105,15 +105,15 @@ class RetryPolicy:
 
     @classmethod
     def constant(cls, delay: float, times: int, *, jitter: float = 0.0) -> Self:
-        """The same wait, so many times: Thorn's `retry_delay` and `retry_max`.
+        """Create a policy with equal delays, as `retry_delay` and `retry_max` define it.
 
         Args:
             delay: Seconds between attempts.
-            times: How many retries, 0 to 1000.
-            jitter: As of the policy.
+            times: Number of retries, 0 to 1000.
+            jitter: As for the class.
 
         Raises:
-            ConfigurationError: As of the policy; or `times` is no whole number of them.
+            ConfigurationError: As for the class; or `times` isn't a whole number in its range.
 
         Example:
             >>> RetryPolicy.constant(60, 3)
@@ -123,10 +123,10 @@ class RetryPolicy:
             raise ConfigurationError(
                 f"times is {times!r}; use a whole number from 0 to {MOST_DELAYS}"
             )
-        # At most one too many: that is refused, without making all of them.
+        # Creates at most one delay too many, which is refused.
         return cls(repeat(delay, min(times, MOST_DELAYS + 1)), jitter)
 
     @classmethod
     def never(cls) -> Self:
-        """One attempt and no more."""
+        """Create a policy with only one attempt."""
         return cls(())

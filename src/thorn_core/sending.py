@@ -1,4 +1,4 @@
-"""Sending: passes messages from events to the store and to dispatchers."""
+"""Pass messages from events to the store and to dispatchers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Sending:
         self._lock = threading.Lock()
         self._dispatchers: dict[str, Dispatcher] = {}
         self._substitute: Dispatcher | None = None
-        # Keyed messages that a substitute kept from the store.
+        # Messages with idempotency keys that a substitute withheld from the store.
         self._unpublished: dict[bytes, Message] = {}
         store = app.store
         self._unsaid = store.unit_of_work() if isinstance(store, Ambient) else IMMEDIATE
@@ -66,7 +66,7 @@ class Sending:
         """
         if self._substitute is not None:
             if name is not None:
-                self._plugins.dispatcher_factory(name)  # raises what it would in production
+                self._plugins.dispatcher_factory(name)  # raises the same errors as in production
             return self._substitute
         name = name or self._default
         dispatcher = self._dispatchers.get(name)
@@ -210,7 +210,7 @@ class Sending:
         """Store messages in the unit of work, and notify the dispatcher when it commits.
 
         Returns:
-            What the sender should wait for, if the commit already happened.
+            An object for the sender to wait for, if the transaction has committed already.
         """
         dispatcher, store = self.dispatcher(name), self._app.store
         by_id: dict[str, Message] = {}
@@ -272,7 +272,7 @@ class Sending:
         return None if future is None else Waiting(future, until)
 
     def _first_unpublished(self, message: Message) -> Message:
-        """The first message of an idempotency key that a substitute kept from the store."""
+        """Return the first message with an idempotency key that a substitute withheld."""
         if self._substitute is None or message.idempotency is None:
             return message
         return self._unpublished.setdefault(message.idempotency, message)
@@ -319,7 +319,7 @@ class SendingCalls:
         Raises:
             InvalidNameError: The name is invalid.
             ConfigurationError: An option is unknown or not allowed.
-            PayloadError: The payload can't be encoded, is too large, or breaks the schema.
+            PayloadError: The payload can't be encoded, is too large, or violates the schema.
             StoreError: The store can't store it.
         """
         return self._event(event).send(data, **options)  # type: ignore[misc]  # the event checks
@@ -379,7 +379,7 @@ class SendingCalls:
         """Like `send_message`, without blocking the caller's event loop.
 
         Args:
-            message: The message, or a function that creates it where the transaction may be used.
+            message: The message, or a function that creates it inside the transaction.
             within: The transaction handle of an adapter.
             dispatcher: Name of a dispatcher, instead of the app's.
             callbacks: The callbacks for its attempts.
@@ -427,5 +427,5 @@ class MessagesById(Sequence[Message]):
             return MessagesById(self._store, self._ids[index])
         message = self._store.message(self._ids[index])
         if message is None:
-            raise NotFoundError(f"there is no message {self._ids[index]!r} any more")
+            raise NotFoundError(f"message {self._ids[index]!r} no longer exists")
         return message

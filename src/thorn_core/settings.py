@@ -1,4 +1,4 @@
-"""Settings: every choice an app makes, checked when it is made."""
+"""Settings: an app's configuration, checked when it is created."""
 
 from __future__ import annotations
 
@@ -155,14 +155,14 @@ def _each(read: Callable[[Any], Any], name: str, value: Any, allowed: str) -> tu
 
 
 def check_validators(name: str, value: Any) -> tuple[Any, ...]:
-    """Turn a setting's or an event's list of recipient validators into validators.
+    """Convert the list of recipient validators of a setting or an event to validators.
 
     Args:
-        name: Of the setting, for the error.
+        name: The setting's name, for the error.
         value: Validators, callables taking a URL, or lists such as `("ensure_port", 80, 443)`.
 
     Raises:
-        ConfigurationError: One is none of these.
+        ConfigurationError: An item is none of these.
     """
     return tuple(_validator(name, item) for item in _anything(name, value))
 
@@ -186,7 +186,7 @@ def _validator(name: str, item: Any) -> Any:
 
 def _subscribers(name: str, value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        # Without the value: it may hold secrets.
+        # Without the value, which may contain secrets.
         raise ConfigurationError(
             f"setting {name} is a {type(value).__name__}; use a mapping of event pattern to"
             " URL, list, mapping or callable"
@@ -223,55 +223,55 @@ def _setting(default: Any, convert: Converter, *, secret: bool = False) -> Any:
 
 @attrs.frozen(kw_only=True, init=False)
 class Settings:
-    """Every choice an app makes; `THORN_<NAME>` in a framework's configuration or the environment.
+    """An app's configuration; `THORN_<NAME>` in a framework's settings or the environment.
 
     Durations are seconds, or a `timedelta`.
 
     Attributes:
-        dispatcher: Who runs the engine after a send, by name.
-        event_timeout: Seconds for a whole request.
-        connect_timeout: Seconds to open a connection.
-        retry: False makes one attempt only.
-        retry_max: How many retries, in place of the policy's schedule.
-        retry_delay: Seconds between those.
-        retry_policy: When to try again.
-        allow_redirects: Follow up to five redirects, each hop validated again, and none from https
-            to http.
-        allowed_networks: Internal networks that recipients may be in all the same: exceptions to
-            `block_internal_ips()`, in CIDR notation.
-        allowed_ports: Ports that recipients may use beside 80 and 443: numbers, and ranges such
+        dispatcher: Name of the dispatcher, which runs the engine after a send.
+        event_timeout: Maximum seconds for a whole request.
+        connect_timeout: Maximum seconds to open a connection.
+        retry: False makes only one attempt.
+        retry_max: Number of retries, instead of the policy's schedule.
+        retry_delay: Seconds between these retries.
+        retry_policy: Delays between attempts.
+        allow_redirects: Follow up to five redirects; validate each hop, and refuse redirects from
+            https to http.
+        allowed_networks: Internal networks with permitted recipients, in CIDR notation: exceptions
+            to `block_internal_ips()`.
+        allowed_ports: Permitted ports of recipients besides 80 and 443: numbers, and ranges such
             as `range(8000, 9000)` or `"8000-8999"`.
-        recipient_validators: What a recipient's URL and addresses must pass, in place of the
-            default protection; `validators` has those in force.
+        recipient_validators: Validators of recipients' URLs and addresses, instead of the default
+            ones; `validators` contains the effective ones.
         imports: Modules that declare events, by dotted name; workers import them.
         subscribers: Static subscribers: event pattern to URL, list, mapping, or callable.
         codecs: More codecs, by content type.
         signatures: Names of the schemes that sign requests.
-        envelope: How a payload is wrapped: `thorn`, `standard`, `cloudevents`, or `bare` (not).
-        sign_audience: Put the recipient's URL into the envelope, as `audience`, so that a recipient
-            can refuse what was signed for another.
+        envelope: The envelope of payloads: `thorn`, `standard`, `cloudevents`, or `bare` for none.
+        sign_audience: Put the recipient's URL into the envelope, as `audience`, so that recipients
+            can refuse webhooks signed for another URL.
         event_source: The `source` of CloudEvents, a URI reference.
         event_choices: Patterns that subscriptions are limited to; empty allows all.
         signal_honors_transaction: Model events wait for the commit.
         sender_required: Refuse to send an event without a sender, which every owner's subscriptions
             would receive.
-        payload_limit: Bytes of a payload's JSON at most.
+        payload_limit: Maximum bytes of a payload's JSON.
         response_limit: Bytes kept of a response's body.
-        retry_after_max: Seconds that a `Retry-After` is honoured at most.
-        disable_after: Seconds that all attempts have failed before a subscription is disabled;
-            None: never.
-        secret_overlap: Seconds that a rotated secret goes on signing.
-        inline_timeout: Seconds that a send with the dispatcher `inline` waits at most, in all;
-            the rest of the deliveries goes on in the background.
-        concurrency: Requests under way at once in a process.
-        recipient_concurrency: Of those, how many for one subscription.
-        chunksize: Deliveries claimed, and subscriptions matched, at once.
-        lease: Seconds before a dead worker's deliveries are taken over.
-        poll_interval: Seconds between looks at a store that can't wake its workers.
-        grace_period: Seconds that requests under way are given to end at a stop.
-        history: Finished deliveries that the memory store keeps.
+        retry_after_max: Maximum seconds of a `Retry-After` header.
+        disable_after: Seconds of failed attempts only, after which a subscription is disabled; None
+            never disables it.
+        secret_overlap: Seconds that a rotated secret keeps signing.
+        inline_timeout: Maximum seconds that a send with the dispatcher `inline` waits; remaining
+            deliveries continue in the background.
+        concurrency: Maximum requests in flight per process.
+        recipient_concurrency: Maximum requests in flight per subscription.
+        chunksize: Number of deliveries per claim, and of subscriptions per chunk of routing.
+        lease: Seconds after which other workers take over a dead worker's deliveries.
+        poll_interval: Seconds between polls of a store that can't wake its workers.
+        grace_period: Seconds that requests in flight may take to finish at a stop.
+        history: Maximum finished deliveries in the memory store.
         user_agent: The `User-Agent` header.
-        base_url: What the paths in events' `ref` are relative to: `https://example.com`.
+        base_url: Base of the paths in events' `ref`: `https://example.com`.
         subscriber_model: Django: the subscription model, `app.Model`.
         drf_permission_classes: Django REST framework: permission classes of the resource.
 
@@ -287,7 +287,7 @@ class Settings:
         thorn_core.errors.ConfigurationError: unknown setting retri; did you mean retry?
     """
 
-    # Works with no server and no worker, as in Thorn.
+    # Needs neither a server nor a worker, as in Thorn 1.x.
     dispatcher: str = _setting("inline", _text)
     # Standard Webhooks asks senders to wait 15 to 30 s.
     event_timeout: float = _setting(15.0, _seconds(0.001, 3600))
@@ -297,7 +297,7 @@ class Settings:
     retry_max: int | None = _setting(None, _whole(0, 1000, optional=True))
     retry_delay: float | None = _setting(None, _seconds(0, 30 * 86400, optional=True))
     retry_policy: RetryPolicy = _setting(attrs.Factory(RetryPolicy), _policy)
-    # A redirect is how a public URL becomes an internal one.
+    # A redirect can lead from a public URL to an internal one.
     allow_redirects: bool = _setting(False, _switch)
     allowed_networks: tuple[recipients.Network, ...] = _setting((), _networks)
     allowed_ports: tuple[recipients.Ports, ...] = _setting((), _ports)
@@ -314,24 +314,24 @@ class Settings:
     event_choices: tuple[str, ...] = _setting((), _patterns)
     signal_honors_transaction: bool = _setting(True, _switch)
     sender_required: bool = _setting(False, _switch)
-    # What the common cloud queues carry; larger things are better sent as a reference.
+    # The limit of common cloud queues; send a reference to larger objects.
     payload_limit: int = _setting(256 * 1024, _whole(1, 64 * 1024 * 1024))
-    # Enough for any error page's beginning; the rest is the recipient's to log.
+    # Enough for the start of an error page; recipients can log the rest.
     response_limit: int = _setting(8192, _whole(0, 1024 * 1024))
     retry_after_max: float = _setting(86400.0, _seconds(0, 30 * 86400))
     disable_after: float | None = _setting(5 * 86400.0, _seconds(1, 365 * 86400, optional=True))
     secret_overlap: float = _setting(86400.0, _seconds(0, 365 * 86400))
     # A quarter of the usual limit of 1,024 open files.
-    # A third of the timeout of a request: whoever sends in a web request is waited for as well.
+    # A third of the timeout of a request, because a send may block a web request.
     inline_timeout: float = _setting(5.0, _seconds(0, 3600))
     concurrency: int = _setting(256, _whole(1, 100_000))
-    # What a small recipient's thread pool stands.
+    # Fits the thread pool of a small recipient.
     recipient_concurrency: int = _setting(16, _whole(1, 100_000))
     chunksize: int = _setting(100, _whole(1, 10_000))
-    # Four times the timeout of a request; renewed at a third while work goes on.
+    # Four times the timeout of a request; renewed after a third of it while work continues.
     lease: float = _setting(60.0, _seconds(1, 86400))
     poll_interval: float = _setting(1.0, _seconds(0.01, 3600))
-    # Below the 30 s after which process managers kill.
+    # Less than the 30 s after which process managers kill a process.
     grace_period: float = _setting(10.0, _seconds(0, 3600))
     history: int = _setting(10_000, _whole(0, 100_000_000))
     user_agent: str = _setting("Thorn/2.0", _text)
@@ -364,7 +364,7 @@ class Settings:
 
     @cached_property
     def validators(self) -> tuple[Any, ...]:
-        """The recipient validators in force; `allowed_networks` and `allowed_ports` are in them.
+        """The effective recipient validators, with `allowed_networks` and `allowed_ports`.
 
         Example:
             >>> Settings(allowed_ports=["8000-8999"]).validators[-1]
@@ -378,14 +378,14 @@ class Settings:
 
     @property
     def effective_retry_policy(self) -> RetryPolicy:
-        """The policy that `retry`, `retry_max`, `retry_delay` and `retry_policy` come to."""
+        """The policy from `retry`, `retry_max`, `retry_delay` and `retry_policy`."""
         return choose_policy(self.retry, self.retry_max, self.retry_delay, self.retry_policy)
 
     def evolve(self, **changes: Any) -> Self:
-        """These settings with some of them changed, checked again.
+        """Return a copy with some settings changed, and check it.
 
         Args:
-            **changes: By name.
+            **changes: New values by name.
 
         Raises:
             ConfigurationError: A name is unknown or a value isn't allowed.
@@ -400,12 +400,12 @@ class Settings:
     def from_mapping(
         cls, mapping: Mapping[str, Any], *, prefix: str = "THORN_", dotted: bool = False
     ) -> Self:
-        """Read the settings among a mapping's `THORN_` names, as of a framework or the environment.
+        """Read the settings with `THORN_` names from a mapping, such as the environment.
 
         Args:
-            mapping: Names to values. A text that is a setting of another kind is read as JSON.
-            prefix: What the names of settings begin with.
-            dotted: Import the subscribers, codecs and validators that are named by a dotted path,
+            mapping: Names to values. A string is parsed as JSON if the setting isn't a string.
+            prefix: The prefix of the names.
+            dotted: Import subscribers, codecs and validators given by dotted paths, such as
                 `shop.hooks.recipients`.
 
         Raises:
@@ -434,7 +434,7 @@ def choose_policy(
     retry_delay: float | None,
     policy: RetryPolicy | None,
 ) -> RetryPolicy:
-    """The policy that Thorn's three retry options and a policy come to."""
+    """Return the policy from the three retry options and a policy."""
     if retry is False:
         return RetryPolicy.never()
     if retry_max is not None and retry_delay is not None:
@@ -463,13 +463,13 @@ def _from_text(name: str, value: Any) -> Any:
     return RetryPolicy(value) if name == "retry_policy" else value
 
 
-# Settings whose values may be named by a dotted path, and not be URLs, names of validators …
+# Settings that accept dotted paths, and a test for strings that aren't dotted paths.
 _NAMED = ("SUBSCRIBERS", "CODECS", "RECIPIENT_VALIDATORS")
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
 def _imported(setting: str, value: Any) -> Any:
-    """What a setting holds, with what it names by a dotted path in its place."""
+    """Replace the dotted paths in a setting's value by the imported objects."""
     if isinstance(value, Mapping):
         return {key: _named(setting, target) for key, target in value.items()}
     return value if isinstance(value, str) else _named(setting, value)

@@ -1,4 +1,4 @@
-"""The blinker signals: those that ORM adapters send to Thorn, and those that Thorn sends.
+"""The blinker signals: from ORM adapters to Thorn, and from Thorn to programs.
 
 In, sent by ORM adapters (or by hand) with the model class as sender::
 
@@ -12,8 +12,8 @@ In, sent by ORM adapters (or by hand) with the model class as sender::
 All take `within=`, the transaction handle of the change, if there is one. `previous` has the
 previous values of the changed fields.
 
-Out, with the app as sender. Receivers run where the signal is sent, in the engine's thread for all
-but `message_sent`, so they must be fast. Their errors are logged and have no other effect::
+Out, with the app as sender. Receivers must be fast, because they run in the thread that sends the
+signal: usually the engine's, for all but `message_sent`. Their errors are only logged::
 
     message_sent            message=
     attempt_made            attempt=, delivery=

@@ -1,4 +1,4 @@
-"""Spelling: the known name that an unknown one was probably meant to be."""
+"""Spelling: known names similar to an unknown one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name most like an unknown one, for an error message; None if none is like it.
+    """Return the known name most similar to an unknown one, for error messages; None if none is.
 
     Example:
         >>> nearest("stat", ["title", "state"])
@@ -21,15 +21,15 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def misspelt(name: str, known: Iterable[str], *, plurals: bool = False) -> str | None:
-    """The known name that a name is almost certainly a misspelling of; None if there is none.
+    """Return the known name of which a name is almost certainly a misspelling; None if none.
 
-    Almost: another case or other underscores, or one letter added, left out, replaced or swapped
-    with its neighbour; two from eight letters on.
+    A misspelling differs in case or underscores, or by one letter that is added, omitted, replaced
+    or swapped with its neighbour; by two letters in names of eight letters or more.
 
     Args:
         name: The name.
-        known: The names there are.
-        plurals: Take `tag` for a misspelling of `tags`, too.
+        known: The known names.
+        plurals: Also treat `tag` as a misspelling of `tags`.
 
     Example:
         >>> misspelt("auhtor", ["author"]), misspelt("senderfield", ["sender_field"])
@@ -50,9 +50,9 @@ def misspelt(name: str, known: Iterable[str], *, plurals: bool = False) -> str |
 
 
 def edits(one: str, other: str) -> int:
-    """How many letters were added, left out, replaced, or swapped with a neighbour.
+    """Return the number of letters added, omitted, replaced, or swapped with a neighbour.
 
-    The optimal string alignment distance.
+    This is the optimal string alignment distance.
 
     Example:
         >>> edits("titel", "title"), edits("state", "status")

@@ -24,7 +24,7 @@ def static_subscriptions(
     """Return the subscriptions of a static target, without those from callables.
 
     Args:
-        rules: The app's. URLs are validated when connecting, not here, so that an app can be
+        rules: The app's rules. URLs are validated when connecting, not here, so that an app can be
             created before its network is available.
         pattern: Their event pattern.
         target: A URL, a mapping (`{"url": …, "secret": …}`), a Subscription, a callable, or an
@@ -67,7 +67,7 @@ def _static(
     secret, owner = options.pop("secret", None), options.pop("owner", None)
     name = None if owner is None else identify(owner)[0]
     bare = Subscription(
-        # The same in every process and after every restart, so that a delivery is made once.
+        # The same in every process and after every restart, so that each delivery is created once.
         id=derived_id(pattern, url, *([] if name is None else [name])),
         events=(pattern,),
         url=url,
@@ -83,7 +83,7 @@ class StaticSubscribers:
     """The subscriptions of the setting `subscribers`, by event.
 
     Args:
-        rules: The app's, including the setting.
+        rules: The app's rules, including the setting.
 
     Raises:
         ConfigurationError: A subscriber is invalid.

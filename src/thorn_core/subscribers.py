@@ -1,4 +1,4 @@
-"""Static subscribers: what can be one, told when it is declared."""
+"""Checks of static subscribers at their declaration."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from thorn_core.recipients import parse_url
 from thorn_core.spelling import nearest
 from thorn_core.values import Subscription
 
-# What a static subscriber's mapping may say beside its URL.
+# Options in a static subscriber's mapping, besides the URL.
 OPTIONS = (
     "secret",
     "content_type",
@@ -25,12 +25,12 @@ OPTIONS = (
 
 
 def check_subscribers(name: str, target: Any) -> Any:
-    """Check the static subscribers of an event: whether each could be one.
+    """Check the static subscribers of an event.
 
-    Whether a URL may be sent to is another question, which validators answer.
+    Validators check later whether requests to a URL are permitted.
 
     Args:
-        name: Where they are given, for the error.
+        name: The place of the declaration, for the error.
         target: A URL, a mapping with a `url`, a Subscription, a callable that takes the message, or
             an iterable of these.
 
@@ -38,7 +38,7 @@ def check_subscribers(name: str, target: Any) -> Any:
         The target; a list for an iterable.
 
     Raises:
-        ConfigurationError: One can't be a subscriber.
+        ConfigurationError: A subscriber is invalid.
 
     Example:
         >>> check_subscribers("subscribers", ["https://example.com/hook"])
@@ -70,7 +70,7 @@ def check_subscribers(name: str, target: Any) -> Any:
 
 
 def check_options(name: str, mapping: Mapping[Any, Any]) -> None:
-    """Check what a static subscriber's mapping says beside its URL.
+    """Check the options in a static subscriber's mapping.
 
     Raises:
         ConfigurationError: It has an unknown option.
@@ -85,7 +85,7 @@ def check_options(name: str, mapping: Mapping[Any, Any]) -> None:
 
 
 def _names(mapping: Mapping[Any, Any]) -> str:
-    # Without values: a secret is one of them.
+    # Without the values, which include the secret.
     return "a mapping of " + (", ".join(map(repr, mapping)) or "nothing")
 
 
@@ -105,7 +105,7 @@ def _check_callable(name: str, function: Callable[..., Any]) -> None:
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
-        return  # one written in C may not have any
+        return  # a callable written in C may not have any
     try:
         signature.bind(None)
     except TypeError:

@@ -39,9 +39,9 @@ class SubscriptionCalls:
     """The part of an app that creates, changes and lists subscriptions.
 
     Attributes:
-        settings: The app's.
-        clock: The time, aware UTC.
-        store: Where subscriptions live.
+        settings: The app's settings.
+        clock: Returns the time, aware, in UTC.
+        store: The store.
         rules: The rules for subscriptions.
     """
 
@@ -77,12 +77,12 @@ class SubscriptionCalls:
             content_type: Encoding of request bodies.
             hmac_digest: Digest of the `Hook-HMAC` header: `sha256`, `sha512` or `sha1`.
             headers: Extra headers for its requests.
-            description: For people.
-            rate_limit: Requests a second at most.
+            description: A note for users.
+            rate_limit: Maximum requests per second.
             paused: Hold its deliveries until `resume`.
 
         Raises:
-            InvalidNameError: A pattern isn't one.
+            InvalidNameError: A pattern is invalid.
             SecurityError: The URL is refused by a recipient validator.
             ConfigurationError: Something else isn't allowed.
         """
@@ -152,9 +152,9 @@ class SubscriptionCalls:
         )
 
     def pause(self, subscription_id: str) -> Subscription:
-        """Hold a subscription's deliveries: they are made and wait until it is resumed.
+        """Hold a subscription's deliveries, including new ones, until it is resumed.
 
-        Requests under way go on. Pausing what is paused changes nothing.
+        Requests in flight continue. A paused subscription stays paused.
 
         Args:
             subscription_id: Which.
@@ -172,7 +172,7 @@ class SubscriptionCalls:
         return self.store.pause(subscription_id, now=self.clock())
 
     def resume(self, subscription_id: str) -> Subscription:
-        """Release the deliveries that a paused subscription holds; they go out when due.
+        """Release the deliveries that a paused subscription holds; they are attempted when due.
 
         Args:
             subscription_id: Which.
@@ -181,14 +181,14 @@ class SubscriptionCalls:
             NotFoundError: There is none.
         """
         resumed = self.store.resume(subscription_id, now=self.clock())
-        # A worker finds the others.
+        # Workers find the other messages.
         waiting = DeliveryQuery(subscription_id=subscription_id, states=(DeliveryState.PENDING,))
         tell = Tell(self.store, self._sending.dispatcher(), self.settings.inline_timeout)
         tell.of(self.store.deliveries(waiting, limit=paging.PAGE))
         return resumed
 
     def unsubscribe(self, subscription_id: str) -> bool:
-        """Remove a subscription, and cancel what waits for it. False if there is none."""
+        """Delete a subscription and cancel its pending deliveries; False if it doesn't exist."""
         subscription = self.store.subscription(subscription_id)
         removed = self.store.remove_subscription(subscription_id, now=self.clock())
         if removed:
@@ -213,7 +213,7 @@ class SubscriptionCalls:
         return paged(lambda after: fetch(after=after))
 
     def subscribers(self, event: str, *, sender: Any = None) -> Iterator[Subscription]:
-        """Return the static and stored subscriptions that would get a message of this event now.
+        """Return the static and stored subscriptions that currently match a message of this event.
 
         Subscriptions from plugins and callables are known only for a message.
         """

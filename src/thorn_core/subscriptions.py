@@ -1,4 +1,4 @@
-"""Subscriptions: created and checked from user input; static ones too."""
+"""Create, check and change subscriptions from user input, including static ones."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from thorn_core.spelling import nearest
 from thorn_core.values import OPERATOR, Operator, Subscription
 
 DESCRIPTION_LENGTH = 1000
-# Maximum number of keys of each kind: the newest and those it replaced. Each signs every
-# request, and servers commonly refuse a header of more than 8 KiB.
+# Maximum number of keys of each kind: the newest and its predecessors. Each signs every request,
+# and servers commonly refuse headers of more than 8 KiB.
 SECRETS_KEPT = 3
 # Maximum seconds that replaced keys may keep signing.
 LONGEST_OVERLAP = 365 * 86400
 OWNER_LENGTH = 255
-# What databases can't hold, and terminals obey: control characters but for tabs and line breaks,
-# and halves of characters.
+# Control characters except tabs and line breaks, and lone surrogates: databases can't store them,
+# or terminals interpret them.
 # Text without control characters other than tabs and line breaks; a pattern of ECMA 262, too.
 PRINTABLE = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*$"
 _UNPRINTABLE = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -39,7 +39,7 @@ class SubscriptionRules:
     """The app's rules for subscriptions.
 
     Attributes:
-        settings: The app's.
+        settings: The app's settings.
         content_types: The content types that have a codec.
         schemes: The signature schemes in use; each subscription has the keys they need.
         validate: Checks a URL with the plugins.
@@ -64,7 +64,7 @@ def make_subscription(
     """Create a subscription from user input.
 
     Args:
-        rules: The app's.
+        rules: The app's rules.
         events: A pattern or several.
         url: The recipient's URL.
         at: The time.
@@ -73,7 +73,7 @@ def make_subscription(
         **options: `content_type`, `hmac_digest`, `headers`, `description`, `rate_limit`.
 
     Raises:
-        InvalidNameError: A pattern isn't one.
+        InvalidNameError: A pattern is invalid.
         SecurityError: The URL is refused.
         ConfigurationError: Something else isn't allowed.
     """
@@ -95,7 +95,7 @@ def change_subscription(
     """Return the subscription with a user's changes, after checking them.
 
     Args:
-        rules: The app's.
+        rules: The app's rules.
         subscription: The current subscription.
         at: The time of the change.
         **changes: `events`, `url`, `enabled`, `disabled_reason`, and the options of
@@ -104,7 +104,7 @@ def change_subscription(
             credentials for the old one, unless `headers` are given too.
 
     Raises:
-        InvalidNameError: A pattern isn't one.
+        InvalidNameError: A pattern is invalid.
         SecurityError: The URL is refused.
         ConfigurationError: Something else isn't allowed.
     """
@@ -112,10 +112,10 @@ def change_subscription(
 
 
 def check_changes(rules: SubscriptionRules, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Check changes that a user wants, whatever the subscription is like.
+    """Check a user's changes, independently of the subscription.
 
     Raises:
-        InvalidNameError, SecurityError, ConfigurationError: One isn't allowed.
+        InvalidNameError, SecurityError, ConfigurationError: A change isn't allowed.
     """
     return {name: check_option(rules, name, value) for name, value in changes.items()}
 
@@ -123,11 +123,11 @@ def check_changes(rules: SubscriptionRules, changes: Mapping[str, Any]) -> dict[
 def apply_changes(
     subscription: Subscription, checked: Mapping[str, Any], *, at: datetime
 ) -> Subscription:
-    """The subscription with changes that are checked, and what follows from them.
+    """Return the subscription with checked changes and their consequences.
 
     Args:
-        subscription: As it is.
-        checked: By option.
+        subscription: The current subscription.
+        checked: The checked changes by option.
         at: The time of the change.
     """
     values = dict(checked)
@@ -155,7 +155,7 @@ def change_secret(
     At most three keys of each kind are kept, the newest.
 
     Args:
-        rules: The app's.
+        rules: The app's rules.
         subscription: The current subscription.
         secret: The new key; a key of the other kind stays unchanged. None generates all keys.
         at: The time of the change.
@@ -207,7 +207,7 @@ def check_option(rules: SubscriptionRules, name: str, value: Any) -> Any:
     """Check one field of a subscription.
 
     Args:
-        rules: The app's.
+        rules: The app's rules.
         name: `events`, `url`, or another change that `change_subscription` accepts.
         value: The new value.
 
@@ -281,7 +281,7 @@ def _description(rules: SubscriptionRules, value: Any) -> str:
             f"description is not a string of at most {DESCRIPTION_LENGTH} characters"
         )
     if _UNPRINTABLE.search(value):
-        raise ConfigurationError("description holds control characters; remove them")
+        raise ConfigurationError("description contains control characters; remove them")
     return value
 
 
@@ -381,7 +381,7 @@ def identify_sender(sender: Any) -> tuple[str | None, str | None]:
 def _has_no_id(sender: Any) -> bool:
     if getattr(sender, "is_anonymous", False) is True:
         return True  # Django's and Flask-Login's anonymous users; the latter's have no `id`
-    if sender == None:  # noqa: E711 - what Django and Werkzeug load lazily may turn out to be None
+    if sender == None:  # noqa: E711 - a lazy object of Django or Werkzeug may equal None
         return True
     keys = [getattr(sender, name, OPERATOR) for name in ("pk", "id")]
     return None in keys and all(key is None or key is OPERATOR for key in keys)

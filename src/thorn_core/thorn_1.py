@@ -1,7 +1,7 @@
-"""Thorn 1.x: what its subclasses overrode, and what to use in its place.
+"""Methods and attributes of Thorn 1.x that subclasses could override, with replacements.
 
-Nothing calls these methods and attributes any more. A subclass that has one is refused, because
-ignoring `should_dispatch` or `prepare_recipient_validators` would send what must not be sent.
+Nothing calls these any more. A subclass that has one is refused, because ignoring `should_dispatch`
+or `prepare_recipient_validators` would send messages that must not be sent.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ EVENT: Mapping[str, str] = {
 }
 MODEL_EVENT: Mapping[str, str] = {
     **EVENT,
-    "should_dispatch": "conditions, ModelEvent(name, state__eq=…), if need be on a property",
+    "should_dispatch": "conditions, ModelEvent(name, state__eq=…), on a property if necessary",
     "_get_name": "fields in the name, 'article.{.state}'",
     "to_message": "a payload method in `class webhooks`, and the setting envelope",
     "instance_data": "a payload method in `class webhooks`",
     "instance_headers": "a headers method in `class webhooks`",
-    "instance_sender": "sender_field, if need be the name of a property",
+    "instance_sender": "sender_field, which may name a property",
     "get_absolute_url": "reverse=, or get_absolute_url() of the model",
     "_get_absolute_url_from_reverse": "reverse=",
     "_get_absolute_url_from_model": "get_absolute_url() of the model",
@@ -63,14 +63,14 @@ APP: Mapping[str, str] = {
 
 
 def refuse_overrides(cls: type, replaced: Mapping[str, str]) -> None:
-    """Refuse a subclass that overrides what only Thorn 1.x called.
+    """Refuse a subclass that overrides methods or attributes of Thorn 1.x.
 
     Args:
         cls: The subclass.
-        replaced: What to use instead, by name.
+        replaced: Replacements by name.
 
     Raises:
-        ConfigurationError: It does.
+        ConfigurationError: It overrides one.
     """
     for name in vars(cls):
         instead = replaced.get(name) or (_SIGNING if name.startswith("get_hmac") else None)

@@ -1,4 +1,4 @@
-"""The values that travel through Thorn: frozen, without behaviour that acts."""
+"""The values that travel through Thorn: frozen, without side effects."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EMPTY: Mapping[str, Any] = {}
 
 
 class Operator(str):
-    """The type of `OPERATOR`: no user's or tenant's id is one, not even an empty one."""
+    """The type of `OPERATOR`, which differs from all ids of users and tenants, even empty ones."""
 
     __slots__ = ()
 
@@ -27,24 +27,25 @@ class Operator(str):
         return "OPERATOR"
 
 
-# Sender of a message for operators: it reaches subscriptions without an owner and no others. No
-# user or tenant can have this id (`thorn_core.subscriptions.identify`).
+# The sender of a message that reaches only subscriptions without an owner. No user or tenant can
+# have this id (`thorn_core.subscriptions.identify`).
 OPERATOR = Operator()
 
 
 def _sender(sender: str | None) -> str | None:
-    return OPERATOR if sender == "" else sender  # as databases keep it
+    return OPERATOR if sender == "" else sender  # as databases store it
 
 
 def _shown(url: str | None) -> str:
-    """A URL in a repr, which is logged: credentials and queries are secrets."""
+    """Return a URL for a repr, without credentials and query, because reprs are logged."""
     return repr(None) if url is None else shown(url)
 
 
 class DeliveryState(enum.StrEnum):
-    """Where a delivery stands.
+    """The state of a delivery.
 
-    `pending` waits until it is due, `in_flight` is leased to a worker; the other three are final.
+    `pending`: it waits until it is due. `in_flight`: it is leased to a worker. The other three are
+    final.
     """
 
     PENDING = "pending"
@@ -55,7 +56,7 @@ class DeliveryState(enum.StrEnum):
 
     @property
     def finished(self) -> bool:
-        """True for the states that a delivery leaves only by a replay."""
+        """Whether the state is final; only a replay changes it."""
         return self in _FINISHED
 
 
@@ -69,21 +70,20 @@ class Message:
     Attributes:
         id: `msg_` and 32 hexadecimal digits, ordered by time.
         event: The event's full name, `article.published`.
-        data: The payload as JSON text in UTF-8, as it was when the event was sent.
-        at: When it was sent (aware, UTC).
-        sender: Id of the user or tenant it is about; None reaches subscriptions of every owner,
-            `OPERATOR` only those without an owner.
+        data: The payload at the time of sending, as JSON text in UTF-8.
+        at: The time of sending (aware, UTC).
+        sender: Id of the user or tenant that it is about. A message with None reaches subscriptions
+            of every owner; one with `OPERATOR`, only those without an owner.
         sender_name: The sender's name, for the envelope.
-        ref: URL of the thing that it is about.
+        ref: URL of the object that it is about.
         headers: Extra headers for every request of this message.
         context: Values that travel with the message but not to recipients.
-        timeout: Seconds for a whole request, in place of the setting.
-        retry_policy, envelope: In place of the settings.
-        declared: Name of its event's declaration, for the subscribers, validators and so on in it.
-        only: Id of the one subscription that it is for; None reaches all that match.
-        idempotency: Stands for its sender, event and idempotency key
-            (`thorn_core.keys.idempotency_digest`); None if it was sent without a key. A store looks
-            at it and need not give it back.
+        timeout: Seconds for a whole request, instead of the setting.
+        retry_policy, envelope: Used instead of the settings.
+        declared: Name of its event's declaration, which contains subscribers, validators and so on.
+        only: Id of its only subscription; None for all that match.
+        idempotency: Digest of its sender, event and idempotency key
+            (`thorn_core.keys.idempotency_digest`); None without a key. Stores need not return it.
     """
 
     id: str
@@ -104,7 +104,7 @@ class Message:
 
     @property
     def keyed(self) -> bool:
-        """True if it was sent with an idempotency key."""
+        """Whether it was sent with an idempotency key."""
         return self.idempotency is not None
 
     @cached_property
@@ -115,29 +115,29 @@ class Message:
 
 @attrs.frozen(kw_only=True)
 class Subscription:
-    """A recipient's wish: event patterns and a URL.
+    """A recipient's subscription to events: event patterns and a URL.
 
     Attributes:
         id: `sub_` and 32 hexadecimal digits.
         events: Patterns of event names, such as `article.*`.
-        url: Where requests go.
-        owner: Id of the user or tenant it belongs to; None is an operator's.
-        secrets: Keys that sign, the newest first; each signs while it is valid.
-        secret_expiry: When a rotated secret stops signing, by secret; absent: never.
+        url: The recipient's URL.
+        owner: Id of the user or tenant that owns it; None for an operator's subscription.
+        secrets: Keys that sign, newest first; each signs while it is valid.
+        secret_expiry: Times when rotated secrets stop signing, by secret; others don't expire.
         content_type: Encoding of request bodies.
         hmac_digest: Digest of the `Hook-HMAC` header: `sha256`, `sha512` or `sha1`.
         headers: Extra headers for its requests.
-        description: For people.
-        rate_limit: Requests a second at most; None is unlimited.
+        description: A note for users.
+        rate_limit: Maximum requests per second; None for no limit.
         enabled: False stops deliveries.
-        paused: True holds deliveries: they are made, and wait until it is resumed.
-        disabled_reason: Why it was disabled, when Thorn or an operator did it.
+        paused: True holds deliveries: they are created, and wait until it is resumed.
+        disabled_reason: The reason why Thorn or an operator disabled it.
         failing_since: Time of the first failure of the current streak; a success, a new URL, or two
             days without a failure end a streak.
         failures: Failed attempts in the streak.
-        last_failure_at: Time of the last one.
-        created_at: When it was made.
-        updated_at: When it last changed.
+        last_failure_at: Time of the last failure.
+        created_at: Time of its creation.
+        updated_at: Time of its last change.
     """
 
     id: str
@@ -162,12 +162,12 @@ class Subscription:
 
     @property
     def secret(self) -> str | None:
-        """The newest secret, or None if it has none and its requests go unsigned."""
+        """The newest secret; None if it has none, and its requests aren't signed."""
         return self.secrets[0] if self.secrets else None
 
     @property
     def public_key(self) -> str | None:
-        """The public key that recipients verify Ed25519 signatures with (`whpk_…`), or None.
+        """The public key for verifying its Ed25519 signatures (`whpk_…`); None if there is none.
 
         Raises:
             ConfigurationError: The extra `ed25519` isn't installed.
@@ -176,7 +176,7 @@ class Subscription:
         return None if private is None else StandardWebhooksEd25519().public_key(private)
 
     def signing_secrets(self, at: datetime) -> tuple[str, ...]:
-        """The secrets that sign at a time, the newest first."""
+        """Return the secrets that sign at a time, newest first."""
         if not self.secret_expiry:
             return self.secrets
         expiry = self.secret_expiry
@@ -188,21 +188,21 @@ class Delivery:
     """One message for one subscription.
 
     Attributes:
-        id: `dlv_` and 48 hexadecimal digits, made of the message's and the subscription's ids, so
-            the same pair is one delivery; ordered by the message's time.
+        id: `dlv_` and 48 hexadecimal digits, derived from the message's and the subscription's ids,
+            so that each pair has one delivery; ordered by the message's time.
         message_id: The message.
         subscription_id: The subscription.
         event: The message's event name.
-        state: Where it stands.
-        attempt_count: Attempts recorded since it was made.
-        attempts_before: Of those, how many belong to before its latest replay.
-        due_at: When the next attempt may be made.
-        created_at: When it was routed.
-        finished_at: When it reached a final state.
-        reason: Why it stands where it stands: a status, an error, a refusal.
-        target: The subscription itself, where it isn't in the store (static, an event's, a
-            plugin's).
-        held: It is pending, and its subscription is paused.
+        state: Its state.
+        attempt_count: Number of recorded attempts.
+        attempts_before: Number of these attempts before its latest replay.
+        due_at: Earliest time of the next attempt.
+        created_at: Time of routing.
+        finished_at: Time when it reached a final state.
+        reason: The reason for its state: a status, an error, a refusal.
+        target: The subscription itself, if it isn't in the store (static, from an event or from a
+            plugin).
+        held: Whether it is pending and its subscription is paused.
     """
 
     id: str
@@ -221,25 +221,25 @@ class Delivery:
 
     @property
     def shown_state(self) -> str:
-        """The state as it is shown: `held` in place of `pending` while it is held."""
+        """The state for users: `held` instead of `pending` while its subscription is paused."""
         return "held" if self.held else str(self.state)
 
 
 @attrs.frozen(kw_only=True)
 class Attempt:
-    """One HTTP request made for a delivery, with what came back.
+    """One HTTP request for a delivery, with its response or error.
 
     Attributes:
-        id: `att_` and 64 hexadecimal digits, made of the delivery's id and the time.
+        id: `att_` and 64 hexadecimal digits, derived from the delivery's id and the time.
         delivery_id: The delivery.
         number: 1 for the first attempt of the delivery.
-        at: When the request began.
+        at: Start of the request.
         duration: Seconds until the response was read or the request failed.
         status: The response's status; None if there was none.
         headers: The response's headers, names in lower case.
         body: The first 8 KiB of the response's body.
-        error: What went wrong where there was no response; None otherwise.
-        timed_out: True if `error` is that the time was up.
+        error: The error if there was no response; None otherwise.
+        timed_out: True if `error` is a timeout.
     """
 
     id: str
@@ -255,21 +255,21 @@ class Attempt:
 
     @property
     def ok(self) -> bool:
-        """True if the recipient answered 2xx."""
+        """Whether the recipient responded with 2xx."""
         return self.status is not None and 200 <= self.status < 300
 
 
 @attrs.frozen(kw_only=True)
 class Outcome:
-    """What is to become of a delivery after an attempt, or instead of one: a decision.
+    """A decision on a delivery, after an attempt or instead of one.
 
     Attributes:
-        state: The delivery's next state; `pending` means it is tried again at `due_at`.
-        due_at: When to try again.
-        reason: Why, in a few words.
-        pause_until: Make no request to this subscription before then.
+        state: The delivery's next state; `pending` retries it at `due_at`.
+        due_at: Time of the next attempt.
+        reason: The reason, in a few words.
+        pause_until: Make no request to this subscription before this time.
         disable: Disable the subscription, for this reason.
-        disable_after: Disable it if all its attempts have failed for so long.
+        disable_after: Disable the subscription if all its attempts have failed for this long.
     """
 
     state: DeliveryState
@@ -282,11 +282,11 @@ class Outcome:
 
 @attrs.frozen(kw_only=True)
 class Routing:
-    """A message with deliveries of it that are to be kept: all, or a chunk of them.
+    """A message with deliveries to store: all of them, or a chunk.
 
     Attributes:
         message: The message.
-        deliveries: Those to keep.
+        deliveries: The deliveries to store.
         complete: True if there are no more: the message is routed.
     """
 
@@ -297,12 +297,12 @@ class Routing:
 
 @attrs.frozen(kw_only=True)
 class Claim:
-    """A delivery leased to a worker, with all that it needs to make the request.
+    """A delivery leased to a worker, with all data for the request.
 
     Attributes:
         delivery: The delivery, `in_flight`.
         message: Its message.
-        subscription: Its subscription, or None if that has been removed.
+        subscription: Its subscription; None if it has been deleted.
         token: Identifies the lease.
     """
 
@@ -314,15 +314,15 @@ class Claim:
 
 @attrs.frozen(kw_only=True)
 class Completion:
-    """How a claim ended: what a store writes in one go.
+    """The result of a claim, which a store records in one transaction.
 
     Attributes:
         claim: The claim.
-        outcome: What becomes of the delivery.
-        attempt: The attempt that was made, or None if none was.
-        at: When it ended.
-        internal: The attempt failed for a defect of this program, which says nothing about the
-            recipient.
+        outcome: The delivery's outcome.
+        attempt: The attempt; None if there was none.
+        at: The end of the attempt.
+        internal: Whether a defect of this program made the attempt fail, for which the recipient
+            isn't responsible.
     """
 
     claim: Claim
@@ -337,16 +337,15 @@ class Request:
     """One HTTP request, ready for a transport.
 
     Attributes:
-        url: Where it goes.
-        headers: By name, in the order they are sent.
-        body: What is sent.
-        method: Always `POST`, unless a plugin changed it.
-        connect_timeout: Seconds to open the connection, TLS included.
-        validators: Recipient validators that every address connected to must pass.
+        url: The URL.
+        headers: By name, in the order of sending.
+        body: The body.
+        method: `POST`, unless a plugin has changed it.
+        connect_timeout: Maximum seconds to open the connection, including TLS.
+        validators: Recipient validators, which check every address before a connection.
         keepalive: False closes the connection after the response.
         response_limit: Bytes of the response's body to keep; the rest isn't read.
-        owner: Owner of the subscription, in whose share of the look-ups its name is resolved; None
-            is the operator.
+        owner: Owner of the subscription, whose share of name look-ups it uses; None: an operator.
     """
 
     url: str = attrs.field(repr=_shown)
@@ -362,7 +361,7 @@ class Request:
 
 @attrs.frozen(kw_only=True)
 class Response:
-    """What came back of a request.
+    """The response to a request.
 
     Attributes:
         status: The status code.
@@ -377,22 +376,21 @@ class Response:
 
 @attrs.frozen(kw_only=True)
 class Stats:
-    """What a store holds and has done.
+    """Counts of a store, and statistics of recent attempts.
 
     Attributes:
-        subscriptions: How many there are.
-        messages: How many there are.
-        unrouted: Of those, how many wait to be routed.
-        deliveries: How many, by state.
-        due_since: When that became due, of all that waits for a worker, which waits the longest;
-            None if nothing is due.
-        attempts: Attempts counted in `window`.
-        failed_attempts: Of those, how many got no 2xx.
-        window: What the figures of attempts speak of.
-        latency: Seconds by percentile (50, 95, 99) of those attempts that got a response.
+        subscriptions: Number of subscriptions.
+        messages: Number of messages.
+        unrouted: Number of messages that wait to be routed.
+        deliveries: Number of deliveries by state.
+        due_since: Time when the oldest due message or delivery became due; None if nothing is due.
+        attempts: Number of attempts in `window`.
+        failed_attempts: Number of these attempts without a 2xx response.
+        window: The period of the statistics of attempts.
+        latency: Seconds by percentile (50, 95, 99) of the attempts that got a response.
         recipients: The same latency by subscription id, the busiest first, at most 20.
-        unsent: Events that could not be sent, since a filter or payload failed: how many, by event
-            name, in this process since it started. The log says why.
+        unsent: Number of events by name that this process could not send because a filter or
+            payload failed; the log contains the errors.
     """
 
     subscriptions: int
@@ -410,13 +408,13 @@ class Stats:
 
 @attrs.frozen(kw_only=True)
 class Period:
-    """How deliveries to a subscription went in a stretch of time.
+    """Statistics of deliveries to a subscription in a period of time.
 
     Attributes:
-        at: When it begins.
-        deliveries: How many were made in it, by the state that they are in now; none is left out.
-        latency: Seconds by percentile (50, 95, 99) of the attempts made in it that got a response;
-            of those deliveries that were looked at.
+        at: Start of the period.
+        deliveries: Number of counted deliveries created in it, by their current state.
+        latency: Seconds by percentile (50, 95, 99) of its attempts that got a response, among the
+            counted deliveries.
     """
 
     at: datetime

@@ -40,8 +40,8 @@ def test_nothing_is_purged_without_an_age(app):
     [
         ({"until": datetime(2026, 1, 1)}, ConfigurationError, "no time zone"),
         ({"until": timedelta(days=30)}, ConfigurationError, "needs an age limit"),
-        ({"state": "pending"}, ConfigurationError, "pending is never purged"),
-        ({"state": ["in_flight", "delivered"]}, ConfigurationError, "in_flight is never purged"),
+        ({"state": "pending"}, ConfigurationError, "deliveries are never purged"),
+        ({"state": ["in_flight", "delivered"]}, ConfigurationError, "deliveries are never purged"),
         ({"state": "lost"}, ConfigurationError, "states are pending"),
         ({"event": "a..b"}, InvalidNameError, "empty word"),
         ({"batch": 0}, ConfigurationError, "use 1 to 10000"),

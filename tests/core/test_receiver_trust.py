@@ -171,7 +171,7 @@ def test_the_border_between_id_and_body_cannot_be_moved(scheme, time_shown):
     headers = signed(time_shown.encode() + later.encode() + b"." + inner, scheme)
     moved = f"msg_1.{headers['webhook-timestamp']}.{time_shown}".removesuffix(".")
     headers |= {"webhook-id": moved, "webhook-timestamp": later}
-    with pytest.raises(SignatureError, match="the time that was signed"):
+    with pytest.raises(SignatureError, match="may be the signed time"):
         verified(inner, scheme, headers)
 
 

@@ -28,7 +28,7 @@ def encode_body(
     Args:
         message: The message.
         content_type: The subscription's content type, which chooses the codec.
-        settings: The app's.
+        settings: The app's settings.
         codecs: Codecs by content type.
         audience: The recipient's URL, included in the envelope; None omits it.
 
@@ -61,7 +61,7 @@ def build_request(
         delivery: The delivery.
         subscription: The subscription.
         body: The encoded body.
-        settings: The app's.
+        settings: The app's settings.
         validators: Recipient validators that the connection must pass.
         keepalive: False closes the connection afterwards.
     """

@@ -1,4 +1,4 @@
-"""Models that send events: webhook_model, ModelEvent, and what they need of a model."""
+"""Models that send events: webhook_model, ModelEvent and their adapters."""
 
 from thorn_core.models.adapters import ModelAdapters, PlainModelAdapter
 from thorn_core.models.decorating import watch_models, webhook_model

@@ -47,7 +47,7 @@ class ModelAdapters:
         self._found: weakref.WeakKeyDictionary[type, ModelAdapter] = weakref.WeakKeyDictionary()
 
     def of(self, model: type) -> ModelAdapter:
-        """The adapter for a class."""
+        """Return the adapter for a class."""
         adapter = self._found.get(model)
         if adapter is None:
             adapter = self._ask(model=model)

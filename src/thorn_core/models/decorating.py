@@ -1,4 +1,4 @@
-"""webhook_model: which classes send events, and the signals that reach them."""
+"""webhook_model: makes classes send events when their signals arrive."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 class EventsModel(Protocol):
-    """What an event asks of the webhooks of its model.
+    """The interface of a model's webhooks for its events.
 
     Attributes:
         model: The class.
@@ -67,8 +67,8 @@ class ModelEvent(Event):
         **options: Options of `Event`, and conditions such as `state__now_eq="PUBLISHED"`.
 
     Raises:
-        InvalidNameError: The name isn't one.
-        ValueError: A condition isn't one.
+        InvalidNameError: The name is invalid.
+        ValueError: A condition is invalid.
         ConfigurationError: An option isn't allowed.
 
     Example:
@@ -175,7 +175,7 @@ class ModelEvent(Event):
             **options: Options of `Event.send`.
 
         Raises:
-            ConfigurationError: As `Event.send`; or it belongs to no model.
+            ConfigurationError: As for `Event.send`; or the event belongs to no model.
         """
         instance, data = self._given(instance, data)
         if instance is None:
@@ -194,8 +194,8 @@ class ModelEvent(Event):
     ) -> Receipt:
         """Send the event by hand without blocking the caller's loop; otherwise like `send`.
 
-        With `within=`, the model's payload method runs where it may use the transaction, so that it
-        can load missing attributes.
+        With `within=`, the model's payload method runs inside the transaction, so that it can load
+        missing attributes.
         """
         instance, data = self._given(instance, data)
         if instance is None:
@@ -312,7 +312,7 @@ _ELSEWHERE = {
     "fields": "put it into `class webhooks`",
     "bulk": "put it into `class webhooks`",
     "payload": "put a method into `class webhooks`",
-    "sender": "name the attribute that is the sender by sender_field",
+    "sender": "set sender_field to the attribute with the sender",
 }
 _EVENT_OPTIONS = frozenset(
     {

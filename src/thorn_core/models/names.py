@@ -19,10 +19,10 @@ def check_path(model: type, path: str, names_of: NamesOf, where: str) -> None:
     """Check that a path leads from a class to an attribute.
 
     Args:
-        model: Where it starts.
+        model: The class at the start.
         path: Names joined by `.` or `__`.
         names_of: The names of each class on the way.
-        where: What the path is part of, for the error.
+        where: The place of the path, for the error.
 
     Raises:
         ConfigurationError: A class on the way doesn't have the name; the message suggests the
@@ -92,8 +92,8 @@ def follow(instance: Any, path: str) -> Any:
     """Return the value at the end of a path; None if a value on the way is None.
 
     Args:
-        instance: Where it starts.
-        path: Names joined by `.` or `__`; of a mapping, its keys.
+        instance: The instance at the start.
+        path: Names joined by `.` or `__`; keys, for a mapping.
 
     Raises:
         AttributeError: There is no such attribute.

@@ -1,4 +1,4 @@
-"""An instance's URL, by the name of a view."""
+"""Reversers, which return an instance's URL by the name of a view."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ OPTIONS = ("sender_field", "fields", "reverse", "bulk")
 METHODS = ("payload", "headers")
 # Names of events that imply a trigger.
 TRIGGERING = ("on_create", "on_change", "on_delete")
-# Operators that take a value of the column's type, and those that take a collection of such.
+# Operators that take a value of the column's type, and those that take several such values.
 COMPARING = frozenset({"eq", "ne", "gt", "gte", "lt", "lte"})
 
 
@@ -90,7 +90,7 @@ class ModelWebhooks:
         return f"{self.model.__name__}.webhooks"
 
     def _trigger_by_name(self, name: str, event: ModelEvent) -> None:
-        """Set the triggers of `on_create` and the like; other events are only sent by hand."""
+        """Set the triggers of `on_create` and similar names; other events are sent by hand only."""
         if name in TRIGGERING:
             event._dispatches_on(name.removeprefix("on_"))
             return
@@ -143,7 +143,7 @@ class ModelWebhooks:
         Converts the values in filters to the types of their columns.
 
         Args:
-            adapter: The model's.
+            adapter: The model's adapter.
             model: A subclass that sends these events too, if they were declared on a mixin, which
                 has no columns of its own.
 

@@ -1,7 +1,7 @@
-"""The portal: a page where users look after their subscriptions, over the REST resource.
+"""The portal: a page where users manage their subscriptions, through the REST resource.
 
-It is static: files of this package, and a page that says where the resource is. It has no rules and
-reads no data; what it shows, the browser asks the resource for. Web adapters carry it.
+It consists of static files and a page with the resource's URL. It contains no rules and no data:
+the browser requests everything from the resource. Web adapters mount it.
 
 Example:
     >>> portal = Portal(api_path="/hooks/", hooks_at_root=True)

@@ -1,4 +1,4 @@
-"""What the portal answers: the page, and the files that it needs."""
+"""The portal's responses: the page and its files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MEDIA_TYPES: Mapping[str, str] = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-# Nothing but its own files and the resource beside it; nothing that stands in the page runs.
+# Allows only the portal's files and the resource on the same origin; no inline scripts.
 POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -29,7 +29,7 @@ POLICY = "; ".join(
 COMMON: Mapping[str, str] = {
     "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",
-    # Ids of subscriptions are no secrets, but nobody else's business.
+    # Ids of subscriptions aren't secret, but other sites needn't know them.
     "referrer-policy": "same-origin",
 }
 FOREVER = "public, max-age=31536000, immutable"
@@ -37,12 +37,12 @@ FOREVER = "public, max-age=31536000, immutable"
 
 @attrs.frozen(kw_only=True)
 class PortalResponse:
-    """What to answer.
+    """A response to send.
 
     Attributes:
         status: The status code.
         headers: By name in lower case.
-        body: What to send; empty for HEAD.
+        body: The body; empty for HEAD.
     """
 
     status: int
@@ -52,18 +52,18 @@ class PortalResponse:
 
 @attrs.frozen(kw_only=True)
 class Portal:
-    """The portal, free of any framework: a path in, an answer out.
+    """The portal, independent of frameworks: it turns a path into a response.
 
-    The page is the same for everybody and holds no data; the resource says who sees what. It must
-    be on the same site as the resource, which must take what a browser sends by itself, such as the
-    cookie of a session.
+    The page is the same for all users and contains no data; the resource controls access. Both must
+    be on the same site, and the resource must accept credentials that browsers send themselves,
+    such as a session cookie.
 
     Args:
-        api_path: Where the REST resource is mounted: `/webhooks/`.
-        hooks_at_root: True if that is the place of the subscriptions themselves, as where Django's
-            and Flask's adapters mount it.
-        title: What the page is called.
-        sign_in_url: Where those go whose session has ended; None tells them only that it has.
+        api_path: The mount point of the REST resource: `/webhooks/`.
+        hooks_at_root: True if the mount point is the list of subscriptions, as in the adapters
+            for Django and Flask.
+        title: The page's title.
+        sign_in_url: Where users sign in after their session ends; None shows only a message.
 
     Example:
         >>> Portal(api_path="/webhooks/").handle("/nowhere").status
@@ -81,21 +81,21 @@ class Portal:
         """Answer a request.
 
         Args:
-            path: Below the mount point, percent-decoded: `/` is the page. The mount point itself
-                ends with a slash, for links in the page are relative to it.
+            path: Below the mount point, percent-decoded: `/` is the page. The mount point must end
+                with a slash, because links in the page are relative to it.
             method: In upper case.
-            csrf_token: Sent along as `X-CSRFToken` by whatever the page changes.
+            csrf_token: The page sends it as `X-CSRFToken` with all changes.
         """
         if method not in ("GET", "HEAD"):
-            return _answer(method, 405, {"allow": "GET, HEAD"}, b"Allowed are GET, HEAD.\n")
+            return _answer(method, 405, {"allow": "GET, HEAD"}, b"Allowed methods: GET, HEAD.\n")
         if path in ("", "/"):
             headers = {"content-type": MEDIA_TYPES[".html"], "cache-control": "no-store"}
             return _answer(method, 200, headers, self._page(csrf_token))
         version, _, name = path.removeprefix("/").rpartition("/")
         body = _files().get(name)
         if body is None or name == PAGE or not version or "/" in version:
-            return _answer(method, 404, {}, b"There is nothing here.\n")
-        # A page that an older release gave out still finds its files, but doesn't keep these.
+            return _answer(method, 404, {}, b"Not found.\n")
+        # A page of an older release still finds its files, but mustn't cache these.
         kept = FOREVER if version == _version() else "no-cache"
         suffix = name[name.rindex(".") :]
         headers = {"content-type": MEDIA_TYPES[suffix], "cache-control": kept}
@@ -129,7 +129,7 @@ def _files() -> Mapping[str, bytes]:
 
 @cache
 def _version() -> str:
-    """What the files' addresses have in them: another one when a file is another."""
+    """Return the version in the files' URLs, which changes with the files."""
     digest = hashlib.sha256()
     for name, body in sorted(_files().items()):
         digest.update(f"{name} {len(body)} ".encode() + body)

@@ -88,7 +88,7 @@ def _recognised(value: Any, decoders: Mapping[str, Decoder]) -> Document:
         return Document(found[0], text["event"], None, sender, ref, audience)
     if "type" in text and "timestamp" in value and "data" in value:
         return Document(value["data"], text["type"], audience=audience)
-    if "type" in text:  # Stripe's, and many others'
+    if "type" in text:  # of Stripe and many others
         return Document(value, text["type"], text.get("id"))
     return Document(value)
 
@@ -96,10 +96,10 @@ def _recognised(value: Any, decoders: Mapping[str, Decoder]) -> Document:
 def _cloudevents_data(
     value: dict[Any, Any], text: Mapping[Any, str], decoders: Mapping[str, Decoder]
 ) -> Any:
-    """The payload of a CloudEvent: `data`, or what `data_base64` encodes (JSON format 1.0, 3.1).
+    """Return the payload of a CloudEvent: `data` or `data_base64` (JSON format 1.0, 3.1).
 
-    The decoder of its `datacontenttype` decodes that. Without one the payload is the base64 text,
-    for a message holds what JSON can.
+    The decoder for its `datacontenttype` decodes `data_base64`. Without a decoder, the payload is
+    the base64 text, because messages contain only JSON values.
     """
     if "data_base64" not in value:
         return value.get("data")

@@ -8,7 +8,7 @@ from typing import Any
 
 from thorn_core.errors import SignatureError
 
-# Of all names and values together, in characters. Servers commonly refuse a line above 8 KiB.
+# Maximum characters of all names and values. Servers commonly refuse lines above 8 KiB.
 HEADER_LIMIT = 64 * 1024
 
 # RFC 9110 section 5.5 forbids NUL, CR and LF; UTF-8 can't encode lone surrogates.

@@ -24,7 +24,7 @@ from thorn_core.values import EMPTY, Message
 
 logger = logging.getLogger(__name__)
 
-# Senders time out after 15 to 30 s; a handler that takes longer than this has died.
+# Senders time out after 15 to 30 s; after this time, a handler is considered dead.
 LEASE = timedelta(minutes=5)
 
 
@@ -127,7 +127,7 @@ class Receiver:
         try:
             genuine = self._verifier.genuine(body, headers, secrets, decoders, now)
         except SecretError:
-            raise  # our own mistake; blaming the sender would hide it
+            raise  # our own error; a response that blames the sender would hide it
         except SignatureError as error:
             return refusal(401, endpoint, str(error))
         except PayloadError as error:

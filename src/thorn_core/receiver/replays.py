@@ -91,7 +91,7 @@ class MemoryReplayGuard:
     def _note(self, key: str, until: datetime, seen: Seen) -> None:
         self._known[key] = until, seen
         heapq.heappush(self._by_time, (until, key))
-        # Includes entries that were renewed or forgotten since.
+        # Includes entries that were renewed or forgotten later.
         while len(self._by_time) > self._limit:
             self._drop_first()
 

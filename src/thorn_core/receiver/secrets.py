@@ -20,8 +20,8 @@ from thorn_core.signatures import (
 )
 from thorn_core.signatures.keys import decoded, standard_key
 
-# Public keys of small order, for which anyone can sign: the points of order 1, 2, 4 and 8 in each
-# of their encodings, the sign bit aside (RFC 8032; the list that libsodium refuses).
+# Public keys of small order, for which anyone can sign: the points of order 1, 2, 4 and 8 in all
+# encodings, without the sign bit (RFC 8032; libsodium refuses the same list).
 _WEAK_PUBLIC_KEYS = frozenset(
     bytes.fromhex(text)
     for text in (
@@ -74,7 +74,7 @@ def _fault(secret: Any, scheme: SignatureScheme) -> str | None:
     if isinstance(scheme, StandardWebhooksEd25519):
         return _ed25519_fault(secret)
     if not isinstance(scheme, StandardWebhooks | HookHMAC | GitHub | Stripe):
-        return None  # a custom scheme knows its keys
+        return None  # a custom scheme checks its keys
     if secret.startswith((PRIVATE_PREFIX, PUBLIC_PREFIX)):
         return f"is a key for standard-webhooks-ed25519, not for {scheme.name}"
     if secret.startswith(SECRET_PREFIX) or isinstance(scheme, StandardWebhooks):

@@ -1,4 +1,4 @@
-"""Verifying: checks that a webhook is genuine, and reads its message."""
+"""Verify webhooks and read their messages."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_SCHEME: SignatureScheme = StandardWebhooks()
 BODY_LIMIT = 1024 * 1024
-# Maximum length of an id, signed or not: the size of a database column. An event name has the
-# sender's bound.
+# Maximum length of an id, signed or not: the size of a database column. Event names have the same
+# maximum as for senders.
 ID_LENGTH = 255
-# Maximum duration of tolerance and memory; anything longer is a mistake of units.
+# Maximum duration of tolerance and memory; a longer one has a wrong unit.
 LONGEST = timedelta(days=36_525)
-# Headers that fill in unsigned events and ids; a scheme's own come first.
+# Headers that fill in unsigned events and ids; a scheme's own headers come first.
 OWN_HEADERS = {"github": ("x-github-event", "x-github-delivery")}
 HEADERS = ("hook-event", "webhook-id")
 
-# Logs, terminals and databases trip over them.
+# Control characters, which corrupt logs and terminals, and which databases refuse.
 _CONTROL = re.compile("[\0-\x1f\x7f\ud800-\udfff]")
 
 Headers = Mapping[str, Any] | Iterable[tuple[Any, Any]]
@@ -59,7 +59,7 @@ def verify(
     limit: int = BODY_LIMIT,
     now: datetime | None = None,
 ) -> Message:
-    """Verify a webhook and return its message; don't use any of its content before.
+    """Verify a webhook and return its message; don't use its content before.
 
     The event name and the id are the signed ones if the scheme or the body's envelope has them.
     Headers that no signature covers (`Hook-Event`, `X-GitHub-Event`; `webhook-id` with a scheme
@@ -86,7 +86,7 @@ def verify(
 
     Raises:
         SignatureError: No secret matches, the time is off, or the audience is another.
-        ReplayError: It is genuine, but a duplicate.
+        ReplayError: The webhook is genuine, but a duplicate.
         SecretError: A secret is unusable; a SignatureError and a ConfigurationError.
         PayloadError: The body, the event name or the id is too long, or the body doesn't match its
             content type.

@@ -1,8 +1,8 @@
 """Validators of recipients' URLs, and of the addresses behind them.
 
-A validator is a frozen value that refuses a recipient by raising `SecurityError`. `check_url` asks
-the validators when a subscription is made and before each request; `check_address` asks the same
-ones about every address before a connection is opened. Nothing here looks a name up.
+A validator is a frozen value that refuses a recipient by raising `SecurityError`. `check_url` calls
+the validators when a subscription is created and before each request. `check_address` calls them
+for every address before a connection is opened. Nothing here resolves names.
 """
 
 from thorn_core.recipients.addresses import Address, Network, address_text, ip_literal

@@ -1,4 +1,4 @@
-"""IP addresses: how they may be spelled, what hides in them, and which of them are internal."""
+"""IP addresses: their spellings, embedded addresses, and internal networks."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def _table(rows: Iterable[tuple[str, str]]) -> tuple[tuple[Network, str], ...]:
     return tuple((ip_network(network), what) for network, what in rows)
 
 
-# Spelled out, because what `ipaddress` calls global changed between Python's patch releases.
-# IANA's special-purpose registries (RFC 6890), the RFC of each; the first row that fits names it.
+# IANA's special-purpose registries (RFC 6890), with the RFC of each entry; the first match counts.
+# Listed here, because `is_global` of `ipaddress` changed between Python's patch releases.
 _INTERNAL_4 = _table(
     (
         ("0.0.0.0/8", "this network, RFC 1122"),
@@ -59,7 +59,7 @@ _INTERNAL_6 = _table(
         ("fe80::/10", "link-local, RFC 4291"),
         ("fec0::/10", "site-local, RFC 3879"),
         ("ff00::/8", "multicast, RFC 4291"),
-        # Global unicast is 2000::/3; these three are all the rest.
+        # Global unicast is 2000::/3; these three cover all other addresses.
         ("::/3", "not global unicast, RFC 4291"),
         ("4000::/2", "not global unicast, RFC 4291"),
         ("8000::/1", "not global unicast, RFC 4291"),
@@ -76,17 +76,17 @@ _ISATAP = (0x00005EFE, 0x02005EFE)  # RFC 5214 6.1
 
 
 def ip_literal(host: str) -> Address | None:
-    """Read a host as an IP address in any spelling that a resolver would take for one.
+    """Parse a host as an IP address, in any spelling that a resolver accepts.
 
     Args:
-        host: A host, IPv6 with or without brackets. IPv4 may be of one to four parts, each decimal,
-            octal or hexadecimal, as `inet_aton` and WHATWG's URL read it.
+        host: A host, IPv6 with or without brackets. IPv4 may have one to four parts, each decimal,
+            octal or hexadecimal, as in `inet_aton` and WHATWG's URL standard.
 
     Returns:
-        The address, or None if it is a name.
+        The address; None if the host is a name.
 
     Raises:
-        SecurityError: It has a zone id, or is nearly an address: a name can't end in a number.
+        SecurityError: It has a zone id, or ends in a number without being a valid address.
 
     Example:
         >>> ip_literal("2130706433"), ip_literal("[::1]"), ip_literal("example.com")
@@ -123,7 +123,7 @@ def _number(part: str) -> int:
 
 
 def address_text(address: Address) -> str:
-    """Write an address the same on every version of Python (RFC 5952).
+    """Format an address the same on every version of Python (RFC 5952).
 
     Example:
         >>> address_text(IPv6Address("::ffff:7f00:1"))
@@ -135,10 +135,10 @@ def address_text(address: Address) -> str:
 
 @lru_cache(maxsize=4096)
 def internal_network(address: Address) -> tuple[Network, str] | None:
-    """Find the network that makes an address internal: not globally routable unicast.
+    """Return the internal network of an address that isn't globally routable unicast.
 
     Returns:
-        The network and what it is for, or None if the address is public.
+        The network and its purpose; None if the address is public.
 
     Example:
         >>> internal_network(IPv6Address("64:ff9b::10.0.0.1"))
@@ -148,7 +148,7 @@ def internal_network(address: Address) -> tuple[Network, str] | None:
         if isinstance(reading, IPv4Address):
             table = _INTERNAL_4
         elif reading in MAPPED or reading in _NAT64:
-            continue  # what they hold is the address
+            continue  # the embedded address counts
         else:
             table = _INTERNAL_6
         for row in table:
@@ -158,7 +158,7 @@ def internal_network(address: Address) -> tuple[Network, str] | None:
 
 
 def holds_internal_network(network: Network) -> bool:
-    """Whether one of the internal networks lies within a network."""
+    """Return whether a network contains one of the internal networks."""
     rows = _INTERNAL_4 if isinstance(network, IPv4Network) else _INTERNAL_6
     return any(_within(row[0], network) for row in rows)
 
@@ -168,7 +168,7 @@ def _within(inner: Network, outer: Network) -> bool:
 
 
 def unmapped(address: Address) -> Address:
-    """Return the IPv4 address that an IPv4-mapped one stands for, any other as it is.
+    """Return the IPv4 address of an IPv4-mapped address; others unchanged.
 
     Example:
         >>> unmapped(IPv6Address("::ffff:8.8.8.8"))
@@ -181,7 +181,7 @@ def unmapped(address: Address) -> Address:
 
 @lru_cache(maxsize=4096)
 def readings(address: Address) -> tuple[Address, ...]:
-    """Return an address, and every IPv4 address that a host, router or relay may find in it.
+    """Return an address, and all IPv4 addresses that hosts, routers or relays may extract from it.
 
     Example:
         >>> readings(IPv6Address("2002:a00:1::"))

@@ -1,4 +1,4 @@
-"""Ask the validators: about a URL when it is subscribed, about each address before connecting."""
+"""Call validators: for URLs at subscription, and for each address before connecting."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from thorn_core.recipients.addresses import Address
 from thorn_core.recipients.urls import RecipientURL, parse_url
 from thorn_core.recipients.validators import RecipientValidator, as_validator
 
-# Names whose addresses are known without asking. Of the machine: RFC 6761 6.3 (with all below
-# `.localhost`) and the hosts files that Linux distributions come with.
+# Names with well-known addresses. For this machine: RFC 6761 6.3 (with all names below
+# `.localhost`) and the hosts files of Linux distributions.
 _LOOPBACK: tuple[Address, ...] = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
 _LOCAL_NAMES = frozenset(
     {
@@ -27,7 +27,7 @@ _LOCAL_NAMES = frozenset(
         "loopback",
     }
 )
-# Of the metadata services of the clouds: AWS, Google, Azure, IBM, Tencent, Equinix, Rancher.
+# Of cloud metadata services: AWS, Google, Azure, IBM, Tencent, Equinix, Rancher.
 METADATA_ADDRESSES: tuple[Address, ...] = (
     IPv4Address("169.254.169.254"),
     IPv6Address("fd00:ec2::254"),
@@ -51,10 +51,10 @@ _METADATA_NAMES = frozenset(
 
 
 def check_url(url: str, validators: Sequence[Any]) -> RecipientURL:
-    """Check a recipient's URL, and the address in it if it holds one.
+    """Check a recipient's URL, and the address in it if there is one.
 
-    A host such as `localhost` or a cloud's metadata name is checked like the addresses it stands
-    for, so what permits 127.0.0.0/8 permits `localhost` as well.
+    A well-known host, such as `localhost` or a cloud's metadata service, is checked by its
+    addresses, so a validator that permits 127.0.0.0/8 permits `localhost`, too.
 
     Args:
         url: The URL.
@@ -98,10 +98,10 @@ def _check_any(
 
 
 def check_address(address: str | Address, validators: Sequence[Any]) -> Address:
-    """Check an address that a connection may be opened to.
+    """Check an address before a connection is opened.
 
     Args:
-        address: The address; IPv6 without brackets.
+        address: The address, IPv6 without brackets.
         validators: Each a validator or what `as_validator` makes one of. If one of them permits
             the address, it is good; else it has to pass them all.
 
@@ -136,7 +136,7 @@ def _parsed(text: str) -> Address:
 
 
 def _validators(values: Sequence[Any]) -> Sequence[RecipientValidator]:
-    # Settings and events hold tuples of validators already: this is asked for every request.
+    # Settings and events contain tuples of validators, and this is called for every request.
     for value in values:
         if not hasattr(value, "check_address"):
             return [as_validator(each) for each in values]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from thorn_core.errors import SecurityError
 from thorn_core.recipients.urls import DEFAULT_PORTS, parse_url
 
-# By name, or by what a value of the header Authorization begins with (RFC 9110 section 11.4).
+# By header name, or by the scheme in Authorization (RFC 9110 section 11.4).
 _CREDENTIAL_NAME = re.compile(
     "auth|cookie|credential|hmac|jwt|key|pass|pwd|secret|session|signature|token", re.IGNORECASE
 )
@@ -16,7 +16,7 @@ _CREDENTIAL_VALUE = re.compile(r"(?:basic|bearer|digest|negotiate|token)\s", re.
 
 
 def same_origin(one: str, other: str) -> bool:
-    """True if two URLs have the same scheme, host and port.
+    """Return whether two URLs have the same scheme, host and port.
 
     Example:
         >>> same_origin("https://e.com/a", "https://E.com:443/b")
@@ -32,7 +32,7 @@ def same_origin(one: str, other: str) -> bool:
 
 
 def origin_of(url: str) -> str | None:
-    """The origin of a URL, as it is shown; None if the URL can't be a recipient's.
+    """Return the origin of a URL, to show it; None if the URL is invalid for recipients.
 
     Example:
         >>> origin_of("https://E.com/hook?key=1"), origin_of("http://e.com:8080"), origin_of("e")
@@ -47,7 +47,7 @@ def origin_of(url: str) -> str | None:
 
 
 def hides_value(name: str, value: str = "") -> bool:
-    """True for a header whose value may be a credential: it is taken, but not shown again.
+    """Return whether a header's value may be a credential, which is accepted but never shown.
 
     Example:
         >>> [hides_value("Authorization"), hides_value("X-To", "Bearer abc"), hides_value("X-To")]
@@ -58,7 +58,7 @@ def hides_value(name: str, value: str = "") -> bool:
 
 
 def without_credentials(headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers whose values are shown, and so may go to another origin.
+    """Return the headers without credentials, which may be shown and sent to another origin.
 
     Example:
         >>> without_credentials({"Authorization": "Bearer abc", "X-Shop": "1"})

@@ -1,4 +1,4 @@
-"""What a list of validators amounts to: the validators in force, and what they leave open."""
+"""The effective validators of a list, and the internal networks that they permit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from thorn_core.recipients.validators import (
     as_validator,
 )
 
-# One address of each kind of internal network that a request could reach.
+# One address of each kind of internal network that requests can reach.
 _PROBES: tuple[Address, ...] = tuple(
     map(
         ip_address,
@@ -40,7 +40,7 @@ _PROBES: tuple[Address, ...] = tuple(
         ),
     )
 )
-# The same through a NAT64 gateway (RFC 6052).
+# The same addresses through a NAT64 gateway (RFC 6052).
 _TRANSLATED_METADATA = tuple(
     IPv6Address(0x64FF9B << 96 | int(address))
     for address in METADATA_ADDRESSES
@@ -54,14 +54,14 @@ def complete_validators(
     allowed_networks: tuple[Network, ...] = (),
     allowed_ports: tuple[Ports, ...] = (),
 ) -> tuple[Any, ...]:
-    """Turn a list of validators into those in force.
+    """Return the effective validators for a configured list.
 
-    Exceptions are additive: whoever lists one wants the protection that it is an exception to. So
-    a list with exceptions always has `block_internal_ips()`, whether it names it or not.
+    Exceptions are additive: a list with an exception always includes `block_internal_ips()`, even
+    if the list doesn't contain it.
 
     Args:
-        validators: The setting's, or an event's own.
-        allowed_networks: Exceptions to `block_internal_ips()`, and to nothing else.
+        validators: The validators of the setting or of an event.
+        allowed_networks: Exceptions to `block_internal_ips()` only.
         allowed_ports: Added to every `ensure_port()`.
 
     Example:
@@ -85,7 +85,7 @@ def complete_validators(
 
 
 def open_networks(validators: Sequence[Any]) -> tuple[str, ...]:
-    """Name the internal networks that validators leave open, explicit exceptions aside.
+    """Return the internal networks that validators permit, except for explicit exceptions.
 
     Args:
         validators: Those in force.
@@ -116,7 +116,7 @@ def _refused(address: Address, validators: Sequence[Any]) -> bool:
 
 
 def is_internal_network(network: Network) -> bool:
-    """Whether a network holds internal addresses, so that an exception for it means something.
+    """Return whether a network contains internal addresses, so that an exception has an effect.
 
     Example:
         >>> from ipaddress import ip_network
@@ -128,11 +128,11 @@ def is_internal_network(network: Network) -> bool:
 
 
 def opens_metadata(network: Network, validators: Sequence[Any] = ()) -> bool:
-    """Whether an exception lets requests reach the metadata service of a cloud, by NAT64 as well.
+    """Return whether an exception permits a cloud's metadata service, directly or by NAT64.
 
     Args:
         network: The exception.
-        validators: Those in force; they may block the service all the same.
+        validators: The effective validators; they may still block the service.
 
     Example:
         >>> from ipaddress import ip_network

@@ -1,4 +1,4 @@
-"""A recipient's URL, taken apart."""
+"""Parse recipients' URLs."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ import attrs
 from thorn_core.errors import SecurityError
 from thorn_core.recipients.addresses import Address, address_text, ip_literal
 
-# What every browser, proxy and server of the last twenty years takes; longer is an attack on logs.
+# Every browser, proxy and server accepts this length.
 LONGEST_URL = 2048
 
-# The schemes that transports speak, and their ports.
+# The schemes that transports support, with their default ports.
 DEFAULT_PORTS = {"http": 80, "https": 443}
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^?#]*)(\?[^#]*)?(?:#.*)?")
 _AUTHORITY = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]*))?")
 _HOST = re.compile(r"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}")
 _NOT_IN_PATH = re.compile(r"%(?![0-9A-Fa-f]{2})|[^A-Za-z0-9._~!$&'()*+,;=:@/\[\]|%-]")
 _NOT_IN_QUERY = re.compile(r"%(?![0-9A-Fa-f]{2})|[^A-Za-z0-9._~!$&'()*+,;=:@/\[\]|?%-]")
-# Letters, marks and digits: what IDNA 2008 (RFC 5892) lets a label hold, near enough.
+# Letters, marks and digits: approximately the characters of labels in IDNA 2008 (RFC 5892).
 _LABEL_CATEGORIES = frozenset({"Ll", "Lu", "Lo", "Lm", "Mn", "Mc", "Nd"})
 
 
 @attrs.frozen(kw_only=True)
 class RecipientURL:
-    """A recipient's URL, taken apart and normalised (RFC 3986 6.2, and IPv4 as in WHATWG's URL).
+    """A recipient's URL, parsed and normalised (RFC 3986 6.2; IPv4 as in WHATWG's URL standard).
 
     Attributes:
-        text: The whole of it in ASCII: scheme and host in lower case, no default port, no
+        text: The whole URL in ASCII: scheme and host in lower case, no default port, no
             fragment, no dot segments.
         scheme: In lower case.
-        host: In ASCII, without brackets and without a trailing dot; an IP address in its usual
-            spelling, however it was spelled.
-        port: As given, or the scheme's default.
-        path: Path and query, as they stand in the request line.
-        address: The host, where it is an IP address and no name.
+        host: In ASCII, without brackets and without a trailing dot; an IP address in its
+            canonical form.
+        port: The given port, or the scheme's default.
+        path: Path and query, as in the request line.
+        address: The host as an IP address; None if it is a name.
         recipient: `host:port`, IPv6 in brackets.
     """
 
@@ -52,15 +52,15 @@ class RecipientURL:
 
 
 def parse_url(url: str) -> RecipientURL:
-    r"""Take a recipient's URL apart, and refuse whatever two parsers might read differently.
+    r"""Parse a recipient's URL; refuse URLs that parsers may interpret differently.
 
     Args:
         url: An absolute URL, at most 2048 characters.
 
     Raises:
-        SecurityError: It is no text, isn't absolute, is neither http nor https, has no host or an
-            impossible port, holds a user name, white space, control characters, backslashes or a
-            zone id, has an invalid host name, or is too long.
+        SecurityError: It isn't a string, isn't absolute, is neither http nor https, or is too long.
+            It has no host, an invalid host name, an invalid port, a user name or a zone id. Or it
+            contains white space, control characters or backslashes.
 
     Example:
         >>> parse_url("HTTPS://Example.COM:443/hook/../in?x=1#top").text
@@ -90,7 +90,7 @@ def _parsed(url: str) -> RecipientURL:
     scheme = scheme.lower()
     default_port = DEFAULT_PORTS.get(scheme)
     if default_port is None:
-        # Whatever the validators say: a recipient is an HTTP server.
+        # Independent of the validators: a recipient is an HTTP server.
         _refuse(url, f"uses {scheme[:40]!r}", f"use one of: {', '.join(DEFAULT_PORTS)}")
     if "@" in authority:
         _refuse(url, "holds a user name", "put credentials into the subscription's headers")
@@ -105,7 +105,7 @@ def _parsed(url: str) -> RecipientURL:
     if not 0 < port < 65536:
         _refuse(url, f"has the port {given_port}", "use a port from 1 to 65535")
     path = _NOT_IN_PATH.sub(_percent, _without_dots(path))
-    if query != "?":  # an empty query: HTTP libraries differ in whether they send it
+    if query != "?":  # an empty query, which some HTTP libraries send and others don't
         path += _NOT_IN_QUERY.sub(_percent, query)
     shown_host = f"[{host}]" if ":" in host else host
     text = f"{scheme}://{shown_host}{'' if port == default_port else f':{port}'}{path}"
@@ -136,9 +136,9 @@ def _host(url: str, given: str) -> tuple[str, Address | None]:
 
 
 def _to_ascii(url: str, host: str) -> str:
-    # Characters that stand for others (full-width, circled, ligatures) are refused, not mapped:
-    # that is where parsers differ. What is left needs no mapping but lower case, so this is
-    # IDNA 2008's answer (RFC 5891) without its tables; ß and final sigma stay what they are.
+    # Parsers map compatibility characters (full-width, circled, ligatures) differently, so these
+    # are refused. The others need only lower-casing, so the result is that of IDNA 2008
+    # (RFC 5891) without its tables; ß and final sigma stay unchanged.
     if unicodedata.normalize("NFKC", host) != host or any(
         not char.isascii() and unicodedata.category(char) not in _LABEL_CATEGORIES for char in host
     ):
@@ -179,7 +179,7 @@ def _refuse(url: str, problem: str, remedy: str) -> NoReturn:
 
 
 def shown(url: str) -> str:
-    """Quote a URL for a message: without user name and query, which hold secrets, and not too long.
+    """Quote a URL for a message: shortened, without user name and query, which may be secret.
 
     Example:
         >>> shown("https://me:secret@example.com/hook?token=secret")
@@ -190,7 +190,7 @@ def shown(url: str) -> str:
 
 
 def without_secrets(url: str) -> str:
-    """A URL without user name, query and fragment, which hold secrets.
+    """Return a URL without user name, query and fragment, which may be secret.
 
     Example:
         >>> without_secrets("https://me:secret@example.com/hook?token=secret")

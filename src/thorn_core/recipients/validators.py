@@ -29,7 +29,7 @@ _METHODS = ("check_url", "check_address", "allows")
 
 
 class RecipientValidator(Protocol):
-    """Says which recipients may be sent to. Pure: it looks nothing up."""
+    """Permits or refuses recipients. Pure: it doesn't resolve names."""
 
     def check_url(self, url: RecipientURL) -> None:
         """Raise `SecurityError` if requests to this URL are refused."""
@@ -40,12 +40,12 @@ class RecipientValidator(Protocol):
         ...
 
     def allows(self, address: Address) -> bool:
-        """Return True to permit this address whatever the other validators say of it."""
+        """Return True to permit this address even if other validators refuse it."""
         ...
 
 
 class _Indifferent:
-    """A validator that accepts everything; each of ours overrides one check."""
+    """A validator that accepts everything; subclasses override one check."""
 
     __slots__ = ()
 
@@ -142,20 +142,20 @@ class AllowNetworks(_Indifferent):
 
 
 def _is_in(address: Address, networks: tuple[Network, ...]) -> bool:
-    # A connection to an IPv4-mapped address is one over IPv4: `::/0` doesn't hold it. Addresses
-    # that a gateway translates (NAT64, 6to4 …) lead elsewhere than the address in them.
+    # A connection to an IPv4-mapped address uses IPv4, so `::/0` doesn't contain it. Addresses
+    # that a gateway translates (NAT64, 6to4 …) aren't equal to the address in them.
     plain = unmapped(address)
     return any(plain in network for network in networks)
 
 
 @attrs.frozen
 class CalledWithURL(_Indifferent):
-    """Asks a plain function of the URL's text, which raises `SecurityError` to refuse it."""
+    """Calls a function with the URL's text; it raises `SecurityError` to refuse the URL."""
 
     function: Callable[[str], Any]
 
     def check_url(self, url: RecipientURL) -> None:
-        """Ask the function; False refuses, too."""
+        """Call the function; False refuses, too."""
         if self.function(url.text) is False:
             raise SecurityError(
                 f"The recipient URL {shown(url.text)} is refused; use another recipient.",
@@ -163,16 +163,16 @@ class CalledWithURL(_Indifferent):
             )
 
 
-# Values: what they say of a URL or an address never changes.
+# Validators whose result for a URL or an address never changes.
 OWN_VALIDATORS = (AllowNetworks, BlockInternalIPs, BlockNetworks, EnsurePort, EnsureProtocol)
 
 
 def block_internal_ips() -> BlockInternalIPs:
-    """Refuse every recipient that isn't at a globally routable unicast address.
+    """Create a validator that refuses addresses other than globally routable unicast.
 
-    Loopback, private, link-local (cloud metadata), carrier-grade NAT, documentation, multicast,
-    reserved and all the rest of IANA's special-purpose registries (RFC 6890), also where such an
-    IPv4 address is embedded in an IPv6 one: IPv4-mapped, NAT64, 6to4, Teredo, ISATAP.
+    These are loopback, private, link-local (cloud metadata), carrier-grade NAT, documentation,
+    multicast, reserved and all others of IANA's special-purpose registries (RFC 6890), also if
+    embedded in an IPv6 address: IPv4-mapped, NAT64, 6to4, Teredo, ISATAP.
 
     Example:
         >>> from thorn_core.recipients import check_address
@@ -188,13 +188,13 @@ def block_internal_ips() -> BlockInternalIPs:
 
 
 def ensure_protocol(*protocols: str) -> EnsureProtocol:
-    """Refuse every recipient URL with another scheme.
+    """Create a validator that refuses URLs with other schemes.
 
     Args:
-        *protocols: `http`, `https` or both; `https://` is understood too.
+        *protocols: `http`, `https` or both; `https://` is accepted, too.
 
     Raises:
-        ConfigurationError: None is given, or one that no transport speaks.
+        ConfigurationError: There are none, or no transport supports one of them.
 
     Example:
         >>> ensure_protocol("https")
@@ -212,13 +212,13 @@ def ensure_protocol(*protocols: str) -> EnsureProtocol:
 
 
 def ensure_port(*ports: int | range | str) -> EnsurePort:
-    """Refuse every recipient URL with another port; one without a port has its scheme's default.
+    """Create a validator that refuses URLs with other ports; the default port counts.
 
     Args:
-        *ports: 1 to 65535; a range of them, `range(8000, 9000)` or `"8000-8999"`.
+        *ports: Numbers from 1 to 65535, or ranges: `range(8000, 9000)` or `"8000-8999"`.
 
     Raises:
-        ConfigurationError: None is given, or one is no port.
+        ConfigurationError: There are none, or one is invalid.
 
     Example:
         >>> ensure_port(80, 443, "8000-8999")
@@ -235,13 +235,13 @@ def ensure_port(*ports: int | range | str) -> EnsurePort:
 
 
 def as_ports(value: Any) -> Ports:
-    """Read a port or a range of ports.
+    """Parse a port or a range of ports.
 
     Args:
-        value: 1 to 65535; a range of them; a text such as `"8080"` or `"8000-8999"`.
+        value: A number from 1 to 65535, a range, or a string such as `"8080"` or `"8000-8999"`.
 
     Raises:
-        ValueError: It is none; the text says why.
+        ValueError: It is invalid; the message says why.
 
     Example:
         >>> as_ports("8000-8999"), as_ports("443")
@@ -274,14 +274,14 @@ def _ports_text(ports: Ports) -> str:
 
 
 def block_cidr_network(*networks: str | Network | Address) -> BlockNetworks:
-    """Refuse every recipient at an address in these networks, embedded or not.
+    """Create a validator that refuses addresses in these networks, plain or embedded.
 
     Args:
         *networks: In CIDR notation (RFC 4632), such as `10.0.0.0/8`; a single address is a network
             of one.
 
     Raises:
-        ConfigurationError: None is given, or one that is no network.
+        ConfigurationError: There are none, or one is invalid.
 
     Example:
         >>> block_cidr_network("8.8.8.0/24")
@@ -291,14 +291,14 @@ def block_cidr_network(*networks: str | Network | Address) -> BlockNetworks:
 
 
 def allow_cidr_network(*networks: str | Network | Address) -> AllowNetworks:
-    """Permit recipients at addresses in these networks, whatever blocks them.
+    """Create a validator that permits addresses in these networks, even if others refuse them.
 
     Args:
         *networks: In CIDR notation (RFC 4632), such as `10.1.0.0/16`; a single address is a network
             of one.
 
     Raises:
-        ConfigurationError: None is given, or one that is no network.
+        ConfigurationError: There are none, or one is invalid.
 
     Example:
         >>> from thorn_core.recipients import check_address
@@ -320,13 +320,13 @@ def _networks(function: str, values: Iterable[Any]) -> tuple[Network, ...]:
 
 
 def as_network(value: Any) -> Network:
-    """Read a network; one of IPv4-mapped addresses means the IPv4 network.
+    """Parse a network; convert a network of IPv4-mapped addresses to IPv4.
 
     Args:
-        value: A text in CIDR notation (RFC 4632), a single address, or a network of `ipaddress`.
+        value: A string in CIDR notation (RFC 4632), a single address, or a network of `ipaddress`.
 
     Raises:
-        ValueError: It is none; the text says why, and what was meant if that is known.
+        ValueError: It is invalid; the message says why and suggests a correction.
 
     Example:
         >>> as_network("10.0.0.1"), as_network("::ffff:10.0.0.0/104")
@@ -378,15 +378,15 @@ _FACTORIES = (
 
 
 def as_validator(value: Any) -> RecipientValidator:
-    """Make a validator of whatever a setting may hold.
+    """Convert a setting's value to a validator.
 
     Args:
-        value: A validator; a function that takes the URL's text, and raises `SecurityError` or
+        value: A validator, or a function that takes the URL's text and raises `SecurityError` or
             returns False to refuse it, as in Thorn 1.x.
 
     Raises:
-        ConfigurationError: It is none of these, or a function that would never refuse: a coroutine
-            function, or one of ours that isn't called.
+        ConfigurationError: It is neither, or would never refuse: a coroutine function, or a factory
+            such as `ensure_port` itself.
 
     Example:
         >>> as_validator(ensure_port(443))

@@ -1,4 +1,4 @@
-"""The schemes that an app uses: the keys they need, and the headers they sign with."""
+"""The signature schemes of an app: their keys and their headers."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from thorn_core.signatures.schemes import Signable, SignatureScheme
 
 
 def is_private(secret: object) -> bool:
-    """True for a private key, which nobody is shown; False for a secret that both sides share."""
+    """Return whether a key is private, and so never shown; shared secrets aren't."""
     return isinstance(secret, str) and secret.startswith(PRIVATE_PREFIX)
 
 
 def make_keys(
     schemes: Sequence[SignatureScheme], given: Any = None, *, current: Sequence[str] = ()
 ) -> tuple[str, ...]:
-    """Make the keys of a subscription: one for all schemes that share it, one that is private.
+    """Create the keys of a subscription: a shared secret, a private key, or both.
 
     Args:
         schemes: Those in use.
-        given: A key that somebody gives; None mints one.
-        current: The keys that there are, the newest first. Where a key of the other kind is given,
-            the one that there is stays.
+        given: A given key; None generates one.
+        current: The current keys, newest first. With a given key of one kind, the current key of
+            the other kind stays.
 
     Returns:
         A shared secret, a private key, or both, as the schemes need.
 
     Raises:
-        ConfigurationError: A scheme can't sign with the given key, recipients can't verify that,
-            or no key fits all schemes. The message doesn't show the key.
+        ConfigurationError: A scheme can't sign with the given key, recipients can't verify its
+            signatures, or no key fits all schemes. The message doesn't show the key.
 
     Example:
         >>> from thorn_core.signatures import SCHEMES
@@ -53,23 +53,24 @@ def make_keys(
 
 
 def check_key(schemes: Sequence[SignatureScheme], secret: Any) -> None:
-    """Check a key that somebody gives: each scheme in use that takes its kind can sign with it.
+    """Check that every scheme in use for a key's kind can sign with the key.
 
     Raises:
-        ConfigurationError: One can't, or none takes its kind. The message doesn't show the key.
+        ConfigurationError: A scheme can't, or no scheme uses this kind. The message doesn't show
+            the key.
     """
     by_kind = _by_kind(schemes)
     if is_private(secret) in by_kind:
         _check(by_kind[is_private(secret)], secret)
         return
-    # The schemes of the other kind say why it isn't theirs.
+    # The schemes of the other kind raise a helpful error.
     for others in by_kind.values():
         _check(others, secret)
     raise ConfigurationError("no scheme in use can sign with this secret; omit it to generate one")
 
 
 def fits_schemes(schemes: Sequence[SignatureScheme], secret: str) -> bool:
-    """True for a key that `check_key` takes."""
+    """Return whether `check_key` accepts a key."""
     try:
         check_key(schemes, secret)
     except ConfigurationError:
@@ -78,7 +79,7 @@ def fits_schemes(schemes: Sequence[SignatureScheme], secret: str) -> bool:
 
 
 def _by_kind(schemes: Sequence[SignatureScheme]) -> dict[bool, list[SignatureScheme]]:
-    """The schemes that share a secret with recipients (False), and those with private keys."""
+    """Return the schemes with shared secrets (False), and those with private keys (True)."""
     kinds = sorted({_has_private_keys(scheme) for scheme in schemes}) or [False]
     return {kind: [s for s in schemes if _has_private_keys(s) is kind] for kind in kinds}
 
@@ -115,9 +116,9 @@ def sign_all(
     """Sign by several schemes; signatures that share a header are joined by a space.
 
     Args:
-        schemes: Those in use.
-        signable: What to sign.
-        secrets: The subscription's, the newest first.
+        schemes: The schemes in use.
+        signable: The signed parts of the request.
+        secrets: The subscription's secrets, newest first.
 
     Raises:
         ConfigurationError: A scheme has no key to sign with.

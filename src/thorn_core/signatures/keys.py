@@ -1,4 +1,4 @@
-"""Keys: what they look like, and how they are made."""
+"""Formats and generation of keys."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Any
 
 from thorn_core.errors import ConfigurationError
 
-SECRET_PREFIX = "whsec_"  # noqa: S105 - what secrets begin with, not one
+SECRET_PREFIX = "whsec_"  # noqa: S105 - a prefix, not a secret
 PRIVATE_PREFIX = "whsk_"
 PUBLIC_PREFIX = "whpk_"
 # Standard Webhooks 1.0: 24 to 64 bytes.
 SECRET_BYTES = range(24, 65)
 # Digests of the header Hook-HMAC.
 HMAC_DIGESTS = ("sha256", "sha512", "sha1")
-# Characters of a text that both sides chose, as for GitHub's scheme. Thorn 1.x took 128 at most.
+# Characters of a chosen secret, as for GitHub's scheme. Thorn 1.x accepted at most 128.
 SHORTEST_TEXT = 8
 LONGEST_TEXT = 255
 
 
 def new_secret() -> str:
-    """Make a secret: `whsec_` and base64 of 32 random bytes (Standard Webhooks 1.0).
+    """Generate a secret: `whsec_` and base64 of 32 random bytes (Standard Webhooks 1.0).
 
     Example:
         >>> new_secret().startswith("whsec_")
@@ -33,7 +33,7 @@ def new_secret() -> str:
 
 
 def new_ed25519_keypair() -> tuple[str, str]:
-    """Make a private key (`whsk_…`, signs) and its public one (`whpk_…`, verifies).
+    """Generate a private key (`whsk_…`, signs) and its public key (`whpk_…`, verifies).
 
     Raises:
         ConfigurationError: The extra `ed25519` isn't installed.
@@ -46,13 +46,13 @@ def new_ed25519_keypair() -> tuple[str, str]:
 
 
 def check_shared_secret(secret: Any) -> None:
-    """Check a secret that both sides share, as HMAC schemes take it.
+    """Check a shared secret for HMAC schemes.
 
     Args:
-        secret: `whsec_` and base64 of 24 to 64 bytes, or another text of 8 to 255 characters.
+        secret: `whsec_` and base64 of 24 to 64 bytes, or another string of 8 to 255 characters.
 
     Raises:
-        ConfigurationError: It isn't one, or recipients would read it differently. The message
+        ConfigurationError: It is invalid, or recipients would decode it differently. The message
             doesn't show it.
 
     Example:
@@ -80,9 +80,9 @@ def check_shared_secret(secret: Any) -> None:
 
 
 def is_shared_secret(secret: str) -> bool:
-    """True for a secret that both sides share, and nobody guesses: none left blank or cut off.
+    """Return whether a key is a shared secret that is hard to guess, not an empty or cut-off one.
 
-    Partners' may be longer than those that `check_shared_secret` takes.
+    Secrets from other senders may be longer than `check_shared_secret` accepts.
     """
     if secret.startswith(SECRET_PREFIX):
         return standard_key(secret) is not None
@@ -90,17 +90,17 @@ def is_shared_secret(secret: str) -> bool:
 
 
 def check_standard_secret(secret: Any) -> None:
-    """Check a secret of Standard Webhooks: base64 of 24 to 64 bytes, after `whsec_` or alone.
+    """Check a Standard Webhooks secret: base64 of 24 to 64 bytes, optionally after `whsec_`.
 
     Raises:
-        ConfigurationError: It isn't one. The message doesn't show it.
+        ConfigurationError: It is invalid. The message doesn't show it.
     """
     check_shared_secret(secret)
     _check_standard(secret)
 
 
 def check_text(secret: Any) -> None:
-    """Check what every key must be: printable text of a bounded length, without white space around.
+    """Check that a key is a printable string of a valid length, without surrounding white space.
 
     Raises:
         ConfigurationError: It isn't. The message doesn't show it.
@@ -128,7 +128,7 @@ def _check_standard(secret: str) -> None:
 
 
 def decoded(text: str) -> bytes | None:
-    """Decode base64; None for what decoders refuse, or some of them."""
+    """Decode base64; return None if any common decoder would refuse it."""
     try:
         raw = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
@@ -138,7 +138,7 @@ def decoded(text: str) -> bytes | None:
 
 @lru_cache(maxsize=4096)
 def standard_key(secret: str) -> bytes | None:
-    """The key of a Standard Webhooks secret; None if it isn't one."""
+    """Return the key in a Standard Webhooks secret; None if the secret is invalid."""
     raw = decoded(secret.removeprefix(SECRET_PREFIX))
     return raw if raw is not None and len(raw) in SECRET_BYTES else None
 

@@ -1,4 +1,4 @@
-"""Signature schemes: each signs requests, verifies them, and makes and checks its keys; pure."""
+"""Signature schemes: sign and verify requests, generate and check keys; pure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from thorn_core.signatures.keys import (
 
 @attrs.frozen(kw_only=True)
 class Signable:
-    """What there is to sign.
+    """The parts of a request that schemes sign.
 
     Attributes:
         id: The message's id.
@@ -47,11 +47,11 @@ class Signable:
 
 @attrs.frozen(kw_only=True)
 class Verified:
-    """What a good signature vouches for.
+    """The values that a valid signature covers.
 
     Attributes:
-        id: The message's id, None where the scheme doesn't sign one.
-        at: The time of the attempt, None where the scheme doesn't sign one.
+        id: The message's id; None if the scheme doesn't sign it.
+        at: The time of the attempt; None if the scheme doesn't sign it.
     """
 
     id: str | None = None
@@ -61,25 +61,25 @@ class Verified:
 class SignatureScheme(Protocol):
     """A way to sign and to verify.
 
-    Its keys are texts that both sides share, unless it has the methods of `OwnKeys`. They are
-    private keys if it has `public_key(private) -> str` as well: those begin with `whsk_`, and
-    nobody is shown them.
+    Its keys are shared secrets, unless it has the methods of `OwnKeys`. If it also has
+    `public_key(private) -> str`, they are private keys, which begin with `whsk_` and are never
+    shown.
     """
 
     @property
     def name(self) -> str:
-        """As the setting `signatures` names it."""
+        """The name in the setting `signatures`."""
         ...
 
     def sign(self, signable: Signable, secrets: Sequence[str]) -> Mapping[str, str]:
-        """Make the headers that sign a request.
+        """Create the headers that sign a request.
 
         Args:
-            signable: What to sign.
-            secrets: The subscription's, the newest first. Those that don't fit are skipped.
+            signable: The parts to sign.
+            secrets: The subscription's secrets, newest first; unsuitable ones are skipped.
 
         Returns:
-            One signature per applicable secret; empty if none applies.
+            Headers with one signature per suitable secret; empty if there is none.
         """
         ...
 
@@ -96,35 +96,35 @@ class SignatureScheme(Protocol):
 
         Args:
             headers: By name in lower case.
-            body: As it came.
-            secrets: Any of which may have signed.
+            body: The unchanged body.
+            secrets: The secrets, of which any may have signed.
             now: The time.
-            tolerance: How far the signed time may be off, either way.
+            tolerance: Maximum difference of the signed time, either way.
 
         Raises:
-            SignatureError: No secret signed this, or not lately.
+            SignatureError: No signature matches, or the signed time is outside the tolerance.
         """
         ...
 
 
 class OwnKeys(Protocol):
-    """What a scheme has that takes keys of a certain form."""
+    """The methods of a scheme with its own key format."""
 
     def mint(self) -> str:
-        """Make a new key."""
+        """Generate a key."""
         ...
 
     def check(self, secret: str) -> None:
-        """Check a key that somebody gives.
+        """Check a given key.
 
         Raises:
-            ConfigurationError: The scheme can't sign with it, or recipients can't verify that. The
-                message says why and what to do, and doesn't show the key.
+            ConfigurationError: The scheme can't sign with it, or recipients can't verify its
+                signatures. The message says why and what to do, and doesn't show the key.
         """
         ...
 
 
-# -- what verifying needs
+# -- helpers for verification
 
 
 def _header(headers: Mapping[str, str], name: str) -> str:
@@ -146,7 +146,7 @@ def _checked_time(text: str, now: datetime, tolerance: timedelta) -> datetime:
 
 
 def _any_equal(expected: Sequence[str], given: Sequence[str]) -> bool:
-    """Whether any expected signature was given; compares all of them, each in constant time."""
+    """Check that a given signature is expected; compare all of them in constant time."""
     found = False
     for one in expected:
         for other in given[:MOST_SIGNATURES]:
@@ -166,7 +166,7 @@ def _standard_keys(secrets: Sequence[str]) -> list[bytes]:
 
 
 def _texts(secrets: Sequence[str]) -> list[bytes]:
-    """The keys of those schemes that take a shared text as it is; none that could be guessed."""
+    """Return the keys for schemes that use shared secrets unchanged; skip guessable ones."""
     return [secret.encode() for secret in secrets if is_shared_secret(secret)]
 
 
@@ -174,19 +174,21 @@ def _base64_hmac(key: bytes, signed: bytes, digest: str) -> str:
     return binascii.b2a_base64(hmac.digest(key, signed, digest), newline=False).decode()
 
 
-# Full stops join id, time and body before they are signed. If the payload quotes a full stop and a
-# time, whoever caught the webhook could move the border: the old id, time and the beginning of the
-# body become the id, and the rest becomes the body.
+# The signed text is id, time and body, joined by full stops. If the body contains a full stop and a
+# time, an attacker could shift the boundary: the old id, the time and the start of the body become
+# the id, and the rest becomes the body.
 _ID_AND_TIME = re.compile(r"\.[0-9]+(?:\.|$)")
 
 
 def _standard_parts(
     headers: Mapping[str, str], body: bytes, now: datetime, tolerance: timedelta
 ) -> tuple[str, datetime, bytes, list[str]]:
-    """Of a Standard Webhooks request: its id, its time, what is signed, and the signatures."""
+    """Return a Standard Webhooks request's id, time, signed text and signatures."""
     identity = _header(headers, "webhook-id")
     if _ID_AND_TIME.search(identity):
-        raise SignatureError("the webhook-id holds what may be the time that was signed")
+        raise SignatureError(
+            "the webhook-id contains a full stop and digits, which may be the signed time"
+        )
     timestamp = _header(headers, "webhook-timestamp")
     given = _header(headers, "webhook-signature").split(" ")
     at = _checked_time(timestamp, now, tolerance)
@@ -200,15 +202,15 @@ class StandardWebhooks:
     name: str = "standard-webhooks"
 
     def mint(self) -> str:
-        """Make a secret: `whsec_…`."""
+        """Generate a secret: `whsec_…`."""
         return new_secret()
 
     def check(self, secret: str) -> None:
-        """Check that a secret is one of Standard Webhooks."""
+        """Check that a secret is valid for Standard Webhooks."""
         check_standard_secret(secret)
 
     def sign(self, signable: Signable, secrets: Sequence[str]) -> Mapping[str, str]:
-        """The header `webhook-signature`, one signature for each secret."""
+        """Return the header `webhook-signature`, with one signature per secret."""
         signed = b"%b.%d.%b" % (signable.id.encode(), signable.timestamp, signable.body)
         keys = _standard_keys(secrets)
         signatures = ["v1," + _base64_hmac(key, signed, "sha256") for key in keys]
@@ -235,7 +237,7 @@ class StandardWebhooks:
 @lru_cache(maxsize=1024)
 def _private_key(secret: str) -> Any:
     raw = decoded(secret.removeprefix(PRIVATE_PREFIX)) or b""
-    # Some tools write the seed and the public key in one; the seed comes first.
+    # Some tools append the public key to the seed.
     return ed25519_module().Ed25519PrivateKey.from_private_bytes(raw[:32])
 
 
@@ -256,7 +258,7 @@ class StandardWebhooksEd25519:
     name: str = "standard-webhooks-ed25519"
 
     def mint(self) -> str:
-        """Make a private key: `whsk_…`."""
+        """Generate a private key: `whsk_…`."""
         return new_ed25519_keypair()[0]
 
     def check(self, secret: str) -> None:
@@ -264,7 +266,7 @@ class StandardWebhooksEd25519:
         check_text(secret)
         raw = decoded(secret.removeprefix(PRIVATE_PREFIX))
         good = secret.startswith(PRIVATE_PREFIX) and raw is not None and len(raw) in (32, 64)
-        # Some tools write the seed and the public key in one.
+        # Some tools append the public key to the seed.
         if good and raw is not None and len(raw) == 64:
             good = _private_key(secret).public_key().public_bytes_raw() == raw[32:]
         if not good:
@@ -274,12 +276,12 @@ class StandardWebhooksEd25519:
             )
 
     def public_key(self, secret: str) -> str:
-        """The public key of a private one, for recipients to verify with: `whpk_…`."""
+        """Return the public key of a private key, for recipients: `whpk_…`."""
         raw = _private_key(secret).public_key().public_bytes_raw()
         return PUBLIC_PREFIX + base64.b64encode(raw).decode()
 
     def sign(self, signable: Signable, secrets: Sequence[str]) -> Mapping[str, str]:
-        """The header `webhook-signature`, one signature for each private key."""
+        """Return the header `webhook-signature`, with one signature per private key."""
         signed = b"%b.%d.%b" % (signable.id.encode(), signable.timestamp, signable.body)
         own = [secret for secret in secrets if secret.startswith(PRIVATE_PREFIX)]
         signatures = [
@@ -319,20 +321,20 @@ def _ed25519_good(key: Any, signature: bytes, signed: bytes) -> bool:
 
 @attrs.frozen
 class HookHMAC:
-    """Thorn's own: base64 of an HMAC over the body, in `Hook-HMAC`.
+    """Thorn's own scheme: base64 of an HMAC over the body, in `Hook-HMAC`.
 
-    It signs neither id nor time, so it can't tell a replay by itself.
+    It signs neither id nor time, so it doesn't protect against replays.
 
     Attributes:
-        digest: What `verify` expects: `sha256`, `sha512`, or `sha1` of old senders. `sign` uses
-            the signable's.
+        digest: The digest for `verify`: `sha256`, `sha512`, or `sha1` for old senders. `sign` uses
+            the signable's digest.
     """
 
     name: str = "hook-hmac"
     digest: str = "sha256"
 
     def sign(self, signable: Signable, secrets: Sequence[str]) -> Mapping[str, str]:
-        """The header `Hook-HMAC`; during a rotation one value for each secret."""
+        """Return the header `Hook-HMAC`, with one value per secret during a rotation."""
         keys = _texts(secrets)
         values = [_base64_hmac(key, signable.body, signable.digest) for key in keys]
         return {"Hook-HMAC": " ".join(values)} if keys else {}
@@ -356,15 +358,15 @@ class HookHMAC:
 
 @attrs.frozen
 class GitHub:
-    """GitHub's: hexadecimal HMAC-SHA256 over the body, in `X-Hub-Signature-256`.
+    """GitHub's scheme: hexadecimal HMAC-SHA256 over the body, in `X-Hub-Signature-256`.
 
-    It holds one signature, so that during a rotation the newest secret signs.
+    The header has only one signature, so the newest secret signs during a rotation.
     """
 
     name: str = "github"
 
     def sign(self, signable: Signable, secrets: Sequence[str]) -> Mapping[str, str]:
-        """The header `X-Hub-Signature-256`."""
+        """Return the header `X-Hub-Signature-256`."""
         keys = _texts(secrets)
         return {"X-Hub-Signature-256": _github(keys[0], signable.body)} if keys else {}
 
@@ -390,12 +392,12 @@ def _github(key: bytes, body: bytes) -> str:
 
 @attrs.frozen
 class Stripe:
-    """Stripe's: hexadecimal HMAC-SHA256 over `timestamp.body`, in `Stripe-Signature`."""
+    """Stripe's scheme: hexadecimal HMAC-SHA256 over `timestamp.body`, in `Stripe-Signature`."""
 
     name: str = "stripe"
 
     def sign(self, signable: Signable, secrets: Sequence[str]) -> Mapping[str, str]:
-        """The header `Stripe-Signature`, a `v1` for each secret."""
+        """Return the header `Stripe-Signature`, with one `v1` per secret."""
         keys = _texts(secrets)
         values = ["v1=" + _stripe(key, str(signable.timestamp), signable.body) for key in keys]
         return {"Stripe-Signature": f"t={signable.timestamp},{','.join(values)}"} if keys else {}
