@@ -1,4 +1,4 @@
-"""What one does with this project: `nox -s demo`, `tests`, `campaign`, `lint`, `types`, `docs` …"""
+"""Sessions for development: `nox -s demo`, `tests`, `campaign`, `lint`, `types`, `docs` …"""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ EVERYTHING = (
     "./adapters/flask[async,cli,sqlalchemy]",
     "./adapters/sqlalchemy[asyncio,mysql,postgresql]",
 )
-# The oldest Django that is supported, on the oldest Python; the newest elsewhere.
+# The oldest Python uses the oldest supported Django, the others use the newest.
 OLDEST_DJANGO = "django==5.2.*"
-# Django is set up once for a process, so its tests run in processes of their own.
+# A process can set up Django only once, so these tests run in separate processes.
 DJANGO = ("tests/django", "tests/rest")
-# These need brokers, or servers of databases.
+# Tests that need brokers or database servers.
 SERVERS = ("tests/celery", "tests/integration")
-# The session `docs` runs these.
+# Tests that the session `docs` runs.
 DOCS = ("tests/docs",)
-# What is tested on a Python that is neither the first nor the last one found.
+# Tests for Pythons between the first and the last one found.
 CORE = ("tests/core", "tests/contract")
-# A test that takes as many seconds hangs, and fails. Who is idle takes over from who isn't. Tests
-# often wait for processes and servers, so there are more workers than the two cores of CI.
+# A test that runs longer than the timeout fails. Idle test workers take over tests from busy ones.
+# Tests often wait for processes and servers, so there are more test workers than the two CI cores.
 PYTEST = ("pytest", "-q", "-n", "4", "--dist", "worksteal", "--timeout", "600")
-# What a campaign does more of, or alone.
+# Tests that only a campaign runs, or with more examples.
 CAMPAIGN = ("-m", "campaign or scaled or hypothesis", "--timeout", "7200")
 PACKAGES = ("thorn_celery", "thorn_core", "thorn_flask", "thorn_sqlalchemy")
 
 
 def group(name: str) -> list[str]:
-    """The requirements of a dependency group."""
+    """Return the requirements of a dependency group."""
     return list(nox.project.dependency_groups(PROJECT, name))
 
 
 def is_version(path: str, version: str) -> bool:
-    """Whether this is that Python: a pyenv shim of a version that isn't active only says so."""
+    """Return whether a command runs this Python; pyenv shims of inactive versions only fail."""
     program = "import sys; print('%d.%d' % sys.version_info[:2])"
     try:
         done = subprocess.run(
@@ -60,7 +60,7 @@ def is_version(path: str, version: str) -> bool:
 
 
 def interpreter(version: str) -> str | None:
-    """Where an interpreter is: the running one, on the PATH, or in a pyenv; None if nowhere."""
+    """Find an interpreter: the running one, on the PATH, or in pyenv; None if there is none."""
     if sys.version_info[:2] == tuple(map(int, version.split("."))):
         return sys.executable
     found = shutil.which(f"python{version}")
@@ -77,7 +77,7 @@ FOUND = {version: path for version in SUPPORTED if (path := interpreter(version)
 if not FOUND:
     FOUND = {f"{sys.version_info[0]}.{sys.version_info[1]}": sys.executable}
 PYTHONS = list(FOUND)
-# By name, nox and uv then find just these.
+# Lets nox and uv find exactly these by name.
 os.environ["PATH"] = os.pathsep.join(
     [*(str(Path(path).parent) for path in FOUND.values()), os.environ["PATH"]]
 )
@@ -85,11 +85,11 @@ os.environ["PATH"] = os.pathsep.join(
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Every test on the first Python found; those without servers on the last one.
+    """Run all tests on the first Python found, and all but server tests on the last one.
 
-    On those between, only the tests of the core run. The session `docs` has the rest, and the
-    session `django` tests the newest Django. THORN_COVERAGE=1 measures coverage on the first one,
-    which takes longer.
+    Pythons in between run only the core's tests. The session `docs` tests the documentation, and
+    the session `django` the newest Django. THORN_COVERAGE=1 measures coverage on the first
+    Python, which takes longer.
     """
     oldest = session.python == PYTHONS[0]
     session.install(*EVERYTHING, *group("test"), OLDEST_DJANGO if oldest else "django>=5.2")
@@ -120,37 +120,37 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[0])
 def campaign(session: nox.Session) -> None:
-    """Kill processes, fan out hugely, and search at random, for an hour or more.
+    """Run long tests for an hour or more: killed processes, huge fan-outs, random searches.
 
-    `-- short` takes some minutes.
+    `-- short` takes a few minutes.
     """
     length, *more = session.posargs or ["long"]
     if length not in ("short", "long"):
-        session.error(f"{length!r} is no length of a campaign; give short or long")
+        session.error(f"{length!r} is not a length of a campaign; use short or long")
     session.install(*EVERYTHING, *group("test"), OLDEST_DJANGO)
     for paths in ([f"--ignore={path}" for path in (*DJANGO, *DOCS)], DJANGO):
         session.run(*PYTEST, *CAMPAIGN, *paths, *more,
-            env={"THORN_CAMPAIGN": length}, success_codes=[0, 5],  # 5: none was chosen
+            env={"THORN_CAMPAIGN": length}, success_codes=[0, 5],  # 5: no test was selected
         )  # fmt: skip
 
 
 @nox.session(python=PYTHONS)
 def django(session: nox.Session) -> None:
-    """The Django adapter's tests, on the newest Django that there is for the Python."""
+    """Run the Django adapter's tests on the newest Django for this Python."""
     session.install(*EVERYTHING, *group("test"), "django>=5.2")
     session.run(*PYTEST, *(session.posargs or DJANGO))
 
 
 @nox.session(python=PYTHONS[0])
 def minimal(session: nox.Session) -> None:
-    """The core without any extra."""
+    """Test the core without any extra."""
     session.install(".", "pytest>=8.2")
     session.run("pytest", "-q", "tests/minimal")
 
 
 @nox.session(python=PYTHONS[0])
 def lint(session: nox.Session) -> None:
-    """Format and lint."""
+    """Check format and lint rules."""
     session.install(*group("lint"))
     session.run("ruff", "format", "--check", ".")
     session.run("ruff", "check", ".")
@@ -158,7 +158,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[0])
 def types(session: nox.Session) -> None:
-    """Types: the source, and the snippets of the README and the guides."""
+    """Check the types of the source, and of the snippets in the README and the guides."""
     session.install(*EVERYTHING, *group("types"))
     session.run("mypy")
     directory = session.create_tmp()
@@ -174,7 +174,7 @@ def types(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Run the docstrings' examples and the guides' snippets, and check the links."""
     session.install(*EVERYTHING, *group("test"))
-    # What Alembic runs can't be imported by anybody else.
+    # Alembic's scripts can't be imported outside of Alembic.
     session.run(
         "pytest", "-q", "--doctest-modules", "--ignore-glob=*/migrations/env.py",
         "--pyargs", *PACKAGES,
@@ -184,13 +184,13 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[0])
 def demo(session: nox.Session) -> None:
-    """See it at work."""
+    """Run the demo."""
     session.install(".[cli,fast]")
     session.run("thorn", "demo", *session.posargs)
 
 
 @nox.session(python=PYTHONS[0])
 def bench(session: nox.Session) -> None:
-    """Measure, as ratios against a named peer in the same run."""
+    """Run the benchmarks, which compare with named peers in the same run."""
     session.install(*EVERYTHING, *group("bench"))
     session.run("python", "benchmarks/run.py", *session.posargs)

@@ -1,4 +1,4 @@
-"""What a page of a list costs deep in it, against its first page."""
+"""The cost of a page deep in a list, compared with the first page."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from thorn_sqlalchemy import SqlStore
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 SUBSCRIPTION = "sub_" + "7" * 32
-# Of a hundred deliveries, five have failed, and ten are of another event.
+# Of a hundred deliveries, five have failed, and ten have another event.
 FAILING = 20
 OTHERS = 10
 FILTERS: Mapping[str, DeliveryQuery] = {
@@ -37,7 +37,7 @@ FILTERS: Mapping[str, DeliveryQuery] = {
 
 
 def fill(store: SqlStore, number: int) -> None:
-    """Make so many finished deliveries to one subscription, one each millisecond."""
+    """Create finished deliveries to one subscription, one per millisecond."""
     store.add_subscription(
         Subscription(
             id=SUBSCRIPTION,
@@ -59,7 +59,7 @@ def fill(store: SqlStore, number: int) -> None:
 
 
 def insert(statements: Statements, *, numbers: range, recipient: int) -> None:
-    """Insert the messages and deliveries of these numbers."""
+    """Insert the messages and deliveries with these numbers."""
     messages, deliveries = [], []
     for n in numbers:
         key, at = key_of(n), micros(START) + 1000 * n
@@ -73,18 +73,18 @@ def insert(statements: Statements, *, numbers: range, recipient: int) -> None:
 
 
 def key_of(n: int) -> bytes:
-    """The key of a message."""
+    """Return the key of a message."""
     return first_key(START + timedelta(milliseconds=n))
 
 
 @attrs.frozen
 class Lists:
-    """The list of the subscription's deliveries, as its owner asks for it.
+    """The list of a subscription's deliveries, as its owner requests it.
 
     Attributes:
-        resource: Who is asked.
-        number: How many deliveries there are.
-        repeats: How often a page is had for one figure.
+        resource: The REST resource.
+        number: Number of deliveries.
+        repeats: Number of requests of a page per figure.
     """
 
     resource: Resource
@@ -92,7 +92,7 @@ class Lists:
     repeats: int
 
     def page(self, query: Mapping[str, Sequence[str]]) -> float:
-        """Milliseconds for a page."""
+        """Return the milliseconds for a page."""
         request = ApiRequest(
             method="GET", path=f"/hooks/{SUBSCRIPTION}/deliveries/", query=query, owner="ada"
         )
@@ -105,7 +105,7 @@ class Lists:
         return took
 
     def figure(self, name: str, filtered: str, rounds: int) -> Figure:
-        """A page after nine tenths of them all, against the first."""
+        """Compare a page after nine tenths of the list with the first page."""
         asked = parse_qs(filtered)
         place = self.number // 10
         scope = ("deliveries", FILTERS[filtered], True)
@@ -127,7 +127,7 @@ class Lists:
 
 
 def run(port: int, *, quick: bool) -> Iterator[Figure]:
-    """Every figure."""
+    """Yield all figures."""
     number, repeats, rounds = (20_000, 3, 1) if quick else (1_000_000, 5, 7)
     for name in NAMES:
         with database(name) as url:

@@ -1,4 +1,4 @@
-"""What a claim costs behind a backlog, against a small one."""
+"""The cost of a claim with a large backlog, compared with a small one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KEYS = {recipient_key(id_): id_ for id_ in (f"sub_{n:032x}" for n in range(SUBSC
 
 
 def fill(store: SqlStore, number: int) -> None:
-    """Make so many pending deliveries, of a message each hundred, to many recipients."""
+    """Create pending deliveries to many recipients, a hundred per message."""
     store.database.run(insert_recipients)
     for start in range(0, number, 20_000):
         some = range(start, min(start + 20_000, number))
@@ -34,14 +34,14 @@ def fill(store: SqlStore, number: int) -> None:
 
 
 def insert_recipients(statements: Statements) -> None:
-    """Insert them, with something due."""
+    """Insert the recipients, with due deliveries."""
     at = micros(NOW)
     rows = [(key, id_, None, "", at, 0, 0, 0, None, None) for key, id_ in KEYS.items()]
     statements.insert(RECIPIENTS, rows)
 
 
 def insert(statements: Statements, *, numbers: range) -> None:
-    """Insert the deliveries of these numbers, and their messages."""
+    """Insert the deliveries with these numbers, and their messages."""
     at, keys = micros(NOW), list(KEYS)
     messages, deliveries, queue = [], [], []
     for n in numbers:
@@ -58,7 +58,7 @@ def insert(statements: Statements, *, numbers: range) -> None:
 
 
 def claim_time(name: str, number: int, claims: int) -> float | None:
-    """Milliseconds of a claim of a hundred, the median of many."""
+    """Return the median milliseconds of a claim of a hundred deliveries."""
     with database(name) as url:
         if url is None:
             return None
@@ -79,7 +79,7 @@ def claim_time(name: str, number: int, claims: int) -> float | None:
 
 
 def run(port: int, *, quick: bool) -> Iterator[Figure]:
-    """Every figure."""
+    """Yield all figures."""
     few, many = (5_000, 20_000) if quick else (10_000, 1_000_000)
     for name in NAMES:
         peer = claim_time(name, few, 40)

@@ -1,6 +1,6 @@
-"""Celery's workers, against `thorn worker` on the same store, and against Thorn 1.x's tasks.
+"""Celery workers, compared with `thorn worker` on the same store, and with Thorn 1.x's tasks.
 
-What is delivered was sent before the workers begin, unless said otherwise; beat runs, as it must.
+Unless stated otherwise, all messages are sent before the workers start. Beat runs, as required.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SLOW = 20
 
 
 def run(port: int, *, quick: bool) -> Iterator[Figure]:
-    """Every figure."""
+    """Yield all figures."""
     url = f"http://127.0.0.1:{port}/"
     number, rounds = (1_000, 1) if quick else (5_000, 3)
     if not there(database("PostgreSQL")):
@@ -36,7 +36,7 @@ def run(port: int, *, quick: bool) -> Iterator[Figure]:
 
 
 def on_rabbitmq(url: str, number: int, rounds: int) -> Iterator[Figure]:
-    """Figures of medians, and of single runs of the pool of threads and of MariaDB."""
+    """Yield figures of medians, and of single runs with threads and with MariaDB."""
     of = partial(over, url, number, on="RabbitMQ")
     worker, one, two, before = in_turn(
         rounds,
@@ -71,7 +71,7 @@ def on_rabbitmq(url: str, number: int, rounds: int) -> Iterator[Figure]:
 
 
 def on_redis(url: str, number: int) -> Iterator[Figure]:
-    """Figures of single runs."""
+    """Yield figures of single runs."""
     of = partial(over, url, number, on="Redis")
     one, worker, before = in_turn(
         1, partial(of, ONE), partial(of, WORKER), partial(over_1, url, number, on="Redis")
@@ -83,7 +83,7 @@ def on_redis(url: str, number: int) -> Iterator[Figure]:
 
 
 def there(place: AbstractContextManager[object]) -> bool:
-    """Whether a database or a broker is."""
+    """Return whether a database or a broker is available."""
     with place as found:
         return found is not None
 
@@ -92,16 +92,16 @@ def there(place: AbstractContextManager[object]) -> bool:
 
 
 def in_turn(rounds: int, *ways: Callable[[], Run]) -> Sequence[Sequence[Run]]:
-    """The runs of each way, one of each in a round."""
+    """Return the runs of each kind, in rounds with one run of each."""
     return list(zip(*([way() for way in ways] for _ in range(rounds)), strict=True))
 
 
 def over(
     url: str, number: int, command: Sequence[str], *, on: str, store: str = "PostgreSQL"
 ) -> Run:
-    """A run of workers over what was sent before, in a database and a queue of its own."""
+    """Run workers on messages sent before, in a new database and a new queue."""
     with database(store) as own, broker(on) as told:
-        # Whoever asks has looked that they are there.
+        # The caller has checked that both are available.
         assert own is not None
         assert told is not None
         variables = {**told, "BENCH_DATABASE": own}
@@ -110,7 +110,7 @@ def over(
 
 
 def over_1(url: str, number: int, *, on: str) -> Run:
-    """A run of Thorn 1.x's tasks, which were sent before."""
+    """Run Thorn 1.x's tasks, which were sent before."""
     with broker(on) as told:
         assert told is not None
         output("celery_peer.py", "fill", url, str(number), **told)
@@ -118,7 +118,7 @@ def over_1(url: str, number: int, *, on: str) -> Run:
 
 
 def send(way: str, url: str, number: int, variables: Mapping[str, str]) -> None:
-    """Subscribe the URL, and send messages: `fill` in large transactions, `send` in small ones."""
+    """Subscribe the URL, and send messages: in large transactions (`fill`) or one each (`send`)."""
     output("celery_thorn.py", way, url, str(number), **variables)
 
 
@@ -134,7 +134,7 @@ def compared(
     target: str,
     note: str = "",
 ) -> Figure:
-    """A figure of runs in turn, with the processor time of each."""
+    """Return a figure of alternating runs, with the processor time of each."""
 
     def cost(runs: Sequence[Run]) -> str:
         worker = statistics.median(run.worker for run in runs)
@@ -158,25 +158,25 @@ def compared(
 
 
 def against_worker(name: str, subjects: Sequence[Run], peers: Sequence[Run]) -> Figure:
-    """A figure against `thorn worker`."""
+    """Return a figure with `thorn worker` as the peer."""
     against = "`thorn worker` on the same store"
     return compared(name, subjects, peers, against=against, target=">=0.7")
 
 
 def against_1(name: str, subjects: Sequence[Run], peers: Sequence[Run]) -> Figure:
-    """A figure against Thorn 1.x's tasks."""
+    """Return a figure with Thorn 1.x's tasks as the peer."""
     return compared(
         f"{name}, against Thorn 1.x's way",
         subjects,
         peers,
-        against="a task for ten deliveries, which a requests.Session makes one by one and"
-        " nothing keeps",
+        against="tasks of ten deliveries, which a requests.Session makes one by one, and"
+        " which are not recorded",
         target=">=4",
     )
 
 
 def tasks_for_a_delivery(url: str, number: int, *, on: str) -> Figure:
-    """Tasks through the broker, while a process sends as fast as it can and a worker delivers."""
+    """Count the tasks through the broker, while a process sends at full speed."""
     with database("PostgreSQL") as own, broker(on) as told:
         assert own is not None
         assert told is not None

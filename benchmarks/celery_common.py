@@ -1,4 +1,4 @@
-"""What programs with a Celery app share."""
+"""Functions for benchmark programs with a Celery app."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from celery import Celery
 
 
 def make_celery() -> Celery:
-    """The Celery app of a program, on BENCH_BROKER, with a queue named BENCH_NAME."""
+    """Create the Celery app of a program, on BENCH_BROKER, with a queue named BENCH_NAME."""
     name = os.environ["BENCH_NAME"]
     celery = Celery(name, broker=os.environ["BENCH_BROKER"])
     celery.conf.update(
@@ -19,20 +19,20 @@ def make_celery() -> Celery:
             else {}
         ),
         broker_connection_retry_on_startup=True,
-        # Queues of its own in the broker, which nobody would remove after a worker is killed.
+        # These would create queues in the broker, which stay when a worker is killed.
         worker_enable_remote_control=False,
     )
     return celery
 
 
 def work(celery: Celery, pool: str, processes: str, *more: str) -> None:
-    """Run a worker until the process is ended.
+    """Run a worker until the process is stopped.
 
     Args:
         celery: The app.
         pool: `prefork`, `threads` or `solo`.
-        processes: How many, or threads.
-        *more: Of the command line.
+        processes: Number of processes or threads.
+        *more: Further arguments of the command line.
     """
     celery.worker_main(
         [

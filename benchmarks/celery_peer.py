@@ -1,8 +1,8 @@
-"""Thorn 1.x's way with Celery: `python benchmarks/celery_peer.py fill URL NUMBER`, then `worker`.
+"""Thorn 1.x on Celery: `python benchmarks/celery_peer.py fill URL NUMBER`, then `worker`.
 
-A task has ten deliveries (THORN_CHUNKSIZE), payloads included, and makes their requests one after
-the other in a `requests.Session` of its own, each signed by an HMAC in a header. It validates no
-recipient, and keeps nothing.
+A task contains ten deliveries (THORN_CHUNKSIZE) with their payloads. It makes their requests one
+after the other in its own `requests.Session`, each signed by an HMAC in a header. It doesn't
+validate recipients, and records nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ celery = make_celery()
 
 @celery.task(name="dispatch_requests", ignore_result=True)
 def dispatch_requests(deliveries: Sequence[dict[str, Any]]) -> None:
-    """Make requests; tell whoever started this when it began, when it ended, and how many."""
+    """Make requests; print the start, the end and the number of requests."""
     begun = time.time()
     session = requests.Session()
     for delivery in deliveries:
@@ -58,7 +58,7 @@ def dispatch(
 
 
 def fill(url: str, number: int) -> None:
-    """Have so many payloads be delivered to a URL."""
+    """Send tasks for a number of payloads to a URL."""
     delivery = {"event": "a.b", "data": PAYLOAD, "url": url, "secret": SECRET, "timeout": 3.0}
     for start in range(0, number, CHUNK):
         dispatch_requests.delay([delivery] * min(CHUNK, number - start))

@@ -1,4 +1,4 @@
-"""Runs of workers over a filled database and queue: how fast, at what cost."""
+"""Rate and cost of workers on a filled database and queue."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BROKERS = {
 }
 SERVER_PROCESSES = {"postgresql": "postgres", "mysql": "mariadbd", "mariadb": "mariadbd"}
 DELIVERED = text(f"SELECT count(*) FROM thorn_deliveries WHERE state = {DELIVERED_STATE}")
-# Microseconds: from the first attempt's beginning to the last one's end.
+# Microseconds from the start of the first attempt to the end of the last.
 SPAN = text(
     "SELECT max(d.finished_at) - min(a.at) FROM thorn_deliveries d"
     " JOIN thorn_attempts a ON a.delivery_id = d.id"
@@ -34,13 +34,13 @@ SPAN = text(
 
 @attrs.frozen(kw_only=True)
 class Run:
-    """What was seen of a run.
+    """The measurements of a run.
 
     Attributes:
-        rate: Deliveries a second, from the first request's beginning to the last one's end.
-        worker: Milliseconds of processor time of the workers' processes for each delivery.
-        database: The same of the database server.
-        tasks: Tasks that came through the broker, by name.
+        rate: Deliveries per second, from the start of the first request to the end of the last.
+        worker: Milliseconds of processor time of the worker processes per delivery.
+        database: Milliseconds of processor time of the database server per delivery.
+        tasks: Number of tasks through the broker, by name.
     """
 
     rate: float
@@ -51,9 +51,9 @@ class Run:
 
 @contextlib.contextmanager
 def broker(name: str) -> Iterator[Mapping[str, str] | None]:
-    """What tells programs of a broker, and what to call things there; None if it isn't there.
+    """Yield environment variables for a broker and unique names; None if it isn't available.
 
-    What they leave in it is gone afterwards.
+    Deletes the programs' data in the broker afterwards.
     """
     url, own = BROKERS[name], f"thorn_bench_{uuid.uuid4().hex[:8]}"
     options = {"global_keyprefix": f"{own}:"} if name == "Redis" else {}
@@ -63,11 +63,11 @@ def broker(name: str) -> Iterator[Mapping[str, str] | None]:
         try:
             connection.ensure_connection(max_retries=1, timeout=5)
         except (*connection.connection_errors, ImportError) as error:
-            print(f"    {name} isn't there, and isn't measured: {error.__class__.__name__}")
+            print(f"    {name} is not available, so it is skipped: {error.__class__.__name__}")
             yield None
             return
         try:
-            # Celery warns those who run it as root.
+            # Celery warns if it runs as root.
             yield {"BENCH_BROKER": url, "BENCH_NAME": own, "PYTHONWARNINGS": "ignore"}
         finally:
             if name == "RabbitMQ":
@@ -82,13 +82,13 @@ def broker(name: str) -> Iterator[Mapping[str, str] | None]:
 def delivered(
     number: int, *command: str, begun: Callable[[], object] = lambda: None, **variables: str
 ) -> Run:
-    """What workers make of so many messages, each for one recipient.
+    """Run workers on messages with one recipient each, and measure them.
 
     Args:
-        number: How many there are, or will be.
-        *command: Of `celery_thorn.py`.
-        begun: Called once the workers are started.
-        **variables: Of their environment.
+        number: Number of messages, sent before or during the run.
+        *command: Command of `celery_thorn.py`.
+        begun: Called after the workers have started.
+        **variables: Variables of their environment.
     """
     engine = create_engine(variables["BENCH_DATABASE"], isolation_level="AUTOCOMMIT")
     try:
@@ -104,10 +104,10 @@ def delivered(
 
 
 def followed(engine: Engine, process: subprocess.Popen[str], number: int) -> tuple[float, float]:
-    """Wait until all is delivered; milliseconds of the workers and of the database for each.
+    """Wait for all deliveries; return the milliseconds of workers and database per delivery.
 
-    What it takes a worker to start isn't counted: what was used between the first look that finds
-    something delivered and the last.
+    The start of the workers isn't included: measures from the first poll that finds a finished
+    delivery to the last poll.
     """
     server = SERVER_PROCESSES[engine.dialect.name]
     until = time.monotonic() + DEADLINE
@@ -127,13 +127,13 @@ def followed(engine: Engine, process: subprocess.Popen[str], number: int) -> tup
 
 
 def ended(process: subprocess.Popen[str]) -> list[str]:
-    """End a program and its children; the lines that they have said."""
+    """Stop a program and its children; return the lines of their output."""
     os.killpg(process.pid, signal.SIGKILL)
     return process.communicate()[0].splitlines()
 
 
 def dispatched(number: int, **variables: str) -> Run:
-    """What a worker's process makes of so many deliveries in Thorn 1.x's tasks."""
+    """Run a worker process on deliveries in Thorn 1.x's tasks, and measure it."""
     told: list[tuple[float, float, int]] = []
     with program("celery_peer.py", "worker", **variables) as process:
         assert process.stdout is not None

@@ -1,9 +1,9 @@
-"""Thorn and a Celery app, at work: `python benchmarks/celery_thorn.py COMMAND`.
+"""Thorn with a Celery app: `python benchmarks/celery_thorn.py COMMAND`.
 
-`fill URL NUMBER` subscribes the URL and sends so many messages, a thousand in a transaction;
-`send URL NUMBER` sends each in its own. Then `celery POOL PROCESSES` delivers, with beat, or
-`outbox`, which is what `thorn worker` does. BENCH_DATABASE, BENCH_BROKER and BENCH_NAME say where,
-and how what is in the broker is named.
+`fill URL NUMBER` subscribes the URL and sends this number of messages, a thousand per transaction;
+`send URL NUMBER` sends each in its own transaction. Then `celery POOL PROCESSES` delivers with
+beat, or `outbox` delivers as `thorn worker` does. BENCH_DATABASE and BENCH_BROKER contain URLs,
+BENCH_NAME the prefix of names in the broker.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ install(celery, webhooks)
 
 @task_prerun.connect
 def count(task: Any, **_: Any) -> None:
-    """Tell whoever started this of each task that came through the broker."""
+    """Print each task that comes through the broker."""
     os.write(1, f"{task.name}\n".encode())
 
 
 def subscribe(url: str) -> Event:
-    """Subscribe a URL to the event, unless it is."""
+    """Subscribe a URL to the event, unless it is subscribed."""
     webhooks.store.create()
     if not list(webhooks.subscriptions()):
         webhooks.subscribe("a.*", url)
@@ -47,7 +47,7 @@ def subscribe(url: str) -> Event:
 
 
 def fill(url: str, number: int) -> None:
-    """Send in transactions of a thousand."""
+    """Send messages in transactions of a thousand."""
     event = subscribe(url)
     for start in range(0, number, 1000):
         with buffer_events():
@@ -56,14 +56,14 @@ def fill(url: str, number: int) -> None:
 
 
 def send(url: str, number: int) -> None:
-    """Send each in a transaction of its own."""
+    """Send each message in its own transaction."""
     event = subscribe(url)
     for _ in range(number):
         event.send(PAYLOAD)
 
 
 def main(command: str, *arguments: str) -> None:
-    """Do what is asked."""
+    """Run the command."""
     with webhooks:
         if command == "outbox":
             webhooks.worker().run()

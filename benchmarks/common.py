@@ -1,4 +1,4 @@
-"""What the benchmarks share: how a figure is told, and the payload."""
+"""Figures and the payload, for all benchmarks."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ CONCURRENCY = 50
 
 @attrs.frozen(kw_only=True)
 class Figure:
-    """A ratio against a peer in the same run.
+    """A ratio of two measurements in the same run.
 
     Attributes:
-        name: What was measured.
-        subject: How much, in `unit`.
-        peer: How much the peer did.
-        against: Who that was.
-        unit: Of both.
+        name: Name of the subject.
+        subject: Measurement of the subject, in `unit`.
+        peer: Measurement of the peer.
+        against: Name of the peer.
+        unit: Unit of both measurements.
         ratio: Subject to peer.
-        target: What the ratio should be: at least (`>=0.6`) or at most (`<2`).
-        note: Something else that was seen.
+        target: Target of the ratio, a minimum (`>=0.6`) or a maximum (`<2`).
+        note: An additional observation.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Figure:
 
     @property
     def met(self) -> bool:
-        """Whether the target is."""
+        """Return whether the ratio meets its target."""
         number = float(self.target.lstrip("<>="))
         if self.target.startswith(">"):
             return self.ratio >= number
@@ -50,7 +50,7 @@ class Figure:
 def alternate(
     peer: Callable[[], float], subject: Callable[[], float], rounds: int
 ) -> tuple[float, float, float]:
-    """Run both in turn; the medians, and the median of the ratios subject/peer of each round."""
+    """Run both in turn; return both medians, and the median of the rounds' subject/peer ratios."""
     pairs = [(peer(), subject()) for _ in range(rounds)]
     return (
         statistics.median(p for p, _ in pairs),
@@ -60,7 +60,7 @@ def alternate(
 
 
 def local_settings(**changes: object) -> Settings:
-    """Settings that allow recipients on this machine."""
+    """Return settings that allow recipients on this machine."""
     return Settings(
         **{
             "concurrency": CONCURRENCY,

@@ -1,4 +1,4 @@
-"""The databases that the benchmarks use: a SQLite file, and the servers that are there."""
+"""The databases for benchmarks: a SQLite file, and available servers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAMES = ("SQLite", *SERVERS)
 
 @contextlib.contextmanager
 def database(name: str) -> Iterator[str | None]:
-    """The URL of an empty database, gone afterwards; None if its server isn't there."""
+    """Yield the URL of an empty, temporary database; None if its server isn't available."""
     if name == "SQLite":
         with tempfile.TemporaryDirectory() as directory:
             yield f"sqlite:///{Path(directory, 'thorn.db')}"
@@ -35,7 +35,7 @@ def database(name: str) -> Iterator[str | None]:
         with admin.connect() as connection:
             connection.execute(text(f"CREATE DATABASE {own}"))
     except SQLAlchemyError as error:
-        print(f"    {name} isn't there, and isn't measured: {error.__class__.__name__}")
+        print(f"    {name} is not available, so it is skipped: {error.__class__.__name__}")
         yield None
         return
     try:
@@ -48,10 +48,10 @@ def database(name: str) -> Iterator[str | None]:
 
 
 def analyze(engine: Engine, *tables: str) -> None:
-    """Let a database know how large its tables are, which it finds out by itself in a minute.
+    """Update a database's statistics of its tables now, instead of within a minute.
 
     Args:
-        engine: Of the database.
+        engine: The database's engine.
         *tables: Their names.
     """
     word = "ANALYZE TABLE" if engine.dialect.name in ("mysql", "mariadb") else "ANALYZE"

@@ -1,6 +1,6 @@
-"""Django's adapter: what saves cost, and how fast a worker process is over Django's store.
+"""Django's adapter: the cost of saves, and the speed of a worker process with Django's store.
 
-Django is set up once for a process, so every part runs in processes of its own.
+A process can set up Django only once, so each part runs in its own process.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DELIVERED = text(
 
 
 def saves(url: str, name: str, number: int, rounds: int) -> Iterator[Figure]:
-    """Saves of a model with three events, against the same without, plus a row."""
+    """Compare saves of a model with three events with saves without events, plus a row."""
     variables = {**PROJECT, "BENCH_DATABASE": url, "BENCH_APPS": "thorn_django"}
     found = json.loads(output("django_saves.py", str(number), str(rounds), **variables))
     for kind, (peer, subject, ratio) in found.items():
@@ -50,7 +50,7 @@ def saves(url: str, name: str, number: int, rounds: int) -> Iterator[Figure]:
 
 
 def drained(number: int, name: str, *arguments: str, **variables: str) -> float:
-    """Deliveries a second of a worker process, of all there are."""
+    """Return the deliveries per second of a worker process that delivers all messages."""
     with program(name, *arguments, **variables) as process:
         assert process.stdout is not None
         if process.stdout.readline() != "ready\n":
@@ -64,26 +64,26 @@ def drained(number: int, name: str, *arguments: str, **variables: str) -> float:
 
 
 def over_django(store: str, url: str, number: int) -> float:
-    """Deliveries a second of a worker process over Django's store."""
+    """Return the deliveries per second of a worker process with Django's store."""
     refill(store, url, number)
     variables = {**PROJECT, "BENCH_DATABASE": store, "BENCH_APPS": "thorn_django"}
     return drained(number, "django_drain.py", **variables)
 
 
 def over_sqlalchemy(store: str, url: str, number: int) -> float:
-    """Deliveries a second of a worker process over thorn-sqlalchemy's store."""
+    """Return the deliveries per second of a worker process with thorn-sqlalchemy's store."""
     refill(store, url, number)
     return drained(number, "drain.py", store, "fast")
 
 
 def refill(store: str, url: str, number: int) -> None:
-    """Publish messages, for one subscription."""
+    """Publish messages for one subscription."""
     fill(store, url, number)
     clear(store)
 
 
 def worker(store: str, name: str, url: str, number: int, rounds: int) -> Figure:
-    """A worker process over Django's store, against one over thorn-sqlalchemy's."""
+    """Compare worker processes with Django's store and with thorn-sqlalchemy's."""
     peer, subject, ratio = alternate(
         lambda: over_sqlalchemy(store, url, number),
         lambda: over_django(store, url, number),
@@ -104,7 +104,7 @@ def worker(store: str, name: str, url: str, number: int, rounds: int) -> Figure:
 
 
 def django_webhook(store: str, url: str, number: int, rounds: int) -> Figure | None:
-    """A worker process over Django's store, against django-webhook's task in a Celery worker."""
+    """Compare a worker process with Django's store with django-webhook in a Celery worker."""
     with broker() as variables:
         if variables is None:
             return None
@@ -113,7 +113,7 @@ def django_webhook(store: str, url: str, number: int, rounds: int) -> Figure | N
             **variables,
             "BENCH_DATABASE": store,
             "BENCH_APPS": "django_webhook",
-            # It asks the database while Django's apps are loaded.
+            # It queries the database while Django loads its apps.
             "PYTHONWARNINGS": "ignore",
         }
         peer, subject, ratio = alternate(
@@ -129,15 +129,15 @@ def django_webhook(store: str, url: str, number: int, rounds: int) -> Figure | N
         unit="/s",
         ratio=ratio,
         target=">=10",
-        note="whose connections to the database are kept (CONN_MAX_AGE)",
+        note="with persistent database connections (CONN_MAX_AGE)",
     )
 
 
 @contextlib.contextmanager
 def broker() -> Iterator[Mapping[str, str] | None]:
-    """What of Redis the peer is to use, emptied afterwards; None if that or it isn't there."""
+    """Yield Redis variables for the peer, and clean up; None if either isn't available."""
     if None in map(importlib.util.find_spec, ("django_webhook", "redis")):
-        print("    django-webhook isn't installed with Celery for Redis, and isn't measured")
+        print("    django-webhook with Celery for Redis is not installed, so it is skipped")
         yield None
         return
     import redis
@@ -147,7 +147,7 @@ def broker() -> Iterator[Mapping[str, str] | None]:
         try:
             client.ping()
         except redis.RedisError as error:
-            print(f"    Redis isn't there, nor then django-webhook: {error.__class__.__name__}")
+            print(f"    no Redis, so django-webhook is skipped: {error.__class__.__name__}")
             yield None
             return
         try:
@@ -158,7 +158,7 @@ def broker() -> Iterator[Mapping[str, str] | None]:
 
 
 def fired(variables: Mapping[str, str], url: str, number: int) -> float:
-    """Deliveries a second of django-webhook, from its first record of one to its last."""
+    """Return the deliveries per second of django-webhook, between its first and last record."""
     output("django_peer.py", "fill", url, str(number), **variables)
     engine = create_engine(variables["BENCH_DATABASE"], isolation_level="AUTOCOMMIT")
     until = time.monotonic() + DEADLINE
@@ -176,7 +176,7 @@ def fired(variables: Mapping[str, str], url: str, number: int) -> float:
 
 
 def run(port: int, *, quick: bool) -> Iterator[Figure]:
-    """Every figure."""
+    """Yield all figures."""
     url = f"http://127.0.0.1:{port}/"
     saved, number, rounds = (200, 1_000, 1) if quick else (1_500, 5_000, 3)
     for name in NAMES:

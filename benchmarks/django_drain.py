@@ -1,4 +1,4 @@
-"""A worker process over Django's store: `python benchmarks/django_drain.py`, as `drain.py`."""
+"""A worker process with Django's store: `python benchmarks/django_drain.py`; see `drain.py`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from thorn_core.transports.fast import FastTransport
 
 
 def main() -> None:
-    """Deliver all there is."""
+    """Deliver all messages."""
     django.setup()
     from thorn_django.store import DjangoStore
 

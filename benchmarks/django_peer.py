@@ -1,7 +1,7 @@
-"""django-webhook at work: `python benchmarks/django_peer.py fill URL NUMBER`, and then `worker`.
+"""django-webhook: `python benchmarks/django_peer.py fill URL NUMBER`, and then `worker`.
 
-Its settings are its own; those of Celery too, but for the prefix of what it keeps in Redis, and for
-the number of processes. BENCH_BROKER and BENCH_PREFIX say where, and which.
+It uses default settings, except for Celery's prefix of keys in Redis and its number of processes.
+BENCH_BROKER contains the broker's URL, BENCH_PREFIX the prefix.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ django.setup()
 
 
 def fill(url: str, number: int) -> None:
-    """Forget what was delivered; have this many payloads be delivered to a URL."""
+    """Delete earlier records; send tasks for this number of payloads to a URL."""
     from django.core.management import call_command
     from django_webhook.models import Webhook, WebhookEvent
     from django_webhook.tasks import fire_webhook
@@ -38,10 +38,10 @@ def fill(url: str, number: int) -> None:
 
 
 def worker() -> None:
-    """Deliver, until whoever started this ends it, or itself: then its end of stdin closes."""
+    """Deliver until the parent process stops this one, or ends and so closes stdin."""
 
     def follow() -> None:
-        # Not through sys.stdin, whose lock the children would inherit.
+        # Doesn't use sys.stdin, because children would inherit its lock.
         os.read(0, 1)
         os.killpg(0, signal.SIGKILL)
 

@@ -1,6 +1,6 @@
 """Saves of a Django model with events: `python benchmarks/django_saves.py NUMBER ROUNDS`.
 
-It prints, as JSON, what new and changed instances cost: the medians of the peer, of the subject and
+Prints the cost of new and changed instances as JSON: the medians of the peer, of the subject and
 of their ratios.
 """
 
@@ -23,14 +23,14 @@ from thorn_core.codecs import dump_json
 
 django.setup()
 
-# Saves in one transaction: as a request handler makes a few.
+# Saves per transaction, as in a typical request handler.
 PER_TRANSACTION = 10
 VALUES = {"title": "Hello", "state": "DRAFT", "body": "x" * 300}
 DATA = dump_json({"id": 1000, **VALUES})
 
 
 class Columns(models.Model):
-    """What both have."""
+    """Columns of both models."""
 
     title = models.CharField(max_length=200)
     state = models.CharField(max_length=20)
@@ -46,7 +46,7 @@ class Columns(models.Model):
 
 @webhook_model
 class Article(Columns):
-    """With three events."""
+    """A model with three events."""
 
     class webhooks:  # noqa: N801 - the name that webhook_model looks for
         fields = ("id", *VALUES)
@@ -58,11 +58,11 @@ class Article(Columns):
 
 
 class Plain(Columns):
-    """Without."""
+    """A model without events."""
 
 
 class LikeSized(models.Model):
-    """Rows as large as messages, and found by an index as they are."""
+    """Rows of the size of messages, with a similar index."""
 
     id = models.UUIDField(primary_key=True)
     event = models.CharField(max_length=200)
@@ -83,14 +83,14 @@ _serial = iter(range(10**9))
 
 
 def create_row() -> None:
-    """What the peer does for a message."""
+    """Create a row, as the peer does in place of a message."""
     key = uuid.UUID(int=(time.time_ns() << 64) + next(_serial))
     LikeSized.objects.create(id=key, event="article.created", data=DATA, at=1)
 
 
 def timed(instances: list[Columns], save: Callable[[Columns], None]) -> float:
-    """Microseconds for each of many saves in transactions of a few."""
-    # What one leaves behind isn't for the other to clear away.
+    """Return the microseconds per save, in transactions of a few saves."""
+    # Garbage of one run shouldn't slow the other.
     gc.collect()
     begun = time.perf_counter()
     for start in range(0, len(instances), PER_TRANSACTION):
@@ -101,18 +101,18 @@ def timed(instances: list[Columns], save: Callable[[Columns], None]) -> float:
 
 
 def save_with_row(instance: Columns) -> None:
-    """Save an instance without events, and create the row."""
+    """Save an instance without events, and create a row."""
     instance.save()
     create_row()
 
 
 def fresh(model: type[Columns], number: int, save: Callable[[Columns], None]) -> float:
-    """What new instances cost."""
+    """Measure saves of new instances."""
     return timed([model(**VALUES) for _ in range(number)], save)
 
 
 def changed(model: type[Columns], number: int, save: Callable[[Columns], None]) -> float:
-    """What instances cost that were loaded and have changed."""
+    """Measure saves of loaded and changed instances."""
     instances = list(model._default_manager.order_by("-pk")[:number])
     for instance in instances:
         instance.title = f"Hello {next(_serial)}"
@@ -120,7 +120,7 @@ def changed(model: type[Columns], number: int, save: Callable[[Columns], None]) 
 
 
 def main(number: int, rounds: int) -> None:
-    """Measure both."""
+    """Measure new and changed instances."""
     from thorn_django.models import Message
 
     call_command("migrate", verbosity=0, interactive=False)
@@ -129,7 +129,7 @@ def main(number: int, rounds: int) -> None:
             editor.create_model(model)
     figures = {}
     for name, cost in (("new", fresh), ("changed", changed)):
-        # The first of a kind prepare what the others use.
+        # The first saves fill caches that later ones use.
         cost(Plain, PER_TRANSACTION, save_with_row)
         cost(Article, PER_TRANSACTION, Article.save)
         before = Message.objects.count()

@@ -1,6 +1,6 @@
 """The settings of the benchmarks' Django project.
 
-BENCH_DATABASE is the URL of its database, BENCH_APPS names its apps.
+BENCH_DATABASE contains the URL of its database, BENCH_APPS the names of its apps.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from sqlalchemy import make_url
 
 
 def database_of(url: str) -> dict[str, Any]:
-    """A database as Django's settings have it, with what Django's and Thorn's guides advise."""
+    """Return a database for Django's settings, with the options that the guides recommend."""
     parts = make_url(url)
     backend = parts.get_backend_name()
     if backend == "sqlite":
@@ -26,7 +26,7 @@ def database_of(url: str) -> dict[str, Any]:
     if backend == "mysql":
         import pymysql
 
-        # The version of mysqlclient that Django wants.
+        # The version of mysqlclient that Django requires.
         pymysql.version_info = (2, 2, 6, "final", 0)
         pymysql.install_as_MySQLdb()
     return {
@@ -37,7 +37,7 @@ def database_of(url: str) -> dict[str, Any]:
         "HOST": parts.host or "",
         "PORT": str(parts.port or ""),
         "OPTIONS": options,
-        # As in a project that is meant to be fast: a worker's task makes no connection of its own.
+        # Persistent connections, as in a fast project: tasks don't open their own.
         "CONN_MAX_AGE": 60,
     }
 

@@ -1,7 +1,7 @@
-"""A worker process: `python benchmarks/drain.py STORE TRANSPORT` delivers all there is, and ends.
+"""A worker process: `python benchmarks/drain.py STORE TRANSPORT` delivers all messages, then exits.
 
-It says when it is ready, waits for a line, and then says when it began, when it ended, and how many
-it tried.
+It prints a line when it is ready, waits for a line of input, and at the end prints its start, its
+end and its number of attempts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TRANSPORTS = {"fast": FastTransport, "httpx": HttpxTransport}
 
 
 def main(url: str, transport: str) -> None:
-    """Deliver all there is."""
+    """Deliver all messages."""
     with Thorn(
         store=SqlStore(url),
         dispatcher="outbox",

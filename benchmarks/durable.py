@@ -1,4 +1,4 @@
-"""Worker processes on a database, against what their transport does bare."""
+"""Worker processes on a database, compared with their transport alone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DRAIN = str(Path(__file__).with_name("drain.py"))
 
 
 async def bare(make: Callable[[], Transport], url: str, number: int) -> float:
-    """Requests a second of a transport by itself."""
+    """Return the requests per second of a transport alone."""
     transport = make()
     left = iter(range(number))
     request = Request(url=url, headers=HEADERS, body=BODY)
@@ -39,7 +39,7 @@ async def bare(make: Callable[[], Transport], url: str, number: int) -> float:
 
 
 def fill(store: str, url: str, number: int) -> None:
-    """Publish messages, and subscribe to them."""
+    """Subscribe to messages, and publish them."""
     with Thorn(store=SqlStore(store), dispatcher="outbox", settings=local_settings()) as app:
         app.store.create()
         event = Event("a.b", app=app)
@@ -51,7 +51,7 @@ def fill(store: str, url: str, number: int) -> None:
 
 
 def drained(store: str, transport: str, number: int, workers: int) -> float:
-    """Deliveries a second of worker processes together."""
+    """Return the total deliveries per second of worker processes."""
     command = [sys.executable, DRAIN, store, transport]
     started = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -67,7 +67,7 @@ def drained(store: str, transport: str, number: int, workers: int) -> float:
 
 
 def one_worker(name: str, transport: str, url: str, number: int, rounds: int) -> Figure | None:
-    """A worker process against its transport bare."""
+    """Compare a worker process with its transport alone."""
     with database(name) as store:
         if store is None:
             return None
@@ -85,7 +85,7 @@ def one_worker(name: str, transport: str, url: str, number: int, rounds: int) ->
         name=f"a worker process on {name}, {transport} transport",
         subject=rate,
         peer=peer,
-        against="the same transport bare",
+        against="the same transport alone",
         unit="/s",
         ratio=ratio,
         target=">=0.6",
@@ -94,14 +94,14 @@ def one_worker(name: str, transport: str, url: str, number: int, rounds: int) ->
 
 
 def clear(store: str) -> None:
-    """Leave one subscription: each round made one."""
+    """Delete all subscriptions but one, because each round creates one."""
     with Thorn(store=SqlStore(store), dispatcher="outbox", settings=local_settings()) as app:
         for subscription in list(app.subscriptions())[1:]:
             app.unsubscribe(subscription.id)
 
 
 def second_worker(url: str, number: int, rounds: int) -> Figure | None:
-    """Two worker processes against one, on PostgreSQL."""
+    """Compare two worker processes with one, on PostgreSQL."""
     with database("PostgreSQL") as store:
         if store is None:
             return None
@@ -120,12 +120,12 @@ def second_worker(url: str, number: int, rounds: int) -> Figure | None:
         unit="/s",
         ratio=ratio,
         target=">=1.6",
-        note="the database and the recipient's server share the processors with them",
+        note="the database and the recipient's server run on the same processors",
     )
 
 
 def run(port: int, *, quick: bool) -> Iterator[Figure]:
-    """Every figure."""
+    """Yield all figures."""
     url = f"http://127.0.0.1:{port}/"
     number, rounds = (1_000, 1) if quick else (10_000, 3)
     for name in NAMES:

@@ -1,4 +1,4 @@
-"""Sending, matching and claiming: nothing goes over the network."""
+"""Sending, matching and claiming, without any network."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def send(number: int) -> float:
-    """Microseconds of a send."""
+    """Return the microseconds of a send."""
     app = Thorn(dispatcher="outbox")
     event = Event("a.b", app=app)
     begun = time.perf_counter()
@@ -40,16 +40,16 @@ def send(number: int) -> float:
 
 
 def encode_and_append(number: int) -> float:
-    """Microseconds of encoding a payload and appending it to a list."""
+    """Return the microseconds of encoding a payload and appending it to a list."""
     kept: list[bytes] = []
     begun = time.perf_counter()
     for _ in range(number):
-        kept.append(dump_json(PAYLOAD))  # noqa: PERF401 - that is what is measured
+        kept.append(dump_json(PAYLOAD))  # noqa: PERF401 - measures the append
     return (time.perf_counter() - begun) / number * 1e6
 
 
 def subscribed(number: int) -> MemoryStore:
-    """A store with so many subscriptions, of which ten match `article.created`."""
+    """Create a store with subscriptions, of which ten match `article.created`."""
     store = MemoryStore()
     for index in range(number):
         matching = index % (number // 10) == 0
@@ -68,7 +68,7 @@ def subscribed(number: int) -> MemoryStore:
 
 
 def match(store: MemoryStore, sender: str | None) -> float:
-    """Microseconds of finding the subscriptions of an event."""
+    """Return the microseconds of finding an event's subscriptions."""
     rounds = 2000
     begun = time.perf_counter()
     for _ in range(rounds):
@@ -77,7 +77,7 @@ def match(store: MemoryStore, sender: str | None) -> float:
 
 
 def waiting(number: int) -> MemoryStore:
-    """A store with so many deliveries due, to 1,000 recipients."""
+    """Create a store with due deliveries to 1,000 recipients."""
     store = MemoryStore(backlog=2 * number + 10)
     subscriptions = [
         Subscription(
@@ -98,7 +98,7 @@ def waiting(number: int) -> MemoryStore:
 
 
 def claim(store: MemoryStore) -> float:
-    """Microseconds of claiming and recording a delivery."""
+    """Return the microseconds of claiming and recording a delivery."""
     number = 0
     begun = time.perf_counter()
     for batch in range(40):
@@ -117,7 +117,7 @@ def claim(store: MemoryStore) -> float:
 
 
 def run(port: int, *, quick: bool) -> Iterator[Figure]:
-    """Every figure."""
+    """Yield all figures."""
     rounds = 3 if quick else 7
     number = 5_000 if quick else 20_000
     peer, subject, ratio = alternate(

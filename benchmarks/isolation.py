@@ -1,4 +1,4 @@
-"""What recipients that hang cost the others."""
+"""The effect of hanging recipients on the others."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ RECIPIENTS = 20
 
 
 async def healthy_rate(port: int, messages: int, *, hanging: int) -> float:
-    """Deliveries a second to the recipients that don't hang."""
-    # Each with an address of its own, as recipients are counted by host and port.
+    """Return the deliveries per second to recipients that don't hang."""
+    # Each has its own address, because connections are limited by host and port.
     settings = local_settings(
         concurrency=256, recipient_concurrency=16, event_timeout=5, grace_period=0
     )
@@ -43,7 +43,7 @@ async def healthy_rate(port: int, messages: int, *, hanging: int) -> float:
         begun = time.perf_counter()
         for number in range(messages):
             event.send(PAYLOAD)
-            # Let no more wait than a busy program has waiting.
+            # Limits the backlog to that of a busy program.
             while (number + 1) * (RECIPIENTS - hanging) - done > 4000:
                 await asyncio.sleep(0.001)
         await finished.wait()
@@ -56,7 +56,7 @@ async def healthy_rate(port: int, messages: int, *, hanging: int) -> float:
 
 
 def run(port: int, *, quick: bool) -> Iterator[Figure]:
-    """The figure."""
+    """Yield the figure."""
     messages, rounds = (200, 1) if quick else (3000, 3)
 
     def rate(hanging: int) -> float:

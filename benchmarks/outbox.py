@@ -1,4 +1,4 @@
-"""What sending costs in the user's own transaction, against the same transaction without."""
+"""The cost of sending in the user's transaction, compared with one INSERT."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from thorn_core.codecs import dump_json
 from thorn_sqlalchemy import SqlStore, define_tables
 
 DATA = dump_json(PAYLOAD)
-# Sends in one transaction: as a request handler makes a few.
+# Sends per transaction, as in a typical request handler.
 PER_TRANSACTION = 10
 
 
 def like_sized(engine: Engine) -> Callable[[Session], object]:
-    """Make a table like that of messages; gives what inserts a row of it through a session."""
+    """Create a table like that of messages; return a function that inserts a row by a session."""
     table = define_tables(MetaData(), prefix="like_sized_").messages
     table.create(engine)
     insert, serial = table.insert(), iter(range(10**9))
@@ -35,7 +35,7 @@ def like_sized(engine: Engine) -> Callable[[Session], object]:
 
 
 def timed(engine: Engine, number: int, each: Callable[[Session, int], object]) -> float:
-    """Microseconds for each of many things done in transactions of a few."""
+    """Return the microseconds per call, in transactions of a few calls."""
     begun = time.perf_counter()
     for start in range(0, number, PER_TRANSACTION):
         with Session(engine) as session, session.begin():
@@ -45,7 +45,7 @@ def timed(engine: Engine, number: int, each: Callable[[Session, int], object]) -
 
 
 def send(url: str, name: str, number: int, rounds: int) -> Figure:
-    """An event sent within a session, against the INSERT of a like-sized row through it."""
+    """Compare an event sent within a session with the INSERT of a row of the same size."""
     with Thorn(store=SqlStore(url), dispatcher="outbox", settings=local_settings()) as app:
         app.store.create()
         engine = app.store.engine
@@ -60,7 +60,7 @@ def send(url: str, name: str, number: int, rounds: int) -> Figure:
         name=f"Event.send within a transaction, {name}",
         subject=subject,
         peer=peer,
-        against="the INSERT of a like-sized row through the same session",
+        against="the INSERT of a row of the same size through the same session",
         unit="µs",
         ratio=ratio,
         target="<=1.5",
@@ -68,7 +68,7 @@ def send(url: str, name: str, number: int, rounds: int) -> Figure:
 
 
 def declare(app: Thorn) -> tuple[type, type[Any], type[Any]]:
-    """A base, a model with three events, and the same model without."""
+    """Declare a base, a model with three events, and the same model without events."""
 
     class Base(DeclarativeBase):
         pass
@@ -98,7 +98,7 @@ def declare(app: Thorn) -> tuple[type, type[Any], type[Any]]:
 
 
 def save(url: str, name: str, number: int, rounds: int) -> Figure:
-    """Saves of a model with three events, against the same model without, plus the INSERT."""
+    """Compare saves of a model with three events with one without events, plus an INSERT."""
     with Thorn(store=SqlStore(url), dispatcher="outbox", settings=local_settings()) as app:
         app.store.create()
         engine = app.store.engine
@@ -124,7 +124,7 @@ def save(url: str, name: str, number: int, rounds: int) -> Figure:
             rounds,
         )
     return Figure(
-        name=f"a save of a model with three events, nobody subscribed, {name}",
+        name=f"a save of a model with three events, no subscriptions, {name}",
         subject=subject,
         peer=peer,
         against="the same without events, plus one INSERT",
@@ -135,7 +135,7 @@ def save(url: str, name: str, number: int, rounds: int) -> Figure:
 
 
 def run(port: int, *, quick: bool) -> Iterator[Figure]:
-    """Every figure."""
+    """Yield all figures."""
     number, rounds = (200, 1) if quick else (3_000, 7)
     for name in NAMES:
         for measure in (send, save):

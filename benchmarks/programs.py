@@ -1,4 +1,4 @@
-"""Programs that the benchmarks start: these files, each in a process of its own."""
+"""Start files of this directory as processes."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-# Seconds for any of the processes.
+# Maximum seconds of a process.
 DEADLINE = 120
 
 
 @contextlib.contextmanager
 def program(name: str, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
-    """One of these programs, ended with its children at the end, or when its time is up.
+    """Run a program; stop it and its children at the end of the block, or after a timeout.
 
     Args:
-        name: Of the file.
-        *arguments: Of its command line.
-        **variables: Of its environment.
+        name: Name of the file.
+        *arguments: Arguments of its command line.
+        **variables: Variables of its environment.
     """
     process = subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name(name)), *arguments],
@@ -50,7 +50,7 @@ def program(name: str, *arguments: str, **variables: str) -> Iterator[subprocess
 
 
 def output(name: str, *arguments: str, **variables: str) -> str:
-    """What a program prints."""
+    """Return the output of a program."""
     with program(name, *arguments, **variables) as process:
         said, _ = process.communicate()
     if process.returncode:

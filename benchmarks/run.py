@@ -1,4 +1,4 @@
-"""Measure: `python benchmarks/run.py [--quick] [--json FILE] [throughput isolation inside]`."""
+"""Run benchmarks: `python benchmarks/run.py [--quick] [--json FILE] [throughput isolation …]`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TOPICS = (
     *("inside", "throughput", "isolation", "outbox", "backlog", "api", "durable", "django"),
     "celery",
 )
-# Where a module of the topic's name would hide a package.
+# Topics whose names would shadow packages.
 MODULES = {"django": "django_adapter", "celery": "celery_adapter"}
 
 
@@ -27,24 +27,26 @@ def show(figure: Figure) -> None:
     print(f"{mark} {figure.name}: {figure.ratio:.2f} (target {figure.target})")
     print(
         f"    {figure.subject:,.1f} {figure.unit} against {figure.peer:,.1f} {figure.unit}"
-        f" of {figure.against}{'; ' if figure.note else ''}{figure.note}",
+        f" for {figure.against}{'; ' if figure.note else ''}{figure.note}",
         flush=True,
     )
 
 
 def main() -> None:
-    """Run the topics that are named, or all."""
+    """Run the given topics, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("topics", nargs="*", metavar="TOPIC", help=", ".join(TOPICS))
-    parser.add_argument("--quick", action="store_true", help="small sizes: does it run?")
+    parser.add_argument(
+        "--quick", action="store_true", help="use small sizes, to test the benchmarks"
+    )
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     arguments = parser.parse_args()
     unknown = set(arguments.topics) - set(TOPICS)
     if unknown:
-        parser.error(f"no topic {', '.join(sorted(unknown))}; there are {', '.join(TOPICS)}")
+        parser.error(f"unknown topic {', '.join(sorted(unknown))}; topics are {', '.join(TOPICS)}")
     print(
         f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} processors."
-        " Ratios are medians of runs in turn with the peer.\n"
+        " Ratios are medians of alternating runs of subject and peer.\n"
     )
     figures: list[Figure] = []
     with running(addresses=20) as port:

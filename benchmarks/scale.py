@@ -1,9 +1,9 @@
-"""How Thorn scales, computed: `python benchmarks/scale.py [check] [ceilings] [limits] [levels]`.
+"""A model of scaling: `python benchmarks/scale.py [check] [ceilings] [limits] [levels]`.
 
-`check` runs workers over a filled database and puts the model (scale_model.py) beside what came
-out. `ceilings` tells how much each part can do alone. `limits` gives the model work without end,
-and shows which part has none left to give. `levels` tells what it takes to deliver so many a
-second. They print the tables of docs/scale.md.
+`check` runs workers on a filled database and compares the measured rate with the model
+(scale_model.py). `ceilings` computes the maximum rate of each part alone. `limits` gives the model
+unlimited work, and shows the bottleneck. `levels` computes the resources for several rates. They
+print the tables of docs/scale.md.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from server import running
 from thorn_core import Event, Settings, Thorn, buffer_events
 from thorn_sqlalchemy import SqlStore
 
-# Of what a processor can give, what is planned for: the rest is for peaks.
+# Planned utilisation of a processor; the rest is reserved for peaks.
 PLANNED = 0.5
-# Processors of one database server, at most.
+# Maximum processors of one database server.
 CORES = 16
 LEVELS = (1_000, 10_000, 100_000, 1_000_000)
-# Seconds of the model's time.
+# Simulated seconds.
 LONG = 20.0
 DAY = 86_400
 
 
 def table(head: Sequence[str], rows: Iterator[Sequence[object]]) -> None:
-    """Print a table as Markdown has it."""
+    """Print a table in Markdown."""
     print("| " + " | ".join(head) + " |")
     print("| " + " | ".join("---" for _ in head) + " |")
     for row in rows:
@@ -48,11 +48,11 @@ def table(head: Sequence[str], rows: Iterator[Sequence[object]]) -> None:
 
 @attrs.frozen
 class Each:
-    """Milliseconds of processors for a delivery.
+    """Milliseconds of processor time per delivery.
 
     Attributes:
-        worker: Of a worker.
-        database: Of the database, sending and purging included.
+        worker: Time of a worker.
+        database: Time of the database, including sending and purging.
     """
 
     worker: float
@@ -60,7 +60,7 @@ class Each:
 
 
 def each(costs: Costs, chunk: int = 100) -> Each:
-    """What a delivery costs where each message is sent by itself, and workers have full chunks."""
+    """Return the cost of a delivery if messages are sent separately and chunks are full."""
 
     def of(cost: Cost, rows: int, *, client: bool) -> float:
         if client:
@@ -76,15 +76,15 @@ def each(costs: Costs, chunk: int = 100) -> Each:
 
 
 def taken(cost: Cost, rows: int) -> float:
-    """Milliseconds that a call with so many rows takes."""
+    """Return the milliseconds of a call with a number of rows."""
     each = cost.client_each + cost.server_each + cost.wait_each
     return cost.client + cost.server + cost.wait + rows * each
 
 
 def under_way(world: World) -> float:
-    """Seconds that a request takes on average, that to those who don't answer left out.
+    """Return the average seconds of a request, except to recipients that don't respond.
 
-    Of these, a process makes one at a time to each.
+    A process sends those only one request at a time.
     """
     answer = world.median * math.exp(world.spread**2 / 2)
     if world.tail:
@@ -92,17 +92,17 @@ def under_way(world: World) -> float:
     return (1 - world.slow - world.down) * answer + world.slow * 5
 
 
-# -- the model against what it models
+# -- model and reality
 
 
-# The benchmarks' own recipients: twenty, all alike, which answer at once.
+# The recipients of the benchmarks: twenty equal ones, which respond immediately.
 LOOPBACK = World(
     recipients=20, skew=0, median=0.0001, spread=0, tail=None, down=0, limited=0, slow=0
 )
 
 
 def measured(number: int, workers: int) -> float:
-    """Deliveries a second of worker processes over what was sent before, to twenty recipients."""
+    """Return the measured deliveries per second of worker processes to twenty recipients."""
     with running(LOOPBACK.recipients) as port, database("PostgreSQL") as store:
         if store is None:
             raise SystemExit("PostgreSQL is required; see benchmarks/README.md")
@@ -121,7 +121,7 @@ def measured(number: int, workers: int) -> float:
 
 
 def modelled(costs: Costs, number: int, workers: int, cores: int) -> float:
-    """The same of the model, all of it on so many processors."""
+    """Return the modelled deliveries per second, with all parts on a number of processors."""
     site = Site(processes=workers, cores=cores, shared=True, settings=local_settings())
     model = Model(costs, LOOPBACK, site)
     model.fill(number)
@@ -133,7 +133,7 @@ def modelled(costs: Costs, number: int, workers: int, cores: int) -> float:
 
 
 def check(costs: Costs) -> Iterator[Sequence[object]]:
-    """The model beside the medians of three runs, on this machine's two processors."""
+    """Compare the model with medians of three runs, on this machine's two processors."""
     number = 30_000
     for workers in (1, 2):
         real = statistics.median(measured(number, workers) for _ in range(3))
@@ -143,16 +143,16 @@ def check(costs: Costs) -> Iterator[Sequence[object]]:
 
 # -- each part alone
 
-# Of PostgreSQL, as it comes.
+# PostgreSQL's default.
 CONNECTIONS = 100
-# Of a worker's process, at most; one of them is to be woken by.
+# Maximum per worker process; one of them waits for notifications.
 OF_A_PROCESS = 6
-# Deliveries that a purge removes in a transaction.
+# Deliveries that a purge deletes per transaction.
 PURGED = 500
 
 
 def ceilings(costs: Costs) -> Iterator[Sequence[object]]:
-    """What each part can do, if nothing else holds it up."""
+    """Print the maximum rate of each part, if no other part limits it."""
     cost, settings = each(costs), Settings()
     by_requests = settings.concurrency / under_way(World())
     processes = CONNECTIONS // OF_A_PROCESS
@@ -168,11 +168,11 @@ def ceilings(costs: Costs) -> Iterator[Sequence[object]]:
         yield part, f"{rate:,.0f}/s"
 
 
-# -- work without end
+# -- unlimited work
 
 
 def limits(costs: Costs) -> Iterator[Sequence[object]]:
-    """What is delivered while far more waits, and how busy everything is."""
+    """Print the rate and the utilisation of all parts with a large backlog."""
     for cores in (4, CORES):
         for processes in (1, 4, 16, 32, 64):
             site = Site(processes=processes, cores=cores)
@@ -188,24 +188,24 @@ def limits(costs: Costs) -> Iterator[Sequence[object]]:
 
 
 def busy(model: Model, seconds: float) -> tuple[str, str]:
-    """How busy workers and the database are."""
+    """Return the utilisation of workers and database."""
     workers = statistics.mean(process.cpu.used for process in model.processes) / seconds
     database = model.cores.used / seconds / model.cores.number
     return f"{workers:.0%}", f"{database:.0%}"
 
 
-# -- what it takes
+# -- resources
 
 
 @attrs.frozen(kw_only=True)
 class Plan:
-    """What it takes to deliver so many a second.
+    """The resources for a rate.
 
     Attributes:
-        rate: Deliveries a second.
-        databases: Servers.
-        cores: Processors of each.
-        processes: Workers' processes for each.
+        rate: Deliveries per second.
+        databases: Number of database servers.
+        cores: Processors of each database server.
+        processes: Worker processes per database server.
     """
 
     rate: int
@@ -215,7 +215,7 @@ class Plan:
 
 
 def plan(rate: int, cost: Each, world: World, concurrency: int) -> Plan:
-    """The least that leaves room for peaks."""
+    """Return the smallest plan with room for peaks."""
     cores = rate * cost.database / 1000 / PLANNED
     databases = math.ceil(cores / CORES)
     by_processor = rate * cost.worker / 1000 / PLANNED
@@ -229,11 +229,11 @@ def plan(rate: int, cost: Each, world: World, concurrency: int) -> Plan:
 
 
 def levels(costs: Costs) -> Iterator[Sequence[object]]:
-    """What is needed at each level, and how one of its databases and its workers then do."""
+    """Print the resources at each level, and the behaviour of a database and its workers."""
     cost = each(costs)
     for rate in LEVELS:
         wanted = plan(rate, cost, World(), Settings().concurrency)
-        # As many recipients as are told something once a second.
+        # One recipient per delivery and second.
         world = World(recipients=rate // wanted.databases)
         model = Model(costs, world, Site(processes=wanted.processes, cores=wanted.cores))
         model.send(rate / wanted.databases, LONG)
@@ -252,7 +252,7 @@ def levels(costs: Costs) -> Iterator[Sequence[object]]:
 
 
 def main(*topics: str) -> None:
-    """Print what is asked for, or all."""
+    """Print the given parts, or all."""
     costs = Costs.read()
     wanted = topics or ("check", "ceilings", "limits", "levels")
     cost = each(costs)

@@ -1,7 +1,7 @@
-"""What the steps of a delivery cost: `python benchmarks/scale_costs.py [--write]` measures it.
+"""Costs of the steps of a delivery: `python benchmarks/scale_costs.py [--write]` measures them.
 
-On PostgreSQL, with nothing else at work meanwhile; `--write` puts it into scale_costs.json, from
-which scale.py computes.
+It needs PostgreSQL and an otherwise idle machine. `--write` writes scale_costs.json, which scale.py
+reads.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ LEASE = timedelta(seconds=60)
 
 @attrs.frozen(kw_only=True)
 class Cost:
-    """Milliseconds of a call of the store: for itself, and (`_each`) for each row.
+    """Milliseconds of a call of the store: per call, and (`_each`) per row.
 
     Attributes:
-        client: Of the caller's processor.
-        server: Of the database server's processors.
-        wait: Of neither: disk and network.
+        client: Processor time of the caller.
+        server: Processor time of the database server.
+        wait: Other time: disk and network.
     """
 
     client: float
@@ -59,7 +59,7 @@ class Cost:
 
     @classmethod
     def of(cls, few: Sequence[float], many: Sequence[float]) -> Self:
-        """That of a call, if so much is for FEW rows and so much for MANY."""
+        """Derive the cost of a call from measurements with FEW and with MANY rows."""
         values: dict[str, float] = {}
         for name, low, high in zip(("client", "server", "wait"), few, many, strict=True):
             each = max((high - low) / (MANY - FEW), 0.0)
@@ -69,18 +69,18 @@ class Cost:
 
 @attrs.frozen(kw_only=True)
 class Costs:
-    """What a delivery costs.
+    """The costs of a delivery.
 
     Attributes:
         send: Writing messages in a transaction.
         route: Leasing messages, and writing a delivery for each.
         claim: Leasing deliveries.
-        record: Writing how deliveries ended.
-        purge: Removing finished deliveries and their messages.
-        request: Milliseconds of a worker's processor for a request: sign, send, read, judge.
-        recipient: Milliseconds of the benchmark's own recipient for a request.
-        kept: Bytes that a delivery, its message and its attempt take in the database.
-        logged: Bytes that a delivery adds to the write-ahead log, from send to completion.
+        record: Recording completed attempts.
+        purge: Deleting finished deliveries and their messages.
+        request: Milliseconds of a worker's processor time for a request: sign, send, read, judge.
+        recipient: Milliseconds of processor time of the benchmark's recipient for a request.
+        kept: Bytes of a delivery, its message and its attempt in the database.
+        logged: Bytes in the write-ahead log per delivery, from send to completion.
     """
 
     send: Cost
@@ -95,17 +95,17 @@ class Costs:
 
     @classmethod
     def read(cls) -> Self:
-        """Those that were written."""
+        """Read the costs from the file."""
         told = json.loads(FILE.read_text("utf-8"))
         steps = {name: Cost(**value) for name, value in told.items() if isinstance(value, dict)}
         return cls(**{**told, **steps})
 
 
-# -- measured
+# -- measurements
 
 
 def steps(store: SqlStore, size: int) -> Mapping[str, Callable[[int], object]]:
-    """The steps of a message, each of which is called CALLS times, with so many rows."""
+    """Return the steps of a message; each is called CALLS times, with a number of rows."""
     data, claims = dump_json(PAYLOAD), list[Sequence[Claim]]()
 
     def send(call: int) -> None:
@@ -149,7 +149,7 @@ def steps(store: SqlStore, size: int) -> Mapping[str, Callable[[int], object]]:
 
 
 def finished(claim: Claim, now: datetime) -> Completion:
-    """A delivery that went well."""
+    """Return the completion of a successful delivery."""
     attempt = Attempt(
         id=attempt_id(claim.delivery.id, now),
         delivery_id=claim.delivery.id,
@@ -163,11 +163,11 @@ def finished(claim: Claim, now: datetime) -> Completion:
 
 
 def of_calls(size: int) -> tuple[dict[str, Sequence[float]], dict[str, float]]:
-    """Milliseconds (client, server, neither) of each step with so many rows; bytes of a row."""
+    """Return milliseconds (client, server, other) of each step, and bytes per row."""
     taken: dict[str, Sequence[float]] = {}
     with database("PostgreSQL") as url:
         if url is None:
-            raise SystemExit("PostgreSQL isn't there")
+            raise SystemExit("PostgreSQL is not available")
         with Thorn(store=SqlStore(url), dispatcher="outbox", settings=local_settings()) as app:
             app.store.create()
             for n in range(RECIPIENTS):
@@ -190,14 +190,14 @@ def of_calls(size: int) -> tuple[dict[str, Sequence[float]], dict[str, float]]:
 
 
 def reading() -> tuple[float, float, float]:
-    """Seconds of the clock, of this process and of the database server."""
+    """Return the seconds of the clock, of this process and of the database server."""
     return time.perf_counter(), time.process_time(), cpu.used_by_name("postgres")
 
 
 def sizes(store: SqlStore) -> tuple[float, float]:
-    """Bytes of the history, and of the write-ahead log so far.
+    """Return the bytes of the history, and of the write-ahead log so far.
 
-    Rows of outbox and queue are gone, and their places are used again.
+    Rows of outbox and queue are deleted, and their space is reused.
     """
     kept = (store.tables.messages, store.tables.deliveries, store.tables.attempts)
     size = " + ".join(f"pg_total_relation_size('{table.name}')" for table in kept)
@@ -208,7 +208,7 @@ def sizes(store: SqlStore) -> tuple[float, float]:
 
 
 def of_requests() -> dict[str, float]:
-    """Milliseconds of the worker and of the recipient for a request, from a store in memory."""
+    """Return the milliseconds of worker and recipient per request, with the memory store."""
     with running() as port, asyncio.Runner(loop_factory=new_event_loop) as runner:
         before = cpu.used_by_name("server")
         worker = runner.run(drained(f"http://127.0.0.1:{port}/"))
@@ -218,7 +218,7 @@ def of_requests() -> dict[str, float]:
 
 
 async def drained(url: str) -> float:
-    """Seconds of this process for delivering so many messages."""
+    """Return the seconds of this process for delivering messages."""
     app = Thorn(dispatcher="outbox", settings=local_settings(), transport=FastTransport)
     app.subscribe("a.*", url)
     happened, used = Event("a.b", app=app), 0.0
@@ -234,7 +234,7 @@ async def drained(url: str) -> float:
 
 
 def main(*, write: bool) -> None:
-    """Measure, show, and write."""
+    """Measure, print, and optionally write the costs."""
     few, _ = of_calls(FEW)
     many, space = of_calls(MANY)
     calls = {name: Cost.of(few[name], many[name]) for name in few}

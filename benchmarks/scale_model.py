@@ -1,8 +1,8 @@
-"""A model of Thorn at work: senders, a database, workers' processes, and recipients.
+"""A simulation of Thorn: senders, a database, worker processes, and recipients.
 
-Discrete events: whatever goes on is a generator, which yields how many seconds pass, or a line in
-which it waits to be woken. How a process keeps count of what is under way is not modelled: it is
-the engine's own `Load`, on the model's time. So are the settings and the retry policy.
+It is a discrete-event simulation: each activity is a generator, which yields either a number of
+seconds to pass, or a queue in which it waits to be woken. `Load`, the settings and the retry policy
+aren't modelled: the simulation uses the engine's own, with simulated time.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ SLOW = 5.0
 
 
 class Clock:
-    """Seconds since the beginning, and what goes on.
+    """Simulated time in seconds, and the scheduled activities.
 
-    What is to happen at the same time does so in the order in which it was asked for.
+    Activities at the same time run in the order in which they were scheduled.
     """
 
     def __init__(self) -> None:
@@ -41,17 +41,17 @@ class Clock:
         self._events: list[tuple[float, int, Steps]] = []
 
     def start(self, steps: Steps, seconds: float = 0.0) -> None:
-        """Have something begin, or go on, in so many seconds."""
+        """Start or continue an activity after a number of seconds."""
         self._serial += 1
         heapq.heappush(self._events, (self.now + seconds, self._serial, steps))
 
     def wake(self, line: Line) -> None:
-        """Have all that wait in a line go on."""
+        """Continue all activities that wait in a queue."""
         while line:
             self.start(line.popleft())
 
     def run(self, until: float) -> None:
-        """Let happen what does before then."""
+        """Run all activities before a time."""
         while self._events and self._events[0][0] < until:
             self.now, _, steps = heapq.heappop(self._events)
             wanted = next(steps, None)
@@ -63,12 +63,12 @@ class Clock:
 
 
 class Cores:
-    """Processors that serve who comes first, each one at a time.
+    """Processors, which serve one activity each, in the order of arrival.
 
     Args:
         clock: The time.
-        number: How many.
-        on: Processors that these are only threads on.
+        number: Number of processors.
+        on: Processors that these share, as threads do.
     """
 
     def __init__(self, clock: Clock, number: int, on: Cores | None = None) -> None:
@@ -77,11 +77,11 @@ class Cores:
         self._line: Line = deque()
 
     def use(self, milliseconds: float) -> Steps:
-        """Have one for so long, once it is free."""
+        """Use a processor for a time, once one is free."""
         if self._free:
             self._free -= 1
         else:
-            # Who gives it up hands it over.
+            # The previous user hands the processor over.
             yield self._line
         self.used += milliseconds / 1000
         if self._on is None:
@@ -94,22 +94,22 @@ class Cores:
             self._free += 1
 
 
-# -- what there is
+# -- the environment
 
 
 @attrs.frozen(kw_only=True)
 class World:
-    """Recipients, and what is sent to them.
+    """The recipients and their traffic.
 
     Attributes:
-        recipients: How many.
-        skew: Exponent of Zipf's law by which messages are for them; 0: all alike.
-        median: Seconds that half of them answer within; log-normal between recipients.
-        spread: Sigma of that.
-        tail: Alpha of the Pareto distribution of one recipient's answers; None: always the same.
-        down: Part of recipients that never answer.
-        limited: Part that answers 429, with a Retry-After of RETRY_AFTER seconds, half of the time.
-        slow: Part that takes SLOW seconds.
+        recipients: Number of recipients.
+        skew: Exponent of Zipf's law for messages per recipient; 0: all equal.
+        median: Median of their response times in seconds; log-normal between recipients.
+        spread: Sigma of this distribution.
+        tail: Alpha of the Pareto distribution of one recipient's response times; None: constant.
+        down: Fraction of recipients that never respond.
+        limited: Fraction that responds with 429 half of the time, and Retry-After RETRY_AFTER.
+        slow: Fraction that takes SLOW seconds.
     """
 
     recipients: int = 1000
@@ -124,13 +124,13 @@ class World:
 
 @attrs.frozen(kw_only=True)
 class Site:
-    """What there is to deliver with.
+    """The resources for delivery.
 
     Attributes:
-        processes: Workers' processes, each with a processor.
+        processes: Number of worker processes, each with a processor.
         cores: Processors of the database server.
-        settings: Of Thorn.
-        shared: All of it, recipients included, shares those processors.
+        settings: Thorn's settings.
+        shared: Whether everything, including recipients, shares these processors.
     """
 
     processes: int
@@ -141,7 +141,7 @@ class Site:
 
 @attrs.define(eq=False)
 class Item:
-    """A delivery, and a claim of it: what `Load` needs to know of both."""
+    """A delivery and its claim, with the attributes that `Load` needs."""
 
     id: int
     subscription_id: str
@@ -150,12 +150,12 @@ class Item:
 
     @property
     def delivery(self) -> Item:
-        """Itself."""
+        """Return itself, as a claim's delivery."""
         return self
 
 
 class Recipients:
-    """Who answers how."""
+    """Simulates recipients and their responses."""
 
     def __init__(self, world: World, chance: random.Random) -> None:
         self._world, self._chance = world, chance
@@ -171,12 +171,12 @@ class Recipients:
         )
 
     def chosen(self) -> Iterator[str]:
-        """Whom messages are for, without end."""
+        """Yield the recipients of messages, endlessly."""
         while True:
             yield from self._chance.choices(self.names, self._weights, k=10_000)
 
     def answer(self, name: str, timeout: float) -> tuple[float, int | None]:
-        """Seconds until a recipient answers, and the status; None if it doesn't in time."""
+        """Return a response's seconds and status; None for a timeout."""
         if name in self.down:
             return timeout, None
         if name in self.limited and self._chance.random() < 0.5:
@@ -188,11 +188,11 @@ class Recipients:
 
 
 class Database:
-    """What waits, and whose turn it is."""
+    """Simulates the backlog and the turns of recipients."""
 
     def __init__(self, clock: Clock) -> None:
         self.unrouted: deque[Item] = deque()
-        # Processes that wait for more to do; recipients of claims under way.
+        # Processes that wait for work; recipients of current claims.
         self.idle: Line = deque()
         self.locked: set[str] = set()
         self.delivered = 0
@@ -202,19 +202,19 @@ class Database:
         self._paused: dict[str, float] = {}
 
     def publish(self, item: Item) -> None:
-        """A message is there, and workers are told."""
+        """Add a message, and wake workers."""
         self.unrouted.append(item)
         self._clock.wake(self.idle)
 
     def due(self, item: Item) -> None:
-        """A delivery may be claimed."""
+        """Make a delivery due."""
         line = self._lines.setdefault(item.subscription_id, deque())
         if not line:
             self._turns.append(item.subscription_id)
         line.append(item)
 
     def later(self, item: Item, seconds: float) -> None:
-        """A delivery is due again in so many seconds."""
+        """Make a delivery due again after a number of seconds."""
 
         def steps() -> Steps:
             yield seconds
@@ -223,18 +223,18 @@ class Database:
         self._clock.start(steps())
 
     def pause(self, recipient: str, seconds: float) -> None:
-        """Claim nothing of a recipient's for so long."""
+        """Pause a recipient for a number of seconds."""
         self._paused[recipient] = self._clock.now + seconds
 
     def claim(self, limit: int, most: int, busy: Mapping[str, int]) -> list[Item]:
-        """Some of what is due, recipients taking turns, as the stores do.
+        """Claim due deliveries, with turns of recipients, as stores do.
 
-        Those recipients are passed over by other claims until `unlock`.
+        Other claims skip these recipients until `unlock`.
 
         Args:
-            limit: How many at most.
-            most: How many of a recipient, what is under way included.
-            busy: How many are under way.
+            limit: Maximum number of deliveries.
+            most: Maximum per recipient, including those in flight.
+            busy: Number in flight per recipient.
         """
         room: dict[str, int] = {}
         passed: list[str] = []
@@ -258,16 +258,16 @@ class Database:
         return claims
 
     def unlock(self, claims: Sequence[Item]) -> None:
-        """A claim has ended."""
+        """End a claim."""
         self.locked.difference_update(item.subscription_id for item in claims)
         self._clock.wake(self.idle)
 
 
-# -- what goes on
+# -- activities
 
 
 class Process:
-    """A worker: routes, claims, requests and records, as the engine does."""
+    """A worker process: routes, claims, sends requests and records, as the engine does."""
 
     def __init__(self, model: Model, cpu: Cores) -> None:
         self.model, self.cpu = model, cpu
@@ -283,13 +283,13 @@ class Process:
             model.clock.start(steps)
 
     def die(self) -> None:
-        """End at once; what it has claimed is due again when the lease is over."""
+        """Stop immediately; its claims become due again when the leases expire."""
         self.dead = True
         for item in sorted(self.held, key=lambda item: item.id):
             self.model.database.later(item, self.settings.lease)
 
     def _call(self, cost: Cost, rows: int) -> Steps:
-        """Call the store: work here, work on its server, and wait for disk and network."""
+        """Call the store: use this processor and the server's, and wait for disk and network."""
         yield from self.cpu.use(cost.client + rows * cost.client_each)
         yield from self.model.cores.use(cost.server + rows * cost.server_each)
         yield (cost.wait + rows * cost.wait_each) / 1000
@@ -338,7 +338,7 @@ class Process:
             self.model.clock.start(self._lane())
 
     def _lane(self) -> Steps:
-        """Make requests, one after the other, while there are any that may begin."""
+        """Make requests one after the other, while any may start."""
         model, half = self.model, self.model.costs.request / 2
         while not self.dead and (item := self.load.next()) is not None:
             yield from self.cpu.use(half)
@@ -369,19 +369,19 @@ class Process:
             for item, status in batch:
                 self.held.discard(item)
                 self.model.finished(item, status)
-            # What it held of a recipient may be claimed.
+            # Deliveries held back for this recipient can be claimed again.
             self.model.clock.wake(self.model.database.idle)
         self._recording = False
 
 
 class Model:
-    """All of it, on one clock.
+    """The whole simulation, on one clock.
 
     Args:
-        costs: What steps cost.
-        world: Recipients.
-        site: What there is to deliver with.
-        seed: Of all chance.
+        costs: Costs of the steps.
+        world: The recipients.
+        site: The resources.
+        seed: Seed of all random numbers.
     """
 
     def __init__(self, costs: Costs, world: World, site: Site, *, seed: int = 1) -> None:
@@ -392,17 +392,17 @@ class Model:
         self._serial = 0
         self.cores = Cores(self.clock, site.cores)
         self.database = Database(self.clock)
-        # Seconds from send to first attempt, of recipients that answer.
+        # Seconds from send to first attempt, for recipients that respond.
         self.waits: list[float] = []
         on = self.cores if site.shared else None
         self.processes = [Process(self, Cores(self.clock, 1, on)) for _ in range(site.processes)]
 
     def fill(self, number: int) -> None:
-        """Have so many messages there."""
+        """Add a number of messages."""
         self.database.unrouted.extend(self._item() for _ in range(number))
 
     def send(self, rate: float, until: float) -> None:
-        """Send so many a second, each in a transaction of its own, until then."""
+        """Send messages at a rate until a time, each in its own transaction."""
         self.clock.start(self._send(rate, until))
 
     def _send(self, rate: float, until: float) -> Steps:
@@ -421,7 +421,7 @@ class Model:
         return Item(self._serial, next(self._chosen), self.clock.now)
 
     def attempted(self, item: Item) -> None:
-        """A request begins."""
+        """Count the start of a request."""
         item.attempts += 1
         odd = self.recipients
         if item.attempts == 1 and not any(
@@ -430,7 +430,7 @@ class Model:
             self.waits.append(self.clock.now - item.sent)
 
     def finished(self, item: Item, status: int | None) -> None:
-        """A request has ended."""
+        """Count the end of a request."""
         if status == 200:
             self.database.delivered += 1
             return
@@ -443,11 +443,11 @@ class Model:
             self.database.later(item, max(delay.total_seconds(), least))
 
     def run(self, until: float) -> None:
-        """Let time pass, for `Load` too."""
+        """Let time pass, also for `Load`."""
         now: Callable[[], float] = lambda: self.clock.now  # noqa: E731
         with mock.patch.object(load, "monotonic", now):
             self.clock.run(until)
 
     def quantile(self, part: float) -> float:
-        """The seconds to a first attempt that this part of them doesn't exceed."""
+        """Return a quantile of the seconds from send to first attempt."""
         return sorted(self.waits)[int(part * (len(self.waits) - 1))] if self.waits else 0.0

@@ -1,4 +1,4 @@
-"""The server that the benchmarks send to: server.c, compiled and running."""
+"""The recipient of the benchmarks: compiles and runs server.c."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ SOURCE = Path(__file__).with_name("server.c")
 
 @contextlib.contextmanager
 def running(addresses: int = 1) -> Iterator[int]:
-    """Compile the server, start it on 127.0.0.1 … 127.0.0.`addresses`, and give its port."""
+    """Compile the server, start it on 127.0.0.1 to 127.0.0.`addresses`, and yield its port."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
-        sys.exit("the benchmarks need a C compiler (cc), for the server that they send to")
+        sys.exit("the benchmarks need a C compiler (cc), to compile server.c")
     with tempfile.TemporaryDirectory() as directory:
         program = Path(directory, "server")
         subprocess.run([compiler, "-O2", "-o", str(program), str(SOURCE)], check=True)

@@ -1,4 +1,4 @@
-"""The whole path, send to delivered, against what the same requests cost bare."""
+"""The whole path, from send to delivery, compared with the bare requests."""
 
 from __future__ import annotations
 
@@ -22,15 +22,14 @@ from thorn_core.worker import new_event_loop
 
 BODY = b'{"event":"a.b","ref":null,"sender":null,"data":' + dump_json(PAYLOAD) + b"}"
 HEADERS = {"content-type": "application/json"}
-# Messages that wait at most: a program that sends faster than its recipients take is another
-# measurement (claiming.py).
+# Maximum backlog: backlog.py measures programs that send faster than their recipients respond.
 WINDOW = 2000
 
 
 async def whole_path(
     url: str, number: int, transport: Callable[[], Transport], *, warm: bool = True
 ) -> float:
-    """Deliveries a second, the sends included."""
+    """Return the deliveries per second, including the sends."""
     app = Thorn(dispatcher="outbox", settings=local_settings(), transport=transport)
     app.subscribe("a.*", url)
     event = Event("a.b", app=app)
@@ -50,7 +49,7 @@ async def whole_path(
 
 
 async def bare_aiohttp(url: str, number: int) -> float:
-    """Requests a second of a bare session."""
+    """Return the requests per second of a bare session."""
     left = iter(range(number))
 
     async def post(session: aiohttp.ClientSession) -> None:
@@ -66,7 +65,7 @@ async def bare_aiohttp(url: str, number: int) -> float:
 
 
 def bare_httpx(url: str, number: int) -> float:
-    """Requests a second of a loop over one client."""
+    """Return the requests per second of a loop with one client."""
     with httpx.Client(trust_env=False) as client:
         begun = time.perf_counter()
         for _ in range(number):
@@ -75,7 +74,7 @@ def bare_httpx(url: str, number: int) -> float:
 
 
 async def shared_async_httpx(url: str, number: int) -> float:
-    """Requests a second of one AsyncClient with as many tasks as we have requests at once."""
+    """Return the requests per second of one AsyncClient, with the engine's concurrency."""
     left = iter(range(number))
 
     async def post(client: httpx.AsyncClient) -> None:
@@ -90,13 +89,13 @@ async def shared_async_httpx(url: str, number: int) -> float:
 
 
 def on(loop: Callable[[], asyncio.AbstractEventLoop], coroutine: Any) -> float:
-    """Run a coroutine on a loop of this kind."""
+    """Run a coroutine on an event loop of this kind."""
     with asyncio.Runner(loop_factory=loop) as runner:
         return float(runner.run(coroutine))
 
 
 def run(port: int, *, quick: bool) -> Iterator[Figure]:
-    """Every figure."""
+    """Yield all figures."""
     url = f"http://127.0.0.1:{port}/"
     number, rounds = (2_000, 1) if quick else (20_000, 5)
     for name, loop in (("uvloop", new_event_loop), ("asyncio", asyncio.new_event_loop)):
@@ -135,7 +134,7 @@ def run(port: int, *, quick: bool) -> Iterator[Figure]:
 
 
 def resident() -> float:
-    """Mebibytes of memory in use now; where there is no /proc, at the most so far."""
+    """Return the mebibytes of memory in use; without /proc, the maximum so far."""
     try:
         pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
     except OSError:
@@ -144,7 +143,7 @@ def resident() -> float:
 
 
 def memory(url: str, *, quick: bool) -> Figure:
-    """Memory after four times as many deliveries as before."""
+    """Compare memory after a number of deliveries and after four times as many."""
     few = 5_000 if quick else 50_000
     settings = local_settings()
     app = Thorn(dispatcher="outbox", settings=settings, transport=FastTransport)

@@ -1,1 +1,1 @@
-"""A blog."""
+"""The blog's Django app."""

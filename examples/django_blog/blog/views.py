@@ -10,12 +10,12 @@ PUBLISHED = Article.objects.filter(state=Article.State.PUBLISHED).select_related
 
 
 def index(request):
-    """The newest articles."""
+    """Show the newest articles."""
     return render(request, "blog/index.html", {"articles": PUBLISHED.all()[:20]})
 
 
 def article(request, pk):
-    """An article and its comments; a POST adds one."""
+    """Show an article and its comments; a POST adds a comment."""
     found = get_object_or_404(PUBLISHED, pk=pk)
     form = CommentForm(request.POST or None, instance=Comment(article=found))
     if request.method == "POST" and form.is_valid():

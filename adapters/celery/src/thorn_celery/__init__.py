@@ -1,4 +1,4 @@
-"""Thorn on Celery: a dispatcher, tasks that deliver, a beat schedule."""
+"""Thorn on Celery: a dispatcher, tasks that deliver, and a beat schedule."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ROOMS = {"CeleryDispatcher": "dispatcher", "install": "installation"}
 
 
 def __getattr__(name: str) -> Any:
-    # The entry point makes every program import this package; Celery is for those that use it.
+    # Imported lazily, because the entry point makes every program import this package.
     if name in _ROOMS:
         import_module(f"{__name__}.installation")  # registers the tasks
         return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)

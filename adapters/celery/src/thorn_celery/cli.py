@@ -14,10 +14,10 @@ from thorn_core.cli.common import console, one_line, write_json
 
 
 class StatsWithQueues(click.Command):
-    """The command `stats`, which tells of queues too where the dispatcher is `celery`.
+    """The command `stats`, which also shows queues if the dispatcher is `celery`.
 
     Args:
-        stats: The command that it adds to.
+        stats: The command to extend.
     """
 
     def __init__(self, stats: click.Command) -> None:
@@ -25,7 +25,7 @@ class StatsWithQueues(click.Command):
         self._stats = stats
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Show what the command shows, then the queues."""
+        """Show the command's output, then the queues."""
         with find_app(ctx.obj) as app:
             ctx.obj = lambda: app
             result = self._stats.invoke(ctx)
@@ -35,7 +35,7 @@ class StatsWithQueues(click.Command):
 
 
 def show(app: Any, *, as_json: bool) -> None:
-    """Show how many tasks wait in each queue."""
+    """Show the number of waiting tasks in each queue."""
     depths: Mapping[str, int] | None
     try:
         depths, trouble = depths_of(app), None

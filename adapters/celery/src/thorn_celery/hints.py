@@ -12,12 +12,11 @@ from thorn_celery.options import Route
 logger = logging.getLogger(__name__)
 
 DELIVER = "thorn.deliver"
-# Seconds to collect ids for a task after the previous task. At 100 messages per second in a
-# process, ten make a task.
+# Seconds after a task to collect ids for the next task. At 100 messages per second, a task has ten.
 LINGER = 0.1
-# Maximum number of ids waiting for the broker; the sweep finds the others.
+# Maximum number of ids that wait for the broker; the sweep finds the others.
 LIMIT = 10_000
-# Seconds for the broker to respond, and for sending the rest when closing.
+# Maximum seconds for the broker's response, and for sending remaining ids when closing.
 BROKER_SECONDS = 5.0
 CLOSE_SECONDS = 2.0
 # Seconds between attempts to reach a broker that is down.
@@ -141,7 +140,7 @@ class Hints:
 
 
 def _reason(error: Exception) -> str:
-    # The error of a missing package doesn't name the extra to install.
+    # The error about a missing package doesn't name the extra to install.
     more = " (Redis needs pip install 'thorn-celery[redis]')"
     said = str(error) or type(error).__name__
     return said + more if isinstance(error, ImportError) else said
@@ -153,7 +152,7 @@ def _chunks(message_ids: list[str], size: int) -> Iterator[list[str]]:
 
 
 def bounded_connection(celery: Any) -> Any:
-    """Open a connection to the broker that gives up soon; Celery's own would keep trying."""
+    """Open a connection to the broker with few retries; Celery's own retries much longer."""
     connection = celery.connection_for_write(
         connect_timeout=min(celery.conf.broker_connection_timeout or BROKER_SECONDS, BROKER_SECONDS)
     )
@@ -163,7 +162,7 @@ def bounded_connection(celery: Any) -> Any:
     }
     once = {"interval_start": 0, "interval_step": 0, "interval_max": 0}
     connection.transport_options = {
-        # Try each of several brokers once.
+        # Tries each of several brokers once.
         "max_retries": len(connection.alt) or 0,
         **once,
         **limits.get(connection.transport.driver_type, {}),

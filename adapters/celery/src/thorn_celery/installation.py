@@ -9,7 +9,7 @@ from typing import Any
 
 from celery.signals import beat_init, worker_init, worker_process_shutdown, worker_shutdown
 
-from thorn_celery import tasks  # noqa: F401 - every Celery app gets them
+from thorn_celery import tasks  # noqa: F401 - registers the tasks in every Celery app
 from thorn_celery.options import options_of
 from thorn_celery.registry import Target, apps_in_use, is_registered, register
 from thorn_core import ThornError
@@ -58,7 +58,7 @@ def _schedule(sender: Any, **_: Any) -> None:
     sender.conf.beat_schedule = {**ours, **sender.conf.beat_schedule}
 
 
-# -- the life of a worker
+# -- a worker's life cycle
 
 
 def _begins(sender: Any, **_: Any) -> None:

@@ -24,7 +24,7 @@ class Route:
         queue: Name of its queue; None uses Celery's own routing.
         priority: The broker's priority; None for the queue's default.
         expires: Seconds after which the task is dropped.
-        again: Whether it is one of several tasks for the same messages.
+        again: Whether there are several tasks for the same messages.
     """
 
     queue: str | None = None
@@ -49,7 +49,7 @@ class Options:
         routes: Event patterns and their routes; the first match applies.
         retry_queue: Queue for deliveries whose first attempt failed; None uses the event's queue.
         sweep_interval: Seconds between sweeps for due work in the store.
-        purge_after: Age after which finished deliveries are purged daily; None: never.
+        purge_after: Age after which finished deliveries are purged daily; None never purges.
     """
 
     routes: tuple[tuple[str, Route], ...] = ()
@@ -88,7 +88,7 @@ def options_of(conf: Any) -> Options:
         ...
         thorn_core.errors.ConfigurationError: ...unknown setting thorn_route; did you mean ...
     """
-    # Reading a value loads the configuration; its namespace is unknown before.
+    # Reading a value loads the configuration, whose namespace is unknown before.
     given = {name: conf.get(name) for name in _READERS}
     for name in _names(conf):
         if name not in _READERS:

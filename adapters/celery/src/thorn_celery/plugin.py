@@ -1,4 +1,4 @@
-"""What Thorn finds by the entry point: the dispatcher, and queues in `thorn stats`."""
+"""Thorn's plugin: the dispatcher, and queues in `thorn stats`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 @hookimpl
 def thorn_dispatchers() -> Mapping[str, Callable[[Thorn], CeleryDispatcher]]:
-    """The dispatcher `celery`."""
+    """Return the dispatcher `celery`."""
     return {"celery": _dispatcher}
 
 
 def _dispatcher(app: Thorn) -> CeleryDispatcher:
-    # Celery is imported by programs that use it only; installation registers the tasks.
+    # Imported lazily, for programs that don't use Celery; installation registers the tasks.
     from thorn_celery import installation  # noqa: F401
     from thorn_celery.dispatcher import CeleryDispatcher
 
@@ -27,7 +27,7 @@ def _dispatcher(app: Thorn) -> CeleryDispatcher:
 
 @hookimpl(trylast=True)
 def thorn_cli(group: Any) -> None:
-    """Let `thorn stats` tell how many tasks wait in each queue."""
+    """Let `thorn stats` show the number of waiting tasks in each queue."""
     from thorn_celery.cli import StatsWithQueues
 
     stats = group.commands.get("stats")

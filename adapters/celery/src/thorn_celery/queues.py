@@ -1,4 +1,4 @@
-"""Queues: where an app's tasks wait, and how many there are."""
+"""The queues of an app's tasks, and their sizes."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ TASKS = (DELIVER, "thorn.sweep", "thorn.purge")
 
 
 class BrokerError(ThornError):
-    """The broker can't be asked."""
+    """The broker can't be reached, or doesn't show its queues."""
 
 
 def depths_of(app: Thorn) -> Mapping[str, int]:
-    """How many tasks wait in each queue that an app's go through, other programs' included.
+    """Return the number of waiting tasks per queue of an app, including those of other programs.
 
     Args:
-        app: Whose.
+        app: The app.
 
     Raises:
-        BrokerError: The broker can't be asked.
+        BrokerError: The sizes can't be read.
     """
     celery = celery_of(app)
     names = names_of(celery, options_of(celery.conf))
@@ -39,7 +39,7 @@ def depths_of(app: Thorn) -> Mapping[str, int]:
 
 
 def names_of(celery: Any, options: Options) -> list[str]:
-    """The names of those queues."""
+    """Return the names of an app's queues."""
     names = [_default_queue(celery, task) for task in TASKS]
     names += [route.queue for _, route in options.routes if route.queue is not None]
     names += [options.retry_queue] if options.retry_queue is not None else []
@@ -52,9 +52,9 @@ def _default_queue(celery: Any, task: str) -> str:
 
 
 def _depth(connection: Any, name: str) -> int:
-    # Only AMQP has queues to declare; elsewhere kombu may not see one that has a prefix.
+    # Only AMQP has declared queues; for others, kombu may miss queues with a prefix.
     passive = connection.transport.driver_type == "amqp"
-    # One that isn't there breaks the channel.
+    # A missing queue breaks the channel.
     with connection.channel() as channel:
         try:
             return int(channel.queue_declare(queue=name, passive=passive).message_count)

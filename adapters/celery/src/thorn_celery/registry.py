@@ -1,4 +1,4 @@
-"""Which Celery app delivers which app's messages, and the apps in use in this process."""
+"""The Celery apps with the apps whose messages they deliver, and the apps in use."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def register(celery: Any, target: Target) -> None:
 
 
 def is_registered(celery: Any) -> bool:
-    """True if a Celery app delivers messages."""
+    """Return whether a Celery app delivers messages."""
     return celery in _installed
 
 
@@ -66,7 +66,7 @@ def _means(target: Target, app: Thorn) -> bool:
     try:
         return _resolved(target) is app
     except Exception:
-        # For example outside of the context of its web app.
+        # For example, outside its web app's context.
         logger.debug("%r returns no app in this process", target, exc_info=True)
         return False
 
@@ -77,5 +77,5 @@ def note_use(app: Thorn) -> None:
 
 
 def apps_in_use() -> list[Thorn]:
-    """The apps in use in this process."""
+    """Return the apps in use in this process."""
     return list(_used)

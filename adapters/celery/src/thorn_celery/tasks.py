@@ -34,7 +34,7 @@ def _app(task: Any) -> Thorn:
     return app
 
 
-# Acknowledged when done, so another worker gets a dead worker's tasks. Results aren't used.
+# Acknowledged at the end, so that another worker gets a dead worker's tasks. Results aren't used.
 _shared = {"bind": True, "acks_late": True, "ignore_result": True}
 shared_task(name=DELIVER, **_shared)(deliver)
 shared_task(name="thorn.sweep", **_shared)(sweep)

@@ -19,11 +19,11 @@ logger = logging.getLogger(__name__)
 
 # Maximum duration of a task in seconds.
 TASK_SECONDS = 5.0
-# Maximum number of chunks per look.
+# Maximum number of chunks per query.
 PAGES = 10
-# Lease of deliveries that are only inspected, in case the process dies meanwhile.
+# Lease of deliveries that are only inspected, in case the process dies.
 LOOK_LEASE = timedelta(seconds=10)
-# Seconds between the looks of a sweep.
+# Seconds between the queries of a sweep.
 LOOK_SECONDS = 0.5
 
 
@@ -36,16 +36,16 @@ def deliver(app: Thorn, message_ids: Sequence[str], *, again: bool = False) -> N
     Args:
         app: The app.
         message_ids: Their ids.
-        again: Other tasks for these messages exist, so enqueue at most one more.
+        again: There are other tasks for these messages, so enqueue at most one more.
     """
     if not app.submit(app.engine.abegin(message_ids, TASK_SECONDS)).result():
         _recruit(app, message_ids, again=again)
 
 
 def _recruit(app: Thorn, message_ids: Sequence[str], *, again: bool) -> None:
-    """Enqueue more tasks for messages that take one worker too long.
+    """Enqueue more tasks for messages that would keep one worker busy too long.
 
-    Less than a chunk isn't worth another task; the sweep finds it.
+    Fewer deliveries than a chunk don't need another task; the sweep finds them.
     """
     size = app.settings.chunksize
     left = due(app, limit=size if again else PAGES * size, message_ids=message_ids)
@@ -58,14 +58,14 @@ def sweep(app: Thorn) -> int:
     """Enqueue tasks for due work that no worker seems to handle.
 
     These are messages whose task was lost, retries, and deliveries whose recipient was paused or
-    whose worker died. While there is more, a thread continues for at most an interval, so that the
-    worker is free for the enqueued tasks.
+    whose worker died. If there is more work, a thread continues for at most an interval, so that
+    the worker is free for the enqueued tasks.
 
     Args:
         app: The app.
 
     Returns:
-        The number of messages and deliveries in the first look.
+        The number of messages and deliveries in the first query.
     """
     dispatcher = dispatcher_of(app)
     if dispatcher is None:
@@ -78,7 +78,7 @@ def sweep(app: Thorn) -> int:
 
 
 def _look_on(app: Thorn, dispatcher: CeleryDispatcher, before: Collection[str]) -> None:
-    """Look repeatedly until there is no more due work, or the next sweep is due."""
+    """Repeat the query until there is no more due work, or the next sweep is due."""
     if not dispatcher.sweeping.acquire(blocking=False):
         return
     try:
@@ -94,7 +94,7 @@ def _look_on(app: Thorn, dispatcher: CeleryDispatcher, before: Collection[str]) 
 
 
 def _look_and_tell(app: Thorn, dispatcher: CeleryDispatcher, told: set[str]) -> bool:
-    """Look once and add the ids found to `told`; return False if there were none."""
+    """Query once, and enqueue tasks for new ids; add them to `told`; return False for none."""
     interval = dispatcher.options.sweep_interval
     messages, claims = _look(app, timedelta(seconds=interval), told)
     for message in messages:
@@ -126,7 +126,7 @@ def _look(
 
 
 def _tell(dispatcher: CeleryDispatcher, claims: Sequence[Claim]) -> None:
-    """Enqueue deliveries: a task per chunk, each with few recipients."""
+    """Enqueue a task for each chunk of deliveries, with few recipients per chunk."""
     options = dispatcher.options
     slow = {claim.delivery.subscription_id for claim in claims if _tried(claim.delivery)}
     by_route: dict[Route, list[str]] = {}
@@ -150,7 +150,7 @@ def due(app: Thorn, *, limit: int, message_ids: Collection[str] | None = None) -
     Args:
         app: The app.
         limit: Maximum number.
-        message_ids: Only of these messages.
+        message_ids: Only deliveries of these messages.
     """
     store = app.store
     claims = store.claim(
@@ -168,7 +168,7 @@ def due(app: Thorn, *, limit: int, message_ids: Collection[str] | None = None) -
 
 
 def purge(app: Thorn, age: timedelta | None) -> int:
-    """Delete finished deliveries of an age.
+    """Delete finished deliveries from an age on.
 
     Args:
         app: The app.

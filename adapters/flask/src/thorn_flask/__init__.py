@@ -1,4 +1,4 @@
-"""Thorn on Flask: an extension, the REST resource, commands, views that receive webhooks."""
+"""Thorn on Flask: an extension, the REST resource, commands, and views for webhooks."""
 
 from thorn_flask.extension import ThornFlask, current_thorn
 from thorn_flask.portal import portal_blueprint

@@ -1,4 +1,4 @@
-"""The body of a request, read as far as it may be long."""
+"""The body of a request, up to a maximum size."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 
 def body_of(limit: int) -> bytes:
-    """The body of the current request; of one that is too large, something that is as well.
+    """Return the body of the current request; of a larger one, slightly more than the limit.
 
-    What has been read is kept, so that `request.json` and the like may be used afterwards.
+    The body is cached, so that `request.json` and the like work afterwards.
 
     Args:
-        limit: Bytes; Flask's own, MAX_CONTENT_LENGTH, may be lower.
+        limit: Maximum bytes; Flask's own limit, MAX_CONTENT_LENGTH, may be lower.
     """
     own = request.max_content_length
     allowed = limit if own is None else min(limit, own)
-    # One more: a body of unknown length is cut off there, without a word.
+    # One byte more, because Flask silently truncates bodies of unknown length at the limit.
     request.max_content_length = allowed + 1
     try:
         body = request.get_data()

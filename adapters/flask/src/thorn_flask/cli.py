@@ -1,4 +1,4 @@
-"""`flask thorn …`: the commands of `thorn`, for the Flask app that is being run."""
+"""`flask thorn …`: the commands of `thorn` for the current Flask app."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from thorn_core import ThornError
 
 
 class ThornCommands(click.Group):
-    """The group: it finds the commands, which need rich, when it is asked for them.
+    """The command group; it loads the commands, which need rich, on demand.
 
     Args:
-        name: Of the group.
+        name: The group's name.
     """
 
     def __init__(self, name: str) -> None:
         super().__init__(name, help="Deliver and inspect webhooks.")
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Their names."""
+        """Return the names of the commands."""
         return sorted(_carried(ctx))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """One of them."""
+        """Return a command."""
         return _carried(ctx).get(cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run one, in the context of the Flask app, and end with its exit code."""
+        """Run a command in the context of the Flask app, and exit with its exit code."""
         _carried(ctx)
         from thorn_core.cli.group import Failure
 

@@ -1,4 +1,4 @@
-"""The extension: a Thorn for each Flask app, made of its configuration."""
+"""The extension, which creates a Thorn for each Flask app from its configuration."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ STORE = "THORN_STORE"
 
 
 class ThornFlask:
-    """Gives Flask apps a Thorn each: `app.extensions["thorn"]`, made of their config `THORN_…`.
+    """Creates a Thorn for each Flask app, `app.extensions["thorn"]`, from its config `THORN_…`.
 
-    Within the context of a Flask app, events that name no app of their own are sent by its Thorn;
-    outside of any there is none, unless one was made the default by `Thorn.make_default`.
+    In the context of a Flask app, its Thorn sends events without an app of their own. Outside,
+    there is no current Thorn, unless `Thorn.make_default` has made one the default.
 
     Args:
-        app: A Flask app to begin with; others by `init_app`.
-        store: Where the config has no `THORN_STORE`: a store, the URL of one, or a function that
-            gives one in the app's context, as in `lambda: SqlStore(db.engine)`. None is in memory.
-        plugins: As `Thorn` takes them.
+        app: A Flask app to initialise; `init_app` initialises others.
+        store: Used if the config has no `THORN_STORE`: a store, its URL, or a function that returns
+            one in the app's context, such as `lambda: SqlStore(db.engine)`. None uses the memory
+            store.
+        plugins: As for `Thorn`.
 
     Example:
         >>> from flask import Flask
@@ -51,15 +52,15 @@ class ThornFlask:
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Make a Flask app's Thorn; interpreter exit closes it.
+        """Create a Flask app's Thorn; it is closed at interpreter exit.
 
-        What the store is made of comes first: `db.init_app(app)`.
+        Call it after initialising the store's database: `db.init_app(app)`.
 
         Args:
-            app: The Flask app, its config complete.
+            app: The Flask app, with its complete config.
 
         Raises:
-            ConfigurationError, InvalidNameError: A setting isn't right, or the app has a Thorn.
+            ConfigurationError, InvalidNameError: A setting is invalid, or the app has a Thorn.
         """
         if KEY in app.extensions:
             raise ConfigurationError(f"{app!r} already has a Thorn; call init_app once per app")
@@ -90,7 +91,7 @@ class ThornFlask:
 
 
 def current() -> Thorn:
-    """The Thorn of the current Flask app.
+    """Return the Thorn of the current Flask app.
 
     Raises:
         RuntimeError: There is no current one.
@@ -100,7 +101,7 @@ def current() -> Thorn:
 
 
 def thorn_of(app: Flask) -> Thorn:
-    """The Thorn of a Flask app.
+    """Return the Thorn of a Flask app.
 
     Raises:
         ConfigurationError: It has none.
@@ -112,7 +113,7 @@ def thorn_of(app: Flask) -> Thorn:
 
 
 current_thorn: Thorn = cast("Thorn", LocalProxy(current))
-"""The Thorn of the current Flask app, as `current_app` is the app."""
+"""The Thorn of the current Flask app, a proxy like `current_app`."""
 
 
 def _thorn_here() -> Thorn | None:

@@ -1,4 +1,4 @@
-"""What a Flask app's Thorn asks of the app: its context, and the URLs of its views."""
+"""The plugin of a Flask app: its context, and the URLs of its views."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from thorn_core import ConfigurationError, hookimpl
 
 
 class FlaskPlugin:
-    """A Flask app, as its Thorn's plugin.
+    """The plugin for a Flask app's Thorn.
 
     Args:
         app: The app.
@@ -24,15 +24,15 @@ class FlaskPlugin:
 
     @hookimpl
     def thorn_calling(self) -> AbstractContextManager[object] | None:
-        """The app's context, where it isn't the current one, as in the engine's thread."""
+        """Return the app's context, unless it is current already; the engine's thread needs it."""
         return None if self._is_current() else self._app.app_context()
 
     @hookimpl
     def thorn_reverse(self, view: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-        """The path of a view, below the root of the request or else APPLICATION_ROOT.
+        """Return a view's path, below the root of the request or APPLICATION_ROOT.
 
         Raises:
-            ConfigurationError: There is no such view, or it takes other arguments.
+            ConfigurationError: The view doesn't exist, or takes other arguments.
         """
         if args:
             raise ConfigurationError(
@@ -53,7 +53,7 @@ class FlaskPlugin:
 
     @hookimpl
     def thorn_base_url(self) -> str | None:
-        """By SERVER_NAME; never by a request's Host, which is whatever its sender says."""
+        """Return the base URL by SERVER_NAME, never by the Host header, which clients control."""
         name = self._app.config["SERVER_NAME"]
         return f"{self._app.config['PREFERRED_URL_SCHEME']}://{name}" if name else None
 
@@ -61,7 +61,7 @@ class FlaskPlugin:
         return has_app_context() and current_app == self._app
 
     def _answers(self) -> bool:
-        """Whether the request that is being answered is the app's, not one of another around it."""
+        """Return whether the current request is for this app, not for an enclosing one."""
         if not (self._is_current() and has_request_context()):
             return False
         rule = request.url_rule

@@ -1,6 +1,6 @@
 """The portal on Flask: a blueprint with a page over the REST resource.
 
-It may be registered at any prefix, beside the blueprint of the resource.
+Register it at any prefix, in addition to the resource's blueprint.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ def portal_blueprint(
     csrf_token: Callable[[], str] | None = None,
     name: str = "webhooks_portal",
 ) -> Blueprint:
-    """Make a blueprint with a page where users look after their subscriptions.
+    """Create a blueprint with a page where users manage their subscriptions.
 
-    The page holds no data: what it shows it asks the resource for, with the cookies of whoever is
-    signed in. To keep others from the page itself, give the blueprint a `before_request`.
+    The page contains no data: the browser requests everything from the resource, with the user's
+    cookies. To restrict access to the page itself, add a `before_request` to the blueprint.
 
     Args:
-        rest: Name of the resource's blueprint, with those that it is nested in: `api.webhooks`.
-        title: What the page is called.
-        sign_in_url: Where those go whose session has ended.
-        csrf_token: Gives the token of a protection of yours, such as Flask-WTF's `generate_csrf`;
+        rest: Name of the resource's blueprint, including enclosing blueprints: `api.webhooks`.
+        title: The page's title.
+        sign_in_url: Where users sign in after their session ends.
+        csrf_token: Returns the token of your CSRF protection, such as Flask-WTF's `generate_csrf`;
             the page sends it as `X-CSRFToken`.
-        name: Of the blueprint: `webhooks_portal.page` is its endpoint.
+        name: The blueprint's name; the page's endpoint is `webhooks_portal.page`.
 
     Example:
         >>> from flask import Flask
@@ -70,7 +70,7 @@ def portal_blueprint(
 
 
 def _resource_path(endpoint: str) -> str:
-    """Where the resource is, below what the page is below."""
+    """Return the resource's path, with its variables from the current request's path."""
     given = request.view_args or {}
     expected = current_app.url_map.is_endpoint_expecting
     return url_for(endpoint, **{k: v for k, v in given.items() if expected(endpoint, k)})

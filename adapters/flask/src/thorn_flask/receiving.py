@@ -1,21 +1,21 @@
-"""Receiving: views that get webhooks, verified and each once.
+"""Receiving: views that get verified webhooks, each once.
 
-What is genuine goes to the view, with its message; the view's answer goes back. Everything else is
-answered here:
+A genuine webhook is passed to the view as a message, and the view responds. All other requests get
+a response here:
 
 ======  ============================================================================
 status  when
 ======  ============================================================================
-200     it has been handled already: a repetition, or a replay. The view isn't called
-400     it is genuine, and its body isn't what it says it is
-401     no secret signed it, or not lately
+200     it was handled before: a duplicate or a replay; the view isn't called
+400     it is genuine, but its body doesn't match its content type
+401     no signature matches, or the signed time is outside the tolerance
 405     it isn't a POST
-409     it is being handled at this moment: the sender is to try again
+409     it is being handled right now; the sender should retry it
 413     its body is too large
 ======  ============================================================================
 
-A webhook has been handled when the view answers 2xx. When the view raises, or answers otherwise, or
-its process dies, the sender's next attempt goes to the view again.
+A webhook is handled when the view responds with 2xx. If the view raises or responds otherwise, or
+its process dies, the view gets the sender's next attempt.
 """
 
 from __future__ import annotations
@@ -58,32 +58,33 @@ def verify_webhook(
     decoders: Mapping[str, Decoder] | None = None,
     guard: ReplayGuard | None = None,
 ) -> Callable[[View], View]:
-    """Make a view get webhooks: it is called as `view(message=…, …)`, once for each.
+    """Let a view receive webhooks: it is called as `view(message=…, …)`, once for each.
 
-    For functions, coroutine functions, and methods of a `MethodView`; put it below `route`. With
-    Flask-WTF, exempt the view from its CSRF protection. A webhook is the same if it has the same
-    id (without a signed one: the same body) and comes to the same path.
+    It decorates functions, coroutine functions, and methods of a `MethodView`; put it below
+    `route`. With Flask-WTF, exempt the view from its CSRF protection. Two requests to the same path
+    are the same webhook if they have the same signed id or, without one, the same body.
 
     Args:
-        secrets: The secret, several during a rotation, or a function that gives them in a request;
-            it gives None for a sender that isn't known.
-        setting: In place of `secrets`, the name that they have in the app's config.
-        scheme: By which it is signed: `standard-webhooks`, `standard-webhooks-ed25519`,
-            `hook-hmac`, `github`, `stripe`, or a scheme of one's own.
-        tolerance: Seconds that the signed time may be off, either way.
-        remember: Seconds that what was handled is remembered. Less than twice the tolerance lets
-            replays in; 0 hands every genuine request to the view.
-        limit: Bytes of the body at most.
-        audience: Your URL, as the sender has it. Refuses what was signed for another one; the
-            sender's setting `sign_audience` puts it into the envelope.
-        decoders: More decoders, by content type. None takes those of the plugins of your Thorn, if
-            you have one.
-        guard: Remembers what has been here. None does so in this process only; several processes
-            need one that they share, such as `CacheReplayGuard(cache)` of `thorn_core.receiver`.
+        secrets: The secret, several during a rotation, or a function that returns them during a
+            request, or None for an unknown sender.
+        setting: The name of the secrets in the app's config, instead of `secrets`.
+        scheme: The signature scheme: `standard-webhooks`, `standard-webhooks-ed25519`,
+            `hook-hmac`, `github`, `stripe`, or a custom scheme.
+        tolerance: Maximum difference of the signed time in seconds, either way.
+        remember: Seconds that a handled webhook is remembered. Less than twice the tolerance
+            permits replays; with 0, the view gets every genuine request.
+        limit: Maximum bytes of the body.
+        audience: Your URL, as the sender has it. Refuses webhooks signed for another URL; the
+            sender's setting `sign_audience` adds it to the envelope.
+        decoders: More decoders, by content type. None uses those of your Thorn's plugins, if you
+            have one.
+        guard: Remembers handled webhooks. None remembers them in this process only; several
+            processes need a shared guard, such as `CacheReplayGuard(cache)` of
+            `thorn_core.receiver`.
 
     Raises:
-        ConfigurationError: There are no secrets, one can't be used, there is no such scheme, or a
-            duration isn't one. When a request comes also: the setting is empty.
+        ConfigurationError: There are no secrets, one is unusable, the scheme is unknown, or a
+            duration is invalid. During a request: the setting is empty.
 
     Example:
         >>> from flask import Flask

@@ -1,7 +1,7 @@
-"""The REST resource on Flask: a blueprint that carries it.
+"""The REST resource on Flask, as a blueprint.
 
-Registered with `url_prefix="/hooks"`, subscriptions are at `/hooks/` and `/hooks/{id}/`, and what
-else there is beside them: `/hooks/deliveries/{id}/`, `/hooks/event-types/`, `/hooks/openapi.json`.
+With `url_prefix="/hooks"`, subscriptions are at `/hooks/` and `/hooks/{id}/`. Everything else is
+below `/hooks/`, too: `deliveries/{id}/`, `event-types/` and `openapi.json`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from thorn_flask.extension import thorn_of
 
 SAFE = ("GET", "HEAD", "OPTIONS", "TRACE")
 FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
-# What a path may hold (RFC 3986), beside letters and digits.
+# Characters allowed in paths (RFC 3986), besides letters and digits.
 IN_PATHS = "/:@!$&'()*+,;=~"
 
 
 class Below(BaseConverter):
-    """Whatever there is below the blueprint's prefix: the resource says what that is."""
+    """Matches every path below the blueprint's prefix; the resource routes it."""
 
     regex = r"[\s\S]+"
     part_isolating = False
@@ -38,21 +38,21 @@ def rest_blueprint(
     name: str = "webhooks",
     **options: Any,
 ) -> Blueprint:
-    """Make a blueprint that answers every call of the REST resource, at whatever prefix.
+    """Create a blueprint with the REST resource, for any prefix.
 
-    Register it after `ThornFlask.init_app`. A page of another site can't use a browser's cookies
-    or Basic credentials here: what it sends is refused, unless it is only to be read.
+    Register it after `ThornFlask.init_app`. Cross-site requests with a browser's cookies or Basic
+    credentials are refused, except for reading.
 
     Args:
-        owner_loader: Called in each request: gives the id of the user or tenant whose it is, and
-            None for nobody, who is answered 401. It may be a coroutine function.
-        operator_loader: Says whether the request is that of staff, who see and touch everything.
-        name: Of the blueprint: `webhooks.hooks` and `webhooks.resource` are its endpoints.
-        **options: Those of `thorn_core.api.Resource`: `challenge`, `security_schemes`,
+        owner_loader: Called in each request; returns the id of the authenticated user or tenant, or
+            None, which results in a 401. It may be a coroutine function.
+        operator_loader: Returns whether the request is from staff, who can access everything.
+        name: The blueprint's name; its endpoints are `webhooks.hooks` and `webhooks.resource`.
+        **options: Options of `thorn_core.api.Resource`: `challenge`, `security_schemes`,
             `body_limit`, `creations_per_minute`, `sends_per_minute`, `title` …
 
     Raises:
-        ConfigurationError: When it is registered: the app has no Thorn, or an option isn't right.
+        ConfigurationError: At registration: the app has no Thorn, or an option is invalid.
 
     Example:
         >>> from thorn_flask import ThornFlask
@@ -86,7 +86,7 @@ def _app(state: BlueprintSetupState) -> Flask:
 
 
 def _route(state: BlueprintSetupState, endpoint: str, path: str, view: Callable[..., Any]) -> None:
-    """Route every method to a view, as `add_url_rule` can't: also those that nobody knows."""
+    """Route all methods, even unknown ones, to a view, which `add_url_rule` can't do."""
     app = _app(state)
     app.url_map.converters.setdefault("thorn_below", Below)
     rule = app.url_rule_class(
@@ -100,7 +100,7 @@ def _route(state: BlueprintSetupState, endpoint: str, path: str, view: Callable[
     app.view_functions[rule.endpoint] = view
 
 
-# -- in
+# -- requests
 
 
 def _answer(
@@ -111,14 +111,14 @@ def _answer(
 ) -> ApiResponse:
     if request.method not in SAFE and _is_another_sites():
         problem = Problem(
-            "forbidden", "Cross-site request refused: the page that sent it is on another origin."
+            "forbidden", "Cross-site request refused: a page of another origin sent it."
         )
         return resource.refuse(problem, method=request.method)
     owner = current_app.ensure_sync(owner_loader)()
     operator = operator_loader is not None and current_app.ensure_sync(operator_loader)()
     body = body_of(resource.body_limit)
     if not body and request.mimetype in FORMS:
-        # Somebody has read it, such as Flask-WTF. The resource refuses it for its type.
+        # Flask-WTF, for example, has read the body; the resource refuses its content type.
         body = b"--"
     path = request.root_path + request.path
     prefix = quote(path.removesuffix(below).rstrip("/"), safe=IN_PATHS)
@@ -138,10 +138,10 @@ def _answer(
 
 
 def _is_another_sites() -> bool:
-    """Whether a browser sends this for another site's page, with what it adds by itself.
+    """Return whether a browser sends this for another site's page, with ambient credentials.
 
-    Browsers say so (Fetch Metadata, RFC 6454), and nothing but they can be made to. What they
-    never add by themselves, such as a bearer token, is their page's own.
+    Browsers show this in headers (Fetch Metadata, and Origin of RFC 6454). They never add other
+    credentials, such as bearer tokens, by themselves, so a request with one isn't forged.
     """
     credentials = request.authorization
     if credentials is not None and credentials.type != "basic":
@@ -153,7 +153,7 @@ def _is_another_sites() -> bool:
     return origin is not None and urlsplit(origin).netloc != request.host
 
 
-# -- out
+# -- responses
 
 
 def _response(answer: ApiResponse) -> Response:
