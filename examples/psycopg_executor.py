@@ -94,7 +94,7 @@ class PsycopgExecutor:
     def before_fork(self) -> None: ...
 
     def after_fork(self) -> None:
-        # Keeps the parent's connections open: closing them here would end the parent's sessions.
+        # Keeps the parent's connections: closing one here would end the parent's session.
         self._pools.append(LifoQueue())
         for _ in range(CONNECTIONS):
             self._pools[-1].put(None)

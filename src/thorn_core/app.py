@@ -456,7 +456,7 @@ class Thorn(SendingCalls, SubscriptionCalls, HistoryCalls):
         return await self._sending.call(function)
 
     def events(self) -> list[Event]:
-        """All events declared for this app or for any app, by name.
+        """Return all events declared for this app or for any app, by name.
 
         Raises:
             ConfigurationError: A module of the setting `imports` can't be imported.

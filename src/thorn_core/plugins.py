@@ -86,12 +86,12 @@ class BuiltinPorts:
 
     @hookspecs.hookimpl
     def thorn_codecs(self) -> Mapping[str, Codec]:
-        """JSON and form."""
+        """Return the JSON and form codecs."""
         return codecs.CODECS
 
     @hookspecs.hookimpl
     def thorn_decoders(self) -> Mapping[str, Decoder]:
-        """JSON and form."""
+        """Return the JSON and form decoders."""
         return codecs.DECODERS
 
     @hookspecs.hookimpl

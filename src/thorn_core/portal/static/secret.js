@@ -2,7 +2,7 @@
 
 import { el, openDialog } from "./dom.js";
 
-// Takes what the resource answered. Without a shared secret, recipients need the public key only.
+// Takes the resource's response. Without a shared secret, recipients need only the public key.
 export function reveal({ secret, public_key: publicKey }, until) {
   if (!secret) {
     return openDialog("Public key", (close) => [

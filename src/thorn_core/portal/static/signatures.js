@@ -1,5 +1,5 @@
-// Compute the signature of an attempt (Standard Webhooks 1.0) from a secret and a body typed in here.
-// Neither leaves the page, and neither is stored.
+// Compute the signature of an attempt (Standard Webhooks 1.0) from a secret and a body that users
+// enter. The page neither sends nor stores them.
 
 import { busy, el } from "./dom.js";
 
