@@ -188,7 +188,7 @@ def tasks_for_a_delivery(url: str, number: int, *, on: str) -> Figure:
     tasks = sum(run.tasks.values())
     kinds = ", ".join(f"{count} {name}" for name, count in sorted(run.tasks.items()))
     return Figure(
-        name=f"tasks through {on} for a delivery, each message sent by itself meanwhile",
+        name=f"tasks through {on} for a delivery, with messages sent separately at the same time",
         subject=tasks,
         peer=number,
         against="one for each delivery",

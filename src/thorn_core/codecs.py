@@ -219,7 +219,7 @@ class Envelope:
     """A payload in its envelope.
 
     Attributes:
-        fields: The fields beside the payload.
+        fields: The fields besides the payload.
         data: The payload as JSON text.
         key: The payload's field; None if the payload is the whole document.
     """

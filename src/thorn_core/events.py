@@ -98,7 +98,7 @@ class Event:
         self.retry_policy = _checked_policy(retry, retry_max, retry_delay, retry_policy)
         if dispatcher is not None and (not isinstance(dispatcher, str) or not dispatcher):
             raise ConfigurationError(
-                f"event {name!r} has the dispatcher {dispatcher!r}; give its name"
+                f"event {name!r} has the dispatcher {dispatcher!r}; use its name"
             )
         self.dispatcher = dispatcher
         self.recipient_validators = (
@@ -120,7 +120,7 @@ class Event:
         self.schema = _check_mapping(name, "schema", schema)
         if not isinstance(description, str):
             raise ConfigurationError(
-                f"event {name!r} has the description {description!r}; give a text"
+                f"event {name!r} has the description {description!r}; use a string"
             )
         self.description = description
         self.example = example

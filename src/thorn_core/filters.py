@@ -279,7 +279,7 @@ class Condition:
         ):
             # `in` would search a string for parts, and a generator would be empty the second time.
             raise ValueError(
-                f"condition {name!r} has {expected!r}; give a list, a tuple or a set of values"
+                f"condition {name!r} has {expected!r}; use a list, a tuple or a set of values"
             )
         self.name, self.path, self.expected = name, tuple(path), expected
 

@@ -180,7 +180,7 @@ class HistoryCalls:
             The number of cancelled deliveries.
 
         Raises:
-            ConfigurationError, InvalidNameError: No criterion is given, or one isn't one.
+            ConfigurationError, InvalidNameError: There is no criterion, or one is invalid.
 
         Example:
             >>> from thorn_core import Thorn

@@ -147,7 +147,7 @@ def _each(
     try:
         for number, target in enumerate(targets):
             if number >= MOST_GIVEN:
-                raise ValueError(f"a subscriber of {pattern!r} gives more than {MOST_GIVEN}")
+                raise ValueError(f"a subscriber of {pattern!r} returned more than {MOST_GIVEN}")
             yield from _given(rules, pattern, target, message, f"{place}/{number}")
     except Exception as failure:
         yield _impossible(pattern, f"{place}/{number}/rest", None, failure)
@@ -156,16 +156,16 @@ def _each(
 def _checked(pattern: str, place: str, given: Any) -> Subscription | Impossible:
     """Return a subscription if deliveries to it can be made and stored."""
     if not isinstance(given, Subscription):
-        kind = TypeError(f"{place} gives a {type(given).__name__} in place of a Subscription")
+        kind = TypeError(f"{place} returned a {type(given).__name__} instead of a Subscription")
         return _impossible(pattern, place, given, kind)
     for name, value, most in (("id", given.id, ID_LENGTH), ("owner", given.owner, OWNER_LENGTH)):
         if name == "owner" and value is None:
             continue
         if not isinstance(value, str) or not 0 < len(value) <= most or "\0" in value:
-            wrong = ValueError(f"{place} gives a subscription with the {name} {value!r}")
+            wrong = ValueError(f"{place} returned a subscription with the {name} {value!r}")
             return _impossible(pattern, place, given, wrong)
     if not isinstance(given.url, str):
-        wrong_url = TypeError(f"{place} gives a URL that is a {type(given.url).__name__}")
+        wrong_url = TypeError(f"{place} returned a URL that is a {type(given.url).__name__}")
         return _impossible(pattern, place, given, wrong_url)
     try:
         parse_url(given.url)

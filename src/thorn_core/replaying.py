@@ -83,7 +83,7 @@ def replay_deliveries(
         query: Selects the deliveries; without states and ids, all `failed` and `cancelled` ones.
         now: When they are due.
         size: How many make a page.
-        tell: Tells of them after each page.
+        tell: Notifies the dispatcher after each page.
         progress: Called after each page with the number so far.
 
     Returns:
@@ -119,7 +119,7 @@ class Missing:
         accepts: False leaves the subscription out of a message.
         now: When the deliveries are due.
         size: How many messages make a page.
-        tell: Tells of the deliveries after each page.
+        tell: Notifies the dispatcher after each page.
     """
 
     store: Store
@@ -184,7 +184,7 @@ def deliver_missing(
         accepts: False leaves the subscription out of a message.
         now: When the deliveries are due.
         size: How many messages make a page.
-        tell: Tells of them after each page.
+        tell: Notifies the dispatcher after each page.
         progress: Called after each page with the number so far.
 
     Returns:
@@ -197,7 +197,7 @@ def deliver_missing(
     given = query.subscription_id is not None and query.since is not None
     if not given or query.ids is not None or query.message_id is not None:
         raise ConfigurationError(
-            "missing=True needs subscription_id and since, and goes with until and event only"
+            "missing=True needs subscription_id and since, and permits only until and event"
         )
     assert query.subscription_id is not None
     subscription = store.subscription(query.subscription_id)

@@ -198,7 +198,7 @@ class Sending:
         if not self._warned_of_buffer:
             self._warned_of_buffer = True
             logger.warning(
-                "with buffer_events() in a coroutine does not buffer what asend sends to %r,"
+                "with buffer_events() in a coroutine does not buffer messages from asend to %r,"
                 " because its end can't be awaited; use: async with buffer_events()",
                 self._app.store,
             )

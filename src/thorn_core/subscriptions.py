@@ -197,7 +197,7 @@ def check_overlap(overlap: Any) -> float:
     number = isinstance(overlap, int | float) and not isinstance(overlap, bool)
     if not number or not 0 <= overlap <= LONGEST_OVERLAP:
         raise ConfigurationError(
-            f"overlap is {overlap!r}; use seconds from 0, which revokes the old secrets at once, to"
+            f"overlap is {overlap!r}; use seconds from 0, which revokes old secrets immediately, to"
             f" {LONGEST_OVERLAP}"
         )
     return float(overlap)

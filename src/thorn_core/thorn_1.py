@@ -12,7 +12,7 @@ from thorn_core.errors import ConfigurationError
 
 _SIGNING = "a signature scheme of a plugin, by the hook thorn_signature_schemes"
 EVENT: Mapping[str, str] = {
-    "prepare_payload": "request_data=, or give send() the whole payload",
+    "prepare_payload": "request_data=, or pass the whole payload to send()",
     "prepare_recipient_validators": "recipient_validators=, or the setting recipient_validators",
     "prepared_recipient_validators": "recipient_validators=, or the setting recipient_validators",
     "recipient_validators": "recipient_validators=, given to the event",

@@ -90,7 +90,7 @@ def test_a_subscription_is_made_with_everything(app, ada):
     assert kept.secret == made["secret"] == SHARED
     assert kept.headers == {"X-Shop": "1", "Authorization": "Bearer abc"}
     assert (kept.description, kept.rate_limit, kept.enabled) == ("Für den Laden", 0.5, False)
-    assert kept.disabled_reason == "its owner made it so"
+    assert kept.disabled_reason == "its owner created it disabled"
 
 
 def test_a_secret_is_told_once_and_never_again(ada):

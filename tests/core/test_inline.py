@@ -184,7 +184,7 @@ def test_what_fails_at_once_stays_in_the_store_and_does_not_reach_the_sender(rec
         claim = app.store.claim
         app.store.claim = lambda **_: 1 / 0
         receipt = app.send("a.b")
-        assert "1 messages could not be delivered at once" in caplog.text
+        assert "1 messages could not be delivered immediately" in caplog.text
         app.store.claim = claim
         assert app.worker().drain() == 1
         assert receipt

@@ -84,5 +84,5 @@ def test_an_option_of_another_type_is_refused(option, value):
 @pytest.mark.parametrize("values", ["DRAFT", b"ab", 7, None, (n for n in (1, 2))])
 @pytest.mark.parametrize("operator", ["in", "not_in", "now_in"])
 def test_one_of_several_needs_several(operator, values):
-    with pytest.raises(ValueError, match="give a list, a tuple or a set"):
+    with pytest.raises(ValueError, match="use a list, a tuple or a set"):
         Q(**{f"state__{operator}": values})

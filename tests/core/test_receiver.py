@@ -275,7 +275,7 @@ def test_a_guard_that_fails_does_not_undo_what_was_handled(receiver, caplog, mon
     arrival = taken(receiver)
     monkeypatch.setattr(receiver.guard, "finish", fail)
     receiver.settle(arrival, handled=True)
-    assert "'msg_1' could not be settled" in caplog.text
+    assert "'msg_1' could not be recorded" in caplog.text
 
 
 def test_of_many_that_come_at_once_one_is_handled(receiver):

@@ -82,7 +82,7 @@ def subscribe(call: Call) -> ApiResponse:
         call.app.rules, at=call.app.clock(), owner=call.request.owner, **values
     )
     if not made.enabled:
-        made = attrs.evolve(made, disabled_reason=f"{who(call, made)} made it so")
+        made = attrs.evolve(made, disabled_reason=f"{who(call, made)} created it disabled")
     key = _idempotency_key(call)
     if key is None:
         call.take(call.creations)

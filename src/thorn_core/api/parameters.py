@@ -121,7 +121,7 @@ def parse_time(text: str) -> datetime:
     """Parse a time in RFC 3339, or in another ISO 8601 format with a time zone.
 
     Raises:
-        ValueError: It isn't one.
+        ValueError: It is invalid.
 
     Example:
         >>> parse_time("2026-03-01T12:00:00+02:00")

@@ -65,7 +65,7 @@ def _store(app_path: str | Callable[[], Thorn] | None, url: str | None) -> Itera
 
 
 def _set_up(store: WithTables) -> str:
-    """Create or migrate the tables; return a line that says which."""
+    """Create or migrate the tables; return a description of the result."""
     before = store.create()
     after = store.version()
     if after is None:

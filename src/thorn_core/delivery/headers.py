@@ -1,4 +1,4 @@
-"""The headers of a request: those that events and subscriptions may add, merged."""
+"""The headers of a request: checks of extra headers, and merging."""
 
 from __future__ import annotations
 

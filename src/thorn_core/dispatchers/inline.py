@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 class InlineDispatcher:
-    """Attempts all deliveries of the messages at once; failed ones stay pending for a worker.
+    """Attempts all deliveries of the messages immediately; failed ones stay pending for a worker.
 
     The sender waits for these attempts, for `inline_timeout` at most. The remaining
     attempts continue in the background.
@@ -43,7 +43,7 @@ class InlineDispatcher:
             await self._app.engine.adrain(message_ids, at_once=True)
         except Exception:
             # The messages are in the store; a worker or the next send delivers them.
-            logger.exception("%d messages could not be delivered at once", len(message_ids))
+            logger.exception("%d messages could not be delivered immediately", len(message_ids))
 
     def _ended(self, future: Future[None]) -> None:
         with self._lock:

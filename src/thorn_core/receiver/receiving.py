@@ -127,7 +127,7 @@ class Receiver:
         try:
             genuine = self._verifier.genuine(body, headers, secrets, decoders, now)
         except SecretError:
-            raise  # our own error; a response that blames the sender would hide it
+            raise  # our error; blaming the sender would hide it
         except SignatureError as error:
             return refusal(401, endpoint, str(error))
         except PayloadError as error:
@@ -157,7 +157,9 @@ class Receiver:
             else:
                 self.guard.forget(arrival.key)
         except Exception:
-            logger.exception("the webhook %r could not be settled", arrival.message.id)
+            logger.exception(
+                "the result of the webhook %r could not be recorded", arrival.message.id
+            )
 
 
 TITLES = {

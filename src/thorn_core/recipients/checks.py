@@ -58,7 +58,7 @@ def check_url(url: str, validators: Sequence[Any]) -> RecipientURL:
 
     Args:
         url: The URL.
-        validators: Each a validator or what `as_validator` makes one of.
+        validators: Validators, or values that `as_validator` accepts.
 
     Raises:
         SecurityError: It is refused.
@@ -102,11 +102,11 @@ def check_address(address: str | Address, validators: Sequence[Any]) -> Address:
 
     Args:
         address: The address, IPv6 without brackets.
-        validators: Each a validator or what `as_validator` makes one of. If one of them permits
-            the address, it is good; else it has to pass them all.
+        validators: Validators, or values that `as_validator` accepts. If one of them permits the
+            address, the others aren't called; otherwise all must accept it.
 
     Raises:
-        SecurityError: It is refused, has a zone id (RFC 4007), or is no address.
+        SecurityError: It is refused, has a zone id (RFC 4007), or is invalid.
 
     Example:
         >>> from thorn_core.recipients import DEFAULT_VALIDATORS
