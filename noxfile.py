@@ -77,6 +77,9 @@ FOUND = {version: path for version in SUPPORTED if (path := interpreter(version)
 if not FOUND:
     FOUND = {f"{sys.version_info[0]}.{sys.version_info[1]}": sys.executable}
 PYTHONS = list(FOUND)
+# The tests start hundreds of processes, which should not compile all packages each.
+os.environ["UV_COMPILE_BYTECODE"] = "1"
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Lets nox and uv find exactly these by name.
 os.environ["PATH"] = os.pathsep.join(
     [*(str(Path(path).parent) for path in FOUND.values()), os.environ["PATH"]]

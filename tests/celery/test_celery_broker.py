@@ -15,6 +15,7 @@ import pytest
 from celery_program import Setup, make
 from celery_world import TIMEOUT, both, world_of
 from proxy import Proxy
+from scale import campaign
 
 from thorn_celery import hints, work
 from thorn_celery.queues import BrokerError, depths_of
@@ -138,6 +139,7 @@ def test_events_have_queues_and_priorities_of_their_own(rabbitmq, postgresql, re
         assert message.properties["priority"] == 2
 
 
+@campaign
 def test_what_fails_goes_on_in_the_queue_of_retries(rabbitmq, postgresql, recipient):
     retries = f"{rabbitmq.name}_retries"
     setup = Setup(postgresql.url, rabbitmq.url, rabbitmq.name, conf={"thorn_retry_queue": retries})

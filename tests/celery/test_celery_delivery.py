@@ -110,7 +110,6 @@ def test_tasks_that_come_twice_deliver_once(world, recipient):
     assert max(ids(recipient).values()) == 1
 
 
-@both
 def test_a_worker_that_is_killed_loses_nothing(world, recipient):
     recipient.answer(delay=0.2)
     world.thorn.subscribe("order.*", recipient.url)

@@ -10,6 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from places import make_place
+from scale import campaign
 
 from thorn_core import StoreError, Thorn
 from thorn_core.plugins import Plugins
@@ -69,6 +70,7 @@ class TestExecutorOnPostgresql(ExecutorContract):
         monkeypatch.undo()
 
 
+@campaign
 class TestStoreOnPostgresql(StoreContract):
     fan_out = 6000
 

@@ -75,7 +75,7 @@ def test_an_event_is_sent_with_the_rows_of_its_transaction(store):
             raise ZeroDivisionError
     assert [store.message(make_message(n).id) for n in (2, 3)] == [None, None]
     assert len(woken) == 1
-    with pytest.raises(ConfigurationError, match="is over"):
+    with pytest.raises(ConfigurationError, match="has ended"):
         store.publish([make_message(4)], within=transaction)
 
 

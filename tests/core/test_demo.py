@@ -12,7 +12,6 @@ from pathlib import Path
 
 import attrs
 import pytest
-from rich.console import Console
 
 from thorn_core import get_app
 from thorn_core.cli import crash as crash_module
@@ -83,10 +82,8 @@ def test_the_second_act_shows_a_crash_and_that_nothing_is_lost(done):
     assert not is_alive(other)
 
 
-def test_it_fits_80_columns(capfd, monkeypatch):
-    monkeypatch.setattr(demo_module, "console", lambda: Console(width=80))
-    assert run(["demo"]) == 0
-    lines = capfd.readouterr().out.splitlines()
+def test_it_fits_80_columns(done):
+    lines = done.stdout.splitlines()
     # The path of a temporary folder is as long as it is.
     assert max(len(line) for line in lines if not line.startswith("Store:")) <= 80
     # Nothing is broken over two lines.

@@ -6,12 +6,12 @@ import pytest
 from kills.sqlalchemy_kit import SqlAlchemyKit
 from kills.verdict import check
 from places import make_place
-from scale import scaled, size
+from scale import campaign, scaled, size
 
 pytestmark = scaled
 
 
-@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
+@pytest.fixture(params=["sqlite", "postgresql", pytest.param("mariadb", marks=campaign)])
 def place(request, tmp_path):
     yield from make_place(request.param, tmp_path)
 

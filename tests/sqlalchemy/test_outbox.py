@@ -732,7 +732,7 @@ def test_a_hook_of_the_session_may_send_after_the_commit_but_not_within_it(world
         session.add(Article(id=1))
         session.commit()
     assert world.kept() == world.told == [2]
-    assert "is over" in failures[0]
+    assert "has ended" in failures[0]
 
 
 # -- what it costs

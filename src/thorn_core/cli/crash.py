@@ -80,8 +80,8 @@ def run_crash(
         recipient.answer()
         with start_worker() as other:
             tell(
-                f"worker {other.pid} started; it may take over the deliveries of the dead worker"
-                f" after {app.settings.lease:g} s"
+                f"worker {other.pid} started; takes over from the dead worker after"
+                f" {app.settings.lease:g} s"
             )
             _follow(app, other, len(orders.committed))
             stopped = other.stop() == 0

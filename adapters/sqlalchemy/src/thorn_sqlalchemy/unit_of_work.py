@@ -175,7 +175,7 @@ class SessionUnitOfWork:
             raise
         except InvalidRequestError as error:
             raise ConfigurationError(
-                f"the transaction of within={self.handle!r} is over ({error}); send before the"
+                f"the transaction of within={self.handle!r} has ended ({error}); send before the"
                 " commit, or without within"
             ) from error
 
@@ -377,8 +377,8 @@ class ConnectionUnitOfWork:
         _check_awaited(self.handle, self._run)
         if self._connection.closed:
             raise ConfigurationError(
-                f"the transaction of within={self.handle!r} is over: its connection is closed; send"
-                " before that, or without within"
+                f"the transaction of within={self.handle!r} has ended: its connection is"
+                " closed; send before that, or without within"
             )
         return self._connection if here(self._connection.engine) else None
 
