@@ -90,9 +90,9 @@ os.environ["PATH"] = os.pathsep.join(
 def tests(session: nox.Session) -> None:
     """Run all tests on the first Python found, and all but server tests on the last one.
 
-    Pythons in between run only the core's tests. The session `docs` tests the documentation, and
-    the session `django` the newest Django. THORN_COVERAGE=1 measures coverage on the first
-    Python, which takes longer.
+    The first one has the oldest supported Django, the last one the newest. Pythons in between run
+    only the core's tests. The session `docs` tests the documentation. THORN_COVERAGE=1 measures
+    coverage on the first Python, which takes longer.
     """
     oldest = session.python == PYTHONS[0]
     session.install(*EVERYTHING, *group("test"), OLDEST_DJANGO if oldest else "django>=5.2")
@@ -106,6 +106,7 @@ def tests(session: nox.Session) -> None:
             session.run(*PYTEST, *CORE, *alone)
             return
         session.run(*PYTEST, *others, *(f"--ignore={path}" for path in SERVERS), *alone)
+        session.run(*PYTEST, *DJANGO, *alone)
         return
     if os.environ.get("THORN_COVERAGE") != "1":
         session.run(*PYTEST, *others)
