@@ -568,7 +568,7 @@ def test_an_asynchronous_session_is_borrowed(places, driver):
                 statements = store.borrowed(session)
                 statements.insert(OUTBOX, [waiting(1), waiting(2)])
                 assert statements.rows("SELECT message_id FROM $outbox WHERE tries = :n.small", n=0)
-                given = [OUTBOX.column("message_id"), OUTBOX.column("tries")]
+                given = (OUTBOX.column("message_id"), OUTBOX.column("tries"))
                 statements.update(OUTBOX, given, [(waiting(1)[0], 5)], "tries = v.tries")
                 assert statements.change("DELETE FROM $outbox WHERE route_at = :n.big", n=2) == 1
 

@@ -22,6 +22,7 @@ from thorn_core.cli.status import Backlog, Figures, Rate, Tally, Trouble, status
 from thorn_core.errors import ConfigurationError, StoreError, StoreSetupError
 from thorn_core.signals import attempt_made
 from thorn_core.worker import Worker
+from thorn_core.worker.collector import relaxed_collector
 from thorn_core.worker.thread import result_of, stopping_on_signals
 
 logger = logging.getLogger(__name__)
@@ -140,10 +141,11 @@ class Job:
             extra={"pid": os.getpid(), "concurrency": self.worker.concurrency},
         )
         try:
-            if self._once:
-                self.worker.drain()
-            else:
-                result_of(self.app.submit(self.worker.arun()))
+            with relaxed_collector():
+                if self._once:
+                    self.worker.drain()
+                else:
+                    result_of(self.app.submit(self.worker.arun()))
         finally:
             seconds = monotonic() - began
             tell("worker stopped", self.tally.figures, seconds)

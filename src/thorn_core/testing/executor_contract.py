@@ -202,7 +202,7 @@ class ExecutorContract:
 
     def test_rows_are_changed_to_values_of_their_own(self, executor: Executor) -> None:
         self.insert(executor, *(row(n) for n in range(300)))
-        given = [CONTRACT.column(name) for name in ("id", "at", "note")]
+        given = tuple(CONTRACT.column(name) for name in ("id", "at", "note"))
         with executor.transaction() as connection:
             self.statements(executor, connection).update(
                 CONTRACT, given, [(key(n), n, None if n % 2 else "é") for n in range(0, 300, 3)],

@@ -63,7 +63,9 @@ class DjangoConnection:
             self._run(cursor, sql, params)
             if cursor.description is None:
                 return []
-            return plain_rows(cursor.fetchall())
+            rows = cursor.fetchall()
+        views = self.wrapper.vendor == "postgresql" and not _copies()  # psycopg2
+        return plain_rows(rows) if views else list(map(tuple, rows))
 
     def change(self, sql: str, params: Sequence[Any] = ()) -> int:
         """Run a statement and return the number of rows it matched."""

@@ -42,11 +42,12 @@ class DriverConnection:
         borrowed: True for a caller's connection, whose engine may log parameters.
     """
 
-    __slots__ = ("_borrowed", "_connection", "_dialect", "_numbered")
+    __slots__ = ("_borrowed", "_connection", "_dialect", "_numbered", "_views")
 
     def __init__(self, connection: Connection, *, borrowed: bool = False) -> None:
         self._connection, self._borrowed = connection, borrowed
         self._dialect = DIALECTS[connection.dialect.name]
+        self._views = connection.dialect.driver == "psycopg2"
         # The store writes `%s` for its own driver; a caller's driver may be asyncpg.
         self._numbered = placeholder_of(connection.dialect.paramstyle) == "$"
 
@@ -55,7 +56,8 @@ class DriverConnection:
         result = self._run(sql, tuple(params))
         if not result.returns_rows:
             return []
-        return plain_rows(result.all())
+        rows = result.all()
+        return plain_rows(rows) if self._views else list(map(tuple, rows))
 
     def change(self, sql: str, params: Sequence[Any] = ()) -> int:
         """Run a statement and return the number of rows it matched."""

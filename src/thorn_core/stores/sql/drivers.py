@@ -91,11 +91,11 @@ def packet_problem(sql: str, params: Iterable[Any], max_packet: Callable[[], int
 
 
 def plain_rows(rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
-    """Return rows as tuples, with `bytes` in place of psycopg2's memory views."""
-    # A row may have NULL in a column with bytes.
-    if any(isinstance(value, memoryview) for value in itertools.chain.from_iterable(rows)):
-        return [tuple(map(_plain, row)) for row in rows]
-    return [tuple(row) for row in rows]
+    """Return rows as tuples, with `bytes` in place of psycopg2's memory views.
+
+    Other drivers return bytes, so that nobody has to look at every value.
+    """
+    return [tuple(map(_plain, row)) for row in rows]
 
 
 def _plain(value: Any) -> Any:

@@ -115,7 +115,7 @@ class Outbox:
         if statements.wording.dialect == POSTGRESQL:
             for some in batches(list(rows.values())):
                 insert = statements.wording.insert(MESSAGES, len(some), ignoring=True)
-                statements.given(INSERT_BOTH.format(insert=insert), MESSAGES.columns, some)
+                statements.given(INSERT_BOTH.format(insert=insert), some)
         else:
             statements.insert(MESSAGES, list(rows.values()), ignoring=True)
             waiting = [(row[0], 0, 0, None, None, None, 0) for row in rows.values()]

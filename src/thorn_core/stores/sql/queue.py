@@ -11,6 +11,7 @@ The lock on a queue row permits changes of its delivery.
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from operator import itemgetter
@@ -148,7 +149,7 @@ class Queue:
             due: Keys and due times in microseconds. The recipients must have rows.
         """
         rows = [(key, recipient_of(key), at, 0, None, None, None, None) for key, at in due]
-        statements.insert(QUEUE, sorted(rows), ignoring=True)
+        statements.insert(QUEUE, sorted(rows), ignoring=True, own=True)
         self._recipients.due(statements, ((recipient_of(key), at) for key, at in due))
 
     # -- claim
@@ -296,7 +297,7 @@ class Queue:
         attempted = [s for s in held if s.attempt is not None]
         attempted += _count_late(statements, [s for s in late if s.attempt is not None])
         rows = [attempt_row(s.attempt) for s in attempted if s.attempt is not None]
-        statements.insert(ATTEMPTS, sorted(rows, key=itemgetter(0, 1)), ignoring=True)
+        statements.insert(ATTEMPTS, sorted(rows, key=itemgetter(0, 1)), ignoring=True, own=True)
         again = [s for s in held if s.outcome.state is DeliveryState.PENDING]
         statements.update(QUEUE, _AGAIN, [_retry(s) for s in again], AGAIN)
         if ended := [_key_of(s.claim) for s in held if s.outcome.state.finished]:
@@ -404,7 +405,12 @@ def _count_late(statements: Statements, late: Sequence[Completion]) -> list[Comp
 
 
 def _key_of(claim: Claim) -> bytes:
-    key = delivery_key(claim.delivery.id)
+    return _key(claim.delivery.id)
+
+
+@functools.lru_cache(maxsize=4096)
+def _key(delivery_id: str) -> bytes:
+    key = delivery_key(delivery_id)
     assert key is not None
     return key
 

@@ -13,6 +13,8 @@ T = TypeVar("T")
 
 # Limits of one statement: rows, and bytes of their values. MySQL refuses statements of 16 MiB.
 ROWS = 128
+# Statements of more rows than these have a multiple of this number.
+STEP = 16
 BYTES = 1024 * 1024
 
 
@@ -60,7 +62,7 @@ class Statements:
         return rows[0] if rows else None
 
     def for_each(
-        self, text: str, given: Sequence[Column], rows: Sequence[Sequence[Any]], **values: Any
+        self, text: str, given: tuple[Column, ...], rows: Sequence[Sequence[Any]], **values: Any
     ) -> list[tuple[Any, ...]]:
         """Run a SELECT for each of the given rows and return all resulting rows.
 
@@ -87,7 +89,12 @@ class Statements:
             self.connection.execute_many(statement.sql, [statement.params(row) for row in rows])
 
     def insert(
-        self, table: Table, rows: Sequence[Sequence[Any]], *, ignoring: bool = False
+        self,
+        table: Table,
+        rows: Sequence[Sequence[Any]],
+        *,
+        ignoring: bool = False,
+        own: bool = False,
     ) -> None:
         """Insert rows with all columns.
 
@@ -95,10 +102,13 @@ class Statements:
             table: The target table.
             rows: Values in the order of the columns.
             ignoring: Skip rows whose primary key exists.
+            own: The connection is the store's, not a caller's, so that `execute_many` is allowed.
         """
+        if own and self.wording.by_row:
+            self._by_row(self.wording.insert(table, ignoring=ignoring), rows)
+            return
         for some in self._sized(batches(rows)):
-            text = self.wording.insert(table, len(some), ignoring=ignoring)
-            self.given(text, table.columns, some)
+            self.given(self.wording.insert(table, len(some), ignoring=ignoring), some)
 
     def insert_fast(self, table: Table, rows: Sequence[Sequence[Any]]) -> None:
         """Insert rows with all columns in the fastest way; their keys must be new."""
@@ -107,26 +117,28 @@ class Statements:
             self.connection.insert_many(name, table.columns, rows)
 
     def upsert(self, table: Table, rows: Sequence[Sequence[Any]], change: str) -> None:
-        """Insert rows with all columns, or change existing ones.
+        """Insert rows with all columns, or change existing ones, on a connection of the store.
 
         Args:
             table: The target table.
             rows: Values in the order of the columns, with unique keys.
             change: The change in the notation of `Wording.on_conflict`.
         """
+        if self.wording.by_row:
+            self._by_row(self.wording.upsert(table, change), rows)
+            return
         for some in self._sized(batches(rows)):
-            text = self.wording.insert(table, len(some))
-            self.given(f"{text} {self.wording.on_conflict(table, change)}", table.columns, some)
+            self.given(self.wording.upsert(table, change, len(some)), some)
 
     def update(
         self,
         table: Table,
-        given: Sequence[Column],
+        given: tuple[Column, ...],
         rows: Sequence[Sequence[Any]],
         change: str,
         where: str = "",
     ) -> None:
-        """Update rows, each with its own values.
+        """Update rows, each with its own values, on a connection of the store.
 
         Args:
             table: The table to update.
@@ -135,32 +147,36 @@ class Statements:
             change: The change in the notation of `Wording.update_from`.
             where: A further condition, ` AND …`.
         """
+        if self.wording.by_row:
+            self._by_row(self.wording.update_from(table, given, change, 1, where), rows)
+            return
         for some in self._sized(_chunks(rows, ROWS)):
-            text = self.wording.update_from(table, given, change, len(some), where)
-            self.given(text, given, some)
+            self.given(self.wording.update_from(table, given, change, len(some), where), some)
 
-    def given(self, text: str, columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> None:
-        """Run a statement whose parameters are rows, named as by `Wording.given`.
+    def given(self, text: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Run a statement whose parameters are rows, in the order of `Wording.flat`.
 
         Args:
             text: The statement.
-            columns: The columns of the rows.
             rows: A batch of rows, small enough for one statement.
         """
-        statement = self.wording.statement(text)
-        self.connection.change(statement.sql, statement.params(self.wording.given(columns, rows)))
+        self.connection.change(self.wording.statement(text).sql, self.wording.flat(rows))
+
+    def _by_row(self, text: str, rows: Sequence[Sequence[Any]]) -> None:
+        if rows:
+            self.connection.execute_many(self.wording.statement(text).sql, list(map(tuple, rows)))
 
     def _sized(self, chunks: Iterable[Sequence[T]]) -> Iterator[Sequence[T]]:
-        """Split chunks into power-of-two sizes, so that few different statements exist."""
+        """Split chunks into few different sizes, so that few different statements exist."""
         if self.wording.arrays:
             yield from chunks
             return
         for chunk in chunks:
-            start = 0
-            while left := len(chunk) - start:
-                size = 1 << (left.bit_length() - 1)
-                yield chunk[start : start + size]
-                start += size
+            rest = len(chunk) % STEP
+            if whole := len(chunk) - rest:
+                yield chunk[:whole]
+            if rest:
+                yield chunk[whole:]
 
     def _split(self, text: str, values: dict[str, Any]) -> Iterator[tuple[str, list[Any]]]:
         lists = {name: list(value) for name, value in values.items() if _is_list(value)}

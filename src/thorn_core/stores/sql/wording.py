@@ -15,8 +15,9 @@ No statement contains a literal `%` or `?`.
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -92,9 +93,13 @@ class Wording:
         self._names = names or {}
         self._placeholder = placeholder
         self._made: dict[tuple[str, tuple[tuple[str, int], ...]], Statement] = {}
+        self._texts: dict[tuple[Any, ...], str] = {}
         mysql, sqlite = dialect == MYSQL, dialect == SQLITE
         #: Whether lists and rows are array parameters.
         self.arrays = dialect == POSTGRESQL
+        #: Whether one prepared statement, run for each row, is faster than a statement of many
+        #: rows.
+        self.by_row = sqlite
         #: Suffixes of a SELECT that lock its rows; the second one skips rows locked by others.
         self.for_update = "" if sqlite else " FOR UPDATE"
         self.skip_locked = "" if sqlite else " FOR UPDATE SKIP LOCKED"
@@ -189,6 +194,16 @@ class Wording:
         sql = MARK.sub(word, text)
         return Statement(sql, tuple(names))
 
+    def _text(self, key: tuple[Any, ...], make: Callable[[], str]) -> str:
+        """Return a text, cached by a key."""
+        text = self._texts.get(key)
+        if text is None:
+            text = make()
+            if len(self._texts) >= STATEMENT_CACHE:
+                self._texts.clear()
+            self._texts[key] = text
+        return text
+
     # -- clauses
 
     def limit_to(self, most: str) -> str:
@@ -202,8 +217,14 @@ class Wording:
         """
         return f" LIMIT (SELECT {most})" if self.dialect == POSTGRESQL else f" LIMIT {most}"
 
+    def flat(self, rows: Sequence[Sequence[Any]]) -> list[Any]:
+        """Return the parameters of an INSERT or UPDATE of rows, in order."""
+        if self.arrays and len(rows) > 1:
+            return [list(values) for values in zip(*rows, strict=True)]
+        return list(itertools.chain.from_iterable(rows))
+
     def given(self, columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
-        """Return the parameters for rows: one per value (`at_0`), or one array per column."""
+        """Return the named parameters of `for_each`: one per value (`at_0`), or one per column."""
         if self.arrays and len(rows) > 1:
             values = zip(*rows, strict=True)
             return {f"{c.name}_n": list(some) for c, some in zip(columns, values, strict=True)}
@@ -222,16 +243,27 @@ class Wording:
         return f"VALUES {', '.join(f'({each})' for each in values)}"
 
     def insert(self, table: Table, rows: int = 1, *, ignoring: bool = False) -> str:
-        """Return an INSERT of rows with all columns; `given` names its parameters.
+        """Return an INSERT of rows with all columns; `flat` orders its parameters.
 
         Args:
             table: The target table.
             rows: The number of rows.
             ignoring: Skip rows whose primary key exists. MySQL doesn't report their number.
         """
-        values = self._rows(table.columns, rows)
-        text = f"INSERT INTO ${table.name} ({', '.join(table.names)}) {values}"
-        return f"{text} {self.on_conflict(table, '')}" if ignoring else text
+
+        def make() -> str:
+            values = self._rows(table.columns, rows)
+            text = f"INSERT INTO ${table.name} ({', '.join(table.names)}) {values}"
+            return f"{text} {self.on_conflict(table, '')}" if ignoring else text
+
+        return self._text(("insert", table.name, rows, ignoring), make)
+
+    def upsert(self, table: Table, change: str, rows: int = 1) -> str:
+        """Return an INSERT of rows that changes existing ones; see `insert` and `on_conflict`."""
+        return self._text(
+            ("upsert", table.name, change, rows),
+            lambda: f"{self.insert(table, rows)} {self.on_conflict(table, change)}",
+        )
 
     def on_conflict(self, table: Table, change: str) -> str:
         """Return the end of an INSERT whose primary keys may exist.
@@ -252,7 +284,7 @@ class Wording:
         return f"ON CONFLICT ({keys}) DO UPDATE SET {told}"
 
     def update_from(
-        self, table: Table, given: Sequence[Column], change: str, rows: int, where: str = ""
+        self, table: Table, given: tuple[Column, ...], change: str, rows: int, where: str = ""
     ) -> str:
         """Return an UPDATE of many rows, each with its own values.
 
@@ -260,9 +292,17 @@ class Wording:
             table: The table to update.
             given: The columns of the given rows, the primary key's first.
             change: The assignments; `v.` stands before a given column, `t.` before the row's.
-            rows: The number of rows; `given` names the parameters.
+            rows: The number of rows; `flat` orders the parameters.
             where: A further condition, ` AND …`.
         """
+        return self._text(
+            ("update", table.name, given, change, rows, where),
+            lambda: self._update_from(table, given, change, rows, where),
+        )
+
+    def _update_from(
+        self, table: Table, given: Sequence[Column], change: str, rows: int, where: str
+    ) -> str:
         keys = " AND ".join(f"t.{key} = v.{key}" for key in table.key)
         if self.dialect == MYSQL:
 
@@ -281,7 +321,7 @@ class Wording:
             f" UPDATE ${table.name} AS t SET {change} FROM v WHERE {keys}{where}"
         )
 
-    def for_each(self, text: str, given: Sequence[Column], rows: int) -> str:
+    def for_each(self, text: str, given: tuple[Column, ...], rows: int) -> str:
         """Return a SELECT for each of the given rows, with the resulting rows of all.
 
         Args:
@@ -289,6 +329,9 @@ class Wording:
             given: The columns of the given rows.
             rows: The number of rows; `given` names the parameters.
         """
+        return self._text(("each", text, given, rows), lambda: self._for_each(text, given, rows))
+
+    def _for_each(self, text: str, given: Sequence[Column], rows: int) -> str:
         if self.dialect == POSTGRESQL:
             # PostgreSQL plans a long UNION more slowly.
             names = ", ".join(c.name for c in given)
