@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, CursorResult
@@ -42,14 +42,18 @@ class DriverConnection:
         borrowed: True for a caller's connection, whose engine may log parameters.
     """
 
-    __slots__ = ("_borrowed", "_connection", "_dialect", "_numbered", "_views")
+    __slots__ = ("_borrowed", "_connection", "_dialect", "_marked", "_views")
 
     def __init__(self, connection: Connection, *, borrowed: bool = False) -> None:
         self._connection, self._borrowed = connection, borrowed
         self._dialect = DIALECTS[connection.dialect.name]
-        self._views = connection.dialect.driver == "psycopg2"
         # The store writes `%s` for its own driver; a caller's driver may be asyncpg.
-        self._numbered = placeholder_of(connection.dialect.paramstyle) == "$"
+        driver = connection.dialect.driver
+        if placeholder_of(connection.dialect.paramstyle) == "$":
+            self._marked: Callable[[str], str] | None = numbered
+        else:
+            self._marked = binary if driver in ("psycopg", "psycopg_async") else None
+        self._views = driver == "psycopg2"
 
     def execute(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run a statement and return its rows."""
@@ -99,8 +103,8 @@ class DriverConnection:
     def _run(self, sql: str, params: Any) -> CursorResult[Any]:
         if self._dialect == MYSQL and isinstance(params, tuple):
             self._check_size(sql, params)
-        if self._numbered:
-            sql = numbered(sql)
+        if self._marked is not None:
+            sql = self._marked(sql)
         try:
             if not self._borrowed:
                 return self._connection.exec_driver_sql(sql, params, OPTIONS)
@@ -132,3 +136,9 @@ def numbered(sql: str) -> str:
     parts = sql.split("%s")
     marked = (f"{part}${number}" for number, part in enumerate(parts[:-1], start=1))
     return "".join((*marked, parts[-1]))
+
+
+@functools.lru_cache(maxsize=512)
+def binary(sql: str) -> str:
+    """Return a statement with `%b` in place of `%s`: psycopg writes arrays as text slowly."""
+    return sql.replace("%s", "%b")

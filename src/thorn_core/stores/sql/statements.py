@@ -7,14 +7,12 @@ from typing import Any, TypeVar
 
 from thorn_core.ports.executor import Connection
 from thorn_core.ports.tables import Column, Table
-from thorn_core.stores.sql.wording import LIST_SIZE, Wording
+from thorn_core.stores.sql.wording import LIST_SIZE, STEP, Wording
 
 T = TypeVar("T")
 
 # Limits of one statement: rows, and bytes of their values. MySQL refuses statements of 16 MiB.
 ROWS = 128
-# Statements of more rows than these have a multiple of this number.
-STEP = 16
 BYTES = 1024 * 1024
 
 
@@ -187,7 +185,7 @@ class Statements:
         longest = max(lists, key=lambda name: len(lists[name]))
         for some in _chunks(lists[longest], LIST_SIZE):
             given = {**values, **lists, longest: some}
-            sizes = {name: _size(len(given[name])) for name in lists}
+            sizes = {name: self.wording.list_size(len(given[name])) for name in lists}
             statement = self.wording.statement(text, sizes)
             yield statement.sql, statement.params(given)
 
@@ -214,11 +212,6 @@ def batches(rows: Sequence[Sequence[Any]]) -> Iterator[Sequence[Sequence[Any]]]:
 
 def _is_list(value: Any) -> bool:
     return isinstance(value, list | tuple | set | frozenset)
-
-
-def _size(length: int) -> int:
-    """Return the next power of two, so that few different statements exist."""
-    return 1 << (length - 1).bit_length()
 
 
 def _chunks(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -32,6 +32,8 @@ MARK = re.compile(
 # The maximum number of values in a list: every database accepts it, and few different statements
 # exist.
 LIST_SIZE = 512
+# Longer lists, and statements of more rows, have a multiple of this number.
+STEP = 16
 # The number of cached statements, by text and list sizes.
 STATEMENT_CACHE = 500
 
@@ -193,6 +195,15 @@ class Wording:
 
         sql = MARK.sub(word, text)
         return Statement(sql, tuple(names))
+
+    def list_size(self, length: int) -> int:
+        """Return the number of parameters for a list, so that few different statements exist.
+
+        SQLite keeps few prepared statements; MySQL's drivers write every value into the text.
+        """
+        if self.dialect == SQLITE:
+            return int(1 << (length - 1).bit_length())
+        return length if length <= STEP else -(-length // STEP) * STEP
 
     def _text(self, key: tuple[Any, ...], make: Callable[[], str]) -> str:
         """Return a text, cached by a key."""
