@@ -490,6 +490,7 @@ def test_a_terminal_shows_a_line_that_lives(app, workers, recipient, terminal):
 def test_a_terminal_shows_that_the_database_is_away(app, workers, place, road, terminal):
     road.open()
     process = start_in(terminal, workers, url=by_road(place, road))
+    terminal.read_until("worker started")
     terminal.read_until("nothing waiting")
     road.close()
     terminal.read_until("the store is failing, retrying in 1 s")
