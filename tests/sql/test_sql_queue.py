@@ -263,6 +263,23 @@ def test_what_was_recorded_before_is_not_counted_again(queued):
     assert (row["attempts"], queued.value(ATTEMPTS)) == (1, 1)
 
 
+def test_a_claim_that_is_recorded_twice_at_once_ends_once(queued):
+    (made,) = queued.deliver(message(1), subscription(1))
+    (claim,) = queued.claim()
+    retry = ended(claim, PENDING, at=later(1), due_at=later(5))
+    queued.record(retry, ended(claim, at=later(2)), retry)
+    row = queued.row(made)
+    assert row is not None
+    assert (row["state"], row["attempts"], queued.value(ATTEMPTS)) == (OPEN, 2, 2)
+    (again,) = queued.claim(later(5), token="two")
+    finished = ended(again, at=later(6))
+    queued.record(finished, ended(again, PENDING, at=later(7), due_at=later(9)), finished)
+    row = queued.row(made)
+    assert row is not None
+    assert (row["state"], row["attempts"], queued.value(ATTEMPTS)) == (DELIVERED, 4, 4)
+    assert queued.value(QUEUED) == 0
+
+
 def test_nothing_is_kept_of_a_delivery_that_is_gone(queued):
     (made,) = queued.deliver(message(1), subscription(1))
     (claim,) = queued.claim()

@@ -291,12 +291,19 @@ class Queue:
         """
         ordered = sorted(completions, key=lambda completion: _key_of(completion.claim))
         tokens = dict(_standing(statements, {_key_of(s.claim) for s in ordered}))
-        held = [s for s in ordered if tokens.get(_key_of(s.claim)) == s.claim.token]
-        late = [s for s in ordered if tokens.get(_key_of(s.claim)) != s.claim.token]
+        held, late = [], []
+        for each in ordered:
+            key = _key_of(each.claim)
+            if tokens.get(key) == each.claim.token:
+                # The first completion ends the lease; another one of the same claim is late.
+                del tokens[key]
+                held.append(each)
+            else:
+                late.append(each)
         statements.update(DELIVERIES, _OUTCOME, [_outcome(s) for s in held], RECORD)
-        attempted = [s for s in held if s.attempt is not None]
-        attempted += _count_late(statements, [s for s in late if s.attempt is not None])
-        rows = [attempt_row(s.attempt) for s in attempted if s.attempt is not None]
+        made = {_attempt_key(s): s for s in held if s.attempt is not None}
+        made |= _count_late(statements, late, made)
+        rows = [attempt_row(s.attempt) for s in made.values() if s.attempt is not None]
         statements.insert(ATTEMPTS, sorted(rows, key=itemgetter(0, 1)), ignoring=True, own=True)
         again = [s for s in held if s.outcome.state is DeliveryState.PENDING]
         statements.update(QUEUE, _AGAIN, [_retry(s) for s in again], AGAIN)
@@ -382,18 +389,26 @@ def _held(statements: Statements, claims: Iterable[Claim]) -> dict[bytes, Claim]
     return {key: by_key[key] for key, token in standing if token == by_key[key].token}
 
 
-def _count_late(statements: Statements, late: Sequence[Completion]) -> list[Completion]:
+def _count_late(
+    statements: Statements, late: Sequence[Completion], held: Collection[tuple[bytes, int]]
+) -> dict[tuple[bytes, int], Completion]:
     """Count attempts that ended after their lease; return those not counted before.
 
     A completion arrives twice if the outcome of the first commit was unknown. Attempts of deleted
     deliveries are ignored.
+
+    Args:
+        statements: Runs the SQL, in the transaction that records the attempts.
+        late: The completions; those without an attempt are ignored.
+        held: The keys of attempts that this transaction counts already.
     """
-    if not late:
-        return []
-    keys = sorted({_key_of(s.claim) for s in late})
+    made = {_attempt_key(s): s for s in late if s.attempt is not None}
+    made = {key: s for key, s in made.items() if key not in held}
+    if not made:
+        return {}
+    keys = sorted({key for key, _ in made})
     lock = f"{THERE}{statements.wording.for_update}"
     there = {key for (key,) in statements.rows(lock, keys=keys)}
-    made = {(_key_of(s.claim), micros(s.attempt.at)): s for s in late if s.attempt is not None}
     since = min(at for _, at in made)
     known = set(statements.rows(ATTEMPTED, keys=keys, since=since))
     new = {key: s for key, s in made.items() if key[0] in there and key not in known}
@@ -401,11 +416,16 @@ def _count_late(statements: Statements, late: Sequence[Completion]) -> list[Comp
     statements.update(
         DELIVERIES, (_ID, _MORE), sorted(counts.items()), "attempts = t.attempts + v.more"
     )
-    return list(new.values())
+    return new
 
 
 def _key_of(claim: Claim) -> bytes:
     return _key(claim.delivery.id)
+
+
+def _attempt_key(completion: Completion) -> tuple[bytes, int]:
+    assert completion.attempt is not None
+    return _key_of(completion.claim), micros(completion.attempt.at)
 
 
 @functools.lru_cache(maxsize=4096)
