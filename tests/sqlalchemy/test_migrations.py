@@ -108,6 +108,40 @@ def test_creating_what_is_there_changes_nothing_and_locks_nothing(opened, engine
     assert seen
 
 
+@pytest.mark.parametrize("created", [0, 1, 5, len(TABLES), len(TABLES) + 1])
+def test_a_creation_that_was_interrupted_is_completed(opened, engine, created):
+    """MariaDB commits each table."""
+    store, left = opened(), [created]
+
+    def interrupt(connection, cursor, statement, *others):
+        if statement.startswith(("CREATE TABLE", "INSERT")):
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+
+    event.listen(store.engine, "before_cursor_execute", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        store.create()
+    event.remove(store.engine, "before_cursor_execute", interrupt)
+    assert len(inspect(engine).get_table_names()) == (created if engine.name == "mysql" else 0)
+    opened().create()
+    assert store.version() == VERSION
+    store.check()
+    journey(store)
+
+
+def test_an_interrupted_creation_of_other_tables_is_left_alone(opened, engine):
+    store = opened()
+    store.create()
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM thorn_schema_version"))
+        connection.execute(text("ALTER TABLE thorn_queue DROP COLUMN tries"))
+        connection.execute(text("DROP TABLE thorn_attempts"))
+    with pytest.raises(StoreSetupError, match="or not completely"):
+        store.create()
+    assert "thorn_attempts" not in inspect(engine).get_table_names()
+
+
 def test_the_migrations_make_what_is_defined(opened, engine):
     store = opened()
     store.create()

@@ -16,7 +16,7 @@ TIMEOUT = 600
 
 
 def create(statements: Statements, place: str) -> str | None:
-    """Create missing tables.
+    """Create missing tables, those of an interrupted creation too.
 
     Tables from other migrations stay unchanged if they fit this version.
 
@@ -38,16 +38,22 @@ def create(statements: Statements, place: str) -> str | None:
                 f"the tables in {place} have schema {before}, and this version creates {VERSION};"
                 f" use the version of Thorn that created them, or drop them and run it again"
             )
-        there = [table.name for table in TABLES if statements.columns(table)]
+        there = [table for table in TABLES if statements.columns(table)]
         if before is None and there:
-            _check_foreign(statements, place, there)
-            return None
-        # A table that exists isn't touched: CREATE INDEX locks it, if the index exists or not, and
-        # may meet a worker in a deadlock.
-        statements.create([table for table in TABLES if table.name not in there])
+            # An empty table of the version: MySQL commits each table, and a creation was
+            # interrupted.
+            interrupted = bool(statements.columns(SCHEMA_VERSION))
+            _check_fitting(statements, place, there, there if interrupted else TABLES)
+            if not interrupted:
+                return None
         if before is None:
             statements.create([SCHEMA_VERSION])
-            statements.insert(SCHEMA_VERSION, [(VERSION,)])
+        # A table that exists isn't touched: CREATE INDEX locks it, if the index exists or not, and
+        # may meet a worker in a deadlock.
+        statements.create([table for table in TABLES if table not in there])
+        if before is None:
+            # Another process may have inserted it: MySQL's lock ends before the commit.
+            statements.insert(SCHEMA_VERSION, [(VERSION,)], ignoring=True)
     return before
 
 
@@ -57,9 +63,11 @@ def script(wording: Wording) -> str:
     return "".join(f"{sql};\n" for sql in (*wording.ddl((*TABLES, SCHEMA_VERSION)), noted))
 
 
-def _check_foreign(statements: Statements, place: str, there: list[str]) -> None:
-    if wrong_with(statements, place, "") is not None:
-        named = ", ".join(f"{statements.wording.prefix}{name}" for name in there)
+def _check_fitting(
+    statements: Statements, place: str, there: Sequence[Table], needed: Sequence[Table]
+) -> None:
+    if wrong_with(statements, place, "", needed) is not None:
+        named = ", ".join(statements.wording.name(table) for table in there)
         raise StoreSetupError(
             f"{place} has {named}, which Thorn did not create, or not completely; they don't"
             f" fit this version; update them with the migrations that created them, or drop them"
@@ -77,10 +85,15 @@ def alone(statements: Statements) -> Iterator[None]:
         yield
         return
     statements.rows("SELECT get_lock(:name.text, :seconds.int)", name=name, seconds=TIMEOUT)
+    release = "SELECT release_lock(:name.text)"
     try:
         yield
-    finally:
-        statements.rows("SELECT release_lock(:name.text)", name=name)
+    except BaseException:
+        # Raise this error: if it ended the connection, the lock is free, and releasing it fails.
+        with contextlib.suppress(Exception):
+            statements.rows(release, name=name)
+        raise
+    statements.rows(release, name=name)
 
 
 def begun(statements: Statements) -> bool:
