@@ -25,12 +25,12 @@ from sqlalchemy.orm import Session
 from thorn_core import ConfigurationError, StoreError, StoreSetupError
 from thorn_core.ports import Failure
 from thorn_core.stores.sql.database import Database
-from thorn_core.stores.sql.schema import MESSAGES, OUTBOX, TABLES
+from thorn_core.stores.sql.schema import ATTEMPTS, MESSAGES, OUTBOX, TABLES
 from thorn_core.stores.sql.statements import Statements
 from thorn_core.stores.sql.wording import Wording
 from thorn_core.testing.executor_contract import ExecutorContract
 from thorn_sqlalchemy import engines
-from thorn_sqlalchemy.connections import numbered
+from thorn_sqlalchemy.connections import DriverConnection, numbered
 from thorn_sqlalchemy.engines import pooled, shown
 from thorn_sqlalchemy.executor import SqlAlchemyExecutor
 from thorn_sqlalchemy.tables import define_tables
@@ -382,6 +382,17 @@ def test_a_statement_beyond_mysql_s_packet_is_refused_before_it_ends_the_connect
             with pytest.raises(Exception, match="max_allowed_packet"):
                 keep(b"x" * most)(store.borrowed(session))
             assert session.scalar(text("SELECT 1")) == 1
+
+
+@pytest.mark.parametrize("driver", ["pymysql", "mysqldb"])
+def test_many_rows_are_no_statement_beyond_a_small_packet_of_mysql(places, driver, monkeypatch):
+    """Responses of 8 KiB each, in a batch of attempts."""
+    monkeypatch.setattr(DriverConnection, "_max_packet", lambda self: 1024 * 1024)
+    rows = [(n.to_bytes(24, "big"), n, 1, 1, 500, 0, None, "{}", bytes(8192)) for n in range(512)]
+    with store_on(url_of(places, driver)) as store:
+        store.run(lambda s: s.insert(ATTEMPTS, rows[:256], ignoring=True))
+        store.run(lambda s: s.insert_fast(ATTEMPTS, rows[256:]))
+        assert store.count(ATTEMPTS) == len(rows)
 
 
 # pg8000 can't close what is gone.

@@ -58,7 +58,7 @@ def inserts(
     # psycopg2 writes the values itself, and a cast binds more tightly than a minus sign.
     casts = dialect == POSTGRESQL
     marks = ", ".join(f"(%s)::{CASTS[c.kind]}" if casts else "%s" for c in columns)
-    for batch in batches(rows):
+    for batch in batches(rows, dialect):
         values = ", ".join([f"({marks})"] * len(batch))
         yield insert + values, list(itertools.chain.from_iterable(batch))
 

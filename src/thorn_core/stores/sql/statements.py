@@ -7,13 +7,16 @@ from typing import Any, TypeVar
 
 from thorn_core.ports.executor import Connection
 from thorn_core.ports.tables import Column, Table
-from thorn_core.stores.sql.wording import LIST_SIZE, STEP, Wording
+from thorn_core.stores.sql.wording import LIST_SIZE, MYSQL, POSTGRESQL, STEP, Wording
 
 T = TypeVar("T")
 
-# Limits of one statement: rows, and bytes of their values. MySQL refuses statements of 16 MiB.
+# Limits of one statement: rows, and bytes of their values.
 ROWS = 128
 BYTES = 1024 * 1024
+# A MySQL server may accept 1 MiB only, and drivers write a byte as two characters. Statements of
+# this size need no query for the server's limit, either.
+MYSQL_BYTES = 112 * 1024
 
 
 class Statements:
@@ -105,7 +108,7 @@ class Statements:
         if own and self.wording.by_row:
             self._by_row(self.wording.insert(table, ignoring=ignoring), rows)
             return
-        for some in self._sized(batches(rows)):
+        for some in self._sized(batches(rows, self.wording.dialect)):
             self.given(self.wording.insert(table, len(some), ignoring=ignoring), some)
 
     def insert_fast(self, table: Table, rows: Sequence[Sequence[Any]]) -> None:
@@ -125,7 +128,7 @@ class Statements:
         if self.wording.by_row:
             self._by_row(self.wording.upsert(table, change), rows)
             return
-        for some in self._sized(batches(rows)):
+        for some in self._sized(batches(rows, self.wording.dialect)):
             self.given(self.wording.upsert(table, change, len(some)), some)
 
     def update(
@@ -190,18 +193,23 @@ class Statements:
             yield statement.sql, statement.params(given)
 
 
-def batches(rows: Sequence[Sequence[Any]]) -> Iterator[Sequence[Sequence[Any]]]:
+def batches(
+    rows: Sequence[Sequence[Any]], dialect: str = POSTGRESQL
+) -> Iterator[Sequence[Sequence[Any]]]:
     """Split rows into batches for one statement each; a larger row gets its own batch.
 
     Example:
         >>> [len(batch) for batch in batches([(bytes(400_000),)] * 5)]
         [2, 2, 1]
+        >>> [len(batch) for batch in batches([(bytes(40_000),)] * 5, "mysql")]
+        [2, 2, 1]
     """
+    most = MYSQL_BYTES if dialect == MYSQL else BYTES
     batch: list[Sequence[Any]] = []
     size = 0
     for row in rows:
         length = sum(len(value) for value in row if isinstance(value, bytes | str))
-        if batch and (len(batch) >= ROWS or size + length > BYTES):
+        if batch and (len(batch) >= ROWS or size + length > most):
             yield batch
             batch, size = [], 0
         batch.append(row)
