@@ -203,6 +203,7 @@ def test_data_comes_from_a_file_or_standard_input(tmp_path, recipient, monkeypat
         (["replay", "--since", "99999999999d"], "not a time"),
         (["replay", "--since", "²h"], "not a time"),
         (["replay", "--since", ""], "not a time"),
+        (["replay", "--state", "pending"], "not one of 'delivered', 'failed', 'cancelled'"),
         (["nonsense"], "No such command"),
     ],
 )

@@ -351,12 +351,12 @@ def test_buttons_want_a_post_a_permission_a_token_and_a_subscription(app, client
 def test_those_who_may_only_look_have_no_buttons(app):
     made = app.subscribe("a.b", "https://example.com/a")
     page = text_of(somebody("view_subscription").get(page_of(made)))
-    for words in ("Send test", "Rotate secret", "Retry failed", "thorn-chart", "Save"):
+    for words in ("Send test", "Rotate secret", "Retry failed and", "thorn-chart", "Save"):
         assert words not in page
     client = somebody("view_subscription", "change_subscription")
     page = text_of(client.get(page_of(made)))
     assert "Rotate secret" in page
-    assert "Retry failed" not in page
+    assert "Retry failed and cancelled" not in page
 
 
 def test_subscriptions_are_found(client, app):
@@ -526,7 +526,7 @@ def test_what_failed_since_a_time_is_recovered(client, app, recipient):
     assert states == [DeliveryState.FAILED, DeliveryState.PENDING, DeliveryState.FAILED]
     ((key, words),) = history()
     assert key == mine.id
-    assert words.startswith("Retried deliveries that failed since ")
+    assert words.startswith("Retried failed and cancelled deliveries since ")
     assert "Enter a valid date/time" in text_of(client.post(url, {"since": "yesterday"}))
     app.update_subscription(others.id, enabled=False)
     page = client.get(f"{ROOT}delivery/recover/?subscription={others.id}&subscription=sub_none")

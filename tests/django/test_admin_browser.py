@@ -221,7 +221,7 @@ def test_from_a_subscription_to_its_deliveries_and_back(server, browser, recipie
     assert browser.text("#thorn-secret") == rotated.secret
     browser.picture("rotated")
     browser.click(".thorn-next")
-    browser.press("Retry failed …")
+    browser.press("Retry failed and cancelled …")
     browser.picture("recover")
     browser.driver.get(
         f"{server}/admin/thorn_django/subscription/{re.sub('_', '_5F', subscription.id)}/change/"

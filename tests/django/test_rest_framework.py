@@ -371,7 +371,8 @@ def test_every_page_is_shown(browser, users):
         delivery = f"/webhooks/deliveries/{sent['delivery_id']}/"
         for address, status, words in (
             ("/webhooks/", 200, ["Subscriptions", made["id"], "HTML form", "hmac_secret"]),
-            (path, 200, ["DELETE", "Send test", "PUT", "hmac_digest", "Retry failed deliveries"]),
+            (path, 200, ["DELETE", "Send test", "PUT", "hmac_digest"]),
+            (path, 200, ["Retry failed and cancelled deliveries"]),
             (path + "deliveries/", 200, [sent["delivery_id"]]),
             (path + "test/", 405, ["method-not-allowed", "POST"]),
             (path + "rotate-secret/", 405, ["hmac_secret"]),

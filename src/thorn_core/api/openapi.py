@@ -216,7 +216,8 @@ def _paths(*, operator: bool) -> dict[str, Any]:
         "/hooks/{id}/recover/": {
             "parameters": [_parameter("id")],
             "post": _operation(
-                "recover", "Retry failed deliveries of events sent since a given time",
+                "recover",
+                "Retry failed and cancelled deliveries of events sent since a given time",
                 ref("Recovered"), status=202, body=ref("Recover"),
                 problems=(*BODY, *OWN, "conflict", *RATE),
             ),

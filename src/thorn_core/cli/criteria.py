@@ -43,9 +43,13 @@ class Ago(TimeType):
             )
 
 
-_STATE = click.option(
-    "--state", "states", multiple=True, type=STATES, help="Only this state (repeatable)."
-)
+def _state_option(states: click.Choice[str]) -> Callable[[F], F]:
+    return click.option(
+        "--state", "states", multiple=True, type=states, help="Only this state (repeatable)."
+    )
+
+
+_STATE, _FINAL_STATE = _state_option(STATES), _state_option(FINISHED)
 _OTHERS = (
     click.option("--subscription", "subscription_id", help="Only this subscription."),
     click.option("--message", "message_id", help="Only this message."),
@@ -53,13 +57,18 @@ _OTHERS = (
     click.option(
         "--since", type=Ago(), help="Message sent at or after: 2026-03-01T12:00, 15m, 2h, 3d."
     ),
-    click.option("--until", type=Ago(), help="Message sent before: as --since."),
+    click.option("--until", type=Ago(), help="Message sent before this time; forms as in --since."),
 )
 
 
 def criteria(command: F) -> F:
     """Add the options that select deliveries."""
     return _STATE(without_states(command))
+
+
+def final_criteria(command: F) -> F:
+    """Add the options that select deliveries, with final states only."""
+    return _FINAL_STATE(without_states(command))
 
 
 def without_states(command: F) -> F:

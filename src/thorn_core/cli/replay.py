@@ -9,7 +9,7 @@ import click
 from thorn_core.app import Thorn
 from thorn_core.cli.app import find_app
 from thorn_core.cli.common import counted, json_option, progress_bar, write_json
-from thorn_core.cli.criteria import criteria
+from thorn_core.cli.criteria import final_criteria
 from thorn_core.history import queried
 from thorn_core.values import DeliveryState
 
@@ -19,7 +19,7 @@ UNDELIVERED = (str(DeliveryState.FAILED), str(DeliveryState.CANCELLED))
 
 @click.command()
 @click.argument("delivery_ids", nargs=-1, metavar="[DELIVERY]...")
-@criteria
+@final_criteria
 @click.option(
     "--missing",
     is_flag=True,
@@ -37,9 +37,10 @@ def replay(
     as_json: bool,
     **chosen: Any,
 ) -> int:
-    """Send failed deliveries again.
+    """Send failed and cancelled deliveries again.
 
-    Replays the given deliveries in any final state, or all failed ones that match the filters.
+    Replays the given deliveries in any final state, or all failed and cancelled ones that
+    match the filters.
     Exits 1 if nothing matches.
     """
     if not delivery_ids and not states and all(value is None for value in chosen.values()):

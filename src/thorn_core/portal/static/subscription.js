@@ -88,7 +88,7 @@ async function remove(hook) {
   location.hash = "#/";
 }
 
-// -- recover failed deliveries
+// -- recover failed and cancelled deliveries
 
 const HOUR = 3_600_000;
 

@@ -191,7 +191,10 @@ class DeliveryAdmin(HistoryAdmin):
             )
         return self._back(request, chosen)
 
-    @admin.action(description="Retry failed deliveries since …", permissions=["change_deliveries"])
+    @admin.action(
+        description="Retry failed and cancelled deliveries since …",
+        permissions=["change_deliveries"],
+    )
     def recover(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
         """Redirect to the page that asks for a start time, for the deliveries' subscriptions."""
         keys = sorted({_to(delivery) for delivery in self.selected(request, queryset)})
@@ -255,7 +258,7 @@ class DeliveryAdmin(HistoryAdmin):
         return [path("recover/", view, name="thorn_django_delivery_recover"), *super().get_urls()]
 
     def recover_view(self, request: HttpRequest) -> HttpResponse:
-        """Retry the failed deliveries of some subscriptions since a requested time."""
+        """Retry failed and cancelled deliveries of some subscriptions since a requested time."""
         if not self.has_change_deliveries_permission(request):
             raise PermissionDenied
         asked = list(dict.fromkeys(request.GET.getlist("subscription")))
@@ -271,13 +274,13 @@ class DeliveryAdmin(HistoryAdmin):
                 return self._recover(request, ready, since)
             form.add_error(
                 "since",
-                f"More than {RECOVERED:,} deliveries have failed since then; choose a later time,"
-                f" or run manage.py thorn_replay --subscription"
+                f"There are more than {RECOVERED:,} failed and cancelled deliveries since then;"
+                f" choose a later time, or run manage.py thorn_replay --subscription"
                 f" {max(counts, key=lambda k: counts[k])}"
                 f" --since {since.isoformat()}",
             )
         context = {
-            "title": "Retry failed deliveries",
+            "title": "Retry failed and cancelled deliveries",
             "media": self.media + form.media,
             "form": form,
             "ready": ready,
@@ -292,7 +295,7 @@ class DeliveryAdmin(HistoryAdmin):
         total, keys = 0, []
         for subscription in subscriptions:
             count = get_app().replay(subscription_id=subscription.pk, since=since)
-            words = f"Retried deliveries that failed since {stamp(since)}: {count:,}."
+            words = f"Retried failed and cancelled deliveries since {stamp(since)}: {count:,}."
             self.log_change(request, subscription, words)
             total += count
             keys.append(subscription.pk)

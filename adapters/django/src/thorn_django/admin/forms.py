@@ -189,7 +189,7 @@ def _yesterday() -> Any:
 
 
 class RecoverForm(forms.Form):
-    """The start time for retries of failed deliveries."""
+    """The start time for retries of failed and cancelled deliveries."""
 
     since = forms.DateTimeField(
         initial=_yesterday,

@@ -127,7 +127,9 @@ class SubscriptionAdmin(StoreAdmin):
         done = "enabled" if on else "disabled"
         self.message_user(request, f"{_several(len(chosen))} {done}.", "SUCCESS")
 
-    @admin.action(description="Retry failed deliveries since …", permissions=["recover"])
+    @admin.action(
+        description="Retry failed and cancelled deliveries since …", permissions=["recover"]
+    )
     def recover(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
         """Redirect to the page that asks for a start time."""
         chosen = [subscription.pk for subscription in self.selected(request, queryset)]

@@ -81,7 +81,7 @@ class SecretSerializer(FormSerializer):
 
 
 class RecoverSerializer(FormSerializer):
-    """The fields for retries of failed deliveries."""
+    """The fields for retries of failed and cancelled deliveries."""
 
     since = serializers.CharField(help_text="2026-03-01T12:00:00Z")
     until = serializers.CharField(help_text="Leave empty for now.")

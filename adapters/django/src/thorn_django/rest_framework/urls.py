@@ -108,7 +108,9 @@ urlpatterns = [
     ),
     re_path(
         r"^(?P<id>[^/]+)/recover/?$",
-        HookViewSet.as_view({"post": "recover"}, depth=2, name="Retry failed deliveries"),
+        HookViewSet.as_view(
+            {"post": "recover"}, depth=2, name="Retry failed and cancelled deliveries"
+        ),
         name="hook-recover",
     ),
     # The resource responds that it doesn't exist.

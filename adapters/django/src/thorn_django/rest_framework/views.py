@@ -294,7 +294,7 @@ class HookViewSet(ResourceViewSet):
             "Send test": f"{url}/test/",
             "Pause": f"{url}/pause/",
             "Resume": f"{url}/resume/",
-            "Retry failed deliveries": f"{url}/recover/",
+            "Retry failed and cancelled deliveries": f"{url}/recover/",
             "Rotate secret": f"{url}/rotate-secret/",
         }
 

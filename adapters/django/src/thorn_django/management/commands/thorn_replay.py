@@ -1,4 +1,4 @@
-"""`manage.py thorn_replay`: retry failed deliveries."""
+"""`manage.py thorn_replay`: retry failed and cancelled deliveries."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from thorn_django.management.command import ThornCommand
 
 
 class Command(ThornCommand):
-    """Retry failed deliveries."""
+    """Retry failed and cancelled deliveries."""
 
     carried = "replay"
