@@ -274,7 +274,7 @@ def test_check_names_a_sqlite_file_that_can_not_be_opened(module, capsys, tmp_pa
     url = f"sqlite:///{tmp_path}/nowhere/thorn.db"
     name = module(f"app = Thorn(store={url!r}, dispatcher='outbox', default=False)")
     assert run(["--app", f"{name}:app", "check"]) == 1
-    assert "nowhere/thorn.db can't do it: unable to open" in capsys.readouterr().out
+    assert "nowhere/thorn.db can't be used: unable to open" in capsys.readouterr().out
 
 
 def test_check_makes_a_transport_of_ones_own(module, capsys):

@@ -20,7 +20,7 @@ def test_an_error_of_the_database_quotes_no_row(alias, caplog):
         cursor.execute(f"CREATE UNIQUE INDEX one ON thorn_subscriptions ({column})")
         try:
             sent.app.subscribe("*", "https://example.com/", **GIVEN)
-            with pytest.raises(StoreError, match="can't do it") as refusal:
+            with pytest.raises(StoreError, match="can't be used") as refusal:
                 sent.app.subscribe("*", "https://example.com/", **GIVEN)
         finally:
             table = " ON thorn_subscriptions" if alias == "mariadb" else ""

@@ -215,7 +215,7 @@ def test_a_worker_waits_quietly_for_a_database_that_is_down(server_alias, caplog
         with ExitStack() as down:
             down.enter_context(unreachable(server_alias))
             with pytest.raises(
-                StoreError, match=rf"database django://{server_alias} can't do it: "
+                StoreError, match=rf"database django://{server_alias} can't be used: "
             ):
                 behind.send("a.b", 2)
             with working(behind):
@@ -302,7 +302,7 @@ def test_a_lock_that_is_held_for_long_is_an_error(default_alias, monkeypatch):
         other = SqliteWrapper(connections.settings[default_alias], "other")
         with other.cursor() as cursor:
             cursor.execute("BEGIN IMMEDIATE")
-            with pytest.raises(StoreError, match="can't do it: database is locked"):
+            with pytest.raises(StoreError, match="can't be used: database is locked"):
                 app.send("a.b", 1)
             cursor.execute("ROLLBACK")
         other.close()

@@ -25,6 +25,7 @@ from thorn_core import (
     RetryPolicy,
     Settings,
     StoreError,
+    StoreSetupError,
     Thorn,
 )
 from thorn_core.stores.sql import database
@@ -124,7 +125,7 @@ def empty_app(shared_place):
 def test_a_database_that_is_not_initialised_says_so(empty_app, call):
     with pytest.raises(StoreError) as caught:
         call(empty_app)
-    assert "isn't initialised: missing table thorn_subscriptions, " in str(caught.value)
+    assert "isn't initialised: it has none of Thorn's tables; run: " in str(caught.value)
     assert "run: thorn init-db --store " in str(caught.value)
 
 
@@ -134,6 +135,26 @@ def test_sending_within_a_transaction_says_so_too(empty_app):
         pytest.raises(StoreError, match=r"isn't initialised.* run: thorn init-db"),
     ):
         empty_app.send("a.b", within=session)
+
+
+def test_a_missing_database_is_named(initialised):
+    url = make_url(initialised.url).set(database="thorn_nowhere")
+    store = SqlStore(url.render_as_string(hide_password=False))
+    for call in (store.create, store.check):
+        with pytest.raises(StoreSetupError) as caught:
+            call()
+        assert str(caught.value).startswith(
+            "the database 'thorn_nowhere' does not exist; create it, then run: thorn init-db"
+        )
+    store.close()
+
+
+def test_a_refused_connection_says_to_check_host_and_port(initialised):
+    url = make_url(initialised.url).set(port=1)
+    store = SqlStore(url.render_as_string(hide_password=False))
+    with pytest.raises(StoreError, match=r"can't be used: .*[^.?]; check host and port$"):
+        store.check()
+    store.close()
 
 
 def test_checking_says_what_is_wrong(empty_app):
@@ -290,7 +311,7 @@ def test_a_lock_that_is_held_for_long_is_an_error_and_holds_nobody_up_for_ever(
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         begun = time.monotonic()
-        with pytest.raises(StoreError, match=r"thorn\.db can't do it: database is locked"):
+        with pytest.raises(StoreError, match=r"thorn\.db can't be used: database is locked"):
             app.send("a.b", 1)
         assert 0.5 <= time.monotonic() - begun < 2
         assert app.stats().messages == 0
@@ -324,7 +345,7 @@ def test_a_worker_waits_quietly_for_a_database_that_is_down_at_the_start(server,
     ):
         app.subscribe("*", recipient.url)
         receipt = app.send("a.b", 1)
-        with pytest.raises(StoreError, match=r"can't do it: .*"):
+        with pytest.raises(StoreError, match=r"can't be used: .*"):
             behind.send("a.b", 2)
         with working(behind):
             until(lambda: "the store can't work" in caplog.text)

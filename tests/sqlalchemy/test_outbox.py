@@ -868,7 +868,7 @@ def test_a_connection_that_is_lost_is_a_store_error(world):
         session.add(Article(id=1))
         session.flush()
         session.connection().invalidate()
-        with pytest.raises(StoreError, match="can't do it"):
+        with pytest.raises(StoreError, match="can't be used"):
             world.send(1, session)
         session.rollback()
         world.send(2, session)
@@ -881,7 +881,7 @@ def test_a_session_that_has_to_be_rolled_back_is_a_store_error(world):
         session.add_all([Article(id=1), Article(id=1)])
         with pytest.raises(IntegrityError):
             session.flush()
-        with pytest.raises(StoreError, match=r"can't do it.*rolled back"):
+        with pytest.raises(StoreError, match=r"can't be used.*rolled back"):
             world.send(1, session)
         session.rollback()
         world.send(2, session)

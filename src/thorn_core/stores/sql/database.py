@@ -12,6 +12,7 @@ from thorn_core.errors import StoreError, StoreSetupError
 from thorn_core.ports.executor import Connection, Executor, Failure
 from thorn_core.stores.redaction import redact
 from thorn_core.stores.sql import setup
+from thorn_core.stores.sql.failures import missing_database, remedy_of
 from thorn_core.stores.sql.schema import PREFIX
 from thorn_core.stores.sql.statements import Statements
 from thorn_core.stores.sql.wording import SQLITE, Wording
@@ -168,10 +169,12 @@ class Database:
             raise StoreSetupError(wrong)
 
     def _wrong(self, statements: Statements) -> str | None:
+        return setup.wrong_with(statements, self.executor.place, self._way_out())
+
+    def _way_out(self) -> str:
         default = self.wording.prefix == PREFIX and not self._schema
         # A URL lacks prefix and schema; the app's store has them.
-        way_out = self.executor.way_out if default else "thorn --app module:attribute init-db"
-        return setup.wrong_with(statements, self.executor.place, way_out)
+        return self.executor.way_out if default else "thorn --app module:attribute init-db"
 
     # -- errors
 
@@ -195,6 +198,11 @@ class Database:
         redact(error)
         where = f"the database {self.executor.place}"
         said = str(getattr(error, "orig", None) or error) or type(error).__name__
+        missing = missing_database(said)
+        if missing is not None:
+            return StoreSetupError(
+                f"the database {missing!r} does not exist; create it, then run: {self._way_out()}"
+            )
         match failure:
             case Failure.READ_ONLY:
                 return StoreError(f"{where} is read-only: {said}")
@@ -208,7 +216,10 @@ class Database:
                 return StoreSetupError(
                     f"{where} lacks a table or column: {said}; run: {self.executor.way_out}"
                 )
-        return StoreError(f"{where} can't do it: {said}")
+        remedy = remedy_of(said)
+        if remedy is not None:
+            said = f"{said.rstrip('.?')}; {remedy}"
+        return StoreError(f"{where} can't be used: {said}")
 
     # -- life cycle
 

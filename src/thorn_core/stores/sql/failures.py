@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 
 from thorn_core.ports.executor import Failure
@@ -42,7 +43,6 @@ CODES = {
     4025: Failure.DATA,  # CHECK
     1153: Failure.TOO_LARGE,  # packet larger than max_allowed_packet
     1301: Failure.TOO_LARGE,  # result larger than max_allowed_packet
-    1049: Failure.MISSING,  # database
     1054: Failure.MISSING,  # column
     1146: Failure.MISSING,  # table
     1290: Failure.READ_ONLY,
@@ -73,6 +73,45 @@ RESULTS = {
 }
 DUPLICATES = (sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_UNIQUE)
 MISSING = ("no such table", "no such column", "has no column")
+
+# Parts of messages, and their remedies. Errors of connecting often have no code.
+REMEDIES = {
+    r"unable to open database file": "create its directory, or make it writable",
+    r"connection refused|can't connect to|can't create a connection|name or service not known"
+    r"|resolve host|translate host name|no route to host|timeout expired": "check host and port",
+    r"access denied|authentication failed|no password supplied|role \S+ does not exist": (
+        "check user, password and permissions"
+    ),
+}
+_NO_DATABASE = re.compile(
+    r"""unknown database ['"](.+?)['"]|database ['"](.+?)['"] does not exist""", re.IGNORECASE
+)
+
+
+def missing_database(message: str) -> str | None:
+    r"""Return the name of the database that doesn't exist; None for other messages.
+
+    Example:
+        >>> missing_database('FATAL: database "shop" does not exist')
+        'shop'
+        >>> missing_database("(1049, \"Unknown database 'shop'\")")
+        'shop'
+    """
+    found = _NO_DATABASE.search(message)
+    return None if found is None else found[1] or found[2]
+
+
+def remedy_of(message: str) -> str | None:
+    """Return the remedy for a database's error; None if there is no known one.
+
+    Example:
+        >>> remedy_of("unable to open database file")
+        'create its directory, or make it writable'
+    """
+    for part, remedy in REMEDIES.items():
+        if re.search(part, message, re.IGNORECASE):
+            return remedy
+    return None
 
 
 def failure_of(error: BaseException) -> Failure | None:

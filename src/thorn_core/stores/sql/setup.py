@@ -122,6 +122,10 @@ def wrong_with(
     """
     there = {table: statements.columns(table) for table in tables}
     missing = [statements.wording.name(t) for t, columns in there.items() if not columns]
+    if len(missing) == len(TABLES):
+        return (
+            f"the database {place} isn't initialised: it has none of Thorn's tables; run: {way_out}"
+        )
     if missing:
         return (
             f"the database {place} isn't initialised: missing table {', '.join(missing)};"
