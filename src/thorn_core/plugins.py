@@ -38,6 +38,9 @@ from thorn_core.values import Attempt, Delivery, Message, Request, Subscription
 
 logger = logging.getLogger(__name__)
 
+# No suggestion of a similar name for these: `mssql` doesn't misspell `mysql`.
+OTHER_DATABASES = ("cockroachdb", "mssql", "oracle")
+
 NOTHING = nullcontext()
 
 
@@ -221,8 +224,7 @@ class Plugins:
         factory = factories.get(scheme) or factories.get(scheme.partition("+")[0])
         if factory is None:
             raise ConfigurationError(
-                f"no store for {scheme!r}; {near(scheme, factories)}"
-                " (for other databases, install thorn-sqlalchemy)"
+                f"no store for {scheme!r}; {_store_advice(str(url), scheme, factories)}"
             )
         store = made(factory(source, settings), Store, f"the factory of the store {scheme!r}")
         return cast("Store", store)
@@ -371,3 +373,17 @@ class Plugins:
     def base_url(self) -> str | None:
         """Return the base URL of paths, if a plugin knows it."""
         return cast("str | None", self.hook.thorn_base_url())
+
+
+def _store_advice(url: str, scheme: str, factories: Mapping[str, Any]) -> str:
+    if "://" not in url:
+        # Anything with a colon or an @ may contain a password.
+        path = "thorn.db" if ":" in url or "@" in url else url
+        return f"for a SQLite file, write sqlite:///{path}"
+    if scheme.partition("+")[0] in OTHER_DATABASES:
+        advice = f"available: {', '.join(sorted(factories))}"
+    else:
+        advice = near(scheme, factories)
+    if "postgresql" not in factories:
+        advice += " (for PostgreSQL, MySQL and MariaDB, install thorn-sqlalchemy)"
+    return advice

@@ -185,6 +185,8 @@ def test_a_plugin_can_bring_codecs_schemes_and_stores():
     ("options", "message"),
     [
         ({"store": "mongodb://"}, "no store for 'mongodb'; available: .*memory"),
+        ({"store": "mag.db"}, "no store for 'mag.db'; for a SQLite file, write sqlite:///mag.db$"),
+        ({"store": "u:s3cret@h/x"}, "no store for 'u'; for a SQLite file, write sqlite:///thorn"),
         ({"dispatcher": "magic"}, "no dispatcher 'magic'; available: .*inline"),
         ({"settings": Settings(signatures=["rot13"])}, "names 'rot13'; available: .*github"),
         ({"plugins": [type("P", (), {"thorn_x": hookimpl(lambda self: 1)})()]}, "unknown hook"),

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from thorn_core import ConfigurationError, Thorn
+
 PROGRAMS = {
     "an app on memory": (
         "from thorn_core import Event, Thorn\n"
@@ -42,3 +44,28 @@ def test_the_package_has_its_names():
     assert all(getattr(thorn_sqlalchemy, name) for name in thorn_sqlalchemy.__all__)
     with pytest.raises(AttributeError, match="SqlStor"):
         thorn_sqlalchemy.SqlStor  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("missing", "url", "advice"),
+    [
+        ("MySQLdb", "mysql://root@127.0.0.1/x", r"\); write mysql\+pymysql://$"),
+        ("pymysql", "mysql+pymysql://root@127.0.0.1/x", "pip install 'thorn-sqlalchemy.mysql.'$"),
+        ("psycopg", "postgresql+psycopg://a@b/x", "pip install 'thorn-sqlalchemy.postgresql.'$"),
+    ],
+)
+def test_a_missing_driver_is_named_with_the_extra_of_its_database(
+    missing, url, advice, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ConfigurationError, match=rf"isn't installed .*{advice}"):
+        Thorn(store=url)
+
+
+@pytest.mark.parametrize("scheme", ["mssql", "oracle", "cockroachdb"])
+def test_unsupported_databases_are_not_listed(scheme):
+    with pytest.raises(ConfigurationError, match=f"no store for '{scheme}'; available: ") as error:
+        Thorn(store=f"{scheme}://a@b/x")
+    assert "postgresql" in str(error.value)
+    assert scheme not in str(error.value).partition("available")[2]
+    assert "install" not in str(error.value)

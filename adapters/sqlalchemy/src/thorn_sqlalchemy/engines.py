@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import sqlite3
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ from thorn_core import ConfigurationError
 POSTGRESQL, MYSQL, SQLITE = "postgresql", "mysql", "sqlite"
 # The SQL store's dialects by SQLAlchemy's names.
 DIALECTS = {"postgresql": POSTGRESQL, "mysql": MYSQL, "mariadb": MYSQL, "sqlite": SQLITE}
+# The drivers of the package's extras, which have the names of the dialects.
+DRIVERS = {POSTGRESQL: "psycopg", MYSQL: "pymysql"}
 SUPPORTED = "PostgreSQL 13, MariaDB 10.6, MySQL 8 or SQLite 3.35, or a newer version"
 
 # Seconds to wait for a lock, on SQLite for another writer. A longer transaction is stuck.
@@ -79,13 +82,27 @@ def _engine_of(source: str | URL | Engine) -> Engine:
         ) from error
     except ModuleNotFoundError as error:
         raise ConfigurationError(
-            f"the driver of {shown(source)} isn't installed ({error}); pip install"
-            " 'thorn-sqlalchemy[postgresql]' or 'thorn-sqlalchemy[mysql]'"
+            f"the driver of {shown(source)} isn't installed ({error}); {_driver_advice(source)}"
         ) from error
     raise ConfigurationError(
         f"the driver of {shown(url)} is asynchronous; use a synchronous one, such as"
         " postgresql+psycopg, mysql+pymysql or sqlite"
     )
+
+
+def _driver_advice(source: str | URL) -> str:
+    url = make_url(source)
+    backend = url.get_backend_name()
+    dialect = DIALECTS.get(backend, "")
+    if dialect not in DRIVERS:
+        return "install it"
+    driver = DRIVERS[dialect]
+    advice = []
+    if url.drivername != f"{backend}+{driver}":
+        advice.append(f"write {backend}+{driver}://")
+    if importlib.util.find_spec(driver) is None:
+        advice.append(f"pip install 'thorn-sqlalchemy[{dialect}]'")
+    return ", and ".join(advice) or "reinstall it"
 
 
 def shown(url: str | URL) -> str:

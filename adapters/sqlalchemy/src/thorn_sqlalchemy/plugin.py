@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from thorn_sqlalchemy.store import SqlStore
 
 # For `sqlite`, replaces the core's own store on the same tables, which no Session can join.
-SCHEMES = ("postgresql", "mysql", "mariadb", "sqlite", "oracle", "mssql", "cockroachdb")
+SCHEMES = ("postgresql", "mysql", "mariadb", "sqlite")
 
 
 @hookimpl
