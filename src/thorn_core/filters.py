@@ -9,6 +9,8 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
+from thorn_core.spelling import edits
+
 Previous = Mapping[str, Any] | None
 Test = Callable[[Any, Previous], bool]
 
@@ -351,19 +353,31 @@ class Condition:
 
 
 def _advice(name: str, path: list[str], last: str) -> str:
-    bare = last.removeprefix(NOW)
-    # A strict comparison: `author__name` lacks an operator and doesn't misspell `ne`.
-    likely = difflib.get_close_matches(bare, OPERATORS, 1, cutoff=0.75)
-    meant_operator = OTHER_NAMES.get(bare.replace("_", "")) or next(iter(likely), None)
+    meant_operator = _likely_operator(last)
     if meant_operator and path and all(path):
-        prefix = NOW if last.startswith(NOW) else ""
-        meant = "__".join((*path, prefix + meant_operator))
+        meant = "__".join((*path, meant_operator))
     else:
         meant = f"{name}__eq"
     return (
         f"condition {name!r} has no operator; did you mean {meant!r}?"
         f" Operators are {', '.join(OPERATORS)}, and each with {NOW} before it"
     )
+
+
+def _likely_operator(last: str) -> str | None:
+    bare = last.removeprefix(NOW)
+    found = _known_operator(bare)
+    if found is not None:
+        return f"{NOW}{found}" if last.startswith(NOW) else found
+    first, _, rest = last.partition("_")
+    found = _known_operator(rest) if rest and edits(f"{first}_", NOW) == 1 else None
+    return None if found is None else f"{NOW}{found}"
+
+
+def _known_operator(name: str) -> str | None:
+    # A strict comparison: `author__name` lacks an operator and doesn't misspell `ne`.
+    likely = difflib.get_close_matches(name, OPERATORS, 1, cutoff=0.75)
+    return OTHER_NAMES.get(name.replace("_", "")) or next(iter(likely), None)
 
 
 def _getter(path: tuple[str, ...]) -> Callable[[Any], Any]:
