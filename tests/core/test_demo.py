@@ -57,6 +57,7 @@ def done():
 def test_the_command_shows_what_happened_and_exits_0(done):
     assert (done.returncode, done.stderr) == (0, "")
     assert "allowed_networks = ['127.0.0.0/8']" in done.stdout
+    assert "allowed_ports = range(1024, 65536)" in done.stdout
     heading = next(line for line in done.stdout.splitlines() if line.startswith("message"))
     assert heading.split() == ["message", "recipient", "attempts", "status", "latency", "state"]
     (flaky,) = [line for line in done.stdout.splitlines() if "3  503, 503, 200" in line]

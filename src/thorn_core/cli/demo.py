@@ -35,6 +35,7 @@ EVENTS = ("article.created", "article.changed", "article.published", "article.re
 RETRIES = (0.2, 0.4, 0.8)
 PATIENCE = 20.0
 LOOPBACK = "127.0.0.0/8"
+PORTS = range(1024, 65536)
 MEMORY = "memory://"
 
 
@@ -47,7 +48,7 @@ def make_app(url: str = MEMORY, dispatcher: str = "background") -> Thorn:
     """
     settings = Settings(
         allowed_networks=[LOOPBACK],
-        allowed_ports=range(1024, 65536),
+        allowed_ports=PORTS,
         retry_policy=RetryPolicy(RETRIES, jitter=0),
         # By default, workers take over the deliveries of a dead worker after a minute.
         lease=4,
@@ -116,12 +117,12 @@ class Report:
     """Results of the demo's first part.
 
     Attributes:
-        setting: The setting that allows recipients on this machine.
+        settings: The settings that allow recipients on this machine.
         rows: All deliveries.
         checks: The checks, each with its result.
     """
 
-    setting: str
+    settings: tuple[str, ...]
     rows: tuple[Row, ...]
     checks: Mapping[str, bool]
 
@@ -184,8 +185,8 @@ def run_article(app: Thorn, recipients: Recipients) -> Report:
         ),
         **_check_requests(recipients, secrets),
     }
-    shown = f"allowed_networks = [{LOOPBACK!r}]"
-    return Report(setting=shown, rows=rows, checks=checks)
+    shown = (f"allowed_networks = [{LOOPBACK!r}]", f"allowed_ports = {PORTS!r}")
+    return Report(settings=shown, rows=rows, checks=checks)
 
 
 def _live_an_article(app: Thorn) -> list[Message]:
@@ -389,9 +390,10 @@ def _introduce_crash(out: Console) -> None:
 
 
 def _show(out: Console, report: Report) -> None:
-    out.print(
-        f"\nThe demo may deliver to this machine because of\n  {report.setting}\n", markup=False
-    )
+    out.print("\nThe demo may deliver to this machine because of", markup=False)
+    for setting in report.settings:
+        out.print(f"  {setting}", markup=False)
+    out.print()
     table = Table(box=None, pad_edge=False)
     for column in ("message", "recipient", "attempts", "status", "latency", "state"):
         right = column in ("attempts", "latency")
