@@ -138,10 +138,11 @@ def _checked_time(text: str, now: datetime, tolerance: timedelta) -> datetime:
     if not (text.isascii() and text.isdigit() and len(text) <= 11):
         raise SignatureError("the timestamp is not a number of seconds")
     at = datetime.fromtimestamp(int(text), UTC)
+    allowed = f"the tolerance is {tolerance.total_seconds():g} seconds"
     if at < now - tolerance:
-        raise SignatureError(f"the timestamp {at.isoformat()} is too old")
+        raise SignatureError(f"the timestamp {at.isoformat()} is too old; {allowed}")
     if at > now + tolerance:
-        raise SignatureError(f"the timestamp {at.isoformat()} is in the future")
+        raise SignatureError(f"the timestamp {at.isoformat()} is in the future; {allowed}")
     return at
 
 
@@ -155,7 +156,7 @@ def _any_equal(expected: Sequence[str], given: Sequence[str]) -> bool:
 
 
 MOST_SIGNATURES = 20
-_NO_MATCH = "no signature of this body matches a secret"
+_NO_MATCH = "no signature of this body matches a secret; check the secret, and verify the raw body"
 
 
 # -- the schemes
