@@ -207,8 +207,8 @@ def _faults(value: Any, path: str, above: tuple[int, ...]) -> Iterator[str]:
             plain = _plain(value)
         except TypeError:
             yield (
-                f"{path} is a {type(value).__name__}, which JSON can't represent; use strings,"
-                f" numbers, lists, mappings or dates"
+                f"{path} is of type {type(value).__name__}, which JSON can't represent; use"
+                f" strings, numbers, lists, mappings or dates"
             )
         else:
             yield from _faults(plain, path, above)

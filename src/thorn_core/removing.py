@@ -67,7 +67,7 @@ def check_reason(reason: str) -> str:
     """
     if not isinstance(reason, str) or not 0 < len(reason) <= REASON_LENGTH or "\0" in reason:
         raise ConfigurationError(
-            f"reason={reason!r}; use a text of 1 to {REASON_LENGTH} characters"
+            f"reason={reason!r}; use a string of 1 to {REASON_LENGTH} characters"
         )
     return reason
 

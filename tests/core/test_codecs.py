@@ -102,8 +102,8 @@ for _ in range(100_000):
     [
         (float("nan"), "data is nan"),
         ({"a": [1, float("inf")]}, r"data\.a\[1\] is inf"),
-        ({"a": {"b": 1j}}, r"data\.a\.b is a complex"),
-        ({"a": object()}, r"data\.a is a object"),
+        ({"a": {"b": 1j}}, r"data\.a\.b is of type complex"),
+        ({"a": object()}, r"data\.a is of type object"),
         ({(1, 2): 3}, r"data has the key \(1, 2\) of type tuple"),
         ({"a": "\ud800"}, r"data\.a contains a lone surrogate"),
         ({"\ud800": 1}, r"key contains a lone surrogate"),
@@ -111,7 +111,7 @@ for _ in range(100_000):
         ({"a": Point(float("nan"))}, r"data\.a\.x is nan"),
         ((1, {2: {float("nan")}}), r"data\[1\]\.2\[0\] is nan"),
         (deep, "nested too deeply"),
-        (Point, "data is a type"),
+        (Point, "data is of type type"),
     ],
 )
 def test_what_can_not_be_encoded_is_named_with_its_place(value, place):

@@ -239,7 +239,7 @@ def test_a_key_that_every_scheme_can_sign_with_is_taken(schemes, secret):
         (ED25519, "whsk_YWJj", "whsk_ followed by base64"),
         (ED25519, "whsk_" + base64.b64encode(b"x" * 64).decode(), "whsk_ followed by base64"),
         (DEFAULT + ED25519, PUBLIC, "public key"),
-        (DEFAULT, "whsec_!!!!!!!!", "base64 of 24 to 64 bytes"),
+        (DEFAULT, "whsec_!!!!!!!!", "must be whsec_ followed by base64 of 24 to 64 bytes"),
         (DEFAULT, "a shared text", "base64 of 24 to 64 bytes"),
         (DEFAULT, RAW.lower() + "=", "base64 of 24 to 64 bytes"),
         (DEFAULT, "whsec_" + base64.b64encode(b"x" * 23).decode(), "base64 of 24 to 64 bytes"),

@@ -90,6 +90,16 @@ def test_each_failed_attempt_is_one_record(told):
         assert second["attempt"] == 2
 
 
+def test_a_reason_that_is_a_sentence_gets_no_second_punctuation_mark(told):
+    with working(settings=LOCAL.evolve(retry=False)) as (app, drain):
+        app.subscribe("*", "https://nothing.invalid/")
+        app.send("a.b", 1)
+        drain()
+        (record,) = told()
+        assert record["message"].endswith("and its DNS; no attempts are left")
+        assert record["reason"].endswith("and its DNS.")
+
+
 def test_the_last_attempt_says_so(told):
     with LocalRecipient() as recipient, working(settings=LOCAL.evolve(retry=False)) as (app, drain):
         recipient.answer(status=404)

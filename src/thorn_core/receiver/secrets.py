@@ -66,7 +66,8 @@ def usable_secrets(secrets: str | Iterable[str] | None, scheme: SignatureScheme)
 def _fault(secret: Any, scheme: SignatureScheme) -> str | None:
     """Return why a secret is unusable; None if it is usable."""
     if not isinstance(secret, str):
-        return f"is a {type(secret).__name__}; use a string"
+        what = "None" if secret is None else f"of type {type(secret).__name__}"
+        return f"is {what}; use a string"
     if not secret.strip():
         return "is blank; remove it"
     if secret != secret.strip() or not secret.isprintable():

@@ -69,7 +69,8 @@ def parse_url(url: str) -> RecipientURL:
         '127.0.0.1'
     """
     if not isinstance(url, str):
-        raise SecurityError(f"The recipient URL is a {type(url).__name__}; use a text.")
+        what = "None" if url is None else f"of type {type(url).__name__}"
+        raise SecurityError(f"The recipient URL is {what}; use a string.")
     return _parsed(url)
 
 

@@ -120,9 +120,9 @@ def check_text(secret: Any) -> None:
 
 def _check_standard(secret: str) -> None:
     if standard_key(secret) is None:
-        where = "after whsec_ " if secret.startswith(SECRET_PREFIX) else ""
+        start = "whsec_ followed by " if secret.startswith(SECRET_PREFIX) else ""
         raise ConfigurationError(
-            f"a secret of Standard Webhooks must be {where}base64 of {SECRET_BYTES[0]} to"
+            f"a secret of Standard Webhooks must be {start}base64 of {SECRET_BYTES[0]} to"
             f" {SECRET_BYTES[-1]} bytes, with padding; omit it to generate one"
         )
 

@@ -96,7 +96,7 @@ def log_completion(completion: Completion) -> None:
             "attempt %d of %s failed: %s; %s",
             attempt.number,
             _named(delivery, subscription),
-            _one_line(reason),
+            _one_line(reason).rstrip("."),
             then,
             extra={
                 **about(delivery, subscription),
