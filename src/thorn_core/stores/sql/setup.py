@@ -124,7 +124,8 @@ def wrong_with(
     missing = [statements.wording.name(t) for t, columns in there.items() if not columns]
     if len(missing) == len(TABLES):
         return (
-            f"the database {place} isn't initialised: it has none of Thorn's tables; run: {way_out}"
+            f"the database {place} isn't initialised: it has none of Thorn's tables, such as"
+            f" {statements.wording.name(MESSAGES)}; run: {way_out}"
         )
     if missing:
         return (
