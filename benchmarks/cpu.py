@@ -10,7 +10,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def used_by_group(group: int) -> float:
-    """Return the seconds of a group's running processes, and of their reaped children."""
+    """Return the CPU seconds used by a group's running processes and their reaped children."""
     return sum(ticks for name, of, ticks in _processes() if of == group) / TICKS
 
 

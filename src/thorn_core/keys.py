@@ -122,7 +122,7 @@ def message_id(key: bytes) -> str:
 
 
 def first_key(at: datetime) -> bytes:
-    """Return the lowest key that a message of a time can have.
+    """Return the lowest possible key of a message sent at a time.
 
     Ids contain milliseconds: the keys of messages of the same millisecond are equal or higher, the
     keys of earlier ones lower.

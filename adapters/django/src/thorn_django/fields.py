@@ -84,7 +84,7 @@ class MomentField(AnyDateTimeField):
 
 
 class KeyField(AnyCharField):
-    """A text that is compared and ordered by code points."""
+    """A text column that compares and sorts strings by code points."""
 
     def db_type(self, connection: BaseDatabaseWrapper) -> str | None:
         """Return the column's type."""
@@ -103,7 +103,7 @@ class KeyField(AnyCharField):
 
 
 class LongTextField(AnyTextField):
-    """A text of any length and with any characters."""
+    """A text column for strings of any length with any characters."""
 
     def db_type(self, connection: BaseDatabaseWrapper) -> str | None:
         """Return the column's type."""

@@ -119,7 +119,7 @@ class History:
         for key in ids:
             kept = self.messages[key]
             for delivery in list(kept.deliveries):
-                # The queues skip their entries of a deleted message.
+                # The queues skip cancelled deliveries.
                 self.deliveries[delivery].state = DeliveryState.CANCELLED
                 self._drop(delivery)
             self._unreached.pop(key, None)

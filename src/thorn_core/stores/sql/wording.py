@@ -206,7 +206,9 @@ class Wording:
         return length if length <= STEP else -(-length // STEP) * STEP
 
     def _text(self, key: tuple[Any, ...], make: Callable[[], str]) -> str:
-        """Return a text, cached by a key."""
+        """Return a text, cached by what it depends on; the key ends with the number of rows."""
+        if self.arrays:
+            key = (*key[:-1], min(key[-1], 2))  # all statements of several rows are alike
         text = self._texts.get(key)
         if text is None:
             text = make()
@@ -267,7 +269,7 @@ class Wording:
             text = f"INSERT INTO ${table.name} ({', '.join(table.names)}) {values}"
             return f"{text} {self.on_conflict(table, '')}" if ignoring else text
 
-        return self._text(("insert", table.name, rows, ignoring), make)
+        return self._text(("insert", table.name, ignoring, rows), make)
 
     def upsert(self, table: Table, change: str, rows: int = 1) -> str:
         """Return an INSERT of rows that changes existing ones; see `insert` and `on_conflict`."""
@@ -307,7 +309,7 @@ class Wording:
             where: A further condition, ` AND …`.
         """
         return self._text(
-            ("update", table.name, given, change, rows, where),
+            ("update", table.name, given, change, where, rows),
             lambda: self._update_from(table, given, change, rows, where),
         )
 

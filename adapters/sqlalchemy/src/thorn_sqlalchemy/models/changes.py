@@ -124,7 +124,7 @@ def updated(
 def deleting(
     watch: Watch, mapper: Mapper[Any], connection: Connection, state: InstanceState[Any]
 ) -> None:
-    """Create the messages of a row about to be deleted; they wait for the end of the flush."""
+    """Create the messages for a row before its deletion, and hold them until the flush ends."""
     session, instance = _session(state), state.obj()
     flush = _flush_of(session)
     if flush.gone is None:

@@ -65,7 +65,7 @@ def insert_rows(execution: ORMExecuteState, mapper: Mapper[Any]) -> Result[Any] 
 
 
 def _may_conflict(statement: Insert) -> bool:
-    """Return True if rows may exist: ON CONFLICT, ON DUPLICATE KEY, INSERT IGNORE."""
+    """Return True for ON CONFLICT, ON DUPLICATE KEY and INSERT IGNORE: rows may exist already."""
     return statement._post_values_clause is not None or bool(statement._prefixes)
 
 
