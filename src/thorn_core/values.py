@@ -84,6 +84,7 @@ class Message:
         only: Id of its only subscription; None for all that match.
         idempotency: Digest of its sender, event and idempotency key
             (`thorn_core.keys.idempotency_digest`); None without a key. Stores need not return it.
+        claims: How often workers had claimed it for routing before; 0 outside a worker.
     """
 
     id: str
@@ -101,6 +102,7 @@ class Message:
     declared: str | None = None
     only: str | None = None
     idempotency: bytes | None = attrs.field(default=None, eq=False, repr=False)
+    claims: int = attrs.field(default=0, eq=False, repr=False)
 
     @property
     def keyed(self) -> bool:
@@ -304,12 +306,15 @@ class Claim:
         message: Its message.
         subscription: Its subscription; None if it has been deleted.
         token: Identifies the lease.
+        direct: Whether the store doesn't have the delivery yet: its worker attempts it under the
+            lease of its message.
     """
 
     delivery: Delivery
     message: Message
     subscription: Subscription | None
     token: str
+    direct: bool = False
 
 
 @attrs.frozen(kw_only=True)

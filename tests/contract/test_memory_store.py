@@ -208,10 +208,11 @@ class Model(RuleBasedStateMachine):
         completion = self.contract.completion(
             claim, DeliveryState(state), at=self.now, due_at=due, pause_until=until
         )
-        held = self.held(claim)
+        entry = self.known[claim.delivery.id]
+        is_open = entry[0] in ("pending", "in_flight")
+        held = self.held(claim) or (state == "delivered" and is_open)
         self.store.record([completion])
         if held:
-            entry = self.known[claim.delivery.id]
             entry[:4] = [state, due, None, None]
             if until is not None:
                 self.paused[entry[4]] = max(until, self.paused.get(entry[4], until))

@@ -25,6 +25,7 @@ from thorn_core import (
 )
 from thorn_core.recipients import ensure_port
 from thorn_core.testing import LocalRecipient
+from thorn_core.worker.lane import Share
 
 LOCAL = {"allowed_networks": ["127.0.0.0/8"], "allowed_ports": range(1, 65536)}
 WAIT = 10
@@ -644,9 +645,9 @@ class Flaky(MemoryStore):
         self._maybe("claim_messages")
         return super().claim_messages(**arguments)
 
-    def record(self, completions):
+    def record(self, completions, **arguments):
         self._maybe("record")
-        return super().record(completions)
+        return super().record(completions, **arguments)
 
     def release(self, claims):
         self._maybe("release")
@@ -715,7 +716,8 @@ def test_a_large_fan_out_is_routed_in_chunks(recipient):
 
 async def route_only(app, message):
     async with app.worker() as worker:
-        await worker._bound()._router.route([message], app.clock())
+        share = Share(0, 0, 0, {})
+        await worker._bound()._router.route([message], app.clock(), share)
 
 
 def test_two_workers_share_the_work(recipient):

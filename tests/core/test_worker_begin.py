@@ -58,7 +58,7 @@ def test_it_returns_while_requests_are_under_way(make, hanging):
     app.subscribe("order.*", hanging.url)
     assert begin(app, send(app, 1))
     hanging.wait_for(1, WAIT)
-    assert app.stats().deliveries["in_flight"] == 1
+    assert app.wait_until(lambda: app.stats().deliveries["in_flight"] == 1, WAIT)
 
 
 def test_all_of_a_recipient_that_answers_is_begun(make, recipient):
@@ -91,7 +91,9 @@ def test_a_store_is_not_asked_for_more_than_there_is(make, recipient, monkeypatc
     more = (NEVER,) if method == "abegin" else ()
     app.submit(getattr(app.engine, method)([*ids, *ids], *more)).result(WAIT)
     recipient.wait_for(10, WAIT)
-    assert [given["message_ids"] for given in asked] == [[*ids, *ids]]
+    # With a database, all deliveries are attempted directly.
+    expected = [] if app.store.blocking else [[*ids, *ids]]
+    assert [given["message_ids"] for given in asked] == expected
 
 
 def test_one_that_hangs_holds_up_nobody(make, recipient, hanging):

@@ -13,6 +13,7 @@ from thorn_core.stores.sql.database import Database
 from thorn_core.stores.sql.history import History
 from thorn_core.stores.sql.queue import Queue
 from thorn_core.stores.sql.recipients import Recipients
+from thorn_core.stores.sql.recording import Recording
 from thorn_core.stores.sql.rows import attempt_row, delivery_row, message_of, message_row, micros
 from thorn_core.stores.sql.schema import ATTEMPTS, DELIVERIES, IDEMPOTENCY, MESSAGES, OUTBOX
 from thorn_core.stores.sql.statements import Statements
@@ -92,6 +93,7 @@ class Parts:
         self.recipients = Recipients()
         self.subscriptions = Subscriptions(self.recipients)
         self.queue = Queue(self.recipients, Messages(), self.subscriptions)
+        self.recording = Recording(self.recipients, self.subscriptions)
         self.history = History(self.queue)
 
     def publish(self, *messages: Message) -> None:
@@ -143,7 +145,7 @@ class Parts:
         return self.run(lambda s: self.queue.claim(s, **arguments))
 
     def record(self, *completions: Completion) -> list[Subscription]:
-        return self.run(lambda s: self.queue.record(s, completions))
+        return self.run(lambda s: self.recording.record(s, completions))
 
     def fill(self, rows: Sequence[tuple[Message, Sequence[Delivery]]]) -> None:
         """Insert very many messages and deliveries, finished ones with an attempt each."""

@@ -9,6 +9,7 @@ from thorn_core.keys import attempt_id, delivery_id, delivery_key, message_key
 from thorn_core.stores.sql.database import Database
 from thorn_core.stores.sql.queue import Queue
 from thorn_core.stores.sql.recipients import Recipients
+from thorn_core.stores.sql.recording import Recording
 from thorn_core.stores.sql.rows import delivery_row, message_of, message_row, micros
 from thorn_core.stores.sql.schema import DELIVERIES, MESSAGES
 from thorn_core.values import (
@@ -66,6 +67,7 @@ class Queued:
         self.database = database
         self.recipients = Recipients()
         self.queue = Queue(self.recipients, ReadMessages(), NoSubscriptions())
+        self.recording = Recording(self.recipients, NoSubscriptions())
 
     def deliver(self, sent: Message, *to: Subscription) -> list[Delivery]:
         """Insert a message, and deliveries of it that are due at its time."""
@@ -97,7 +99,7 @@ class Queued:
         return self.database.run(lambda statements: self.queue.claim(statements, **values))
 
     def record(self, *completions: Completion) -> None:
-        self.database.run(lambda statements: self.queue.record(statements, completions))
+        self.database.run(lambda statements: self.recording.record(statements, completions))
 
     def row(self, delivery: Delivery) -> dict[str, Any] | None:
         """The delivery's row."""

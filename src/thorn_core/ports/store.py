@@ -128,12 +128,22 @@ class Outbox(Protocol):
         ...
 
     def claim_messages(
-        self, *, now: datetime, lease: timedelta, limit: int, ids: Collection[str] | None = None
+        self,
+        *,
+        now: datetime,
+        lease: timedelta,
+        limit: int,
+        token: str | None = None,
+        ids: Collection[str] | None = None,
     ) -> Sequence[Message]:
         """Lease messages that are not routed yet to the caller, the oldest first.
 
-        No other worker gets them before the lease ends. `ids` restricts the choice to these
+        No other worker gets them before the lease ends. A lease of no duration only looks. `token`
+        identifies the lease for the recording of direct claims. `ids` restricts the choice to these
         messages.
+
+        Returns:
+            The messages, with the numbers of earlier leases as `claims`.
         """
         ...
 
@@ -141,11 +151,18 @@ class Outbox(Protocol):
         """Postpone the routing of leased messages: no worker gets them before the given time."""
         ...
 
-    def route(self, routings: Sequence[Routing]) -> None:
+    def route(
+        self,
+        routings: Sequence[Routing],
+        *,
+        token: str | None = None,
+        until: datetime | None = None,
+    ) -> None:
         """Store the deliveries of messages in one transaction; skip existing ones.
 
         A delivery may already be finished if no request is possible. A routed message may get more
-        deliveries; a deleted message gets none.
+        deliveries; a deleted message gets none. With a token, the deliveries are in flight under
+        this lease until the given time.
         """
         ...
 
@@ -161,6 +178,17 @@ class Outbox(Protocol):
 @runtime_checkable
 class Queue(Protocol):
     """Hands out deliveries and records their results. A recipient is a subscription's id."""
+
+    def ready(self, subscription_ids: Collection[str], *, now: datetime) -> Mapping[str, bool]:
+        """Return the recipients that a worker may attempt directly, without `claim`.
+
+        They are not paused, neither by `pause` nor on their own request. A store whose claims are
+        cheap may return none.
+
+        Returns:
+            The recipients, and whether they have deliveries that are due.
+        """
+        ...
 
     def claim(
         self,
@@ -191,13 +219,23 @@ class Queue(Protocol):
         """Release leases without an attempt: held deliveries become pending as before."""
         ...
 
-    def record(self, completions: Sequence[Completion]) -> Sequence[Subscription]:
+    def record(
+        self, completions: Sequence[Completion], *, routed: Collection[str] = ()
+    ) -> Sequence[Subscription]:
         """Record the completions of claims in one transaction.
 
         The store records every attempt of an existing delivery. If the caller still holds the
-        lease, the delivery takes the outcome's state, `due_at` and reason. `stores.rules`
-        determines the effect on subscriptions: `judge_subscriptions` and `pauses` (the latest pause
-        wins).
+        lease, the delivery takes the outcome's state, `due_at` and reason; `delivered` replaces
+        `pending` and `in_flight` without a lease, too. `stores.rules` determines the effect on
+        subscriptions: `judge_subscriptions` and `pauses` (the latest pause wins).
+
+        The deliveries of direct claims are inserted. If one exists already, because the message's
+        lease has ended or the outcome of the first commit was unknown, its completion is late. A
+        deleted message gets no delivery.
+
+        Args:
+            completions: The completions.
+            routed: Ids of messages of direct claims whose other deliveries are stored.
 
         Returns:
             The subscriptions that this call disabled, and the enabled subscriptions whose owners

@@ -34,7 +34,7 @@ async def drain(
     mine: set[str] = set()
     wanted = None
     if message_ids is not None:
-        wanted = await engine.route_named(message_ids, cutoff)
+        wanted = await engine.route_named(message_ids, cutoff, mine, at_once=at_once)
     while not engine.stopping:
         progress = engine.progress
         if len(mine) == wanted:
@@ -83,8 +83,8 @@ async def begin(
         False if time ran out before all requests were started.
     """
     until = monotonic() + seconds
-    wanted = await engine.route_named(message_ids, cutoff)
     begun: set[str] = set()
+    wanted = await engine.route_named(message_ids, cutoff, begun)
     while not engine.stopping:
         if len(begun) == wanted:
             return True

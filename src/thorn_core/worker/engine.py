@@ -11,8 +11,11 @@ from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
-from thorn_core.values import Claim, Completion
+import attrs
+
+from thorn_core.values import Claim, DeliveryState
 from thorn_core.worker.attempts import Attempts
+from thorn_core.worker.lane import Lane
 from thorn_core.worker.leases import Leases
 from thorn_core.worker.load import SLOW_SECONDS, Load
 from thorn_core.worker.recorder import Recorder
@@ -23,6 +26,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 STORE_THREADS = 4
+# Seconds between searches for direct deliveries that need rows.
+SWEEP_SECONDS = 0.25
 
 
 class Engine:
@@ -66,11 +71,20 @@ class Engine:
         self.routable = True
         self.stopping = False
         self._router = Router(wiring, self._io)
-        self._recorder = Recorder(wiring, self._io, recorded=self._recorded, deliver=deliver)
+        self._lane = Lane(wiring.settings.unrecorded, self.load)
+        self._recorder = Recorder(
+            wiring,
+            self._io,
+            lane=self._lane,
+            leases=self.leases,
+            recorded=self._recorded,
+            deliver=deliver,
+        )
         self._transport = wiring.make_transport()
         self._attempts = Attempts(wiring, self._transport, self.load)
         self._slots: set[asyncio.Task[None]] = set()
         self._refill: asyncio.TimerHandle | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -85,9 +99,10 @@ class Engine:
     async def close(self) -> None:
         """Give requests in flight the grace period to finish, and return the rest to pending."""
         self.stopping = True
-        if self._refill is not None:
-            self._refill.cancel()
-            self._refill = None
+        for timer in (self._refill, self._sweeper):
+            if timer is not None:
+                timer.cancel()
+        self._refill = self._sweeper = None
         self.load.forget_waiting()
         if self._slots:
             await asyncio.wait(self._slots, timeout=self._settings.grace_period)
@@ -122,11 +137,11 @@ class Engine:
     async def pump(self, now: datetime, started: set[str] | None = None) -> int:
         """Route and claim once; return the numbers of messages and claims."""
         if not self.leases or self._executor is None:
-            routed = await self._route_some(now)
+            routed = await self._route_some(now, started)
             return routed + await self.claim_some(now, None, started)
         # Requests in flight don't wait for the routing of other messages.
         both = await asyncio.gather(
-            self._route_some(now),
+            self._route_some(now, started),
             self.claim_some(now, None, started),
             return_exceptions=True,
         )
@@ -137,12 +152,13 @@ class Engine:
             counted += count
         return counted
 
-    async def _route_some(self, now: datetime) -> int:
-        if not self.routable:
+    async def _route_some(self, now: datetime, started: set[str] | None) -> int:
+        # While the lane is in use, claim only messages whose deliveries can start soon.
+        if not self.routable or (self._lane and (self.full or self._lane.full)):
             return 0
         self.routable = False
         try:
-            routed, _ = await self._route_chunk(now)
+            routed, _ = await self._route_chunk(now, None, started)
         except BaseException:
             self.routable = True
             raise
@@ -150,8 +166,21 @@ class Engine:
             self.routable = True
         return routed
 
-    async def route_named(self, message_ids: Collection[str], now: datetime) -> int | None:
-        """Route those of these messages that are not routed yet.
+    async def route_named(
+        self,
+        message_ids: Collection[str],
+        now: datetime,
+        started: set[str],
+        *,
+        at_once: bool = False,
+    ) -> int | None:
+        """Route those of these messages that are not routed yet; start deliveries directly.
+
+        Args:
+            message_ids: The messages' ids.
+            now: The current time.
+            started: A set; the call adds the ids of the started deliveries.
+            at_once: Ignore the limits per recipient.
 
         Returns:
             The number of their deliveries if this call routed all of them, else None.
@@ -160,22 +189,68 @@ class Engine:
         counts: list[int] = []
         for start in range(0, len(ids), size):
             some = ids[start : start + size]
-            routed, made = await self._route_chunk(now, some)
+            routed, made = await self._route_chunk(now, some, started, at_once=at_once)
             if routed == len(some) and made is not None:
                 counts.append(made)
         return sum(counts) if len(counts) * size >= len(ids) else None
 
     async def _route_chunk(
-        self, now: datetime, ids: Collection[str] | None = None
+        self,
+        now: datetime,
+        ids: Collection[str] | None,
+        started: set[str] | None,
+        *,
+        at_once: bool = False,
     ) -> tuple[int, int | None]:
-        messages = await self._io(
-            self._store.claim_messages,
-            now=now,
-            lease=self.leases.lasting_from(now),
-            limit=self._settings.chunksize,
-            ids=ids,
-        )
-        return len(messages), await self._router.route(messages, now)
+        token, lease = self._token(), self.leases.lasting_from(now)
+        named = ids is not None
+        with self._lane.sharing(named=named, at_once=at_once) as share:
+            messages = await self._io(
+                self._store.claim_messages,
+                now=now,
+                lease=lease,
+                limit=self._settings.chunksize,
+                token=token,
+                ids=ids,
+            )
+            made = await self._router.route(messages, now, share)
+            claims = [
+                Claim(
+                    delivery=attrs.evolve(delivery, state=DeliveryState.IN_FLIGHT),
+                    message=message,
+                    subscription=subscription,
+                    token=token,
+                    direct=True,
+                )
+                for message, delivery, subscription in share.chosen
+            ]
+            self._lane.add(claims, named=named, started=started)
+        self._begin(claims, token, now + lease, started, at_once=at_once)
+        if claims and self._sweeper is None:
+            self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
+        return len(messages), made
+
+    def _sweep(self) -> None:
+        self._sweeper = None
+        if self._lane and not self.stopping:
+            self._recorder.sweep()
+            self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
+
+    def _begin(
+        self,
+        claims: Sequence[Claim],
+        token: str,
+        until: datetime,
+        started: set[str] | None,
+        *,
+        at_once: bool,
+    ) -> None:
+        """Queue claims, and start as many as there are slots."""
+        self.leases.add(claims, token, until)
+        self.load.claimed(claims, at_once=at_once)
+        self._fill_slots()
+        if started is not None:
+            started.update(claim.delivery.id for claim in claims)
 
     # -- claims
 
@@ -215,11 +290,7 @@ class Engine:
         )
         # Don't restart a delivery that is still in flight here after its lease has expired.
         fresh = [claim for claim in claims if claim.delivery.id not in self.leases]
-        self.leases.add(fresh, token, now + lease)
-        self.load.claimed(fresh, at_once=at_once)
-        self._fill_slots()
-        if started is not None:
-            started.update(claim.delivery.id for claim in fresh)
+        self._begin(fresh, token, now + lease, started, at_once=at_once)
         return len(fresh)
 
     def _token(self) -> str:
@@ -300,14 +371,17 @@ class Engine:
             finally:
                 load.ended(claim)
                 self.wake.set()
+            self._lane.ended(claim)
             self._recorder.add(completion)
 
     def _drop(self, claim: Claim) -> None:
+        self._lane.forget(claim)
         self.leases.drop([claim])
         self._progressed()
 
-    def _recorded(self, completions: Sequence[Completion]) -> None:
-        self.leases.drop(completion.claim for completion in completions)
+    def _recorded(self, claims: Sequence[Claim]) -> None:
+        self.leases.drop(claims)
+        self.wake.set()
         self._progressed()
 
     def _progressed(self) -> None:

@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class Leases:
-    """The claims of one worker; renews their leases.
+    """The claims of one worker; renews their leases, but not those of direct deliveries' messages.
 
     Args:
         store: The store of the leases.
@@ -74,7 +74,7 @@ class Leases:
     async def _keep(self) -> None:
         while self._claims:
             await asyncio.sleep(self._seconds / 3)
-            held = list(self._claims.values())
+            held = [claim for claim in self._claims.values() if not claim.direct]
             until = self._clock() + timedelta(seconds=self._seconds)
             try:
                 await self._io(self._store.renew, held, until=until)
@@ -92,7 +92,7 @@ class Leases:
         if self._keeper is not None:
             self._keeper.cancel()
             self._keeper = None
-        unused = list(self._claims.values())
+        unused = [claim for claim in self._claims.values() if not claim.direct]
         if unused:
             try:
                 await self._io(self._store.release, unused)

@@ -92,6 +92,29 @@ class Load:
         _less(self._busy, recipient)
         self._queue_up(recipient)
 
+    def begun_at(self, delivery_id: str) -> float | None:
+        """Return when a request in flight began, by `time.monotonic`; None for any other."""
+        begun = self._begun.get(delivery_id)
+        return None if begun is None else begun[0]
+
+    def withdraw(self, claim: Claim) -> None:
+        """Drop a waiting claim; it will not be sent."""
+        recipient = claim.delivery.subscription_id
+        queue = self._waiting.get(recipient, deque())
+        for place, other in enumerate(queue):
+            if other is claim:
+                del queue[place]
+                _less(self._busy, recipient)
+                if not queue:
+                    self._forget_turn(recipient)
+                break
+
+    def _forget_turn(self, recipient: str) -> None:
+        del self._waiting[recipient]
+        if recipient in self._in_turns:
+            self._turns.remove(recipient)
+            self._in_turns.discard(recipient)
+
     def forget_waiting(self) -> None:
         """Drop the waiting claims; they will not be sent."""
         for recipient, queue in self._waiting.items():
@@ -160,6 +183,11 @@ class Load:
         """The maximum number of concurrent claims per recipient."""
         return self._most + min(self._ahead, self._most)
 
+    @property
+    def half(self) -> int:
+        """Half of a recipient's slots."""
+        return max(self._most // 2, 1)
+
     def crowded(self) -> set[str]:
         """Return the recipients that have reached their limit of claims."""
         most = self.per_recipient
@@ -170,13 +198,17 @@ class Load:
         slow = Counter(self._slow())
         return {recipient for recipient, n in slow.items() if n == self._under_way[recipient]}
 
-    def by_recipient(self) -> Mapping[str, int]:
-        """Return claims by recipient; count unresponsive recipients as nearly full."""
+    def by_recipient(self, most: int | None = None) -> Mapping[str, int]:
+        """Return claims by recipient; count unresponsive recipients as nearly full.
+
+        Args:
+            most: The maximum number of claims per recipient, if it isn't `per_recipient`.
+        """
         if not self._caps:
             return self._busy
-        load = dict(self._busy)
+        load, most = dict(self._busy), most or self.per_recipient
         for recipient, cap in self._caps.items():
-            load[recipient] = load.get(recipient, 0) + self.per_recipient - cap
+            load[recipient] = load.get(recipient, 0) + most - cap
         return load
 
     def heed(self, recipient: str, *, answered: bool) -> None:

@@ -14,7 +14,9 @@ from thorn_core import signals
 from thorn_core.delivery import disabled_message, failing_message
 from thorn_core.errors import StoreError
 from thorn_core.ports.unit_of_work import IMMEDIATE
-from thorn_core.values import Completion, DeliveryState, Message, Subscription
+from thorn_core.values import Claim, Completion, DeliveryState, Message, Subscription
+from thorn_core.worker.lane import Lane, routings_of
+from thorn_core.worker.leases import Leases
 from thorn_core.worker.logs import log_completion, log_disabled, log_failing
 from thorn_core.worker.wiring import Wiring
 
@@ -23,6 +25,9 @@ logger = logging.getLogger(__name__)
 # Seconds between attempts to write to a failing store: the first and the longest.
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 30.0
+# Limits of one write: completions, and bytes of their responses.
+BATCH = 250
+BATCH_BYTES = 1024 * 1024
 
 
 class Recorder:
@@ -31,7 +36,10 @@ class Recorder:
     Args:
         wiring: The app's wiring.
         io: Awaits a store function that may block.
-        recorded: Called with the completions after their write.
+        lane: The direct deliveries; the recorder also writes rows for the overdue ones, so that
+            nothing else writes rows of deliveries in the lane.
+        leases: Takes the deliveries that get a lease of their own.
+        recorded: Called with the claims that have ended, or wait in the store again.
         deliver: Delivers the messages with these ids, perhaps unknown to other processes.
     """
 
@@ -40,11 +48,15 @@ class Recorder:
         wiring: Wiring,
         io: Callable[..., Awaitable[Any]],
         *,
-        recorded: Callable[[Sequence[Completion]], None],
+        lane: Lane,
+        leases: Leases,
+        recorded: Callable[[Sequence[Claim]], None],
         deliver: Callable[[Sequence[str]], Awaitable[object]],
     ) -> None:
         self._wiring, self._io = wiring, io
+        self._lane, self._leases = lane, leases
         self._recorded, self._deliver = recorded, deliver
+        self._overdue = False
         self._waiting: list[Completion] = []
         self._writer: asyncio.Task[None] | None = None
         self._notices: set[asyncio.Task[object]] = set()
@@ -56,14 +68,30 @@ class Recorder:
     def add(self, completion: Completion) -> None:
         """Queue a completion."""
         self._waiting.append(completion)
+        self._start()
+
+    def sweep(self) -> None:
+        """Write rows for overdue direct deliveries."""
+        self._overdue = True
+        self._start()
+
+    def _start(self) -> None:
         if self._writer is None:
             self._writer = asyncio.create_task(self._write())
 
     async def close(self) -> None:
-        """Write the queued completions, unless the store fails, and stop."""
+        """Write queued completions and unfinished direct deliveries, unless the store fails."""
         self._closing = True
         if self._writer is not None:
             await self._writer
+        unfinished = self._lane.unfinished()
+        try:
+            await self._store_direct(unfinished)
+        except Exception:
+            logger.exception(
+                "the store failed; the messages of %d deliveries wait for their leases to expire",
+                len(unfinished),
+            )
         for notice in self._notices:
             notice.cancel()
         self._waiting.clear()
@@ -71,10 +99,16 @@ class Recorder:
     async def _write(self) -> None:
         """Write the queued completions in batches until none is left."""
         delay = FIRST_DELAY
-        while self._waiting:
-            batch = self._waiting[: self._wiring.settings.chunksize]
+        while self._waiting or self._overdue:
             try:
-                notable = await self._io(self._wiring.store.record, batch)
+                if self._overdue:
+                    self._overdue = False
+                    await self._store_overdue()
+                batch = self._batch()
+                if not batch:
+                    continue
+                routed = self._lane.routed_by(completion.claim for completion in batch)
+                notable = await self._io(self._wiring.store.record, batch, routed=routed)
             except Exception as error:
                 log_store_failure("can't record", error, delay)
                 if self._closing:
@@ -84,13 +118,51 @@ class Recorder:
                 continue
             delay = FIRST_DELAY
             del self._waiting[: len(batch)]
+            claims = [completion.claim for completion in batch]
+            self._lane.stored(claims)
             for completion in batch:
                 self._notify(completion)
             if notable:
                 await self._announce(notable, batch[-1].at)
             self._wiring.progressed()
-            self._recorded(batch)
+            self._recorded(claims)
         self._writer = None
+
+    def _batch(self) -> list[Completion]:
+        """Return the next completions to write, limited by number and by bytes."""
+        batch: list[Completion] = []
+        size = 0
+        for completion in self._waiting[:BATCH]:
+            attempt = completion.attempt
+            size += 0 if attempt is None else len(attempt.body)
+            if batch and size > BATCH_BYTES:
+                break
+            batch.append(self._lane.current(completion))
+        return batch
+
+    async def _store_overdue(self) -> None:
+        """Write rows for direct deliveries that still wait or are still in flight."""
+        pending, leased = self._lane.overdue()
+        await self._store_direct(pending)
+        by_token: dict[str, list[Claim]] = {}
+        for claim in leased:
+            by_token.setdefault(claim.token, []).append(claim)
+        for token, claims in by_token.items():
+            until = self._wiring.clock() + timedelta(seconds=self._wiring.settings.lease)
+            await self._store_direct(claims, token, until)
+            self._leases.add([attrs.evolve(claim, direct=False) for claim in claims], token, until)
+        self._recorded(pending)
+
+    async def _store_direct(
+        self, claims: Sequence[Claim], token: str | None = None, until: datetime | None = None
+    ) -> None:
+        """Write rows for direct deliveries: pending, or with a token leased."""
+        if claims:
+            routed = self._lane.routed_by(claims)
+            state = DeliveryState.PENDING if token is None else DeliveryState.IN_FLIGHT
+            routings = routings_of(claims, routed, state)
+            await self._io(self._wiring.store.route, routings, token=token, until=until)
+            self._lane.stored(claims)
 
     async def _announce(self, subscriptions: Sequence[Subscription], at: datetime) -> None:
         """Notify the owners of disabled or failing subscriptions."""

@@ -8,10 +8,13 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+import attrs
+
 from thorn_core import signals
 from thorn_core.delivery import make_cancelled_delivery, make_delivery, make_unstored_delivery
 from thorn_core.message_recipients import INTERNAL
 from thorn_core.values import Delivery, Message, Routing, Subscription
+from thorn_core.worker.lane import Share
 from thorn_core.worker.logs import DefectLog, UndeclaredLog, log_cancelled
 from thorn_core.worker.wiring import Wiring
 
@@ -51,8 +54,14 @@ class Router:
         # Postponed messages in order of time.
         self._left: dict[str, None] = {}
 
-    async def route(self, messages: Sequence[Message], now: datetime) -> int | None:
+    async def route(self, messages: Sequence[Message], now: datetime, share: Share) -> int | None:
         """Insert the deliveries of messages, in batches of about a chunk.
+
+        Args:
+            messages: The messages.
+            now: The current time.
+            share: Takes deliveries for the direct lane instead. Only messages of a single page
+                that nobody has claimed before have such deliveries.
 
         Returns:
             The number of deliveries to attempt. None if it is unknown, because there are very many
@@ -68,7 +77,7 @@ class Router:
         left = [message for message in known if message.only is None]
         limit = max(self._settings.chunksize, 1000)
         while left:
-            pages, routings = await self._io(self._route_first, left, limit, now)
+            pages, routings = await self._io(self._route_first, left, limit, now, share)
             counts += map(self._finish, routings)
             for message, page in zip(left, pages, strict=False):
                 if len(page) >= limit:
@@ -109,7 +118,7 @@ class Router:
             await self._io(self._store.postpone, ids, until=now + wait)
 
     def _route_first(
-        self, messages: Sequence[Message], limit: int, now: datetime
+        self, messages: Sequence[Message], limit: int, now: datetime, share: Share
     ) -> tuple[Sequence[Sequence[Subscription]], list[Routing]]:
         """Insert the first page of deliveries for the first messages; return pages and routings.
 
@@ -120,8 +129,42 @@ class Router:
             self._routing(message, page, now, last=len(page) < limit)
             for message, page in zip(messages, pages, strict=False)
         ]
-        self._store.route(routings)
+        subscriptions = {each.id: each for page in pages for each in page}
+        self._store.route(self._choose(routings, subscriptions, now, share))
         return pages, routings
+
+    def _choose(
+        self,
+        routings: Sequence[Routing],
+        subscriptions: dict[str, Subscription],
+        now: datetime,
+        share: Share,
+    ) -> list[Routing]:
+        """Choose deliveries for the direct lane; return the routings to store."""
+        able = [r for r in routings if r.complete and not r.message.claims and share.room]
+        for routing in able:
+            subscriptions |= {d.subscription_id: d.target for d in routing.deliveries if d.target}
+        ids = {
+            delivery.subscription_id
+            for routing in able
+            for delivery in routing.deliveries
+            if not delivery.state.finished
+        }
+        ids = {id_ for id_ in ids if not subscriptions[id_].rate_limit}
+        ready = self._store.ready(ids, now=now) if ids else {}
+        if not ready:
+            return list(routings)
+        direct = {routing.message.id for routing in able}
+        stored = []
+        for routing in routings:
+            others = routing.deliveries
+            if routing.message.id in direct:
+                others = share.choose(routing.message, others, subscriptions, ready)
+            if len(others) == len(routing.deliveries):
+                stored.append(routing)
+            elif others:
+                stored.append(attrs.evolve(routing, deliveries=others, complete=False))
+        return stored
 
     async def _route_on(self, message: Message, after: str, limit: int, now: datetime) -> None:
         """Insert the deliveries of a message beyond its first page."""

@@ -167,12 +167,18 @@ class DjangoStore(SqlStore):
             )
 
     def claim_messages(
-        self, *, now: datetime, lease: timedelta, limit: int, ids: Collection[str] | None = None
+        self,
+        *,
+        now: datetime,
+        lease: timedelta,
+        limit: int,
+        token: str | None = None,
+        ids: Collection[str] | None = None,
     ) -> Sequence[Message]:
         """Lease messages that are not routed yet."""
         for other in self._others:
             other.empty(limit, ids)
-        return super().claim_messages(now=now, lease=lease, limit=limit, ids=ids)
+        return super().claim_messages(now=now, lease=lease, limit=limit, token=token, ids=ids)
 
     def matching(
         self, event: str, *, sender: str | None, after: str | None, limit: int
@@ -188,10 +194,16 @@ class DjangoStore(SqlStore):
         self._opened.begin()
         return super().matching_each(messages, limit=limit)
 
-    def route(self, routings: Sequence[Routing]) -> None:
+    def route(
+        self,
+        routings: Sequence[Routing],
+        *,
+        token: str | None = None,
+        until: datetime | None = None,
+    ) -> None:
         """Store the deliveries of messages."""
         self._opened.close()
-        super().route(routings)
+        super().route(routings, token=token, until=until)
 
     # -- history
 

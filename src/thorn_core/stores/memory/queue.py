@@ -40,8 +40,14 @@ class Queue:
         self._leases = TimeQueue(is_leased)
         self.turns = Turns(held)
 
-    def add(self, kept: MessageRecord, routing: Routing) -> None:
-        """Store new deliveries of a message."""
+    def add(
+        self,
+        kept: MessageRecord,
+        routing: Routing,
+        token: str | None = None,
+        until: datetime | None = None,
+    ) -> None:
+        """Store new deliveries of a message, with a token in flight until the given time."""
         for made in routing.deliveries:
             if made.id not in self._history.deliveries:
                 delivery = DeliveryRecord(made, next(self._serials), made.state, made.due_at)
@@ -49,6 +55,9 @@ class Queue:
                 if made.state.finished:
                     delivery.finished_at, delivery.reason = made.finished_at, made.reason
                     self._history.finished(delivery)
+                elif until is not None:
+                    delivery.state, delivery.token = IN_FLIGHT, token
+                    self._lease(delivery, until)
                 else:
                     self.turns.add(delivery)
 
@@ -143,7 +152,9 @@ class Queue:
             delivery = self._history.deliveries.get(completion.claim.delivery.id)
             if delivery is None:
                 continue
-            mine = self._held(completion.claim) is not None
+            mine = self._held(completion.claim) is not None or (
+                completion.outcome.state is DeliveryState.DELIVERED and not delivery.state.finished
+            )
             if completion.attempt is not None:
                 self._history.attempted(delivery, completion.attempt)
             if mine:

@@ -161,7 +161,13 @@ class MemoryStore:
         self._wake()
 
     def claim_messages(
-        self, *, now: datetime, lease: timedelta, limit: int, ids: Collection[str] | None = None
+        self,
+        *,
+        now: datetime,
+        lease: timedelta,
+        limit: int,
+        token: str | None = None,
+        ids: Collection[str] | None = None,
     ) -> Sequence[Message]:
         """Lease messages that are not routed yet."""
         with self._lock:
@@ -172,13 +178,19 @@ class MemoryStore:
         with self._lock:
             self._outbox.postpone(message_ids, until)
 
-    def route(self, routings: Sequence[Routing]) -> None:
+    def route(
+        self,
+        routings: Sequence[Routing],
+        *,
+        token: str | None = None,
+        until: datetime | None = None,
+    ) -> None:
         """Store the deliveries of messages."""
         with self._lock:
             for routing in routings:
                 kept = self._history.messages.get(routing.message.id)
                 if kept is not None:
-                    self._queue.add(kept, routing)
+                    self._queue.add(kept, routing, token, until)
                     if routing.complete and not kept.routed:
                         self._history.routed(kept)
             self._history.trim()
@@ -194,6 +206,10 @@ class MemoryStore:
         return kept is None or kept.routed
 
     # -- queue
+
+    def ready(self, subscription_ids: Collection[str], *, now: datetime) -> Mapping[str, bool]:
+        """Return no recipients: claims in memory are as cheap."""
+        return {}
 
     def claim(
         self,
@@ -233,7 +249,9 @@ class MemoryStore:
             self._queue.release(claims)
         self._wake()
 
-    def record(self, completions: Sequence[Completion]) -> Sequence[Subscription]:
+    def record(
+        self, completions: Sequence[Completion], *, routed: Collection[str] = ()
+    ) -> Sequence[Subscription]:
         """Record the completions of claims."""
         with self._lock:
             held = self._queue.record(completions)

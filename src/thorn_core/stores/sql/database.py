@@ -42,11 +42,18 @@ class Database:
 
     # -- transactions
 
-    def run(self, work: Callable[[Statements], T], *, durable: bool = True) -> T:
+    def run(
+        self,
+        work: Callable[[Statements], T],
+        *,
+        careful: Callable[[Statements], T] | None = None,
+        durable: bool = True,
+    ) -> T:
         """Call `work` in a new transaction; retry after a conflict or a lost connection.
 
         Args:
             work: The function; retries call it again.
+            careful: Called instead after a duplicate key.
             durable: False for a worker's records. A power failure may undo them, and the worker
                 then repeats the deliveries.
 
@@ -63,6 +70,8 @@ class Database:
                 failure = self.executor.classify(error)
                 if failure is None:
                     raise
+                if failure is Failure.DUPLICATE and careful is not None:
+                    work = careful
                 if left and failure in PASSING and time.monotonic() < until:
                     time.sleep(random.uniform(0.001, 0.02) * (TRIES - left))  # noqa: S311
                     continue

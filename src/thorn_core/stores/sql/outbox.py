@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+import attrs
+
 from thorn_core.keys import message_id, message_key
 from thorn_core.stores.sql.messages import Messages
 from thorn_core.stores.sql.queue import Queue
@@ -36,20 +38,22 @@ INSERT_BOTH = (
 FIRST = "SELECT digest, message_id FROM $idempotency WHERE digest IN (:digests.key*)"
 _FREE = "(leased_until IS NULL OR leased_until <= :now.big)"
 POSTPONED = (
-    f"SELECT message_id FROM $outbox WHERE route_at > 0 AND route_at <= :now.big AND {_FREE}"
+    f"SELECT message_id, tries FROM $outbox WHERE route_at > 0 AND route_at <= :now.big AND {_FREE}"
     " ORDER BY route_at, message_id"
 )
-FRESH = f"SELECT message_id FROM $outbox WHERE route_at = 0 AND {_FREE} ORDER BY message_id"
+FRESH = f"SELECT message_id, tries FROM $outbox WHERE route_at = 0 AND {_FREE} ORDER BY message_id"
 NAMED = (
-    "SELECT message_id FROM $outbox WHERE message_id IN (:keys.key*) AND route_at <= :now.big"
-    f" AND {_FREE}"
+    "SELECT message_id, tries FROM $outbox WHERE message_id IN (:keys.key*)"
+    f" AND route_at <= :now.big AND {_FREE}"
 )
 LEASE = (
-    "UPDATE $outbox SET leased_until = :until.big, tries = {least}(tries + 1, :most.int)"
+    "UPDATE $outbox SET leased_until = :until.big, token = :token.name,"
+    " tries = {least}(tries + 1, :most.int)"
     " WHERE message_id IN (:keys.key*)"
 )
 POSTPONE = (
-    "UPDATE $outbox SET route_at = :until.big, leased_until = NULL WHERE message_id IN (:keys.key*)"
+    "UPDATE $outbox SET route_at = :until.big, leased_until = NULL, token = NULL"
+    " WHERE message_id IN (:keys.key*)"
     " AND (leased_until IS NOT NULL OR route_at > 0)"
 )
 WAITING = "SELECT message_id FROM $outbox WHERE message_id IN (:keys.key*) ORDER BY message_id"
@@ -151,6 +155,7 @@ class Outbox:
         now: int,
         until: int,
         limit: int,
+        token: str | None = None,
         ids: Collection[str] | None = None,
     ) -> list[Message]:
         """Lease messages that are not routed yet, the oldest first.
@@ -158,8 +163,9 @@ class Outbox:
         Args:
             statements: Runs the SQL, in a transaction.
             now: The current time in microseconds.
-            until: The end of the lease in microseconds.
+            until: The end of the lease in microseconds; a lease that ends now is not counted.
             limit: The maximum number.
+            token: Identifies the lease.
             ids: Restricts the choice to these messages.
         """
         wording = statements.wording
@@ -177,25 +183,37 @@ class Outbox:
                 if left:
                     whole = f"{text}{wording.limit}{wording.skip_locked}"
                     found += statements.rows(whole, now=now, most=left)
-        keys = sorted(key for (key,) in found)
+        earlier = dict(sorted(found))
+        keys = list(earlier)
         if not keys:
             return []
-        lease = LEASE.format(least=wording.least)
-        statements.change(lease, keys=keys, until=until, most=MOST_TRIES)
+        if until > now:
+            lease = LEASE.format(least=wording.least)
+            statements.change(lease, keys=keys, until=until, token=token, most=MOST_TRIES)
         messages = self._messages.get_many(statements, keys)
-        return [messages[key] for key in keys if key in messages]
+        return [
+            attrs.evolve(messages[key], claims=tries) if tries else messages[key]
+            for key, tries in earlier.items()
+            if key in messages
+        ]
 
     def postpone(self, statements: Statements, message_ids: Iterable[str], until: int) -> None:
         """Postpone leased messages until the given time in microseconds."""
         if keys := sorted(_keys(message_ids)):
             statements.change(POSTPONE, keys=keys, until=until)
 
-    def route(self, statements: Statements, routings: Sequence[Routing]) -> None:
+    def route(
+        self,
+        statements: Statements,
+        routings: Sequence[Routing],
+        lease: tuple[str | None, int] | None = None,
+    ) -> None:
         """Insert deliveries of existing messages; skip existing deliveries.
 
         Args:
             statements: Runs the SQL, in a transaction.
             routings: The messages and their deliveries.
+            lease: The token and the end in microseconds of the lease of deliveries in flight.
         """
         asked = sorted(_keys(routing.message.id for routing in routings))
         if not asked:
@@ -205,7 +223,7 @@ class Outbox:
         if routed := [key for key in asked if key not in here]:
             here |= self._locked(statements, KEPT, routed)
         standing = [r for r in routings if message_key(r.message.id) in here]
-        self._deliver(statements, [d for r in standing for d in r.deliveries])
+        self._deliver(statements, [d for r in standing for d in r.deliveries], lease)
         if done := sorted(_keys(r.message.id for r in standing if r.complete)):
             statements.change(ROUTED, keys=done)
 
@@ -213,7 +231,12 @@ class Outbox:
         whole = f"{text}{statements.wording.for_update}"
         return {key for (key,) in statements.rows(whole, keys=keys)}
 
-    def _deliver(self, statements: Statements, deliveries: Sequence[Delivery]) -> None:
+    def _deliver(
+        self,
+        statements: Statements,
+        deliveries: Sequence[Delivery],
+        lease: tuple[str | None, int] | None,
+    ) -> None:
         targets = {d.subscription_id: d.target for d in deliveries}
 
         def find(ids: Sequence[str]) -> dict[str, Subscription]:
@@ -235,7 +258,8 @@ class Outbox:
         statements.insert_fast(DELIVERIES, new)
         pending = [(row[0], made[row]) for row in new if not made[row].state.finished]
         # Last, because all transactions compete for the rows of busy recipients.
-        self._queue.add(statements, [(key, micros(delivery.due_at)) for key, delivery in pending])
+        due = [(key, micros(delivery.due_at)) for key, delivery in pending]
+        self._queue.add(statements, due, lease)
 
     def next_due(self, statements: Statements, now: int) -> int | None:
         """Return the earliest time (microseconds) at which another message may be claimable."""

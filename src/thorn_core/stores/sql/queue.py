@@ -1,4 +1,4 @@
-"""The queue: pending and leased deliveries, and the recording of attempts.
+"""The queue: pending and leased deliveries.
 
 A delivery has a row here while it is pending or in flight. The row is free, or leased with a token
 until a time. A lease doesn't move the row in the order of due deliveries, so an expired lease needs
@@ -11,38 +11,31 @@ The lock on a queue row permits changes of its delivery.
 
 from __future__ import annotations
 
-import functools
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from operator import itemgetter
 from typing import Any, Protocol
 
-from thorn_core.keys import MESSAGE_KEY, delivery_key, message_key, recipient_key, recipient_of
+from thorn_core.keys import MESSAGE_KEY, message_key, recipient_key, recipient_of
 from thorn_core.ports.tables import Column
 from thorn_core.stores.sql.recipients import Recipients
 from thorn_core.stores.sql.rows import (
     CANCELLED,
     DELIVERY,
-    STATES,
-    attempt_row,
     clean,
     delivery_of,
+    key_of_delivery,
     micros,
 )
 from thorn_core.stores.sql.schema import (
-    ATTEMPTS,
     BIG,
-    DELIVERIES,
     DELIVERY_KEY,
     INT,
     KEY,
     QUEUE,
-    SMALL,
 )
 from thorn_core.stores.sql.statements import Statements
 from thorn_core.stores.sql.wording import LIST_SIZE
 from thorn_core.stores.turns import queue_up, take_turns
-from thorn_core.values import Claim, Completion, DeliveryState, Message, Subscription
+from thorn_core.values import Claim, Message, Subscription
 
 # The maximum number of messages in one statement.
 RANGES = 64
@@ -81,27 +74,10 @@ READ = (
     f"SELECT {DELIVERY} FROM $queue q JOIN $deliveries d ON d.id = q.id"
     " JOIN $recipients r ON r.id = q.recipient WHERE q.id IN (:keys.key*)"
 )
-THERE = "SELECT id FROM $deliveries WHERE id IN (:keys.key*) ORDER BY id"
 CANCEL = (
     "UPDATE $deliveries SET state = :state.small, finished_at = :now.big, reason = :reason.text"
     " WHERE id IN (:keys.key*)"
 )
-ATTEMPTED = (
-    "SELECT delivery_id, at FROM $attempts WHERE delivery_id IN (:keys.key*) AND at >= :since.big"
-)
-
-_ID, _MORE = DELIVERIES.column("id"), Column("more", SMALL)
-_OUTCOME = (
-    _ID,
-    _MORE,
-    *(DELIVERIES.column(name) for name in ("state", "finished_at", "reason")),
-)
-RECORD = (
-    "state = v.state, attempts = t.attempts + v.more, finished_at = v.finished_at,"
-    " reason = v.reason"
-)
-_AGAIN = (QUEUE.column("id"), _MORE, QUEUE.column("due_at"))
-AGAIN = "due_at = v.due_at, tries = t.tries + v.more, token = NULL, leased_until = NULL"
 
 
 class Messages(Protocol):
@@ -117,12 +93,6 @@ class Subscriptions(Protocol):
 
     def get_many(self, statements: Statements, ids: Collection[str]) -> Mapping[str, Subscription]:
         """Return subscriptions by id."""
-        ...
-
-    def judge(
-        self, statements: Statements, completions: Sequence[Completion]
-    ) -> list[Subscription]:
-        """Apply the results of attempts to subscriptions."""
         ...
 
 
@@ -141,16 +111,24 @@ class Queue:
         self._recipients = recipients
         self._messages, self._subscriptions = messages, subscriptions
 
-    def add(self, statements: Statements, due: Sequence[tuple[bytes, int]]) -> None:
+    def add(
+        self,
+        statements: Statements,
+        due: Sequence[tuple[bytes, int]],
+        lease: tuple[str | None, int] | None = None,
+    ) -> None:
         """Insert pending deliveries; skip existing rows.
 
         Args:
             statements: Runs the SQL, in the transaction that created or reopened the deliveries.
             due: Keys and due times in microseconds. The recipients must have rows.
+            lease: The token and the end in microseconds of the lease of deliveries in flight.
         """
-        rows = [(key, recipient_of(key), at, 0, None, None, None, None) for key, at in due]
+        token, until = lease or (None, None)
+        rows = [(key, recipient_of(key), at, 0, until, token, None, None) for key, at in due]
         statements.insert(QUEUE, sorted(rows), ignoring=True, own=True)
-        self._recipients.due(statements, ((recipient_of(key), at) for key, at in due))
+        times = ((recipient_of(key), at if until is None else until) for key, at in due)
+        self._recipients.due(statements, times)
 
     # -- claim
 
@@ -279,47 +257,7 @@ class Queue:
             due = ((recipient_of(key), micros(c.delivery.due_at)) for key, c in held.items())
             self._recipients.due(statements, due)
 
-    # -- results
-
-    def record(
-        self, statements: Statements, completions: Sequence[Completion]
-    ) -> list[Subscription]:
-        """Record the completions of valid leases; store and count every attempt.
-
-        Returns:
-            The newly disabled subscriptions, and those whose owners need a warning.
-        """
-        ordered = sorted(completions, key=lambda completion: _key_of(completion.claim))
-        tokens = dict(_standing(statements, {_key_of(s.claim) for s in ordered}))
-        held, late = [], []
-        for each in ordered:
-            key = _key_of(each.claim)
-            if tokens.get(key) == each.claim.token:
-                # The first completion ends the lease; another one of the same claim is late.
-                del tokens[key]
-                held.append(each)
-            else:
-                late.append(each)
-        statements.update(DELIVERIES, _OUTCOME, [_outcome(s) for s in held], RECORD)
-        made = {_attempt_key(s): s for s in held if s.attempt is not None}
-        made |= _count_late(statements, late, made)
-        rows = [attempt_row(s.attempt) for s in made.values() if s.attempt is not None]
-        statements.insert(ATTEMPTS, sorted(rows, key=itemgetter(0, 1)), ignoring=True, own=True)
-        again = [s for s in held if s.outcome.state is DeliveryState.PENDING]
-        statements.update(QUEUE, _AGAIN, [_retry(s) for s in again], AGAIN)
-        if ended := [_key_of(s.claim) for s in held if s.outcome.state.finished]:
-            statements.change(REMOVE, keys=ended)
-        judged = self._subscriptions.judge(statements, held)
-        self._recipients.due(
-            statements,
-            ((recipient_of(key), due_at) for key, _, due_at in map(_retry, again)),
-            (
-                (recipient_of(_key_of(s.claim)), micros(s.outcome.pause_until))
-                for s in held
-                if s.outcome.pause_until is not None
-            ),
-        )
-        return judged
+    # -- waiting deliveries
 
     def waiting(
         self, statements: Statements, subscription_id: str, now: int, limit: int
@@ -376,7 +314,7 @@ def _first(
     return found
 
 
-def _standing(statements: Statements, keys: Collection[bytes]) -> list[tuple[bytes, str | None]]:
+def standing(statements: Statements, keys: Collection[bytes]) -> list[tuple[bytes, str | None]]:
     """Lock rows; return their tokens."""
     lock = f"{STANDING}{statements.wording.for_update}"
     return statements.rows(lock, keys=sorted(keys)) if keys else []
@@ -385,74 +323,13 @@ def _standing(statements: Statements, keys: Collection[bytes]) -> list[tuple[byt
 def _held(statements: Statements, claims: Iterable[Claim]) -> dict[bytes, Claim]:
     """Lock the rows of the claims; return the claims with valid leases."""
     by_key = {_key_of(claim): claim for claim in claims}
-    standing = _standing(statements, by_key)
-    return {key: by_key[key] for key, token in standing if token == by_key[key].token}
-
-
-def _count_late(
-    statements: Statements, late: Sequence[Completion], held: Collection[tuple[bytes, int]]
-) -> dict[tuple[bytes, int], Completion]:
-    """Count attempts that ended after their lease; return those not counted before.
-
-    A completion arrives twice if the outcome of the first commit was unknown. Attempts of deleted
-    deliveries are ignored.
-
-    Args:
-        statements: Runs the SQL, in the transaction that records the attempts.
-        late: The completions; those without an attempt are ignored.
-        held: The keys of attempts that this transaction counts already.
-    """
-    made = {_attempt_key(s): s for s in late if s.attempt is not None}
-    made = {key: s for key, s in made.items() if key not in held}
-    if not made:
-        return {}
-    keys = sorted({key for key, _ in made})
-    lock = f"{THERE}{statements.wording.for_update}"
-    there = {key for (key,) in statements.rows(lock, keys=keys)}
-    since = min(at for _, at in made)
-    known = set(statements.rows(ATTEMPTED, keys=keys, since=since))
-    new = {key: s for key, s in made.items() if key[0] in there and key not in known}
-    counts = Counter(key for key, _ in new)
-    statements.update(
-        DELIVERIES, (_ID, _MORE), sorted(counts.items()), "attempts = t.attempts + v.more"
-    )
-    return new
+    tokens = standing(statements, by_key)
+    return {key: by_key[key] for key, token in tokens if token == by_key[key].token}
 
 
 def _key_of(claim: Claim) -> bytes:
-    return _key(claim.delivery.id)
-
-
-def _attempt_key(completion: Completion) -> tuple[bytes, int]:
-    assert completion.attempt is not None
-    return _key_of(completion.claim), micros(completion.attempt.at)
-
-
-@functools.lru_cache(maxsize=4096)
-def _key(delivery_id: str) -> bytes:
-    key = delivery_key(delivery_id)
-    assert key is not None
-    return key
+    return key_of_delivery(claim.delivery.id)
 
 
 def _message_of(key: bytes) -> bytes:
     return key[:MESSAGE_KEY]
-
-
-def _outcome(completion: Completion) -> tuple[Any, ...]:
-    outcome = completion.outcome
-    return (
-        _key_of(completion.claim),
-        int(completion.attempt is not None),
-        STATES[outcome.state],
-        micros(completion.at) if outcome.state.finished else None,
-        clean(outcome.reason),
-    )
-
-
-def _retry(completion: Completion) -> tuple[bytes, int, int]:
-    return (
-        _key_of(completion.claim),
-        int(completion.attempt is not None),
-        micros(completion.outcome.due_at or completion.at),
-    )

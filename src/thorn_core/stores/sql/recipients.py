@@ -40,6 +40,10 @@ _PAUSED, _BLOCKED_UNTIL = RECIPIENTS.column("paused"), RECIPIENTS.column("blocke
 _RECIPIENT = (Column("recipient", BIG),)
 
 IDS = "SELECT id, subscription_id FROM $recipients WHERE id IN (:keys.big*)"
+TURNS = (
+    "SELECT id, subscription_id, ready_at, paused, blocked_until FROM $recipients"
+    " WHERE id IN (:keys.big*)"
+)
 LOCK = (
     "SELECT id, ready_at, paused, blocked_until FROM $recipients"
     " WHERE id IN (:keys.big*) ORDER BY id"
@@ -172,6 +176,25 @@ class Recipients:
         )
 
     # -- turns
+
+    def open(self, statements: Statements, ids: Collection[str], now: int) -> dict[str, bool]:
+        """Return the subscriptions that aren't paused, and whether they have due deliveries.
+
+        Args:
+            statements: Runs the SQL, on a reading connection.
+            ids: The subscriptions' ids; they may have no rows yet.
+            now: The current time in microseconds.
+        """
+        found = dict.fromkeys(ids, False)
+        keys = sorted(map(recipient_key, found))
+        rows = statements.rows(TURNS, keys=keys) if keys else []
+        for _, id_, ready_at, paused, blocked_until in rows:
+            if paused or blocked_until > now:
+                found.pop(id_, None)
+            elif id_ in found:
+                found[id_] = ready_at is not None and ready_at <= now
+        self.remember((row[0], row[1]) for row in rows)
+        return found
 
     def ready(self, statements: Statements, now: int, limit: int, full: Sequence[int]) -> list[int]:
         """Lock the recipients whose turn it is, longest wait first.

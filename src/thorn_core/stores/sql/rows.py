@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -30,7 +31,7 @@ REASON_LENGTH = 2000
 EXTRAS = tuple(
     field.name
     for field in attrs.fields(Message)
-    if field.name not in (*schema.MESSAGES.names, "retry_policy", "idempotency")
+    if field.name not in (*schema.MESSAGES.names, "retry_policy", "idempotency", "claims")
 )
 # Values of the column `state` of deliveries; 0 is pending or in flight, depending on the queue.
 OPEN, DELIVERED, FAILED, CANCELLED = range(4)
@@ -201,6 +202,7 @@ def message_row(message: Message) -> tuple[Any, ...]:
     )
 
 
+@functools.lru_cache(maxsize=4096)
 def key_of_message(message_id: str) -> bytes:
     """Return the key of a message.
 
@@ -229,6 +231,21 @@ def message_of(row: Sequence[Any]) -> Message:
 # -- deliveries and attempts
 
 
+@functools.lru_cache(maxsize=4096)
+def key_of_delivery(delivery_id: str) -> bytes:
+    """Return the key of a delivery.
+
+    Raises:
+        ValueError: The delivery's id is invalid.
+    """
+    key = delivery_key(delivery_id)
+    if key is None:
+        raise ValueError(
+            f"{delivery_id!r} is not a delivery id; thorn_core.keys.delivery_id creates one"
+        )
+    return key
+
+
 def delivery_row(delivery: Delivery) -> tuple[Any, ...]:
     """Return the row of a delivery.
 
@@ -236,11 +253,7 @@ def delivery_row(delivery: Delivery) -> tuple[Any, ...]:
         ConfigurationError: A value of the delivery's own subscription is too long for its column.
         ValueError: The delivery's id is invalid.
     """
-    key, target = delivery_key(delivery.id), delivery.target
-    if key is None:
-        raise ValueError(
-            f"{delivery.id!r} is not a delivery id; thorn_core.keys.delivery_id creates one"
-        )
+    key, target = key_of_delivery(delivery.id), delivery.target
     return (
         key,
         recipient_of(key),
@@ -255,8 +268,7 @@ def delivery_row(delivery: Delivery) -> tuple[Any, ...]:
 
 def queue_row(delivery: Delivery) -> tuple[Any, ...]:
     """Return the queue row of a pending delivery."""
-    key = delivery_key(delivery.id)
-    assert key is not None
+    key = key_of_delivery(delivery.id)
     tries = delivery.attempt_count - delivery.attempts_before
     return (key, recipient_of(key), micros(delivery.due_at), tries, None, None, None, None)
 
@@ -297,7 +309,7 @@ def delivery_of(row: Sequence[Any], event: str) -> Delivery:
 def attempt_row(attempt: Attempt) -> tuple[Any, ...]:
     """Return the row of an attempt."""
     return (
-        delivery_key(attempt.delivery_id),
+        key_of_delivery(attempt.delivery_id),
         micros(attempt.at),
         attempt.number,
         round(attempt.duration * 1_000_000),

@@ -23,6 +23,7 @@ from thorn_core.stores.sql.missing import missing
 from thorn_core.stores.sql.outbox import Outbox
 from thorn_core.stores.sql.queue import Queue
 from thorn_core.stores.sql.recipients import Recipients
+from thorn_core.stores.sql.recording import Recording
 from thorn_core.stores.sql.rows import micros, moment
 from thorn_core.stores.sql.schema import PREFIX
 from thorn_core.stores.sql.statements import Statements
@@ -90,6 +91,7 @@ class SqlStore:
         self._messages = Messages()
         self._subscriptions = self._make_subscriptions(self._recipients)
         self._queue = Queue(self._recipients, self._messages, self._subscriptions)
+        self._recording = Recording(self._recipients, self._subscriptions)
         self._outbox = Outbox(self._messages, self._queue, self._recipients, self._subscriptions)
         self._history = History(self._queue)
         self._notifications = self._make_notifications()
@@ -298,12 +300,18 @@ class SqlStore:
         return self._executor.dialect == SQLITE and self._borrow(unit) is not None
 
     def claim_messages(
-        self, *, now: datetime, lease: timedelta, limit: int, ids: Collection[str] | None = None
+        self,
+        *,
+        now: datetime,
+        lease: timedelta,
+        limit: int,
+        token: str | None = None,
+        ids: Collection[str] | None = None,
     ) -> Sequence[Message]:
         """Lease messages that are not routed yet."""
         at, until = micros(now), micros(now + lease)
         return self.database.run(
-            lambda s: self._outbox.claim(s, now=at, until=until, limit=limit, ids=ids),
+            lambda s: self._outbox.claim(s, now=at, until=until, limit=limit, token=token, ids=ids),
             durable=False,
         )
 
@@ -313,9 +321,21 @@ class SqlStore:
             lambda s: self._outbox.postpone(s, message_ids, micros(until)), durable=False
         )
 
-    def route(self, routings: Sequence[Routing]) -> None:
+    def route(
+        self,
+        routings: Sequence[Routing],
+        *,
+        token: str | None = None,
+        until: datetime | None = None,
+    ) -> None:
         """Store the deliveries of messages."""
-        self.database.run(lambda s: self._outbox.route(s, routings), durable=False)
+        if routings:
+            lease = None if until is None else (token, micros(until))
+            self.database.run(lambda s: self._outbox.route(s, routings, lease), durable=False)
+
+    def ready(self, subscription_ids: Collection[str], *, now: datetime) -> Mapping[str, bool]:
+        """Return the recipients that aren't paused, and whether they have due deliveries."""
+        return self.database.read(lambda s: self._recipients.open(s, subscription_ids, micros(now)))
 
     def claim(
         self,
@@ -352,9 +372,15 @@ class SqlStore:
         self.database.run(lambda s: self._queue.release(s, claims), durable=False)
         self._tell()
 
-    def record(self, completions: Sequence[Completion]) -> Sequence[Subscription]:
+    def record(
+        self, completions: Sequence[Completion], *, routed: Collection[str] = ()
+    ) -> Sequence[Subscription]:
         """Record the completions of claims."""
-        return self.database.run(lambda s: self._queue.record(s, completions), durable=False)
+        return self.database.run(
+            lambda s: self._recording.record(s, completions, routed),
+            careful=lambda s: self._recording.record(s, completions, routed, careful=True),
+            durable=False,
+        )
 
     def cancel(
         self, query: DeliveryQuery, *, now: datetime, limit: int, reason: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from thorn_core.testing.store_contract.claims import ClaimContract
 from thorn_core.testing.store_contract.clearing import ClearingContract
+from thorn_core.testing.store_contract.direct import DirectContract
 from thorn_core.testing.store_contract.figures import FigureContract
 from thorn_core.testing.store_contract.history import HistoryContract
 from thorn_core.testing.store_contract.messages import MessageContract
@@ -17,6 +18,7 @@ class StoreContract(
     MessageContract,
     ClaimContract,
     RecordingContract,
+    DirectContract,
     HistoryContract,
     ClearingContract,
     PauseContract,
