@@ -14,7 +14,8 @@
     ├── NotFoundError (LookupError)          no subscription, message or delivery with that id
     ├── BufferNotEmpty                       a buffer was closed by hand with messages in it
     ├── StoreError                           a store is unavailable
-    │   └── StoreSetupError                  it must be set up or migrated first
+    │   ├── StoreSetupError                  it must be set up or migrated first
+    │   └── StoreDataError                   it can't hold a value
     └── TransportError                       a request got no usable response
         └── TransportTimeout                 … in time
 """
@@ -96,6 +97,10 @@ class StoreError(ThornError):
 
 class StoreSetupError(StoreError):
     """A store must be set up first: it has no tables, or tables of an older schema."""
+
+
+class StoreDataError(StoreError):
+    """A store can't hold a value: it is too large, or the database refuses it."""
 
 
 class TransportError(ThornError):

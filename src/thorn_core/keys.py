@@ -6,6 +6,7 @@ their message's id. Functions that read an id accept any text, and return None f
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import os
@@ -149,6 +150,7 @@ def time_of(key: bytes) -> datetime:
     return _EPOCH + int.from_bytes(key[:6], "big") * _MILLISECOND
 
 
+@functools.lru_cache(maxsize=4096)
 def recipient_key(subscription_id: str) -> int:
     """Return the key of a subscription as a recipient, which is the same in every process.
 

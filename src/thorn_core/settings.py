@@ -266,8 +266,8 @@ class Settings:
         concurrency: Maximum requests in flight per process.
         recipient_concurrency: Maximum requests in flight per subscription.
         chunksize: Number of deliveries per claim, and of subscriptions per chunk of routing.
-        unrecorded: Maximum first attempts per process that are in flight or not yet in the store,
-            which a killed process repeats.
+        unrecorded: Maximum attempts per process that are in flight or not yet in the store; they
+            are repeated if the process is killed.
         lease: Seconds after which other workers take over a dead worker's deliveries.
         poll_interval: Seconds between polls of a store that can't wake its workers.
         grace_period: Seconds that requests in flight may take to finish at a stop.
@@ -329,8 +329,8 @@ class Settings:
     concurrency: int = _setting(256, _whole(1, 100_000))
     # Fits the thread pool of a small recipient.
     recipient_concurrency: int = _setting(16, _whole(1, 100_000))
-    chunksize: int = _setting(100, _whole(1, 10_000))
-    unrecorded: int = _setting(1000, _whole(0, 100_000))
+    chunksize: int = _setting(250, _whole(1, 10_000))
+    unrecorded: int = _setting(1000, _whole(1, 100_000))
     # Four times the timeout of a request; renewed after a third of it while work continues.
     lease: float = _setting(60.0, _seconds(1, 86400))
     poll_interval: float = _setting(1.0, _seconds(0.01, 3600))

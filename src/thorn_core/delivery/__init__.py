@@ -1,6 +1,7 @@
 """Pure functions for deliveries: their requests, outcomes and next attempts."""
 
 from thorn_core.delivery.deliveries import (
+    in_flight,
     make_cancelled_delivery,
     make_delivery,
     make_unstored_delivery,
@@ -30,6 +31,7 @@ __all__ = [
     "envelope_of",
     "failing_message",
     "follow_redirect",
+    "in_flight",
     "judge",
     "leaves_https",
     "make_cancelled_delivery",

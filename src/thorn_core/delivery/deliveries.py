@@ -28,6 +28,21 @@ def make_delivery(message: Message, subscription: Subscription, at: datetime) ->
     )
 
 
+def in_flight(delivery: Delivery) -> Delivery:
+    """Return a new delivery as a worker attempts it."""
+    # attrs.evolve takes twice as long.
+    return Delivery(
+        id=delivery.id,
+        message_id=delivery.message_id,
+        subscription_id=delivery.subscription_id,
+        event=delivery.event,
+        state=DeliveryState.IN_FLIGHT,
+        due_at=delivery.due_at,
+        created_at=delivery.created_at,
+        target=delivery.target,
+    )
+
+
 def make_unstored_delivery(message: Message, subscription: Subscription, at: datetime) -> Delivery:
     """Create the delivery to a subscription that isn't stored; the delivery contains it."""
     return attrs.evolve(make_delivery(message, subscription, at), target=subscription)

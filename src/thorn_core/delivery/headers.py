@@ -105,8 +105,13 @@ def merge_headers(*layers: Mapping[str, str]) -> dict[str, str]:
         >>> merge_headers({"X-Tenant": "1", "X-Source": "blog"}, {"x-tenant": "2"})
         {'x-tenant': '2', 'X-Source': 'blog'}
     """
-    merged: dict[str, tuple[str, str]] = {}
+    merged: dict[str, str] = {}
+    for layer in layers:
+        merged.update(layer)
+    if len({name.lower() for name in merged}) == len(merged):
+        return merged
+    by_name: dict[str, tuple[str, str]] = {}
     for layer in layers:
         for name, value in layer.items():
-            merged[name.lower()] = (name, value)
-    return dict(merged.values())
+            by_name[name.lower()] = (name, value)
+    return dict(by_name.values())

@@ -124,9 +124,10 @@ def sign_all(
         ConfigurationError: A scheme has no key to sign with.
     """
     headers: dict[str, str] = {}
+    private = [secret for secret in secrets if is_private(secret)]
+    shared = [secret for secret in secrets if secret not in private] if private else secrets
     for scheme in schemes:
-        private = _has_private_keys(scheme)
-        own = [secret for secret in secrets if is_private(secret) is private]
+        own = private if _has_private_keys(scheme) else shared
         made = scheme.sign(signable, own) if own else {}
         if not made:
             raise ConfigurationError(

@@ -116,7 +116,9 @@ def after_completion(health: Health, completion: Completion) -> Health:
     attempt, outcome = completion.attempt, completion.outcome
     if attempt is None or completion.internal:
         return health
-    if attempt.ok:
+    if attempt.ok and health.failing_since is None and not health.failures:
+        streak = health
+    elif attempt.ok:
         streak = attrs.evolve(health, failing_since=None, failures=0, last_failure_at=None)
     else:
         streak = _failed(health, attempt.at)

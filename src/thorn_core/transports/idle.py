@@ -75,9 +75,6 @@ class IdleConnections(Generic[C]):
 
     def put(self, connection: C) -> None:
         """Keep one; of too many, the one that has been idle for longest is closed."""
-        if self._lost(connection):
-            self._close(connection)
-            return
         if len(self._all) >= self._most:
             self._drop_oldest()
         connection.used, connection.idle_since = True, monotonic()

@@ -11,9 +11,8 @@ from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
-import attrs
-
-from thorn_core.values import Claim, DeliveryState
+from thorn_core.delivery import in_flight
+from thorn_core.values import Claim
 from thorn_core.worker.attempts import Attempts
 from thorn_core.worker.lane import Lane
 from thorn_core.worker.leases import Leases
@@ -75,6 +74,7 @@ class Engine:
         self._recorder = Recorder(
             wiring,
             self._io,
+            load=self.load,
             lane=self._lane,
             leases=self.leases,
             recorded=self._recorded,
@@ -153,17 +153,19 @@ class Engine:
         return counted
 
     async def _route_some(self, now: datetime, started: set[str] | None) -> int:
-        # While the lane is in use, claim only messages whose deliveries can start soon.
-        if not self.routable or (self._lane and (self.full or self._lane.full)):
+        # Claim only messages whose deliveries can start soon.
+        crowded = self._lane.waiting > self._settings.chunksize // 2 or not self._lane.room
+        if not self.routable or crowded:
             return 0
         self.routable = False
+        limit = min(self._settings.chunksize, self._lane.room)
         try:
-            routed, _ = await self._route_chunk(now, None, started)
+            routed, _ = await self._route_chunk(now, limit, None, started)
         except BaseException:
             self.routable = True
             raise
-        if routed == self._settings.chunksize:
-            self.routable = True
+        # Fewer messages than there was room for would be the last ones.
+        self.routable = self.routable or routed == limit
         return routed
 
     async def route_named(
@@ -189,7 +191,7 @@ class Engine:
         counts: list[int] = []
         for start in range(0, len(ids), size):
             some = ids[start : start + size]
-            routed, made = await self._route_chunk(now, some, started, at_once=at_once)
+            routed, made = await self._route_chunk(now, size, some, started, at_once=at_once)
             if routed == len(some) and made is not None:
                 counts.append(made)
         return sum(counts) if len(counts) * size >= len(ids) else None
@@ -197,6 +199,7 @@ class Engine:
     async def _route_chunk(
         self,
         now: datetime,
+        limit: int,
         ids: Collection[str] | None,
         started: set[str] | None,
         *,
@@ -209,14 +212,14 @@ class Engine:
                 self._store.claim_messages,
                 now=now,
                 lease=lease,
-                limit=self._settings.chunksize,
+                limit=limit,
                 token=token,
                 ids=ids,
             )
             made = await self._router.route(messages, now, share)
             claims = [
                 Claim(
-                    delivery=attrs.evolve(delivery, state=DeliveryState.IN_FLIGHT),
+                    delivery=in_flight(delivery),
                     message=message,
                     subscription=subscription,
                     token=token,
@@ -333,7 +336,8 @@ class Engine:
     def _fill_slots(self) -> None:
         """Start requests for waiting deliveries, as far as there is capacity."""
         startable = self.load.startable
-        for _ in range(min(startable, self.load.slots() - len(self._slots))):
+        idle = len(self._slots) - self.load.in_flight
+        for _ in range(min(startable, self.load.room(len(self._recorder))) - idle):
             self._slots.add(self._loop.create_task(self._work()))
         if startable and self._refill is None:
             # Requests in flight become slow and make room, even if none has ended.
@@ -354,13 +358,14 @@ class Engine:
             self._slots.discard(slot)
 
     async def _work_off(self, load: Load) -> None:
-        while (claim := load.next()) is not None:
+        while load.room(len(self._recorder)) and (claim := load.next()) is not None:
             if self.leases.expired(claim):
                 # Another worker may have claimed it meanwhile.
                 logger.warning("the lease of %s expired before its request", claim.delivery.id)
                 load.ended(claim)
                 self._drop(claim)
                 continue
+            self._lane.begun(claim)
             try:
                 completion = await self._attempts.deliver(claim)
             except Exception:
@@ -381,6 +386,8 @@ class Engine:
 
     def _recorded(self, claims: Sequence[Claim]) -> None:
         self.leases.drop(claims)
+        if not self.stopping:
+            self._fill_slots()
         self.wake.set()
         self._progressed()
 

@@ -25,10 +25,10 @@ from thorn_core.values import (
 )
 from thorn_core.worker.load import Load
 
-# Maximum seconds that a delivery waits for a slot, or is in flight, without a row.
-LONGEST = 1.0
+# Maximum seconds that a delivery waits for a slot, and that it is in flight, without a row.
+LONGEST_WAIT, LONGEST_FLIGHT = 0.5, 1.0
 # A recipient gets at most this share of the lane.
-SHARE = 4
+SHARE = 2
 
 # A message, a new delivery of it, and the delivery's subscription.
 Direct = tuple[Message, Delivery, Subscription]
@@ -94,6 +94,7 @@ class _Entry:
     since: float
     named: bool
     started: set[str] | None
+    begun_at: float | None = None
     ended: bool = False
     withdrawn: bool = False
 
@@ -114,14 +115,16 @@ class Lane:
         self._left: dict[str, int] = {}
         # The room of shares in use.
         self._reserved = 0
+        #: The number of deliveries that wait for a slot.
+        self.waiting = 0
 
     def __len__(self) -> int:
         return len(self._entries)
 
     @property
-    def full(self) -> bool:
-        """True if there is no room for another delivery."""
-        return len(self._entries) + self._reserved >= self._most
+    def room(self) -> int:
+        """The number of deliveries that the lane can still take."""
+        return max(self._most - len(self._entries) - self._reserved, 0)
 
     @contextlib.contextmanager
     def sharing(self, *, named: bool, at_once: bool) -> Iterator[Share]:
@@ -132,7 +135,7 @@ class Lane:
                 because possibly no worker claims them again.
             at_once: Ignore the limits per recipient.
         """
-        room, load = max(self._most - len(self._entries) - self._reserved, 0), self._load
+        room, load = self.room, self._load
         if at_once:
             share = Share(room, room, room, {})
         else:
@@ -159,6 +162,14 @@ class Lane:
             self._entries[claim.delivery.id] = _Entry(claim, now, named, started)
             message_id = claim.message.id
             self._left[message_id] = self._left.get(message_id, 0) + 1
+        self.waiting += len(claims)
+
+    def begun(self, claim: Claim) -> None:
+        """Note that a delivery has got a slot."""
+        entry = self._entries.get(claim.delivery.id)
+        if entry is not None:
+            entry.begun_at = monotonic()
+            self.waiting -= 1
 
     def ended(self, claim: Claim) -> None:
         """Note that a delivery's attempt has ended."""
@@ -182,44 +193,52 @@ class Lane:
         """Remove deliveries that have rows now."""
         for claim in claims:
             message_id = claim.message.id
-            if self._entries.pop(claim.delivery.id, None) is None or message_id not in self._left:
-                continue
-            self._left[message_id] -= 1
-            if not self._left[message_id]:
-                del self._left[message_id]
+            if self._removed(claim) and message_id in self._left:
+                self._left[message_id] -= 1
+                if not self._left[message_id]:
+                    del self._left[message_id]
 
     def forget(self, claim: Claim) -> None:
         """Remove a delivery without a row; another worker routes its message again."""
-        if self._entries.pop(claim.delivery.id, None) is not None:
+        if self._removed(claim):
             self._left.pop(claim.message.id, None)
+
+    def _removed(self, claim: Claim) -> bool:
+        entry = self._entries.pop(claim.delivery.id, None)
+        if entry is None:
+            return False
+        if entry.begun_at is None and not entry.withdrawn:
+            self.waiting -= 1
+        return True
 
     def overdue(self) -> tuple[list[Claim], list[Claim]]:
         """Return the deliveries that need rows, pending and leased ones.
 
         Those that wait for a slot don't start any more.
         """
-        horizon = monotonic() - LONGEST
+        now = monotonic()
         pending, leased = [], []
-        for id_, entry in self._entries.items():
-            if entry.since > horizon:
+        for entry in self._entries.values():
+            if entry.since > now - LONGEST_WAIT:
                 break
-            begun = self._load.begun_at(id_)
-            if entry.withdrawn:
+            if entry.ended:
+                continue
+            if entry.begun_at is not None:
+                if entry.begun_at <= now - LONGEST_FLIGHT:
+                    leased.append(entry.claim)
+            elif entry.named:
+                leased.append(entry.claim)
+            else:
+                self._withdraw(entry)
                 pending.append(entry.claim)
-            elif begun is not None:
-                if begun <= horizon:
-                    leased.append(entry.claim)
-            elif not entry.ended:
-                if entry.named:
-                    leased.append(entry.claim)
-                else:
-                    self._withdraw(entry)
-                    pending.append(entry.claim)
         return pending, leased
 
     def _withdraw(self, entry: _Entry) -> None:
+        if entry.withdrawn:  # The store failed at the last sweep.
+            return
         self._load.withdraw(entry.claim)
         entry.withdrawn = True
+        self.waiting -= 1
         if entry.started is not None:
             entry.started.discard(entry.claim.delivery.id)
 

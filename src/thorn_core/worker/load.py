@@ -31,6 +31,7 @@ class Load:
     def __init__(self, settings: Settings, ahead: int) -> None:
         self._concurrency = settings.concurrency
         self._most = settings.recipient_concurrency
+        self._most_unrecorded = settings.unrecorded
         self._ahead = ahead
         # Start time and recipient, in order of time.
         self._begun: dict[str, tuple[float, str]] = {}
@@ -92,11 +93,6 @@ class Load:
         _less(self._busy, recipient)
         self._queue_up(recipient)
 
-    def begun_at(self, delivery_id: str) -> float | None:
-        """Return when a request in flight began, by `time.monotonic`; None for any other."""
-        begun = self._begun.get(delivery_id)
-        return None if begun is None else begun[0]
-
     def withdraw(self, claim: Claim) -> None:
         """Drop a waiting claim; it will not be sent."""
         recipient = claim.delivery.subscription_id
@@ -149,6 +145,11 @@ class Load:
     # -- capacity
 
     @property
+    def in_flight(self) -> int:
+        """The number of requests in flight."""
+        return len(self._begun)
+
+    @property
     def full(self) -> bool:
         """True if the number of requests in flight, slow ones included, is at its limit."""
         return len(self._begun) >= self._concurrency
@@ -168,15 +169,22 @@ class Load:
                 break
             yield recipient
 
+    def room(self, unrecorded: int) -> int:
+        """Return the number of further requests that may start.
+
+        Args:
+            unrecorded: Number of outcomes not yet recorded in the store.
+        """
+        repeatable = self._most_unrecorded - unrecorded - len(self._begun)
+        return max(min(self.slots() - len(self._begun), repeatable), 0)
+
     def wanted(self, unrecorded: int) -> int:
         """Return the number of further deliveries to claim.
 
         Args:
             unrecorded: Number of outcomes not yet recorded in the store.
         """
-        room = self.slots() - len(self._begun) - self.startable
-        # Requests may run ahead of a slow store, up to a limit.
-        return min(room + self._ahead, 4 * (self._concurrency + self._ahead) - unrecorded)
+        return self.room(unrecorded) - self.startable + self._ahead
 
     @property
     def per_recipient(self) -> int:

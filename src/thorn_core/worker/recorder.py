@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import datetime, timedelta
+from time import monotonic
 from typing import Any
 
 import attrs
 
 from thorn_core import signals
 from thorn_core.delivery import disabled_message, failing_message
-from thorn_core.errors import StoreError
+from thorn_core.errors import StoreDataError, StoreError
 from thorn_core.ports.unit_of_work import IMMEDIATE
 from thorn_core.values import Claim, Completion, DeliveryState, Message, Subscription
 from thorn_core.worker.lane import Lane, routings_of
 from thorn_core.worker.leases import Leases
-from thorn_core.worker.logs import log_completion, log_disabled, log_failing
+from thorn_core.worker.load import Load
+from thorn_core.worker.logs import about, log_completion, log_disabled, log_failing
 from thorn_core.worker.wiring import Wiring
 
 logger = logging.getLogger(__name__)
@@ -26,8 +29,11 @@ logger = logging.getLogger(__name__)
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 30.0
 # Limits of one write: completions, and bytes of their responses.
-BATCH = 250
+BATCH = 500
 BATCH_BYTES = 1024 * 1024
+# Minimum seconds between the starts of two writes while requests are in flight.
+PACE = 0.02
+NOT_STORED = "the error's text could not be stored"
 
 
 class Recorder:
@@ -36,6 +42,7 @@ class Recorder:
     Args:
         wiring: The app's wiring.
         io: Awaits a store function that may block.
+        load: The worker's load.
         lane: The direct deliveries; the recorder also writes rows for the overdue ones, so that
             nothing else writes rows of deliveries in the lane.
         leases: Takes the deliveries that get a lease of their own.
@@ -48,13 +55,17 @@ class Recorder:
         wiring: Wiring,
         io: Callable[..., Awaitable[Any]],
         *,
+        load: Load,
         lane: Lane,
         leases: Leases,
         recorded: Callable[[Sequence[Claim]], None],
         deliver: Callable[[Sequence[str]], Awaitable[object]],
     ) -> None:
         self._wiring, self._io = wiring, io
-        self._lane, self._leases = lane, leases
+        self._load, self._lane, self._leases = load, lane, leases
+        # The start of the last write, by `time.monotonic`.
+        self._wrote_at = -PACE
+        self._full = asyncio.Event()
         self._recorded, self._deliver = recorded, deliver
         self._overdue = False
         self._waiting: list[Completion] = []
@@ -68,6 +79,8 @@ class Recorder:
     def add(self, completion: Completion) -> None:
         """Queue a completion."""
         self._waiting.append(completion)
+        if self._enough():
+            self._full.set()
         self._start()
 
     def sweep(self) -> None:
@@ -82,6 +95,7 @@ class Recorder:
     async def close(self) -> None:
         """Write queued completions and unfinished direct deliveries, unless the store fails."""
         self._closing = True
+        self._full.set()
         if self._writer is not None:
             await self._writer
         unfinished = self._lane.unfinished()
@@ -104,11 +118,8 @@ class Recorder:
                 if self._overdue:
                     self._overdue = False
                     await self._store_overdue()
-                batch = self._batch()
-                if not batch:
-                    continue
-                routed = self._lane.routed_by(completion.claim for completion in batch)
-                notable = await self._io(self._wiring.store.record, batch, routed=routed)
+                await self._gather()
+                await self._record(self._batch())
             except Exception as error:
                 log_store_failure("can't record", error, delay)
                 if self._closing:
@@ -117,16 +128,80 @@ class Recorder:
                 delay = min(2 * delay, LONGEST_DELAY)
                 continue
             delay = FIRST_DELAY
-            del self._waiting[: len(batch)]
-            claims = [completion.claim for completion in batch]
-            self._lane.stored(claims)
-            for completion in batch:
-                self._notify(completion)
-            if notable:
-                await self._announce(notable, batch[-1].at)
-            self._wiring.progressed()
-            self._recorded(claims)
         self._writer = None
+
+    async def _record(self, batch: Sequence[Completion]) -> None:
+        """Write the first completions of the queue; a value that can't be stored delays no other.
+
+        Raises:
+            Exception: The store failed.
+        """
+        if not batch:
+            return
+        routed = self._lane.routed_by(completion.claim for completion in batch)
+        notable: Sequence[Subscription] = ()
+        try:
+            notable = await self._io(self._wiring.store.record, batch, routed=routed)
+        except StoreDataError as error:
+            if len(batch) > 1:
+                half = len(batch) // 2
+                await self._record(batch[:half])
+                await self._record(batch[half:])
+                return
+            notable = await self._record_without_response(batch[0], routed, error)
+        del self._waiting[: len(batch)]
+        claims = [completion.claim for completion in batch]
+        self._lane.stored(claims)
+        for completion in batch:
+            self._notify(completion)
+        if notable:
+            await self._announce(notable, batch[-1].at)
+        self._wiring.progressed()
+        self._recorded(claims)
+
+    async def _record_without_response(
+        self, completion: Completion, routed: Collection[str], error: StoreDataError
+    ) -> Sequence[Subscription]:
+        """Write a completion whose response can't be stored; if that fails, drop it."""
+        delivery, attempt = completion.claim.delivery, completion.attempt
+        extra = about(delivery, completion.claim.subscription)
+        if attempt is not None:
+            bare = attrs.evolve(attempt, headers={}, body=b"", error=attempt.error and NOT_STORED)
+            try:
+                completion = attrs.evolve(completion, attempt=bare)
+                notable: Sequence[Subscription] = await self._io(
+                    self._wiring.store.record, [completion], routed=routed
+                )
+            except StoreDataError as again:
+                error = again
+            else:
+                logger.warning(
+                    "the response to delivery %s can't be stored and is left out: %s",
+                    delivery.id,
+                    error,
+                    extra=extra,
+                )
+                return notable
+        logger.error(
+            "the result of delivery %s can't be stored, so it will be attempted again: %s",
+            delivery.id,
+            error,
+            extra=extra,
+        )
+        self._lane.forget(completion.claim)
+        return ()
+
+    async def _gather(self) -> None:
+        """Wait for a larger batch if many requests end: a write of one row costs as much as ten."""
+        left = self._wrote_at + PACE - monotonic()
+        if left > 0 and not self._enough():
+            self._full.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._full.wait(), left)
+        self._wrote_at = monotonic()
+
+    def _enough(self) -> bool:
+        return len(self._waiting) >= BATCH or not self._load.in_flight or self._closing
 
     def _batch(self) -> list[Completion]:
         """Return the next completions to write, limited by number and by bytes."""

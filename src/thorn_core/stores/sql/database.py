@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from thorn_core.errors import StoreError, StoreSetupError
+from thorn_core.errors import StoreDataError, StoreError, StoreSetupError
 from thorn_core.ports.executor import Connection, Executor, Failure
 from thorn_core.stores.redaction import redact
 from thorn_core.stores.sql import setup
@@ -228,6 +228,8 @@ class Database:
         remedy = remedy_of(said)
         if remedy is not None:
             said = f"{said.rstrip('.?')}; {remedy}"
+        if failure in (Failure.DATA, Failure.TOO_LARGE):
+            return StoreDataError(f"{where} can't hold a value: {said}")
         return StoreError(f"{where} can't be used: {said}")
 
     # -- life cycle

@@ -220,7 +220,9 @@ def key_of_message(message_id: str) -> bytes:
 def message_of(row: Sequence[Any]) -> Message:
     """Return the message of a row."""
     key, event, data, at, sender, _, _, extra = row
-    more = _load(extra)
+    if extra is None:
+        return Message(id=message_id(key), event=event, data=data, at=moment(at), sender=sender)
+    more = json.loads(extra)
     if policy := more.pop("retry_policy", None):
         more["retry_policy"] = RetryPolicy(policy[0], jitter=policy[1])
     if digest := more.pop("idempotency", None):

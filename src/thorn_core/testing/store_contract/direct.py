@@ -71,7 +71,7 @@ class DirectContract(StoreSteps):
         direct.pause(paused.id, now=NOW)
         self.deliver(direct, make_message(1), blocked)
         (claim,) = self.claim(direct)
-        asked = {"due_at": later(5), "pause_until": later(30)}
+        asked: dict[str, Any] = {"due_at": later(5), "pause_until": later(30)}
         direct.record([self.completion(claim, PENDING, status=429, **asked)])
         self.deliver(direct, make_message(2), busy)
         ids = [each.id for each in (free, paused, blocked, busy)]
@@ -119,7 +119,7 @@ class DirectContract(StoreSteps):
 
     def test_a_pause_that_a_recipient_asks_for_holds(self, direct: Store) -> None:
         claim = self.start(direct)
-        asked = {"due_at": later(5), "pause_until": later(30)}
+        asked: dict[str, Any] = {"due_at": later(5), "pause_until": later(30)}
         direct.record(
             [self.completion(claim, PENDING, status=429, **asked)], routed=[claim.message.id]
         )
