@@ -378,10 +378,11 @@ def test_what_became_of_deliveries_can_be_looked_up(blog, recipient):
     recipient.wait_for(1, TIMEOUT)
     deadline = time.monotonic() + TIMEOUT
     while True:
-        (delivery,) = blog.call("ada", "GET", subscription["deliveries"])["items"]
-        if delivery["attempt_count"] == 1 or time.monotonic() > deadline:
+        found = blog.call("ada", "GET", subscription["deliveries"])["items"]
+        if (found and found[0]["attempt_count"] == 1) or time.monotonic() > deadline:
             break
         time.sleep(0.05)
+    (delivery,) = found
     assert (delivery["state"], delivery["event"]) == ("pending", "article.created")
     link = f"/hooks/deliveries/{delivery['id']}/"
     (attempt,) = blog.call("ada", "GET", link)["attempts"]

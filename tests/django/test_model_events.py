@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.core import serializers
 from django.db import IntegrityError, connection, connections, models, transaction
 from django.db.models import F
@@ -544,12 +545,20 @@ def without_messages(alias):
 
 
 def run_async(coroutine):
-    """In a thread of its own, whose connections are closed."""
+    """In a thread of its own; its connections and those of asgiref's thread are new, and closed."""
     failures = []
+
+    async def alone():
+        close = sync_to_async(connections.close_all)
+        await close()
+        try:
+            await coroutine
+        finally:
+            await close()
 
     def run():
         try:
-            asyncio.run(coroutine)
+            asyncio.run(alone())
         except BaseException as error:
             failures.append(error)
         finally:

@@ -71,7 +71,7 @@ class Router:
         known = [message for message in messages if self._wiring.knows(message)]
         directed = [message for message in known if message.only is not None]
         if directed:
-            routings = [await self._direct(message, now) for message in directed]
+            routings = [await self._route_to_one(message, now) for message in directed]
             await self._io(self._store.route, routings)
             counts += map(self._finish, routings)
         left = [message for message in known if message.only is None]
@@ -183,8 +183,8 @@ class Router:
         self._store.route([routing])
         return page, routing
 
-    async def _direct(self, message: Message, now: datetime) -> Routing:
-        """Route a message to its only subscription."""
+    async def _route_to_one(self, message: Message, now: datetime) -> Routing:
+        """Return the routing of a message to its only subscription."""
         assert message.only is not None
         found = await self._io(self._store.subscription, message.only)
         chosen = [_made(message, found, now, stored=True)] if found else []
