@@ -30,11 +30,9 @@ class Watched(SqlStore):
         self.may_record.set()
         self.refused = b""
 
-    def route(self, routings, **lease):
-        self.stored += [
-            (d.id, lease.get("token") is not None) for r in routings for d in r.deliveries
-        ]
-        super().route(routings, **lease)
+    def route(self, routings, *, leased=None):
+        self.stored += [(d.id, leased is not None) for r in routings for d in r.deliveries]
+        super().route(routings, leased=leased)
 
     def claim(self, **arguments):
         claims = super().claim(**arguments)
@@ -266,8 +264,10 @@ def test_a_share_is_limited_in_total_and_per_recipient(make):
 
 def test_shares_in_use_count(make):
     lane = Lane(10, Load(Settings(), 0))
-    with lane.sharing(named=False, at_once=True) as one:
+    with lane.sharing(5, named=True, at_once=True) as one:
         assert one.room == 10
-        with lane.sharing(named=False, at_once=True) as two:
+        with lane.sharing(5, named=True, at_once=True) as two:
             assert two.room == 0
+    with lane.sharing(5, named=True, at_once=False) as share:
+        assert share.room == 5
     assert lane.room == 10

@@ -30,6 +30,8 @@ from thorn_core.values import (
 
 # Takes the ids of duplicate messages (by idempotency key), each with the earlier message's id.
 Written = Callable[[Mapping[str, str]], object]
+# The token of a lease, and its end.
+Lease = tuple[str, datetime]
 # Returns the changed subscription for the current one; an exception cancels the change.
 Change = Callable[[Subscription], Subscription]
 
@@ -151,18 +153,11 @@ class Outbox(Protocol):
         """Postpone the routing of leased messages: no worker gets them before the given time."""
         ...
 
-    def route(
-        self,
-        routings: Sequence[Routing],
-        *,
-        token: str | None = None,
-        until: datetime | None = None,
-    ) -> None:
+    def route(self, routings: Sequence[Routing], *, leased: Lease | None = None) -> None:
         """Store the deliveries of messages in one transaction; skip existing ones.
 
         A delivery may already be finished if no request is possible. A routed message may get more
-        deliveries; a deleted message gets none. With a token, the deliveries are in flight under
-        this lease until the given time.
+        deliveries; a deleted message gets none. With a lease, the deliveries are in flight.
         """
         ...
 

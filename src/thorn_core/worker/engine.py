@@ -207,7 +207,8 @@ class Engine:
     ) -> tuple[int, int | None]:
         token, lease = self._token(), self.leases.lasting_from(now)
         named = ids is not None
-        with self._lane.sharing(named=named, at_once=at_once) as share:
+        wanted = self.load.wanted(len(self._recorder))
+        with self._lane.sharing(wanted, named=named, at_once=at_once) as share:
             messages = await self._io(
                 self._store.claim_messages,
                 now=now,

@@ -127,15 +127,17 @@ class Lane:
         return max(self._most - len(self._entries) - self._reserved, 0)
 
     @contextlib.contextmanager
-    def sharing(self, *, named: bool, at_once: bool) -> Iterator[Share]:
+    def sharing(self, wanted: int, *, named: bool, at_once: bool) -> Iterator[Share]:
         """Reserve room for the deliveries of some messages.
 
         Args:
+            wanted: The number of deliveries that the worker would claim now.
             named: Whether a caller waits for these messages. They get no more room than claims,
                 because possibly no worker claims them again.
             at_once: Ignore the limits per recipient.
         """
-        room, load = self.room, self._load
+        load = self._load
+        room = min(self.room, max(wanted, 0)) if named and not at_once else self.room
         if at_once:
             share = Share(room, room, room, {})
         else:

@@ -15,6 +15,7 @@ import attrs
 from thorn_core import signals
 from thorn_core.delivery import disabled_message, failing_message
 from thorn_core.errors import StoreDataError, StoreError
+from thorn_core.ports.store import Lease
 from thorn_core.ports.unit_of_work import IMMEDIATE
 from thorn_core.values import Claim, Completion, DeliveryState, Message, Subscription
 from thorn_core.worker.lane import Lane, routings_of
@@ -224,19 +225,17 @@ class Recorder:
             by_token.setdefault(claim.token, []).append(claim)
         for token, claims in by_token.items():
             until = self._wiring.clock() + timedelta(seconds=self._wiring.settings.lease)
-            await self._store_direct(claims, token, until)
+            await self._store_direct(claims, (token, until))
             self._leases.add([attrs.evolve(claim, direct=False) for claim in claims], token, until)
         self._recorded(pending)
 
-    async def _store_direct(
-        self, claims: Sequence[Claim], token: str | None = None, until: datetime | None = None
-    ) -> None:
-        """Write rows for direct deliveries: pending, or with a token leased."""
+    async def _store_direct(self, claims: Sequence[Claim], leased: Lease | None = None) -> None:
+        """Write rows for direct deliveries: pending, or leased."""
         if claims:
             routed = self._lane.routed_by(claims)
-            state = DeliveryState.PENDING if token is None else DeliveryState.IN_FLIGHT
+            state = DeliveryState.PENDING if leased is None else DeliveryState.IN_FLIGHT
             routings = routings_of(claims, routed, state)
-            await self._io(self._wiring.store.route, routings, token=token, until=until)
+            await self._io(self._wiring.store.route, routings, leased=leased)
             self._lane.stored(claims)
 
     async def _announce(self, subscriptions: Sequence[Subscription], at: datetime) -> None:

@@ -15,7 +15,7 @@ from django.db import Error, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from thorn_core import Message, Routing, Stats, Subscription, UnitOfWork
-from thorn_core.ports.store import Written
+from thorn_core.ports.store import Lease, Written
 from thorn_core.stores.sql.database import Database
 from thorn_core.stores.sql.rows import micros
 from thorn_core.stores.sql.schema import SUBSCRIPTIONS
@@ -194,16 +194,10 @@ class DjangoStore(SqlStore):
         self._opened.begin()
         return super().matching_each(messages, limit=limit)
 
-    def route(
-        self,
-        routings: Sequence[Routing],
-        *,
-        token: str | None = None,
-        until: datetime | None = None,
-    ) -> None:
+    def route(self, routings: Sequence[Routing], *, leased: Lease | None = None) -> None:
         """Store the deliveries of messages."""
         self._opened.close()
-        super().route(routings, token=token, until=until)
+        super().route(routings, leased=leased)
 
     # -- history
 

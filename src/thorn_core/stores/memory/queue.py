@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from datetime import datetime
 from itertools import islice
 
+from thorn_core.ports.store import Lease
 from thorn_core.stores import rules
 from thorn_core.stores.memory.history import History
 from thorn_core.stores.memory.records import (
@@ -40,14 +41,8 @@ class Queue:
         self._leases = TimeQueue(is_leased)
         self.turns = Turns(held)
 
-    def add(
-        self,
-        kept: MessageRecord,
-        routing: Routing,
-        token: str | None = None,
-        until: datetime | None = None,
-    ) -> None:
-        """Store new deliveries of a message, with a token in flight until the given time."""
+    def add(self, kept: MessageRecord, routing: Routing, leased: Lease | None = None) -> None:
+        """Store new deliveries of a message, with a lease in flight."""
         for made in routing.deliveries:
             if made.id not in self._history.deliveries:
                 delivery = DeliveryRecord(made, next(self._serials), made.state, made.due_at)
@@ -55,9 +50,9 @@ class Queue:
                 if made.state.finished:
                     delivery.finished_at, delivery.reason = made.finished_at, made.reason
                     self._history.finished(delivery)
-                elif until is not None:
-                    delivery.state, delivery.token = IN_FLIGHT, token
-                    self._lease(delivery, until)
+                elif leased is not None:
+                    delivery.state, delivery.token = IN_FLIGHT, leased[0]
+                    self._lease(delivery, leased[1])
                 else:
                     self.turns.add(delivery)
 

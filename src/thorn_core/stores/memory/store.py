@@ -12,7 +12,7 @@ import attrs
 
 from thorn_core.errors import StoreError
 from thorn_core.periods import Periods
-from thorn_core.ports.store import Change, Written
+from thorn_core.ports.store import Change, Lease, Written
 from thorn_core.ports.unit_of_work import UnitOfWork
 from thorn_core.queries import DeliveryQuery
 from thorn_core.stores.memory.history import History
@@ -178,19 +178,13 @@ class MemoryStore:
         with self._lock:
             self._outbox.postpone(message_ids, until)
 
-    def route(
-        self,
-        routings: Sequence[Routing],
-        *,
-        token: str | None = None,
-        until: datetime | None = None,
-    ) -> None:
+    def route(self, routings: Sequence[Routing], *, leased: Lease | None = None) -> None:
         """Store the deliveries of messages."""
         with self._lock:
             for routing in routings:
                 kept = self._history.messages.get(routing.message.id)
                 if kept is not None:
-                    self._queue.add(kept, routing, token, until)
+                    self._queue.add(kept, routing, leased)
                     if routing.complete and not kept.routed:
                         self._history.routed(kept)
             self._history.trim()

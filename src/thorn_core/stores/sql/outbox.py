@@ -206,7 +206,7 @@ class Outbox:
         self,
         statements: Statements,
         routings: Sequence[Routing],
-        lease: tuple[str | None, int] | None = None,
+        lease: tuple[str, int] | None = None,
     ) -> None:
         """Insert deliveries of existing messages; skip existing deliveries.
 
@@ -235,7 +235,7 @@ class Outbox:
         self,
         statements: Statements,
         deliveries: Sequence[Delivery],
-        lease: tuple[str | None, int] | None,
+        lease: tuple[str, int] | None,
     ) -> None:
         targets = {d.subscription_id: d.target for d in deliveries}
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from functools import partial
 
 from thorn_core.keys import DELIVERY_KEY, MESSAGE_KEY, first_key
 from thorn_core.ports.tables import Column, Kind
 from thorn_core.queries import DeliveryQuery
+from thorn_core.stores.sql.database import Database
 from thorn_core.stores.sql.history import lock_finished
 from thorn_core.stores.sql.searching import LAST, find
 from thorn_core.stores.sql.statements import Statements
@@ -96,6 +98,26 @@ def _remove_unreached(statements: Statements, keys: Iterable[bytes]) -> None:
     routed = [key for (key,) in statements.rows(f"{text}{lock}", ids=asked)]
     reached = {key[:MESSAGE_KEY] for key in _deliveries_of(statements, routed, 1)}
     _remove_messages(statements, [key for key in routed if key not in reached])
+
+
+def erase_all(database: Database, sender: str, limit: int) -> int:
+    """Delete a sender's messages, in a transaction per batch: one may have very many deliveries.
+
+    Args:
+        database: The database.
+        sender: The sender's id.
+        limit: The maximum number of messages.
+
+    Returns:
+        The number of deleted messages.
+    """
+    gone = 0
+    while gone < limit:
+        done = database.run(partial(erase, sender=sender, limit=limit - gone))
+        if done is None:
+            break
+        gone += done
+    return gone
 
 
 def erase(statements: Statements, sender: str, limit: int) -> int | None:

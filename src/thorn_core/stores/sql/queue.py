@@ -115,7 +115,7 @@ class Queue:
         self,
         statements: Statements,
         due: Sequence[tuple[bytes, int]],
-        lease: tuple[str | None, int] | None = None,
+        lease: tuple[str, int] | None = None,
     ) -> None:
         """Insert pending deliveries; skip existing rows.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from thorn_core.periods import Periods
 from thorn_core.ports.executor import Executor
-from thorn_core.ports.store import Change, Written
+from thorn_core.ports.store import Change, Lease, Written
 from thorn_core.ports.unit_of_work import UnitOfWork
 from thorn_core.queries import DeliveryQuery
 from thorn_core.stores.notifications import Notifications
@@ -321,16 +321,10 @@ class SqlStore:
             lambda s: self._outbox.postpone(s, message_ids, micros(until)), durable=False
         )
 
-    def route(
-        self,
-        routings: Sequence[Routing],
-        *,
-        token: str | None = None,
-        until: datetime | None = None,
-    ) -> None:
+    def route(self, routings: Sequence[Routing], *, leased: Lease | None = None) -> None:
         """Store the deliveries of messages."""
         if routings:
-            lease = None if until is None else (token, micros(until))
+            lease = None if leased is None else (leased[0], micros(leased[1]))
             self.database.run(lambda s: self._outbox.route(s, routings, lease), durable=False)
 
     def ready(self, subscription_ids: Collection[str], *, now: datetime) -> Mapping[str, bool]:
@@ -472,15 +466,7 @@ class SqlStore:
 
     def erase(self, sender: str, *, limit: int) -> int:
         """Delete a sender's messages with their deliveries and attempts."""
-        gone = 0
-        # A transaction per batch: a message may have very many deliveries.
-        while gone < limit:
-            most = limit - gone
-            done = self.database.run(partial(purging.erase, sender=sender, limit=most))
-            if done is None:
-                break
-            gone += done
-        return gone
+        return purging.erase_all(self.database, sender, limit)
 
     def stats(self, *, now: datetime, window: timedelta) -> Stats:
         """Return counts of the store's contents and statistics of recent attempts."""

@@ -256,7 +256,7 @@ class DirectContract(StoreSteps):
     def test_a_slow_one_gets_a_row_under_a_lease(self, direct: Store) -> None:
         claim = self.start(direct)
         routing = Routing(message=claim.message, deliveries=[claim.delivery])
-        direct.route([routing], token=claim.token, until=later(60))
+        direct.route([routing], leased=(claim.token, later(60)))
         kept = direct.delivery(claim.delivery.id)
         assert kept is not None
         assert kept.state is DeliveryState.IN_FLIGHT
@@ -273,7 +273,7 @@ class DirectContract(StoreSteps):
     def test_the_lease_of_a_dead_worker_ends(self, direct: Store) -> None:
         claim = self.start(direct)
         routing = Routing(message=claim.message, deliveries=[claim.delivery])
-        direct.route([routing], token=claim.token, until=later(60))
+        direct.route([routing], leased=(claim.token, later(60)))
         (again,) = self.claim(direct, now=later(60), token="other")
         assert again.delivery.id == claim.delivery.id
         assert again.delivery.attempt_count == 0
