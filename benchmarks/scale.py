@@ -59,15 +59,18 @@ class Each:
     database: float
 
 
-def each(costs: Costs, chunk: int = 100) -> Each:
-    """Return the cost of a delivery if messages are sent separately and chunks are full."""
+def each(costs: Costs, chunk: int = 250) -> Each:
+    """Return the cost of a delivery whose first attempt succeeds.
+
+    Messages are sent separately, and chunks are full.
+    """
 
     def of(cost: Cost, rows: int, *, client: bool) -> float:
         if client:
             return cost.client / rows + cost.client_each
         return cost.server / rows + cost.server_each
 
-    steps = (costs.route, costs.claim, costs.record)
+    steps = (costs.lease, costs.insert)
     return Each(
         worker=costs.request + sum(of(cost, chunk, client=True) for cost in steps),
         database=sum(of(cost, chunk, client=False) for cost in (*steps, costs.purge))

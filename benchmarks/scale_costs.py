@@ -24,7 +24,7 @@ from sqlalchemy import text
 
 from thorn_core import Attempt, Completion, Event, Message, Outcome, Routing, Thorn
 from thorn_core.codecs import dump_json
-from thorn_core.delivery import make_delivery
+from thorn_core.delivery import in_flight, make_delivery
 from thorn_core.keys import attempt_id, new_id
 from thorn_core.ports.unit_of_work import IMMEDIATE
 from thorn_core.stores import DeliveryQuery
@@ -35,7 +35,7 @@ from thorn_sqlalchemy import SqlStore
 
 FILE = Path(__file__).with_name("scale_costs.json")
 RECIPIENTS = 20
-FEW, MANY, CALLS = 10, 100, 200
+FEW, MANY, CALLS = 25, 250, 100
 REQUESTS = 20_000
 LEASE = timedelta(seconds=60)
 
@@ -73,10 +73,12 @@ class Costs:
 
     Attributes:
         send: Writing messages in a transaction.
-        route: Leasing messages, and writing a delivery for each.
-        claim: Leasing deliveries.
-        record: Recording completed attempts.
+        lease: Leasing messages, and finding their subscriptions.
+        insert: Writing the deliveries and attempts of completed first attempts.
         purge: Deleting finished deliveries and their messages.
+        route: Leasing messages, and writing a pending delivery for each.
+        claim: Leasing pending deliveries.
+        record: Recording their completed attempts.
         request: Milliseconds of a worker's processor time for a request: sign, send, read, judge.
         recipient: Milliseconds of processor time of the benchmark's recipient for a request.
         kept: Bytes of a delivery, its message and its attempt in the database.
@@ -84,10 +86,12 @@ class Costs:
     """
 
     send: Cost
+    lease: Cost
+    insert: Cost
+    purge: Cost
     route: Cost
     claim: Cost
     record: Cost
-    purge: Cost
     request: float
     recipient: float
     kept: float
@@ -107,12 +111,39 @@ class Costs:
 def steps(store: SqlStore, size: int) -> Mapping[str, Callable[[int], object]]:
     """Return the steps of a message; each is called CALLS times, with a number of rows."""
     data, claims = dump_json(PAYLOAD), list[Sequence[Claim]]()
+    direct: list[Sequence[Claim]] = []
 
     def send(call: int) -> None:
         now = datetime.now(UTC)
         names = (f"a.{n % RECIPIENTS}" for n in range(call * size, (call + 1) * size))
         messages = [Message(id=new_id("msg", now), event=e, data=data, at=now) for e in names]
         store.publish(messages, within=IMMEDIATE)
+
+    def lease(call: int) -> None:
+        now, token = datetime.now(UTC), f"d{size}.{call}"
+        messages = store.claim_messages(now=now, lease=LEASE, limit=size, token=token)
+        pages = store.matching_each(messages, limit=1000)
+        pairs = [(m, s) for m, page in zip(messages, pages, strict=True) for s in page]
+        ready = store.ready({s.id for _, s in pairs}, now=now)
+        assert len(pairs) == size, len(pairs)
+        assert len(ready) == min(size, RECIPIENTS)
+        direct.append(
+            [
+                Claim(
+                    delivery=in_flight(make_delivery(message, subscription, now)),
+                    message=message,
+                    subscription=subscription,
+                    token=token,
+                    direct=True,
+                )
+                for message, subscription in pairs
+            ]
+        )
+
+    def insert(call: int) -> None:
+        now = datetime.now(UTC)
+        routed = [claim.message.id for claim in direct[call]]
+        store.record([finished(claim, now) for claim in direct[call]], routed=routed)
 
     def route(_: int) -> None:
         now = datetime.now(UTC)
@@ -145,7 +176,16 @@ def steps(store: SqlStore, size: int) -> Mapping[str, Callable[[int], object]]:
         query = DeliveryQuery(until=datetime.now(UTC), states=(DeliveryState.DELIVERED,))
         assert store.purge(query, limit=size) == size
 
-    return {"send": send, "route": route, "claim": claim, "record": record, "purge": purge}
+    return {
+        "send": send,
+        "lease": lease,
+        "insert": insert,
+        "purge": purge,
+        "": send,  # for the steps below
+        "route": route,
+        "claim": claim,
+        "record": record,
+    }
 
 
 def finished(claim: Claim, now: datetime) -> Completion:
@@ -183,7 +223,8 @@ def of_calls(size: int) -> tuple[dict[str, Sequence[float]], dict[str, float]]:
                 wall, client, server = (
                     1000 * (b - a) / CALLS for a, b in zip(begun, reading(), strict=True)
                 )
-                taken[name] = client, server, max(wall - client - server, 0.0)
+                if name:
+                    taken[name] = client, server, max(wall - client - server, 0.0)
     rows = CALLS * size
     kept, logged = (round((b - a) / rows) for a, b in zip(before, after, strict=True))
     return taken, {"kept": kept, "logged": logged}

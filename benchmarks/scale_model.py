@@ -17,7 +17,7 @@ import attrs
 from scale_costs import Cost, Costs
 
 from thorn_core import Settings
-from thorn_core.worker import load
+from thorn_core.worker import engine, lane, load, recorder
 
 Line = deque["Steps"]
 Steps = Iterator[float | Line]
@@ -147,6 +147,8 @@ class Item:
     subscription_id: str
     sent: float
     attempts: int = 0
+    # When a worker leased its message, if it has no row of its own yet.
+    direct: float | None = None
 
     @property
     def delivery(self) -> Item:
@@ -226,6 +228,14 @@ class Database:
         """Pause a recipient for a number of seconds."""
         self._paused[recipient] = self._clock.now + seconds
 
+    def is_paused(self, recipient: str) -> bool:
+        """Return True if a recipient is paused."""
+        return self._paused.get(recipient, 0) > self._clock.now
+
+    def waits(self, recipient: str) -> bool:
+        """Return True if deliveries to a recipient are due."""
+        return bool(self._lines.get(recipient))
+
     def claim(self, limit: int, most: int, busy: Mapping[str, int]) -> list[Item]:
         """Claim due deliveries, with turns of recipients, as stores do.
 
@@ -240,8 +250,7 @@ class Database:
         passed: list[str] = []
         while self._turns and len(room) < limit:
             name = self._turns.popleft()
-            paused = self._paused.get(name, 0) > self._clock.now
-            if name in self.locked or paused or busy.get(name, 0) >= most:
+            if name in self.locked or self.is_paused(name) or busy.get(name, 0) >= most:
                 passed.append(name)
             else:
                 room[name] = most - busy.get(name, 0)
@@ -276,10 +285,12 @@ class Process:
         self.dead = False
         self.held: set[Item] = set()
         self._busy = 0
+        # The deliveries without rows that wait for a slot, in the order of their leases.
+        self._waiting: dict[int, Item] = {}
         self._unrecorded: list[tuple[Item, int | None]] = []
         self._recording = False
         self._room: Line = deque()
-        for steps in (self._route(), self._claim(), self._poll()):
+        for steps in (self._route(), self._claim(), self._poll(), self._sweep()):
             model.clock.start(steps)
 
     def die(self) -> None:
@@ -301,24 +312,69 @@ class Process:
             self.model.clock.wake(self.model.database.idle)
 
     def _route(self) -> Steps:
-        database = self.model.database
+        """Lease messages; attempt their deliveries directly, or store them."""
+        database, costs, size = self.model.database, self.model.costs, self.settings.chunksize
         while not self.dead:
             if not database.unrouted:
                 yield database.idle
                 continue
-            some = [
-                database.unrouted.popleft()
-                for _ in range(min(self.settings.chunksize, len(database.unrouted)))
-            ]
-            yield from self._call(self.model.costs.route, len(some))
+            if len(self._waiting) > size // 2:
+                yield self._room
+                continue
+            some = [database.unrouted.popleft() for _ in range(min(size, len(database.unrouted)))]
+            self.held.update(some)
+            yield from self._call(costs.lease, len(some))
+            most = self.settings.unrecorded // lane.SHARE
+            busy = dict(self.load.by_recipient(most))
+            others = []
             for item in some:
-                database.due(item)
-            self.model.clock.wake(database.idle)
+                name = item.subscription_id
+                limit = self.load.half if database.waits(name) else most
+                if database.is_paused(name) or busy.get(name, 0) >= limit:
+                    others.append(item)
+                    continue
+                busy[name] = busy.get(name, 0) + 1
+                item.direct = self.model.clock.now
+                self._waiting[item.id] = item
+                self.load.claimed([item])
+            yield from self._store(others)
+            self._fill_slots()
+
+    def _store(self, items: Sequence[Item]) -> Steps:
+        """Write rows for pending deliveries."""
+        if items:
+            # Less the lease, which has been paid.
+            whole, lease = self.model.costs.route, self.model.costs.lease
+            yield from self.cpu.use(len(items) * max(whole.client_each - lease.client_each, 0))
+            yield from self.model.cores.use(
+                len(items) * max(whole.server_each - lease.server_each, 0)
+            )
+        for item in items:
+            item.direct = None
+            self.held.discard(item)
+            self.model.database.due(item)
+        self.model.clock.wake(self.model.database.idle)
+
+    def _sweep(self) -> Steps:
+        """Store deliveries that have waited for too long."""
+        while not self.dead:
+            yield engine.SWEEP_SECONDS
+            horizon = self.model.clock.now - lane.LONGEST_WAIT
+            late = [
+                item
+                for item in self._waiting.values()
+                if item.direct is not None and item.direct < horizon
+            ]
+            for item in late:
+                del self._waiting[item.id]
+                self.load.withdraw(item)
+            yield from self._store(late)
+            self.model.clock.wake(self._room)
 
     def _claim(self) -> Steps:
         database, size = self.model.database, self.settings.chunksize
         while not self.dead:
-            self._fill_lanes()
+            self._fill_slots()
             wanted = self.load.wanted(len(self._unrecorded))
             if wanted <= size // 2:
                 yield self._room
@@ -332,15 +388,16 @@ class Process:
             database.unlock(claims)
             self.load.claimed(claims)
 
-    def _fill_lanes(self) -> None:
+    def _fill_slots(self) -> None:
         for _ in range(min(self.load.startable, self.load.slots() - self._busy)):
             self._busy += 1
-            self.model.clock.start(self._lane())
+            self.model.clock.start(self._slot())
 
-    def _lane(self) -> Steps:
+    def _slot(self) -> Steps:
         """Make requests one after the other, while any may start."""
         model, half = self.model, self.model.costs.request / 2
         while not self.dead and (item := self.load.next()) is not None:
+            self._waiting.pop(item.id, None)
             yield from self.cpu.use(half)
             model.attempted(item)
             seconds, status = model.recipients.answer(
@@ -361,13 +418,18 @@ class Process:
 
     def _record(self) -> Steps:
         while self._unrecorded and not self.dead:
-            batch = self._unrecorded[: self.settings.chunksize]
-            yield from self._call(self.model.costs.record, len(batch))
+            yield recorder.PACE
+            batch = self._unrecorded[: recorder.BATCH]
+            direct = sum(item.direct is not None for item, _ in batch)
+            yield from self._call(self.model.costs.insert, direct)
+            if direct < len(batch):
+                yield from self._call(self.model.costs.record, len(batch) - direct)
             if self.dead:
                 return
             del self._unrecorded[: len(batch)]
             for item, status in batch:
                 self.held.discard(item)
+                item.direct = None
                 self.model.finished(item, status)
             # Deliveries held back for this recipient can be claimed again.
             self.model.clock.wake(self.model.database.idle)

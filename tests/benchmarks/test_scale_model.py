@@ -14,7 +14,7 @@ from thorn_core import RetryPolicy, Settings
 
 STEP = Cost(client=1.0, server=0.3, wait=0.3, client_each=0.02, server_each=0.01, wait_each=0.01)
 COSTS = Costs(
-    **dict.fromkeys(("send", "route", "claim", "record", "purge"), STEP),
+    **dict.fromkeys(("send", "lease", "insert", "purge", "route", "claim", "record"), STEP),
     request=0.1,
     recipient=0.02,
     kept=4000,
@@ -181,7 +181,8 @@ def test_another_process_takes_over_when_the_lease_of_a_dead_one_is_over():
 
 
 def test_more_processes_deliver_more_until_the_database_is_busy():
-    costs = attrs.evolve(COSTS, request=1.0, claim=attrs.evolve(STEP, server_each=0.4))
+    slow = attrs.evolve(STEP, server_each=0.4)
+    costs = attrs.evolve(COSTS, request=1.0, lease=slow, claim=slow)
 
     def rate(processes, cores):
         # So many that claims at the same time find recipients each.
@@ -202,4 +203,4 @@ def test_more_processes_deliver_more_until_the_database_is_busy():
 def test_there_are_figures_of_what_steps_cost():
     costs = Costs.read()
     assert 0 < costs.request < 10
-    assert 0 < costs.send.server < costs.claim.server < 10
+    assert 0 < costs.send.server < costs.lease.server < 10

@@ -15,7 +15,7 @@ from thorn_core.values import Message
 REMEMBERED = 2000
 REMEMBERED_BYTES = 8 * 1024 * 1024
 
-GET = f"SELECT {', '.join(MESSAGES.names)} FROM $messages WHERE id IN (:keys.key*)"
+GET = f"SELECT {', '.join(MESSAGES.names)} FROM $messages WHERE id IN (:keys.key*) ORDER BY id"
 
 
 class Messages:

@@ -207,6 +207,8 @@ class Outbox:
         statements: Statements,
         routings: Sequence[Routing],
         lease: tuple[str, int] | None = None,
+        *,
+        careful: bool = True,
     ) -> None:
         """Insert deliveries of existing messages; skip existing deliveries.
 
@@ -214,6 +216,7 @@ class Outbox:
             statements: Runs the SQL, in a transaction.
             routings: The messages and their deliveries.
             lease: The token and the end in microseconds of the lease of deliveries in flight.
+            careful: Compare with existing deliveries. Otherwise an existing one is a duplicate key.
         """
         asked = sorted(_keys(routing.message.id for routing in routings))
         if not asked:
@@ -223,7 +226,8 @@ class Outbox:
         if routed := [key for key in asked if key not in here]:
             here |= self._locked(statements, KEPT, routed)
         standing = [r for r in routings if message_key(r.message.id) in here]
-        self._deliver(statements, [d for r in standing for d in r.deliveries], lease)
+        deliveries = [d for r in standing for d in r.deliveries]
+        self._deliver(statements, deliveries, lease, careful=careful)
         if done := sorted(_keys(r.message.id for r in standing if r.complete)):
             statements.change(ROUTED, keys=done)
 
@@ -236,6 +240,8 @@ class Outbox:
         statements: Statements,
         deliveries: Sequence[Delivery],
         lease: tuple[str, int] | None,
+        *,
+        careful: bool,
     ) -> None:
         targets = {d.subscription_id: d.target for d in deliveries}
 
@@ -253,7 +259,9 @@ class Outbox:
         rows = {row[0]: row for row in sorted(made)}
         if not rows:
             return
-        there = {key for (key,) in statements.rows(THERE, keys=list(rows))}
+        there = set()
+        if careful:
+            there = {key for (key,) in statements.rows(THERE, keys=list(rows))}
         new = [row for key, row in rows.items() if key not in there]
         statements.insert_fast(DELIVERIES, new)
         pending = [(row[0], made[row]) for row in new if not made[row].state.finished]

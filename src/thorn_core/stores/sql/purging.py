@@ -27,8 +27,9 @@ OF_MESSAGE = (
     "SELECT d.id AS id FROM $deliveries d WHERE d.id >= v.first AND d.id <= v.last"
     " ORDER BY d.id{limit}"
 )
-ROUTED = "SELECT m.id FROM $messages m WHERE {conditions} ORDER BY m.id"
-NOT_WAITING = "NOT EXISTS (SELECT 1 FROM $outbox o WHERE o.message_id = m.id)"
+FOLLOWING = "SELECT id FROM $messages WHERE id > :after.key{until} ORDER BY id"
+UNTIL = " AND id < :until.key"
+WAITING = "SELECT message_id FROM $outbox WHERE message_id IN (:ids.key*) ORDER BY message_id"
 OF_SENDER = "SELECT id FROM $messages WHERE sender = :sender.name ORDER BY id"
 LOCK = "SELECT id FROM $messages WHERE id IN (:ids.key*) ORDER BY id"
 
@@ -73,10 +74,7 @@ def purge_unreached(
     Returns:
         The key of the last examined message for the next call; None at the end.
     """
-    conditions = ["m.id > :after.key", NOT_WAITING]
-    if until is not None:
-        conditions.append("m.id < :until.key")
-    text = ROUTED.format(conditions=" AND ".join(conditions))
+    text = FOLLOWING.format(until="" if until is None else UNTIL)
     rows = statements.rows(
         f"{text}{statements.wording.limit}",
         after=after or b"",
@@ -93,9 +91,11 @@ def _remove_unreached(statements: Statements, keys: Iterable[bytes]) -> None:
     asked = sorted(keys)
     if not asked:
         return
-    text = ROUTED.format(conditions=f"m.id IN (:ids.key*) AND {NOT_WAITING}")
-    lock = statements.wording.for_update
-    routed = [key for (key,) in statements.rows(f"{text}{lock}", ids=asked)]
+    locked = statements.rows(f"{LOCK}{statements.wording.for_update}", ids=asked)
+    # A separate statement: with statistics of an empty outbox, PostgreSQL would read all of it for
+    # each message.
+    waiting = {key for (key,) in statements.rows(WAITING, ids=asked)}
+    routed = [key for (key,) in locked if key not in waiting]
     reached = {key[:MESSAGE_KEY] for key in _deliveries_of(statements, routed, 1)}
     _remove_messages(statements, [key for key in routed if key not in reached])
 

@@ -325,7 +325,9 @@ class SqlStore:
         """Store the deliveries of messages."""
         if routings:
             lease = None if leased is None else (leased[0], micros(leased[1]))
-            self.database.run(lambda s: self._outbox.route(s, routings, lease), durable=False)
+            route = partial(self._outbox.route, routings=routings, lease=lease)
+            fast = partial(route, careful=False)
+            self.database.run(fast, careful=route, durable=False)
 
     def ready(self, subscription_ids: Collection[str], *, now: datetime) -> Mapping[str, bool]:
         """Return the recipients that aren't paused, and whether they have due deliveries."""
