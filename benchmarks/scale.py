@@ -29,8 +29,8 @@ PLANNED = 0.5
 # Maximum processors of one database server.
 CORES = 16
 LEVELS = (1_000, 10_000, 100_000, 1_000_000)
-# Simulated seconds.
-LONG = 20.0
+# Maximum simulated seconds, and messages of one database.
+LONG, MANY = 20.0, 100_000
 DAY = 86_400
 
 
@@ -239,14 +239,15 @@ def levels(costs: Costs) -> Iterator[Sequence[object]]:
         # One recipient per delivery and second.
         world = World(recipients=rate // wanted.databases)
         model = Model(costs, world, Site(processes=wanted.processes, cores=wanted.cores))
-        model.send(rate / wanted.databases, LONG)
-        model.run(LONG)
+        seconds = min(LONG, MANY * wanted.databases / rate)
+        model.send(rate / wanted.databases, seconds)
+        model.run(seconds)
         yield (
             f"{rate:,}/s",
             wanted.databases,
             wanted.cores,
             f"{wanted.databases * wanted.processes:,}",
-            *busy(model, LONG),
+            *busy(model, seconds),
             f"{1000 * model.quantile(0.5):,.0f} ms",
             f"{1000 * model.quantile(0.99):,.0f} ms",
             f"{rate * DAY * costs.kept / 1e12:,.2f} TB",

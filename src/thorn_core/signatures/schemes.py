@@ -171,8 +171,16 @@ def _texts(secrets: Sequence[str]) -> list[bytes]:
     return [secret.encode() for secret in secrets if is_shared_secret(secret)]
 
 
+@lru_cache(maxsize=4096)
+def _keyed(key: bytes, digest: str) -> hmac.HMAC:
+    return hmac.new(key, digestmod=digest)
+
+
 def _base64_hmac(key: bytes, signed: bytes, digest: str) -> str:
-    return binascii.b2a_base64(hmac.digest(key, signed, digest), newline=False).decode()
+    # A copy is faster than a look-up of the algorithm for each signature.
+    made = _keyed(key, digest).copy()
+    made.update(signed)
+    return binascii.b2a_base64(made.digest(), newline=False).decode()
 
 
 # The signed text is id, time and body, joined by full stops. If the body contains a full stop and a
