@@ -17,7 +17,7 @@ import attrs
 from scale_costs import Cost, Costs
 
 from thorn_core import Settings
-from thorn_core.worker import engine, lane, load, recorder
+from thorn_core.worker import lane, load, recorder
 
 Line = deque["Steps"]
 Steps = Iterator[float | Line]
@@ -358,7 +358,7 @@ class Process:
     def _sweep(self) -> Steps:
         """Store deliveries that have waited for too long."""
         while not self.dead:
-            yield engine.SWEEP_SECONDS
+            yield lane.LONGEST_WAIT / 2
             horizon = self.model.clock.now - lane.LONGEST_WAIT
             late = [
                 item

@@ -263,7 +263,8 @@ def test_a_share_is_limited_in_total_and_per_recipient(make):
 
 
 def test_shares_in_use_count(make):
-    lane = Lane(10, Load(Settings(), 0))
+    settings = Settings(unrecorded=10)
+    lane = Lane(Load(settings, 0), settings)
     with lane.sharing(5, named=True, at_once=True) as one:
         assert one.room == 10
         with lane.sharing(5, named=True, at_once=True) as two:
@@ -271,3 +272,13 @@ def test_shares_in_use_count(make):
     with lane.sharing(5, named=True, at_once=False) as share:
         assert share.room == 5
     assert lane.room == 10
+
+
+def test_a_short_lease_shortens_the_time_without_a_row(make, store, recipient):
+    app = make("background", lease=1, event_timeout=0.9)
+    recipient.answer(delay=0.6)
+    app.subscribe("order.*", recipient.url)
+    receipt = Event("order.paid", app=app).send({})
+    assert receipt.wait(WAIT)
+    assert [leased for _, leased in store.stored] == [True]
+    assert len(recipient.received) == 1

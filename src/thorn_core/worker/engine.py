@@ -25,8 +25,6 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 STORE_THREADS = 4
-# Seconds between searches for direct deliveries that need rows.
-SWEEP_SECONDS = 0.25
 
 
 class Engine:
@@ -70,7 +68,7 @@ class Engine:
         self.routable = True
         self.stopping = False
         self._router = Router(wiring, self._io)
-        self._lane = Lane(wiring.settings.unrecorded, self.load)
+        self._lane = Lane(self.load, wiring.settings)
         self._recorder = Recorder(
             wiring,
             self._io,
@@ -231,14 +229,14 @@ class Engine:
             self._lane.add(claims, named=named, started=started)
         self._begin(claims, token, now + lease, started, at_once=at_once)
         if claims and self._sweeper is None:
-            self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
+            self._sweeper = self._loop.call_later(self._lane.sweep_seconds, self._sweep)
         return len(messages), made
 
     def _sweep(self) -> None:
         self._sweeper = None
         if self._lane and not self.stopping:
             self._recorder.sweep()
-            self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
+            self._sweeper = self._loop.call_later(self._lane.sweep_seconds, self._sweep)
 
     def _begin(
         self,

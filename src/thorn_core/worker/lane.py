@@ -14,6 +14,7 @@ from time import monotonic
 
 import attrs
 
+from thorn_core.settings import Settings
 from thorn_core.values import (
     Claim,
     Completion,
@@ -25,8 +26,10 @@ from thorn_core.values import (
 )
 from thorn_core.worker.load import Load
 
-# Maximum seconds that a delivery waits for a slot, and that it is in flight, without a row.
+# Maximum seconds that a delivery waits for a slot, and that it is in flight, without a row; at most
+# this part of a lease, so that the message's lease never ends first.
 LONGEST_WAIT, LONGEST_FLIGHT = 0.5, 1.0
+LEASE_PART = 4
 # A recipient gets at most this share of the lane.
 SHARE = 2
 
@@ -103,19 +106,25 @@ class Lane:
     """The direct deliveries of one worker: waiting, in flight, or not yet recorded.
 
     Args:
-        most: Maximum number of deliveries (setting `unrecorded`).
         load: The worker's load.
+        settings: The app's settings.
+
+    Attributes:
+        waiting: The number of deliveries that wait for a slot.
+        sweep_seconds: Seconds between searches for overdue deliveries.
     """
 
-    def __init__(self, most: int, load: Load) -> None:
-        self._most, self._load = most, load
+    def __init__(self, load: Load, settings: Settings) -> None:
+        self._most, self._load = settings.unrecorded, load
+        self._flight = min(LONGEST_FLIGHT, settings.lease / LEASE_PART)
+        self._wait = min(LONGEST_WAIT, self._flight / 2)
+        self.sweep_seconds = self._wait / 2
         # In the order of their claims.
         self._entries: dict[str, _Entry] = {}
         # The number of deliveries without a row, by message.
         self._left: dict[str, int] = {}
         # The room of shares in use.
         self._reserved = 0
-        #: The number of deliveries that wait for a slot.
         self.waiting = 0
 
     def __len__(self) -> int:
@@ -221,12 +230,12 @@ class Lane:
         now = monotonic()
         pending, leased = [], []
         for entry in self._entries.values():
-            if entry.since > now - LONGEST_WAIT:
+            if entry.since > now - self._wait:
                 break
             if entry.ended:
                 continue
             if entry.begun_at is not None:
-                if entry.begun_at <= now - LONGEST_FLIGHT:
+                if entry.begun_at <= now - self._flight:
                     leased.append(entry.claim)
             elif entry.named:
                 leased.append(entry.claim)

@@ -110,12 +110,25 @@ class Recording:
         counted = [*new.values(), *held]
         judged = self._subscriptions.judge(statements, counted)
         self._set_times(statements, counted)
-        mine = {
-            key_of_message(c.claim.message.id) for c in direct if c.claim.message.id in routed
-        } & {key for key, token in tokens.items() if token in {c.claim.token for c in direct}}
-        if mine:
-            statements.change(ROUTED, keys=sorted(mine))
+        self._finish(statements, direct, tokens, routed)
         return judged
+
+    @staticmethod
+    def _finish(
+        statements: Statements,
+        direct: Sequence[Completion],
+        tokens: Mapping[bytes, str | None],
+        routed: Collection[str],
+    ) -> None:
+        """Delete routed messages from the outbox, unless another worker has leased them."""
+        done = {
+            key
+            for c in direct
+            if c.claim.message.id in routed
+            and tokens.get(key := key_of_message(c.claim.message.id)) == c.claim.token
+        }
+        if done:
+            statements.change(ROUTED, keys=sorted(done))
 
     def _split(
         self,
