@@ -137,6 +137,9 @@ def _options(url: URL) -> dict[str, Any]:
                 "read_timeout": STATEMENT_TIMEOUT,
                 "write_timeout": STATEMENT_TIMEOUT,
             }
+        if url.get_driver_name() == "mysqldb":
+            # Otherwise it writes bytes as text, and the server changes some of them.
+            options["connect_args"]["binary_prefix"] = True
     return options
 
 

@@ -192,6 +192,7 @@ class SqlAlchemyExecutor:
     def _check_supported(self, connection: Connection) -> None:
         if not self._supported:
             check_version(connection)
+            check_bytes(connection)
             self._supported = True
 
     @contextlib.contextmanager
@@ -295,6 +296,22 @@ def check_version(connection: Connection) -> None:
         raise StoreSetupError(
             f"{shown(connection.engine.url)} is {dialect.name} {version}, which isn't supported;"
             f" use {SUPPORTED}"
+        )
+
+
+def check_bytes(connection: Connection) -> None:
+    """Check that the driver marks bytes as such.
+
+    mysqlclient writes them as text by default, and the server then changes some of them.
+
+    Raises:
+        StoreSetupError: It doesn't.
+    """
+    driver: Any = connection.connection.driver_connection
+    if connection.dialect.driver == "mysqldb" and not getattr(driver, "_binary_prefix", True):
+        raise StoreSetupError(
+            f"mysqlclient writes bytes as text to {shown(connection.engine.url)}; create the engine"
+            " with connect_args={'binary_prefix': True}"
         )
 
 
