@@ -222,18 +222,14 @@ class Outbox:
         if not asked:
             return
         # A routed message may get more deliveries; the lock on its own row then excludes others.
-        here = self._locked(statements, WAITING, asked)
+        here = locked(statements, WAITING, asked)
         if routed := [key for key in asked if key not in here]:
-            here |= self._locked(statements, KEPT, routed)
+            here |= locked(statements, KEPT, routed)
         standing = [r for r in routings if message_key(r.message.id) in here]
         deliveries = [d for r in standing for d in r.deliveries]
         self._deliver(statements, deliveries, lease, careful=careful)
         if done := sorted(_keys(r.message.id for r in standing if r.complete)):
             statements.change(ROUTED, keys=done)
-
-    def _locked(self, statements: Statements, text: str, keys: Sequence[bytes]) -> set[bytes]:
-        whole = f"{text}{statements.wording.for_update}"
-        return {key for (key,) in statements.rows(whole, keys=keys)}
 
     def _deliver(
         self,
@@ -283,6 +279,12 @@ class Outbox:
         """Return True if a message is routed completely or does not exist."""
         key = message_key(message_id)
         return key is None or not statements.rows(WAITING, keys=[key])
+
+
+def locked(statements: Statements, text: str, keys: Collection[bytes]) -> set[bytes]:
+    """Lock rows; return the keys of the existing ones."""
+    whole = f"{text}{statements.wording.for_update}"
+    return {key for (key,) in statements.rows(whole, keys=sorted(keys))} if keys else set()
 
 
 def _keys(message_ids: Iterable[str]) -> dict[bytes, None]:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from thorn_core.keys import MESSAGE_KEY, recipient_of
 from thorn_core.ports.tables import Column
+from thorn_core.stores.sql.outbox import KEPT, ROUTED, locked
 from thorn_core.stores.sql.queue import REMOVE, standing
 from thorn_core.stores.sql.recipients import Recipients
 from thorn_core.stores.sql.rows import (
@@ -33,8 +34,6 @@ from thorn_core.values import Completion, DeliveryState, Subscription
 LEASED = (
     "SELECT message_id, token FROM $outbox WHERE message_id IN (:keys.key*) ORDER BY message_id"
 )
-KEPT = "SELECT id FROM $messages WHERE id IN (:keys.key*) ORDER BY id"
-ROUTED = "DELETE FROM $outbox WHERE message_id IN (:keys.key*)"
 THERE = "SELECT id FROM $deliveries WHERE id IN (:keys.key*) ORDER BY id"
 ATTEMPTED = (
     "SELECT delivery_id, at FROM $attempts WHERE delivery_id IN (:keys.key*) AND at >= :since.big"
@@ -152,8 +151,8 @@ class Recording:
         if not doubtful:
             return new, []
         messages = {key_of_message(c.claim.message.id) for c in doubtful} - tokens.keys()
-        stored = tokens.keys() | set(_locked(statements, KEPT, messages))
-        there = new.keys() | set(_locked(statements, THERE, {_key_of(c) for c in doubtful}))
+        stored = tokens.keys() | locked(statements, KEPT, messages)
+        there = new.keys() | locked(statements, THERE, {_key_of(c) for c in doubtful})
         existing: list[Completion] = []
         for each in doubtful:
             key = _key_of(each)
@@ -232,11 +231,6 @@ def _leased(statements: Statements, direct: Sequence[Completion]) -> dict[bytes,
     return dict(statements.rows(text, keys=sorted(keys))) if keys else {}
 
 
-def _locked(statements: Statements, text: str, keys: Collection[bytes]) -> list[bytes]:
-    whole = f"{text}{statements.wording.for_update}"
-    return [key for (key,) in statements.rows(whole, keys=sorted(keys))] if keys else []
-
-
 def _count_late(
     statements: Statements, late: Sequence[Completion], held: Collection[AttemptKey]
 ) -> dict[AttemptKey, Completion]:
@@ -255,7 +249,7 @@ def _count_late(
     if not made:
         return {}
     keys = {key for key, _ in made}
-    there = set(_locked(statements, THERE, keys))
+    there = locked(statements, THERE, keys)
     since = min(at for _, at in made)
     known = set(statements.rows(ATTEMPTED, keys=sorted(keys), since=since))
     new = {key: c for key, c in made.items() if key[0] in there and key not in known}

@@ -268,13 +268,6 @@ def delivery_row(delivery: Delivery) -> tuple[Any, ...]:
     )
 
 
-def queue_row(delivery: Delivery) -> tuple[Any, ...]:
-    """Return the queue row of a pending delivery."""
-    key = key_of_delivery(delivery.id)
-    tries = delivery.attempt_count - delivery.attempts_before
-    return (key, recipient_of(key), micros(delivery.due_at), tries, None, None, None, None)
-
-
 def delivery_of(row: Sequence[Any], event: str) -> Delivery:
     """Return the delivery of a row.
 
